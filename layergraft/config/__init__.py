@@ -1,0 +1,39 @@
+"""Recipes as typed, frozen configuration. Nothing here imports torch or numpy, so that every `--help` is quick."""
+
+from layergraft.config.data import DataConfig, ViewConfig
+from layergraft.config.encoder import EncoderConfig
+from layergraft.config.loading import dump_recipe, load_recipe, recipe_names
+from layergraft.config.objectives import DecoderConfig, MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config.plan import AnchorConfig, FreezeBlocks, HeadsPlanConfig, LrScaleConfig, PlanConfig
+from layergraft.config.recipe import (
+    EngineConfig,
+    EvaluateConfig,
+    MonitorConfig,
+    OptimizerConfig,
+    Recipe,
+    StageConfig,
+)
+
+__all__ = [
+    "AnchorConfig",
+    "DataConfig",
+    "DecoderConfig",
+    "EncoderConfig",
+    "EngineConfig",
+    "EvaluateConfig",
+    "FreezeBlocks",
+    "HeadsPlanConfig",
+    "LrScaleConfig",
+    "MaeConfig",
+    "MocoConfig",
+    "MonitorConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PlanConfig",
+    "Recipe",
+    "StageConfig",
+    "ViewConfig",
+    "dump_recipe",
+    "load_recipe",
+    "recipe_names",
+]

@@ -1,0 +1,64 @@
+"""Where images come from and how a view of one is made."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from layergraft.config.base import Config
+
+
+class DataConfig(Config, kw_only=True):
+    """The images.
+
+    Args:
+        source: a folder, flat or with one subfolder per class, or a built-in set.
+        holdout: images that never train anything and are where every choice is made: a count, or a fraction below 1;
+            capped at a fifth of the source.
+        max_bad: fraction of images that may be unreadable before the run stops.
+        workers: threads that prepare batches; 0 prepares them between the steps. The numbers do not depend on it.
+        mean: mean of each channel, of pixels in [0, 1]; null takes the source's own or ImageNet's.
+        std: standard deviation of each channel, likewise.
+    """
+
+    source: str | None = None
+    holdout: int | float = 0.05
+    max_bad: float = 0.01
+    workers: int = 2
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class ViewConfig(Config, kw_only=True):
+    """One random view of an image. The operations are applied in the order of these fields.
+
+    Args:
+        crop_scale: range of the crop's area as a fraction of the image's.
+        crop_ratio: range of the crop's width over its height (log-uniform).
+        interpolation: how the crop is resized.
+        flip: probability of a horizontal flip.
+        jitter: probability that brightness, contrast, saturation and hue change at all.
+        brightness: a factor from [1 - b, 1 + b].
+        contrast: likewise, around the image's mean grey.
+        saturation: likewise, between grey and the colour.
+        hue: a shift from [-h, h] of the full circle.
+        gray: probability of turning grey.
+        blur: probability of a Gaussian blur.
+        blur_sigma: range of its standard deviation, in pixels.
+        solarize: probability of inverting all values from 128 up.
+        size: side of the view in pixels; null is the encoder's.
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    flip: float = 0.5
+    jitter: float = 0.0
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    gray: float = 0.0
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    size: int | None = None

@@ -1,0 +1,41 @@
+"""The encoder: a timm Vision Transformer, described by timm's own argument names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from layergraft.config.base import Config
+
+
+class EncoderConfig(Config, kw_only=True):
+    """A timm `VisionTransformer`. A field that is null keeps the named model's own value.
+
+    Args:
+        name: timm's model name; the other fields change it.
+        img_size: side of the square input, in pixels.
+        in_chans: channels of the input.
+        patch_size: side of a patch, in pixels; it must divide `img_size`.
+        embed_dim: width of a token.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
+        mlp_ratio: hidden width of a block's MLP over `embed_dim`.
+        class_token: whether there is a class token; without one the feature is the mean of the patches.
+        reg_tokens: number of register tokens.
+        init_values: LayerScale's start value; null for none.
+        positions: fresh position embeddings: the fixed 2-D sine-cosine table of MAE, or timm's random ones.
+        weight_init: timm's scheme for fresh weights; `moco` is MoCo v3's (q, k, v by their own fan).
+    """
+
+    name: str = "vit_base_patch16_224"
+    img_size: int = 224
+    in_chans: int = 3
+    patch_size: int | None = None
+    embed_dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    mlp_ratio: float | None = None
+    class_token: bool | None = None
+    reg_tokens: int | None = None
+    init_values: float | None = None
+    positions: Literal["sincos", "random"] = "sincos"
+    weight_init: Literal["mae", "moco", "timm"] = "mae"

@@ -1,0 +1,137 @@
+"""Read a recipe: from its YAML file, with changes from the command line, checked and complete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from layergraft.config.check import takes_list, type_at, unknown_keys
+from layergraft.config.data import ViewConfig
+from layergraft.config.recipe import Recipe
+from layergraft.errors import UserError, nearest
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats: PyYAML reads `1e-3` as a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+.0123456789")
+)
+# An integer stays one: the resolvers of a first character are tried in order.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
+for _resolvers in _Loader.yaml_implicit_resolvers.values():
+    _resolvers.sort(key=lambda entry: entry[0] != "tag:yaml.org,2002:int")
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line, as YAML reads it (`3`, `1e-3`, `true`, `null`, `[1, 2]`, `text`)."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError:
+        return text
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_text(recipe: str | Path) -> str:
+    """The text of a recipe, by name or file."""
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"There is no recipe file {str(path)!r}.", "Check the path, or give a recipe's name.")
+        return path.read_text(encoding="utf-8")
+    if str(recipe) not in recipe_names():
+        raise UserError(
+            f"There is no recipe {str(recipe)!r}.",
+            nearest(str(recipe), recipe_names()) + " `layergraft plan` lists them; a file ends in .yaml.",
+        )
+    return (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
+
+
+def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    keys = [key.replace("-", "_") if i != 1 else key for i, key in enumerate(dotted.split("."))]
+    if len(keys) > 1 and keys[0] != "stages":
+        keys[1] = keys[1].replace("-", "_")
+    expected = type_at(Recipe, raw, keys)
+    if isinstance(value, str):
+        value = parse_value(value)
+    elif isinstance(value, (list, tuple)):
+        value = [parse_value(part) if isinstance(part, str) else part for part in value]
+    if takes_list(expected) and not isinstance(value, list) and value is not None:
+        value = [value]
+    place = raw
+    for key in keys[:-1]:
+        if not isinstance(place.get(key), dict):
+            place[key] = {}
+        place = place[key]
+    place[keys[-1]] = value
+
+
+def _merge_views(raw: dict[str, Any], recipe: Recipe) -> Recipe:
+    """Lay the changed fields of each stage's views over the objective's own."""
+    stages = {}
+    for name, stage in recipe.stages.items():
+        own = type(stage.objective).views
+        given = raw["stages"][name].get("views") or {}
+        views = {}
+        for view in given:
+            if view not in own:
+                raise UserError(f"`stages.{name}.views` has no view {view!r}.", nearest(view, own))
+        for view, default in own.items():
+            views[view] = msgspec.convert(msgspec.to_builtins(default) | (given.get(view) or {}), ViewConfig)
+        stages[name] = msgspec.structs.replace(stage, views=views)
+    return msgspec.structs.replace(recipe, stages=stages)
+
+
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read, change and check a recipe.
+
+    Args:
+        recipe: a name, a YAML file, or the content of one.
+        overrides: dotted key -> value; text is read as YAML, so that the command line can pass its words on.
+
+    Returns:
+        The complete recipe: every default is filled in.
+
+    Raises:
+        UserError: an unknown recipe, stage or key (with the nearest valid name), or a value of the wrong type.
+    """
+    if isinstance(recipe, Mapping):
+        raw: Any = msgspec.to_builtins(dict(recipe))
+    else:
+        try:
+            raw = yaml.load(recipe_text(recipe), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError as error:
+            raise UserError(f"Recipe {str(recipe)!r} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict) or not raw["stages"]:
+        raise UserError("The recipe has no `stages`.", "Give at least one: `stages: {mae: {objective: {name: mae}}}`.")
+    for dotted, value in (overrides or {}).items():
+        _set(raw, dotted, value)
+    for path, hint in unknown_keys(Recipe, raw):
+        raise UserError(f"The recipe has an unknown key `{path}`.", hint)
+    for name in raw["stages"]:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
+            raise UserError(f"{name!r} is no name for a stage.", "Use letters, digits, '-' and '_': it names a folder.")
+    try:
+        return _merge_views(raw, msgspec.convert(raw, Recipe))
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at ")
+        path = place.strip("`").removeprefix("$.").replace("[...]", " (one of its values)")
+        where = f"`{path}` in the recipe" if path else "The recipe"
+        raise UserError(f"{where} is wrong: {problem[:1].lower()}{problem[1:]}.") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML; loading it gives the same recipe."""
+    return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,62 @@
+"""What a stage trains for. `name` picks the objective; its views are the paper's and can be changed field by field."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from layergraft.config.base import Config
+from layergraft.config.data import ViewConfig
+
+
+class DecoderConfig(Config, kw_only=True):
+    """MAE's decoder.
+
+    Args:
+        embed_dim: width of a token.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
+    """
+
+    embed_dim: int = 512
+    depth: int = 8
+    num_heads: int = 16
+
+
+class MaeConfig(Config, kw_only=True, tag_field="name", tag="mae"):
+    """Masked image modelling: predict the pixels of removed patches (He et al., CVPR 2022).
+
+    Args:
+        mask_ratio: fraction of the patches that is removed.
+        norm_pix: whether targets are normalised by their patch's own mean and variance.
+        decoder: the decoder.
+    """
+
+    mask_ratio: float = 0.75
+    norm_pix: bool = True
+    decoder: DecoderConfig = DecoderConfig()
+
+    views: ClassVar[dict[str, ViewConfig]] = {"image": ViewConfig(crop_scale=(0.2, 1.0), interpolation="bicubic")}
+
+
+class MocoConfig(Config, kw_only=True, tag_field="name", tag="moco"):
+    """MoCo v3: contrast two views against the keys of a momentum encoder (Chen et al., ICCV 2021).
+
+    Args:
+        temperature: T of the softmax; the loss is scaled by 2T.
+        momentum: the momentum at the first step; it rises to 1 over the stage along a cosine.
+        projector: widths of the projector's layers.
+        predictor: widths of the predictor's layers.
+    """
+
+    temperature: float = 0.2
+    momentum: float = 0.99
+    projector: tuple[int, ...] = (4096, 4096, 256)
+    predictor: tuple[int, ...] = (4096, 256)
+
+    views: ClassVar[dict[str, ViewConfig]] = {
+        "first": ViewConfig(jitter=0.8, gray=0.2, blur=1.0),
+        "second": ViewConfig(jitter=0.8, gray=0.2, blur=0.1, solarize=0.2),
+    }
+
+
+ObjectiveConfig = MaeConfig | MocoConfig

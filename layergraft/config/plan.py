@@ -1,0 +1,81 @@
+"""The graft plan as a recipe writes it. `layergraft.graft.plan` turns it into the table with a row per layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from layergraft.config.base import Config
+
+
+class LrScaleConfig(Config, kw_only=True):
+    """A learning-rate scale for each block; give exactly one of the two.
+
+    Args:
+        blocks: one number per block.
+        decay: geometric decay r: scale r**(L - i) for block i of L, r**(L + 1) for everything below block 0, 1 for the
+            final norm and the heads.
+    """
+
+    blocks: tuple[float, ...] | None = None
+    decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.blocks is None) == (self.decay is None):
+            raise ValueError("give either `blocks` or `decay`")
+
+
+class FreezeBlocks(Config, kw_only=True):
+    """Freeze from below.
+
+    Args:
+        blocks: how many of the lowest blocks are frozen, with the patch embedding, positions and tokens below them.
+    """
+
+    blocks: int
+
+
+class AnchorConfig(Config, kw_only=True):
+    """A penalty that holds layers near their weights at the start of the stage.
+
+    Args:
+        norm: `l1` is the sum of absolute differences, `l2` half the sum of squares.
+        weight: its factor in the loss.
+        blocks: how many of the lowest blocks it covers, with everything below them; null covers the whole encoder.
+    """
+
+    norm: Literal["l1", "l2"] = "l1"
+    weight: float = 1e-5
+    blocks: int | None = None
+
+
+class HeadsPlanConfig(Config, kw_only=True):
+    """The rows of the heads, where they differ from the highest block.
+
+    Args:
+        lr_scale: scale of their learning rate; null is that of the final norm.
+        weight_decay: their weight decay; null is the optimizer's.
+    """
+
+    lr_scale: float | None = None
+    weight_decay: float | None = None
+
+
+class PlanConfig(Config, kw_only=True):
+    """How each layer moves in a stage.
+
+    Args:
+        lr_scale: a number for all layers; a list over equal thirds, quarters, ... of the blocks; or `{blocks: [...]}` or
+            `{decay: r}`. Layers below block 0 follow the lowest block, norm and heads the highest.
+        freeze: names or patterns of rows that do not move (`patch_embed`, `blocks.*`), or `{blocks: K}`.
+        source: where a row's weights come from, pattern -> `previous`, `fresh` or an encoder; the first match wins.
+        anchor: penalty that holds rows near their start.
+        weight_decay_1d: weight decay of biases and norms; null decays them like the matrices.
+        heads: exceptions for the heads.
+    """
+
+    lr_scale: float | tuple[float, ...] | LrScaleConfig = 1.0
+    freeze: tuple[str, ...] | FreezeBlocks = ("positions",)
+    source: dict[str, str] = {}
+    anchor: AnchorConfig | None = None
+    weight_decay_1d: float | None = 0.0
+    heads: HeadsPlanConfig = HeadsPlanConfig()

@@ -1,0 +1,123 @@
+"""A recipe: a seed, an encoder, an optional start, and stages by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from layergraft.config.base import Config
+from layergraft.config.data import DataConfig, ViewConfig
+from layergraft.config.encoder import EncoderConfig
+from layergraft.config.objectives import ObjectiveConfig
+from layergraft.config.plan import PlanConfig
+
+
+class OptimizerConfig(Config, kw_only=True):
+    """AdamW with linear warm-up and a cosine to zero, updated every step.
+
+    Args:
+        base_lr: learning rate at a batch of 256; the peak is base_lr * batch / 256 * lr_scale.
+        betas: decay of the running averages of gradient and squared gradient.
+        weight_decay: decoupled weight decay of matrices.
+        eps: added to the denominator.
+    """
+
+    base_lr: float = 1.5e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    eps: float = 1e-8
+
+
+class StageConfig(Config, kw_only=True):
+    """One stage of training: objective, plan, views, optimizer, schedule and length.
+
+    Args:
+        objective: what is trained for.
+        plan: how each layer moves.
+        views: view name -> changed fields of the objective's own views.
+        optimizer: AdamW's settings.
+        epochs: passes over the training images.
+        warmup_epochs: epochs of linear warm-up.
+        batch_size: images of a step, over all processes.
+        ema: decay of a running average of the encoder that is kept for evaluation; null for none.
+    """
+
+    objective: ObjectiveConfig
+    plan: PlanConfig = PlanConfig()
+    views: dict[str, ViewConfig] = {}
+    optimizer: OptimizerConfig = OptimizerConfig()
+    epochs: int | float = 100
+    warmup_epochs: int | float = 0
+    batch_size: int = 256
+    ema: float | None = None
+
+
+class MonitorConfig(Config, kw_only=True):
+    """What is watched while training, on held-out images.
+
+    Args:
+        every: epochs between two looks; 0 never looks. The last epoch of a stage is always looked at.
+        images: at most this many training images are the neighbours.
+    """
+
+    every: int | float = 1
+    images: int = 2000
+
+
+class EvaluateConfig(Config, kw_only=True):
+    """What is measured once training has ended.
+
+    Args:
+        protocols: `knn`, `logistic`.
+        variants: of the logistic regression: `published`, `cv`.
+        shots: labelled images per class (1, 5, ...) or a percentage ("1%").
+        splits: random splits per number of shots.
+        pooling: `cls`, `mean`, `cls+mean` or `last4`.
+    """
+
+    protocols: tuple[Literal["knn", "logistic"], ...] = ("knn", "logistic")
+    variants: tuple[Literal["published", "cv"], ...] = ("published",)
+    shots: tuple[int | str, ...] = (1, 5, 10)
+    splits: int = 5
+    pooling: tuple[Literal["cls", "mean", "cls+mean", "last4"], ...] = ("cls",)
+
+
+class EngineConfig(Config, kw_only=True):
+    """How the run is carried out; none of it changes what is learned, but for `precision`.
+
+    Args:
+        precision: Lightning Fabric's name: `32-true`, `bf16-mixed`, ...
+        log_every: steps between two lines of `metrics.jsonl`.
+        checkpoint_minutes: minutes between two checkpoints.
+        checkpoint_steps: steps between two checkpoints, in addition; null for none.
+        keep: how many checkpoints of a stage are kept.
+    """
+
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    log_every: int = 10
+    checkpoint_minutes: float = 5.0
+    checkpoint_steps: int | None = None
+    keep: int = 2
+
+
+class Recipe(Config, kw_only=True):
+    """Everything that decides a run.
+
+    Args:
+        seed: of every random number.
+        encoder: the network.
+        start: an encoder to start from, for instance a released MAE file; null starts from fresh weights.
+        data: the images.
+        stages: name -> stage, trained one after another.
+        evaluate: what is measured at the end; null measures nothing.
+        monitor: what is watched while training.
+        engine: how the run is carried out.
+    """
+
+    seed: int = 0
+    encoder: EncoderConfig = EncoderConfig()
+    start: str | None = None
+    data: DataConfig = DataConfig()
+    stages: dict[str, StageConfig]
+    evaluate: EvaluateConfig | None = EvaluateConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    engine: EngineConfig = EngineConfig()

@@ -1,0 +1,31 @@
+"""The two ways a command ends early on purpose. Everything else that is raised is a bug (exit code 1)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """It cannot go on without you: input, disk, data or divergence (exit code 2).
+
+    Args:
+        problem: what is wrong and where, in one sentence.
+        hint: what to do about it, and what is saved.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem}\n{hint}" if hint else problem)
+        self.problem = problem
+        self.hint = hint
+
+
+class Stopped(Exception):
+    """A signal stopped the run with everything saved; the same command goes on (exit code 75)."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """A hint that names the valid word nearest to a mis-spelt one, or all of them where none is near."""
+    words = sorted(valid)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Valid: {', '.join(words)}."

@@ -1,0 +1,102 @@
+"""Random numbers that belong to a sample, not to a process.
+
+Every random decision of a run (order, crop, mask, ...) is a pure function of *(seed, stage, purpose)*, the key of the
+generator, and *(sample key, epoch, draw)*, its counter. Nothing is consumed, so nothing has to be saved: any process
+can draw any number at any time, and a resumed run, or one with other worker or process counts, sees the same values.
+
+The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), vectorised over
+samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+_ROUNDS = 10
+
+
+def philox(counter: npt.NDArray[np.uint64], key: tuple[int, int]) -> npt.NDArray[np.uint64]:
+    """Philox4x32-10.
+
+    Args:
+        counter: words below 2**32, of shape (4, ...).
+        key: two words below 2**32.
+
+    Returns:
+        Four random 32-bit words for each counter, of shape (4, ...).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        left, right = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        c0, c2 = (right >> _SHIFT) ^ c1 ^ np.uint64(k0), (left >> _SHIFT) ^ c3 ^ np.uint64(k1)
+        c1, c3 = right & _LOW, left & _LOW
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return np.stack((c0, c1, c2, c3))
+
+
+def hash_words(*parts: object) -> tuple[int, int]:
+    """Two 32-bit words that depend on every part and on nothing else (not on Python's hash seed)."""
+    digest = hashlib.blake2b("\x1f".join(str(part) for part in parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Randomness:
+    """A source of random numbers for one stage of one run.
+
+    Args:
+        seed: the recipe's seed.
+        scope: what the numbers are for, usually the name of the stage.
+    """
+
+    seed: int
+    scope: str
+
+    def words(self, purpose: str, keys: npt.ArrayLike, epoch: int, count: int) -> npt.NDArray[np.uint64]:
+        """`count` random 32-bit words for each sample.
+
+        Args:
+            purpose: what they decide; two purposes are independent.
+            keys: sample keys, non-negative integers below 2**63, of shape (N,).
+            epoch: another epoch gives other numbers.
+            count: how many for each sample; a longer draw starts with the shorter one.
+
+        Returns:
+            Array of shape (N, count).
+        """
+        samples = np.asarray(keys, dtype=np.uint64)
+        blocks = -(-count // 4)
+        shape = (len(samples), blocks)
+        counter = np.stack(
+            (
+                np.broadcast_to((samples & _LOW)[:, None], shape),
+                np.broadcast_to((samples >> _SHIFT)[:, None], shape),
+                np.full(shape, epoch, dtype=np.uint64),
+                np.broadcast_to(np.arange(blocks, dtype=np.uint64), shape),
+            )
+        )
+        words = philox(counter, hash_words(self.seed, self.scope, purpose))
+        return np.moveaxis(words, 0, 2).reshape(len(samples), 4 * blocks)[:, :count]
+
+    def uniform(self, purpose: str, keys: npt.ArrayLike, epoch: int, count: int) -> npt.NDArray[np.float64]:
+        """Like `words`, as uniform numbers in [0, 1)."""
+        return self.words(purpose, keys, epoch, count).astype(np.float64) * 2.0**-32
+
+    def permutation(self, purpose: str, keys: npt.ArrayLike, epoch: int) -> npt.NDArray[np.int64]:
+        """Indices into `keys`, shape (N,), in an order that is random and depends on the set of keys alone."""
+        words = self.words(purpose, keys, epoch, 2)
+        return np.lexsort((np.asarray(keys), (words[:, 0] << _SHIFT) | words[:, 1])).astype(np.int64)
+
+    def torch_seed(self, purpose: str) -> int:
+        """A seed for a `torch.Generator`: fresh weights are drawn once, in a fixed order, by torch's own initialisers."""
+        low, high = hash_words(self.seed, self.scope, purpose)
+        return low | ((high & 0x7FFFFFFF) << 32)
