@@ -1,0 +1,29 @@
+"""layergraft: from a folder of unlabelled images to a Vision Transformer that needs few labels, and how few.
+
+The public functions are the commands: same names, same arguments. They are loaded when first used, so importing the
+package is cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from layergraft.checkpoints.encoder import load_encoder
+    from layergraft.commands import bench, demo, evaluate, plan, report, train
+
+__all__ = ["bench", "demo", "evaluate", "load_encoder", "plan", "report", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_encoder":
+        from layergraft.checkpoints.encoder import load_encoder
+
+        return load_encoder
+    if name in __all__:
+        import layergraft.commands
+
+        return getattr(layergraft.commands, name)
+    raise AttributeError(f"module 'layergraft' has no attribute {name!r}")

@@ -1,0 +1,36 @@
+# Every target makes .venv when it is missing and is quick when it is not.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test slow soak lint bench clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/layergraft demo --out runs/demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -m "not slow and not soak"
+
+slow: $(READY)
+	$(BIN)/pytest -m slow
+
+soak: $(READY)
+	$(BIN)/pytest -m soak
+
+bench: $(READY)
+	$(BIN)/layergraft bench step --objective mae
+	$(BIN)/layergraft bench step --objective moco
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

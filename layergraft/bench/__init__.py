@@ -1,0 +1,1 @@
+"""What `layergraft bench` runs."""

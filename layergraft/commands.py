@@ -1,0 +1,165 @@
+"""The public functions. Each is a command of the same name with the same arguments; `cli` reads them from here.
+
+Nothing heavy is imported before a function is called, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from layergraft.config.loading import load_recipe
+from layergraft.config.recipe import Recipe
+
+if TYPE_CHECKING:
+    from layergraft.evaluation.results import ResultRow
+    from layergraft.training.run import Run
+
+Overrides = Mapping[str, Any]
+
+
+def _recipe(recipe: str | Path | Mapping[str, Any], data: str | None, overrides: Overrides | None) -> Recipe:
+    changes = dict(overrides or {})
+    if data is not None:
+        changes["data.source"] = data
+    return load_recipe(recipe, changes)
+
+
+def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
+    """Train the built-in recipe on built-in images and write a report (a few minutes on a laptop).
+
+    Args:
+        out: directory of the run.
+        baseline: train MoCo v3 from scratch as well, to compare.
+    """
+    from layergraft.training.baseline import train_baseline
+    from layergraft.training.run import train_run
+
+    recipe = load_recipe("fashion_tiny")
+    run = train_run(recipe, Path(out), "auto")
+    if baseline:
+        train_baseline(recipe, Path(out))
+    return run
+
+
+def train(
+    *,
+    recipe: str | Path | Mapping[str, Any],
+    data: str | None = None,
+    out: str | Path,
+    resume: Literal["auto", "never", "must"] = "auto",
+    overrides: Overrides | None = None,
+) -> Run:
+    """Train a recipe's stages, measure the encoders and write a report.
+
+    Any key of the recipe can be set: --stages.mae.epochs 100 --encoder.img_size 96.
+
+    Args:
+        recipe: name of a recipe, or a YAML file.
+        data: a folder of images, or a built-in set; sets data.source.
+        out: directory of the run; the same command goes on where an earlier start ended.
+        resume: auto goes on with a run that is there, never refuses to, must refuses to begin one.
+        overrides: dotted recipe key -> value.
+    """
+    complete = _recipe(recipe, data, overrides)
+    from layergraft.training.run import train_run
+
+    return train_run(complete, Path(out), resume)
+
+
+def plan(
+    *,
+    recipe: str | Path | None = None,
+    data: str | None = None,
+    stage: str | None = None,
+    json: bool = False,
+    overrides: Overrides | None = None,
+) -> dict[str, Any]:
+    """Show how each layer will move: the table of every stage. Trains nothing. Without a recipe: list the recipes.
+
+    Args:
+        recipe: name of a recipe, or a YAML file.
+        data: a folder of images, or a built-in set; sets data.source, and the number of steps.
+        stage: show this stage alone.
+        json: print JSON.
+        overrides: dotted recipe key -> value.
+    """
+    from layergraft.graft import show
+
+    if recipe is None:
+        return show.list_recipes(as_json=json)
+    return show.show_plan(_recipe(recipe, data, overrides), stage, as_json=json)
+
+
+def evaluate(
+    *,
+    encoder: str | Path,
+    data: str,
+    test: str | None = None,
+    protocols: list[str] | None = None,
+    variants: list[str] | None = None,
+    shots: list[str] | None = None,
+    splits: int = 5,
+    pooling: list[str] | None = None,
+    out: str | Path | None = None,
+) -> list[ResultRow]:
+    """Measure how few labels an encoder needs.
+
+    Args:
+        encoder: a run, stage or encoder directory, a MAE or MoCo v3 checkpoint, or timm:NAME.
+        data: labelled training images.
+        test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/.
+        protocols: knn, logistic.
+        variants: of the logistic regression: published, cv.
+        shots: labelled images per class, or percentages: 1 5 10 1%.
+        splits: random splits per number of shots.
+        pooling: cls, mean, cls+mean, last4.
+        out: directory of the results; by default the encoder's run, where it is one.
+    """
+    from layergraft.evaluation.command import evaluate_command
+
+    return evaluate_command(
+        encoder=str(encoder),
+        data=data,
+        test=test,
+        changes={"protocols": protocols, "variants": variants, "shots": shots, "pooling": pooling, "splits": splits},
+        out=None if out is None else Path(out),
+    )
+
+
+def report(*, runs: list[str]) -> Path:
+    """Build report.html again from what a run directory holds.
+
+    Args:
+        runs: directory of the run.
+    """
+    from layergraft.report.page import write_report
+
+    return write_report([Path(run) for run in runs])
+
+
+def bench(
+    *,
+    what: Literal["step"] = "step",
+    objective: Literal["mae", "moco"] = "mae",
+    encoder: str = "vit_small_patch16_224",
+    img_size: int = 64,
+    batch_size: int = 32,
+    seconds: float = 10.0,
+    json: bool = False,
+) -> dict[str, Any]:
+    """How fast is this machine at a training step? The last line is one JSON object.
+
+    Args:
+        what: what to time.
+        objective: mae or moco.
+        encoder: timm's model name.
+        img_size: side of the images.
+        batch_size: images of a step.
+        seconds: how long to measure.
+        json: print nothing but the JSON object.
+    """
+    from layergraft.bench.step import bench_step
+
+    return bench_step(objective, encoder, img_size, batch_size, seconds, quiet=json)

@@ -1,0 +1,53 @@
+"""A batch: views of some samples, with what is needed to draw more random numbers for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from layergraft.randomness import Randomness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Args:
+    keys: sample keys, of shape (N,).
+    epochs: epoch of each sample, the same for all.
+    views: view name -> pixels of shape (N, C, H, W), uint8 from the loader, normalised floats in an objective.
+    labels: class of each sample, of shape (N,), or None.
+    random: where the batch's random numbers come from.
+    """
+
+    keys: npt.NDArray[np.int64]
+    epoch: int
+    views: dict[str, Tensor]
+    labels: Tensor | None
+    random: Randomness
+
+    def uniform(self, purpose: str, count: int, device: torch.device) -> Tensor:
+        """`count` uniform numbers for each sample, float32 of shape (N, count)."""
+        values = self.random.uniform(purpose, self.keys, self.epoch, count)
+        return torch.from_numpy(values.astype(np.float32)).to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalize:
+    """Pixels to network input.
+
+    Args:
+        mean: mean of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> float32, normalised."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        return (pixels.float() / 255 - mean) / std

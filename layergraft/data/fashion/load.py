@@ -1,0 +1,77 @@
+"""The built-in images: a subset of Fashion-MNIST (Zalando SE, MIT licence; made by tools/make_fashion.py)."""
+
+from __future__ import annotations
+
+import io
+import lzma
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.data.sources import Image, Source
+from layergraft.errors import UserError, nearest
+
+FILE = Path(__file__).with_name("fashion.npy.xz")
+CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+CANVAS = 36
+# Mean and standard deviation of the training pixels, in [0, 1].
+STATISTICS = {"fashion": ((0.286,), (0.353,)), "fashion-canvas": ((0.173,), (0.307,))}
+
+
+class ArrayImages:
+    """Grey images in memory, of shape (N, height, width)."""
+
+    def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def load(self, index: int, channels: int) -> Image:
+        gray = self.pixels[index]
+        if channels == 1:
+            return gray[:, :, None]
+        return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+
+
+@cache
+def _arrays() -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    content = io.BytesIO(lzma.decompress(FILE.read_bytes()))
+    return {split: (np.load(content), np.load(content), np.load(content)) for split in ("train", "test")}
+
+
+@cache
+def _canvas(split: str) -> npt.NDArray[np.uint8]:
+    images, _, place = _arrays()[split]
+    side = images.shape[1]
+    canvas = np.zeros((len(images), CANVAS, CANVAS), dtype=np.uint8)
+    for image, (row, column), target in zip(images, place, canvas, strict=True):
+        target[row : row + side, column : column + side] = image
+    return canvas
+
+
+def open_builtin(spec: str, place: str) -> Source:
+    """Open `builtin:fashion` or `builtin:fashion-canvas`, `:train` (default) or `:test`."""
+    _, name, split = (place + ":train").split(":")[:3]
+    if name not in STATISTICS:
+        raise UserError(f"There is no built-in set {name!r}.", nearest(name, STATISTICS))
+    if split not in ("train", "test"):
+        raise UserError(f"{place!r} has no split {split!r}.", "Use `:train` or `:test`.")
+    images, labels, _ = _arrays()[split]
+    mean, std = STATISTICS[name]
+    return Source(
+        spec=spec,
+        images=ArrayImages(images if name == "fashion" else _canvas(split)),
+        keys=np.arange(len(labels), dtype=np.int64),
+        labels=labels.astype(np.int64),
+        classes=CLASSES,
+        fingerprint=f"{name}-{split}-1",
+        mean=mean,
+        std=std,
+    )

@@ -1,0 +1,1 @@
+"""How few labels does an encoder need? Features, protocols, and rows of results."""

@@ -1,0 +1,43 @@
+"""`layergraft evaluate`: any encoder on any labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from layergraft.checkpoints.encoder import encoder_directory, load_encoder
+from layergraft.config.loading import parse_value
+from layergraft.config.recipe import EvaluateConfig
+from layergraft.data.sources import open_source, test_source
+from layergraft.errors import UserError
+from layergraft.evaluation.evaluate import Task, evaluate_encoder, evaluate_pixels
+from layergraft.evaluation.results import ResultRow, show_results, write_results
+
+
+def evaluate_command(
+    *, encoder: str, data: str, test: str | None, changes: dict[str, Any], out: Path | None
+) -> list[ResultRow]:
+    """Measure one encoder and the pixels; see `layergraft.evaluate`."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    if "shots" in given:
+        given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
+    try:
+        config = msgspec.convert(given, EvaluateConfig)
+    except msgspec.ValidationError as error:
+        raise UserError(f"evaluate: {error}.") from None
+    loaded = load_encoder(encoder)
+    source = open_source(data)
+    spec = test or test_source(data)
+    if spec is None:
+        raise UserError(f"{data!r} has no test images beside it.", "Give them with --test.")
+    task = Task(train=source, test=open_source(spec), test_name=spec, seed=0)
+    rows = evaluate_pixels(task, config, loaded.img_size, loaded.in_chans)
+    rows += evaluate_encoder(task, config, encoder, loaded)
+    if out is None and encoder_directory(Path(encoder)) is not None:
+        out = Path(encoder)
+    if out is not None:
+        write_results(out / "results.json", rows)
+    show_results(rows)
+    return rows

@@ -1,0 +1,95 @@
+"""Carry out a plan: starting weights, freezing, parameter groups, anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layergraft.graft.plan import Plan
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Objective
+
+Rows = dict[str, list[nn.Parameter]]
+
+
+def stage_rows(encoder: Encoder, objective: Objective) -> Rows:
+    """Every row of a stage's plan and its parameters."""
+    return encoder.layers() | {f"heads.{name}": list(head.parameters()) for name, head in objective.heads.items()}
+
+
+def graft_weights(encoder: Encoder, plan: Plan, load: Callable[[str], Encoder]) -> None:
+    """Take rows whose source is not `previous` from elsewhere.
+
+    Args:
+        encoder: as the stage before left it; changed in place.
+        plan: the stage's plan.
+        load: source (`fresh` or an encoder's name) -> an encoder of the same shape.
+    """
+    own = encoder.layers()
+    donors: dict[str, Rows] = {}
+    for row in plan.rows:
+        if row.source != "previous" and row.name in own:
+            if row.source not in donors:
+                donors[row.source] = load(row.source).layers()
+            with torch.no_grad():
+                for target, value in zip(own[row.name], donors[row.source][row.name], strict=True):
+                    target.copy_(value)
+
+
+def set_frozen(rows: Rows, plan: Plan) -> None:
+    """Frozen rows need no gradient."""
+    for row in plan.rows:
+        for parameter in rows[row.name]:
+            parameter.requires_grad_(not row.frozen)
+
+
+def parameter_groups(rows: Rows, plan: Plan) -> list[dict[str, Any]]:
+    """Optimizer groups: the trained parameters by (lr, weight decay), each with its `peak_lr`.
+
+    1-D parameters (biases, norms) take `weight_decay_1d`; class and mask tokens have more dimensions and decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for row in plan.rows:
+        if not row.frozen:
+            for parameter in rows[row.name]:
+                decay = row.weight_decay_1d if parameter.ndim <= 1 else row.weight_decay
+                groups.setdefault((row.lr, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+    ]
+
+
+class Anchor:
+    """The penalty that holds rows near their weights right after grafting.
+
+    Args:
+        rows: the stage's rows.
+        plan: the stage's plan.
+    """
+
+    def __init__(self, rows: Rows, plan: Plan) -> None:
+        self.terms: list[tuple[str, float, nn.Parameter]] = []
+        for row in plan.rows:
+            if row.anchor is not None and not row.frozen:
+                norm, weight = str(row.anchor["norm"]), float(row.anchor["weight"])
+                self.terms += [(norm, weight, parameter) for parameter in rows[row.name]]
+        self.start: list[Tensor] = [parameter.detach().clone() for _, _, parameter in self.terms]
+
+    def __call__(self) -> Tensor | None:
+        """The sum over all terms, in fp32; None where nothing is anchored."""
+        if not self.terms:
+            return None
+        parts = []
+        for (norm, weight, parameter), start in zip(self.terms, self.start, strict=True):
+            difference = parameter.float() - start.float()
+            parts.append(weight * (difference.abs().sum() if norm == "l1" else 0.5 * difference.square().sum()))
+        return torch.stack(parts).sum()
+
+
+def count_parameters(rows: Mapping[str, Iterable[nn.Parameter]]) -> dict[str, int]:
+    """Row -> how many numbers it has."""
+    return {name: sum(parameter.numel() for parameter in parameters) for name, parameters in rows.items()}

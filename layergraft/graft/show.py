@@ -1,0 +1,106 @@
+"""Print a recipe's graft plans."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from layergraft.config.loading import dump_recipe, recipe_names, recipe_text
+from layergraft.config.recipe import Recipe
+from layergraft.data.sources import open_source, split_holdout
+from layergraft.errors import UserError, nearest
+from layergraft.graft.apply import count_parameters, stage_rows
+from layergraft.graft.plan import build_plan
+from layergraft.models.vit import create_encoder
+from layergraft.objectives.base import create_objective
+
+
+def list_recipes(as_json: bool) -> dict[str, Any]:
+    """The recipes that come with the package, with the first line of their headers."""
+    found = {name: recipe_text(name).splitlines()[0].lstrip("# ") for name in recipe_names()}
+    if as_json:
+        print(json.dumps(found))
+    else:
+        table = Table(title="Recipes: layergraft plan --recipe NAME")
+        table.add_column("name")
+        table.add_column("what it does")
+        for name, line in found.items():
+            table.add_row(name, line)
+        Console().print(table)
+    return found
+
+
+def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]:
+    """The content of `plan --json`; printed as tables or JSON."""
+    if only is not None and only not in recipe.stages:
+        raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
+    images = None
+    if recipe.data.source is not None:
+        images = len(split_holdout(open_source(recipe.data.source), recipe.data.holdout, recipe.seed)[0])
+    encoder = create_encoder(recipe.encoder, 0)
+    stages = []
+    for name, stage in recipe.stages.items():
+        objective = create_objective(stage.objective, encoder)
+        batch_size = min(stage.batch_size, images) if images else stage.batch_size
+        rows = count_parameters(stage_rows(encoder, objective))
+        plan = build_plan(stage, name, rows, encoder.depth, batch_size)
+        steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
+        trained = sum(row.parameters for row in plan.rows if not row.frozen)
+        total = sum(row.parameters for row in plan.rows)
+        copies = total if stage.objective.__struct_config__.tag == "moco" else 0
+        stages.append(
+            {
+                "name": name,
+                "objective": stage.objective.__struct_config__.tag,
+                "layers": plan.to_json(),
+                "steps": steps,
+                "epochs": stage.epochs,
+                "batch_size": batch_size,
+                # Weights, a momentum copy where there is one, and gradient and two averages of what is trained.
+                "memory_bytes": 4 * (total + copies + 3 * trained),
+                "seconds": None,
+                "flops": None,
+                "notes": {
+                    "memory_bytes": "weights, gradients and optimizer in fp32; activations are not counted",
+                    "seconds": "nothing was run",
+                    "flops": "not counted",
+                }
+                | ({} if steps else {"steps": "give --data to know them"}),
+            }
+        )
+    found = {
+        "recipe": hashlib.blake2b(dump_recipe(recipe).encode(), digest_size=8).hexdigest(),
+        "encoder": msgspec.to_builtins(recipe.encoder),
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "stages": stages,
+    }
+    if as_json:
+        print(json.dumps(found))
+    else:
+        console = Console()
+        for stage_json in stages:
+            if only is None or stage_json["name"] == only:
+                console.print(plan_table(stage_json))
+    return found
+
+
+def plan_table(stage: dict[str, Any]) -> Table:
+    """One stage of `plan --json` as a table."""
+    memory = stage["memory_bytes"] or 0
+    title = f"Stage {stage['name']}: {stage['objective']}, {stage['epochs']} epochs, batch {stage['batch_size']}"
+    table = Table(title=title + (f", {stage['steps']} steps" if stage["steps"] else "") + f", {memory / 2**20:.0f} MiB state")
+    for column in ("layer", "source", "lr scale", "peak lr", "decay", "decay 1-D", "anchor", "parameters"):
+        table.add_column(column, justify="left" if column in ("layer", "source") else "right")
+    for row in stage["layers"]:
+        anchor = "" if row["anchor"] is None else f"{row['anchor']['norm']} {row['anchor']['weight']:g}"
+        cells = (f"{row['lr_scale']:g}", f"{row['lr']:.2e}") if not row["frozen"] else ("", "frozen")
+        decays = (f"{row['weight_decay']:g}", f"{row['weight_decay_1d']:g}")
+        table.add_row(row["name"], row["source"], *cells, *decays, anchor, f"{row['parameters']:,}")
+    return table
+
+

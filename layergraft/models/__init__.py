@@ -1,0 +1,1 @@
+"""The networks: timm's Vision Transformer behind three verbs, MAE's decoder, heads and their momentum copies."""

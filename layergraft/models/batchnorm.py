@@ -1,0 +1,98 @@
+"""BatchNorm over the global batch whose buffers change only when a step is accepted.
+
+torch's SyncBatchNorm refuses CPU tensors and updates its buffers in `forward`, where a step that is thrown away would
+leave its trace. Names of parameters and buffers are torch's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Pending = dict[str, Tensor]
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of (N, D) over all processes.
+
+    Args:
+        features: D.
+        affine: whether there is a learned scale and shift.
+        eps: added to the variance.
+        momentum: of the running statistics.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, features: int, *, affine: bool = True, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(features)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(features)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.pending: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        mean, var, batches = self.pending or (self.running_mean, self.running_var, self.num_batches_tracked)
+        mean, var = mean.clone(), var.clone()
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            out = self._synchronised(x, mean, var)
+        else:
+            out = nn.functional.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+        self.pending = (mean, var, batches + 1)
+        return out
+
+    def _synchronised(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
+        """Two passes, mean first: sums of squares would lose digits."""
+        count = len(x) * dist.get_world_size()
+        mean: Tensor = _SumOverProcesses.apply(x.sum(0)) / count  # type: ignore[no-untyped-call]
+        centred = x - mean
+        var: Tensor = _SumOverProcesses.apply(centred.square().sum(0)) / count  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            running_mean.lerp_(mean.detach(), self.momentum)
+            running_var.lerp_(var.detach() * (count / max(count - 1, 1)), self.momentum)
+        out = centred * torch.rsqrt(var + self.eps)
+        return out if self.weight is None else out * self.weight + self.bias
+
+
+def collect_pending(module: nn.Module) -> Pending:
+    """Take the new buffers of every BatchNorm below a module, by buffer name."""
+    pending: Pending = {}
+    for name, part in module.named_modules():
+        if isinstance(part, BatchNorm) and part.pending is not None:
+            for buffer, value in zip(("running_mean", "running_var", "num_batches_tracked"), part.pending, strict=True):
+                pending[f"{name}.{buffer}"] = value
+            part.pending = None
+    return pending
+
+
+def apply_pending(module: nn.Module, pending: Pending) -> None:
+    """Put buffers that `collect_pending` took into their places."""
+    buffers = dict(module.named_buffers())
+    for name, value in pending.items():
+        buffers[name].copy_(value)

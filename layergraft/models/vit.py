@@ -1,0 +1,240 @@
+"""The encoder: a timm `VisionTransformer` behind three verbs, `tokens`, `run_blocks` and `norm`.
+
+Masking, the frozen trunk that two encoders share, probes and analyses are all written with these three. Parameters and
+their names stay timm's (`encoder.vit`), so timm loads our result without us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from layergraft.config.encoder import EncoderConfig
+from layergraft.errors import UserError
+from layergraft.models.positions import sincos_positions
+
+
+class Encoder(nn.Module):
+    """A timm ViT without its classifier.
+
+    Args:
+        vit: the network, with one position per token and no classifier.
+        architecture: timm's model name.
+        model_args: what `timm.create_model` needs besides it.
+        mean: mean of each input channel, of pixels in [0, 1].
+        std: standard deviation of each input channel.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        architecture: str,
+        model_args: dict[str, Any],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.vit = vit
+        self.architecture, self.model_args = architecture, model_args
+        self.mean, self.std = mean, std
+
+    @property
+    def depth(self) -> int:
+        return len(self.vit.blocks)
+
+    @property
+    def embed_dim(self) -> int:
+        return int(self.vit.embed_dim)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Class token and registers, in front of the patches."""
+        return int(self.vit.num_prefix_tokens)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = cast(tuple[int, int], self.vit.patch_embed.grid_size)
+        return rows, columns
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.vit.patch_embed.patch_size[0])
+
+    @property
+    def img_size(self) -> int:
+        return self.grid[0] * self.patch_size
+
+    @property
+    def in_chans(self) -> int:
+        return int(self.vit.patch_embed.proj.in_channels)
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, patches, patch * patch * C); a patch is flattened as (row, column, channel)."""
+        n, c, h, w = images.shape
+        p = self.patch_size
+        patches = images.reshape(n, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1)
+        return patches.reshape(n, (h // p) * (w // p), p * p * c)
+
+    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Embed patches, add positions and prefix tokens.
+
+        Args:
+            images: normalised, of shape (N, C, H, W).
+            keep: indices of the patches to embed, of shape (N, K); the others are never touched. None keeps all.
+
+        Returns:
+            Tokens of shape (N, prefix + K, D).
+        """
+        if keep is None:
+            return cast(Tensor, self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images))))
+        patches = self.patchify(images)
+        chosen = patches.gather(1, keep[:, :, None].expand(-1, -1, patches.shape[2]))
+        projection = self.vit.patch_embed.proj
+        weight = projection.weight.permute(0, 2, 3, 1).reshape(self.embed_dim, -1)
+        positions = self.vit.pos_embed.expand(len(images), -1, -1)
+        own = positions[:, positions.shape[1] - self.num_patches :]
+        embedded = nn.functional.linear(chosen, weight, projection.bias)
+        embedded = embedded + own.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim))
+        front = [t for t in (self.vit.cls_token, self.vit.reg_token) if t is not None]
+        if front:
+            head = torch.cat(front, dim=1)
+            count = positions.shape[1] - self.num_patches
+            if count:
+                head = torch.cat([head[:, :count] + self.vit.pos_embed[:, :count], head[:, count:]], dim=1)
+            embedded = torch.cat([head.expand(len(images), -1, -1), embedded], dim=1)
+        return cast(Tensor, self.vit.norm_pre(embedded))
+
+    def run_blocks(
+        self, tokens: Tensor, start: int = 0, stop: int | None = None, return_blocks: Collection[int] = ()
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Run blocks `start` to `stop` - 1.
+
+        Args:
+            tokens: of shape (N, T, D).
+            start: first block.
+            stop: behind the last block; None is the end.
+            return_blocks: blocks whose output is wanted.
+
+        Returns:
+            (tokens after the last block, block -> its output).
+        """
+        outputs = {}
+        for index in range(start, self.depth if stop is None else stop):
+            tokens = self.vit.blocks[index](tokens)
+            if index in return_blocks:
+                outputs[index] = tokens
+        return tokens, outputs
+
+    def norm(self, tokens: Tensor) -> Tensor:
+        """The final LayerNorm."""
+        return cast(Tensor, self.vit.norm(tokens))
+
+    def feature(self, tokens: Tensor) -> Tensor:
+        """(N, T, D) after `norm` -> (N, D): the class token, or the mean of the patches where there is none."""
+        return tokens[:, 0] if self.vit.has_class_token else tokens[:, self.prefix_tokens :].mean(dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) -> features (N, D)."""
+        tokens, _ = self.run_blocks(self.tokens(images))
+        return self.feature(self.norm(tokens))
+
+    def layers(self) -> dict[str, list[nn.Parameter]]:
+        """The rows of a graft plan and their parameters, from the module tree."""
+        vit = self.vit
+        rows: dict[str, list[nn.Parameter]] = {
+            "patch_embed": [*vit.patch_embed.parameters(), *vit.norm_pre.parameters()],
+            "positions": [vit.pos_embed] if vit.pos_embed is not None else [],
+            "tokens": [token for token in (vit.cls_token, vit.reg_token) if token is not None],
+        }
+        rows |= {f"blocks.{index}": list(block.parameters()) for index, block in enumerate(vit.blocks)}
+        rows["norm"] = [*vit.norm.parameters(), *vit.fc_norm.parameters()]
+        return rows
+
+
+def model_args(config: EncoderConfig) -> dict[str, Any]:
+    """The arguments of `timm.create_model` that a configuration stands for."""
+    names = ("img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token")
+    names += ("reg_tokens", "init_values")
+    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    return given | ({"global_pool": "avg", "fc_norm": False} if config.class_token is False else {})
+
+
+def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
+    """A timm ViT without classifier.
+
+    Raises:
+        UserError: timm has no such model, it is no plain ViT, or the arguments do not fit.
+    """
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:3]
+        raise UserError(f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}.")
+    patch, image = arguments.get("patch_size"), arguments.get("img_size")
+    try:
+        vit = timm.create_model(name, num_classes=0, **arguments)
+    except (AssertionError, TypeError, RuntimeError, ValueError) as error:
+        raise UserError(f"timm cannot build {name!r} with {arguments}: {error}") from None
+    if not isinstance(vit, VisionTransformer):
+        raise UserError(f"{name!r} is not a plain Vision Transformer.", "Use a timm model that starts with `vit_`.")
+    patch = int(vit.patch_embed.patch_size[0])
+    if image is not None and image % patch:
+        raise UserError(
+            f"encoder.img_size {image} is not a multiple of the patch size {patch}.",
+            f"Use {image // patch * patch or patch} or {(image // patch + 1) * patch}, or change encoder.patch_size.",
+        )
+    return vit
+
+
+def _initialize(vit: VisionTransformer, config: EncoderConfig) -> None:
+    """Fresh weights of MAE: xavier-uniform linears, the patch projection as a linear, tokens N(0, 0.02)."""
+    if config.weight_init == "moco":
+        vit.init_weights("moco")
+    elif config.weight_init == "mae":
+        for module in vit.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        projection = vit.patch_embed.proj.weight
+        nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
+        for token in (vit.cls_token, vit.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+
+
+def create_encoder(
+    config: EncoderConfig, seed: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> Encoder:
+    """An encoder with fresh weights.
+
+    Args:
+        config: its description.
+        seed: of its weights.
+        mean: mean of each input channel; None is 0.5.
+        std: standard deviation of each input channel; None is 0.25.
+    """
+    arguments = model_args(config)
+    if config.patch_size and config.img_size % config.patch_size:
+        raise UserError(
+            f"encoder.img_size {config.img_size} is not a multiple of encoder.patch_size {config.patch_size}.",
+            "Change one of the two: the patches must tile the image.",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vit = build_vit(config.name, arguments)
+        _initialize(vit, config)
+        if config.positions == "sincos" and vit.pos_embed is not None:
+            rows, columns = vit.patch_embed.grid_size
+            prefix = vit.pos_embed.shape[1] - rows * columns
+            vit.pos_embed.data.copy_(sincos_positions(vit.embed_dim, (rows, columns), prefix))
+    channels = config.in_chans
+    return Encoder(vit, config.name, arguments, mean or (0.5,) * channels, std or (0.25,) * channels)

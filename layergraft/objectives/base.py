@@ -1,0 +1,79 @@
+"""What the loop asks of an objective."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from layergraft.config.objectives import MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.data.batch import Batch
+from layergraft.models.batchnorm import Pending, apply_pending
+
+if TYPE_CHECKING:
+    from layergraft.models.vit import Encoder
+
+Losses = dict[str, Tensor]
+Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a stage stands.
+
+    Args:
+        step: steps done.
+        steps: steps of the whole stage.
+    """
+
+    step: int
+    steps: int
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.steps
+
+
+class Objective(nn.Module):
+    """Turns views of a batch into losses.
+
+    `heads` are its trained parts, a row of the plan each. `slow` are copies that follow by momentum, `slow["encoder"]`
+    among them; it is empty where there are none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict()
+        self.slow = nn.ModuleDict()
+
+    def start(self, encoder: Encoder) -> None:
+        """Called once the encoder and the heads have the weights that the stage starts from: make momentum copies."""
+
+    @abstractmethod
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        """Per-sample features of the views; changes no state."""
+
+    @abstractmethod
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        """Heads and loss on the whole batch: a dict with `loss` and its named parts, and what `after_step` needs."""
+
+    def before_step(self, encoder: Encoder, progress: Progress) -> dict[str, float]:
+        """Called once before each optimizer step's keys are computed; returns numbers for the metrics."""
+        return {}
+
+    def after_step(self, pending: Pending) -> None:
+        """Called only if the step was accepted."""
+        apply_pending(self, pending)
+
+
+def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
+    """The objective of a configuration, with fresh heads from torch's current random state."""
+    from layergraft.objectives.mae import Mae
+    from layergraft.objectives.moco import Moco
+
+    if isinstance(config, MaeConfig):
+        return Mae(config, encoder)
+    assert isinstance(config, MocoConfig)
+    return Moco(config, encoder)

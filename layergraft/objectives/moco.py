@@ -1,0 +1,100 @@
+"""MoCo v3 (Chen et al., ICCV 2021): two views, keys of a momentum encoder, no queue."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from layergraft.config.objectives import MocoConfig
+from layergraft.data.batch import Batch
+from layergraft.models.batchnorm import Pending, collect_pending
+from layergraft.models.heads import mlp_head
+from layergraft.models.momentum import momentum_update
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.losses import contrastive_loss
+
+
+def gather_keys(keys: Tensor) -> tuple[Tensor, int]:
+    """(keys of all processes in order of rank, where this process's start); without gradient."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return keys, 0
+    parts = [torch.empty_like(keys) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, keys.contiguous())
+    return torch.cat(parts), len(keys) * dist.get_rank()
+
+
+class Moco(Objective):
+    """Args:
+    config: temperature, momentum, heads.
+    encoder: what it will train.
+    """
+
+    def __init__(self, config: MocoConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.heads["projector"] = mlp_head(encoder.embed_dim, config.projector)
+        self.heads["predictor"] = mlp_head(config.projector[-1], config.predictor)
+
+    def start(self, encoder: Encoder) -> None:
+        self.slow["encoder"] = copy.deepcopy(encoder).requires_grad_(False)
+        self.slow["projector"] = copy.deepcopy(self.heads["projector"]).requires_grad_(False)
+
+    def momentum(self, progress: Progress) -> float:
+        """Rises from the configured momentum to 1 along a cosine."""
+        return 1 - 0.5 * (1 + math.cos(math.pi * progress.fraction)) * (1 - self.config.momentum)
+
+    def before_step(self, encoder: Encoder, progress: Progress) -> dict[str, float]:
+        momentum = self.momentum(progress)
+        momentum_update(self.slow["encoder"], encoder, momentum)
+        momentum_update(self.slow["projector"], self.heads["projector"], momentum)
+        return {"momentum": momentum}
+
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        """Both views go through each encoder as one batch; the lowest frozen blocks, equal in both, run once."""
+        images = torch.cat([batch.views["first"], batch.views["second"]])
+        slow = self.slow["encoder"]
+        assert isinstance(slow, Encoder)
+        shared = frozen_blocks(encoder)
+        if shared is None:
+            query = encoder(images)
+            with torch.no_grad():
+                key = slow(images)
+        else:
+            with torch.no_grad():
+                trunk, _ = encoder.run_blocks(encoder.tokens(images), 0, shared)
+                key = slow.feature(slow.norm(slow.run_blocks(trunk, shared)[0]))
+            query = encoder.feature(encoder.norm(encoder.run_blocks(trunk, shared)[0]))
+        (first, second), (first_slow, second_slow) = query.chunk(2), key.chunk(2)
+        return {"first": first, "second": second, "first_slow": first_slow, "second_slow": second_slow}
+
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        projector, predictor = self.heads["projector"], self.heads["predictor"]
+        queries = [predictor(projector(features[view])) for view in ("first", "second")]
+        with torch.no_grad():
+            keys = [self.slow["projector"](features[f"{view}_slow"]) for view in ("first", "second")]
+        gathered = [gather_keys(key.float()) for key in keys]
+        temperature = self.config.temperature
+        parts = [
+            contrastive_loss(query.float(), *(key, temperature, offset))
+            for query, (key, offset) in zip(queries, reversed(gathered), strict=True)
+        ]
+        return {"loss": parts[0] + parts[1]}, collect_pending(self)
+
+
+def frozen_blocks(encoder: Encoder) -> int | None:
+    """How many of the lowest blocks are frozen with everything below them; None where something below is trained."""
+    rows = encoder.layers()
+    frozen = [not any(p.requires_grad for p in parameters) for parameters in rows.values()]
+    names = list(rows)
+    below = names.index("blocks.0")
+    if not all(frozen[:below]):
+        return None
+    count = 0
+    while count < encoder.depth and frozen[below + count]:
+        count += 1
+    return count

@@ -1,0 +1,1 @@
+"""The loop, its schedule, and what survives a kill."""

@@ -1,0 +1,29 @@
+"""The demo's baseline: its contrastive stage from scratch, in a run of its own beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from layergraft.config.plan import PlanConfig
+from layergraft.config.recipe import Recipe
+from layergraft.evaluation.results import read_results, write_results
+from layergraft.report.page import write_report
+from layergraft.training.run import train_run
+
+
+def train_baseline(recipe: Recipe, out: Path) -> None:
+    """Train the last stage from fresh weights, every layer at the same rate; its results join those of `out`.
+
+    Args:
+        recipe: the recipe of `out`.
+        out: a finished run.
+    """
+    last = list(recipe.stages.values())[-1]
+    plan = PlanConfig(freeze=("patch_embed", "positions"), weight_decay_1d=last.plan.weight_decay_1d)
+    stages = {"scratch": msgspec.structs.replace(last, plan=plan)}
+    scratch = train_run(msgspec.structs.replace(recipe, stages=stages), out / "baseline", "auto")
+    rows = [row for row in read_results(scratch.results) if row.encoder.startswith("scratch")]
+    write_results(out / "results.json", rows)
+    write_report([out])

@@ -1,0 +1,59 @@
+"""What people see while it runs: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+
+
+class Display:
+    """Args:
+    quiet: print nothing (processes other than the first).
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.bar = not quiet and sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._stage, self._last, self._began = "", 0.0, 0.0
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Display:
+        if self.bar:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console)
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def report(self, row: dict[str, Any], steps: int) -> None:
+        """Show a row of the metrics."""
+        now = time.monotonic()
+        first = row["stage"] != self._stage
+        if first:
+            self._stage, self._began, self._first_step = row["stage"], now, row["step"]
+            if self._progress:
+                self._task = self._progress.add_task(row["stage"], total=steps, numbers="")
+        numbers = f"loss {row['loss']:.3f} · {row['images_per_second']:.0f} images/s · data wait {row['data_wait']:.0%}"
+        if "knn" in row:
+            numbers += f" · kNN {row['knn']:.1f}"
+        if self._progress:
+            self._progress.update(self._task, completed=row["step"], numbers=numbers)
+        elif first or now - self._last > PLAIN_SECONDS or row["step"] == steps:
+            self._last = now
+            done = row["step"] - self._first_step
+            left = f" · {(now - self._began) / done * (steps - row['step']):.0f} s left" if done else ""
+            self.say(f"{row['stage']} step {row['step']}/{steps} · epoch {row['epoch']:.2f} · {numbers}{left}")

@@ -1,0 +1,48 @@
+"""What is watched while training: kNN on held-out images where there are labels, and signs of collapse."""
+
+from __future__ import annotations
+
+import torch
+
+from layergraft.config.recipe import MonitorConfig
+from layergraft.data.sources import Source
+from layergraft.evaluation.features import extract
+from layergraft.evaluation.knn import knn_accuracy
+from layergraft.models.vit import Encoder
+from layergraft.randomness import Randomness
+
+
+class Monitor:
+    """Args:
+    config: how often, how many images.
+    train: images that are neighbours.
+    holdout: images that are classified.
+    seed: the recipe's seed.
+    """
+
+    def __init__(self, config: MonitorConfig, train: Source, holdout: Source, seed: int) -> None:
+        self.every = config.every
+        order = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0)
+        self.train = train.subset(train.keys[order[: config.images]])
+        self.holdout = holdout.subset(holdout.keys[: config.images])
+
+    def due(self, step: int, steps: int, steps_per_epoch: int) -> bool:
+        """Whether to look after `step` steps."""
+        if not self.every or not len(self.holdout):
+            return False
+        interval = max(1, round(self.every * steps_per_epoch))
+        return step == steps or step % interval == 0
+
+    def look(self, encoder: Encoder) -> dict[str, float]:
+        """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`."""
+        train_mode = encoder.training
+        held = torch.from_numpy(extract(encoder, self.holdout, "cls"))
+        normed = torch.nn.functional.normalize(held, dim=1)
+        values = torch.linalg.svdvals(held)
+        p = values / values.sum() + 1e-7
+        found = {"feature_std": float(normed.std(dim=0).mean()), "rankme": float(torch.exp(-(p * p.log()).sum()))}
+        if self.train.labels is not None:
+            bank = extract(encoder, self.train, "cls")
+            found["knn"] = knn_accuracy(bank, self.train.own_labels, held.numpy(), self.holdout.own_labels)
+        encoder.train(train_mode)
+        return found

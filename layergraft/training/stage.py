@@ -1,0 +1,185 @@
+"""Before and after a stage: its start from the one before, and the files it leaves."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from layergraft.checkpoints.atomic import write_bytes, write_text
+from layergraft.checkpoints.encoder import load_encoder, save_encoder
+from layergraft.config.recipe import Recipe
+from layergraft.data.loader import TrainLoader
+from layergraft.data.skipped import SkippedImages
+from layergraft.data.sources import Source
+from layergraft.errors import UserError
+from layergraft.graft.apply import count_parameters, graft_weights, set_frozen, stage_rows
+from layergraft.graft.plan import build_plan
+from layergraft.models.vit import Encoder, create_encoder
+from layergraft.objectives.base import Objective, create_objective
+from layergraft.randomness import Randomness
+from layergraft.training.loop import StageRun
+from layergraft.training.monitor import Monitor
+
+SLOW_ENCODER = "slow.encoder."
+
+
+def stage_directory(run: Path, recipe: Recipe, name: str) -> Path:
+    """RUN/stages/<n>-<name>."""
+    return run / "stages" / f"{list(recipe.stages).index(name)}-{name}"
+
+
+def is_done(directory: Path) -> bool:
+    """Whether a stage has left all its files; plan.json is written last."""
+    return (directory / "plan.json").is_file()
+
+
+def _load_matching(objective: Objective, previous: Path) -> None:
+    """Take heads and momentum encoder of the stage before where names and shapes agree."""
+    weights: dict[str, Tensor] = {}
+    for name, value in load_file(previous / "heads.safetensors").items():
+        slow = name.startswith("momentum.")
+        weights[f"slow.{name.removeprefix('momentum.')}" if slow else f"heads.{name}"] = value
+    slow_encoder = previous / "encoder_momentum" / "model.safetensors"
+    if slow_encoder.is_file():
+        weights |= {f"{SLOW_ENCODER}vit.{name}": value for name, value in load_file(slow_encoder).items()}
+    own = objective.state_dict()
+    own |= {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    objective.load_state_dict(own)
+
+
+def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Encoder:
+    """The recipe's initial weights: fresh, or those of `start`."""
+    seed = Randomness(seed=recipe.seed, scope="encoder").torch_seed("init")
+    encoder = create_encoder(recipe.encoder, seed, mean, std)
+    if recipe.start is not None:
+        donor = load_encoder(recipe.start)
+        own, given = encoder.vit.state_dict(), donor.vit.state_dict()
+        wrong = sorted(k for k in own.keys() | given.keys() if k not in own or k not in given or own[k].shape != given[k].shape)
+        if wrong:
+            raise UserError(
+                f"`start` {recipe.start!r} does not fit the recipe's encoder: {', '.join(wrong[:5])}.",
+                "Set encoder.* to what the file holds.",
+            )
+        if donor.vit.blocks[0].attn.num_heads != encoder.vit.blocks[0].attn.num_heads:
+            raise UserError(f"`start` {recipe.start!r} has other attention heads than the recipe.", "Append ?num_heads=….")
+        encoder.vit.load_state_dict(given)
+    return encoder
+
+
+def prepare_stage(
+    recipe: Recipe, name: str, run: Path, encoder: Encoder, train: Source, holdout: Source, rank: int, world_size: int
+) -> StageRun:
+    """Everything a stage needs, with the weights it starts from.
+
+    Args:
+        recipe: the run's recipe.
+        name: which stage.
+        run: the run's directory.
+        encoder: as the stage before left it; it becomes the stage's own.
+        train: training images.
+        holdout: held-out images.
+        rank: of this process.
+        world_size: number of processes.
+    """
+    config = recipe.stages[name]
+    random = Randomness(seed=recipe.seed, scope=name)
+    batch_size = min(config.batch_size, len(train))
+    if batch_size % world_size:
+        raise UserError(f"The batch of {batch_size} images does not divide over {world_size} processes.", f"Change --stages.{name}.batch_size.")
+    config = msgspec.structs.replace(config, batch_size=batch_size)
+    names = list(recipe.stages)
+    position = names.index(name)
+
+    def load(source: str) -> Encoder:
+        if source == "fresh":
+            seed = Randomness(seed=recipe.seed, scope=name).torch_seed("fresh")
+            return create_encoder(recipe.encoder, seed, encoder.mean, encoder.std)
+        return load_encoder(source)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random.torch_seed("heads"))
+        objective = create_objective(config.objective, encoder)
+    rows = stage_rows(encoder, objective)
+    plan = build_plan(config, name, count_parameters(rows), encoder.depth, batch_size)
+    graft_weights(encoder, plan, load)
+    previous = stage_directory(run, recipe, names[position - 1]) if position else None
+    if previous:
+        _load_matching(objective, previous)  # the heads, before momentum copies are made of them
+    objective.start(encoder)
+    if previous:
+        _load_matching(objective, previous)  # and the momentum copies of the stage before, where it had any
+    set_frozen(rows, plan)
+    loader = TrainLoader(
+        train,
+        config.views,
+        size=encoder.img_size,
+        channels=encoder.in_chans,
+        batch_size=batch_size,
+        random=random,
+        skipped=SkippedImages(recipe.data.max_bad),
+        rank=rank,
+        world_size=world_size,
+        workers=recipe.data.workers,
+    )
+    return StageRun(
+        name=name,
+        config=config,
+        engine=recipe.engine,
+        encoder=encoder,
+        objective=objective,
+        ema=copy.deepcopy(encoder) if config.ema is not None else None,
+        rows=rows,
+        plan=plan,
+        loader=loader,
+        directory=stage_directory(run, recipe, name),
+        monitor=Monitor(recipe.monitor, train, holdout, recipe.seed),
+    )
+
+
+def stage_json(stage: StageRun) -> dict[str, Any]:
+    """One element of `stages` of plan.json."""
+    return {
+        "name": stage.name,
+        "objective": msgspec.to_builtins(stage.config.objective)["name"],
+        "layers": stage.plan.to_json(),
+        "steps": stage.steps,
+        "epochs": stage.config.epochs,
+        "batch_size": stage.config.batch_size,
+        "memory_bytes": None,
+        "seconds": None,
+        "flops": None,
+        "notes": {
+            "memory_bytes": "not measured",
+            "seconds": "not measured before training; metrics.jsonl has the times",
+            "flops": "not counted yet",
+        },
+    }
+
+
+def save_stage(stage: StageRun, provenance: dict[str, Any]) -> None:
+    """Write what a stage leaves: encoders, heads and, last of all, its plan."""
+    directory = stage.directory
+    save_encoder(stage.encoder, directory / "encoder", provenance)
+    slow = dict(stage.objective.slow.named_children()).get("encoder")
+    if isinstance(slow, Encoder):
+        save_encoder(slow, directory / "encoder_momentum", provenance)
+    if stage.ema:
+        save_encoder(stage.ema, directory / "encoder_ema", provenance)
+    heads = {}
+    for name, value in stage.objective.state_dict().items():
+        if not name.startswith(SLOW_ENCODER):
+            public = name.removeprefix("heads.") if name.startswith("heads.") else name.replace("slow.", "momentum.", 1)
+            heads[public] = value.detach().cpu().contiguous()
+    write_bytes(directory / "heads.safetensors", save(heads))
+    write_text(
+        directory / "heads.json",
+        json.dumps({"objective": msgspec.to_builtins(stage.config.objective), "embed_dim": stage.encoder.embed_dim}, indent=2),
+    )
+    write_text(directory / "plan.json", json.dumps(stage_json(stage), indent=1) + "\n")
