@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(
             command, help=description.partition("\n")[0], description=description, allow_abbrev=False
         )
-        hints = typing.get_type_hints(function, vars(commands) | _LAZY)
+        hints = typing.get_type_hints(function, {**vars(commands), **_LAZY})
         for name, parameter in inspect.signature(function).parameters.items():
             if name != "overrides":
                 positional = POSITIONAL.get(command) == name
@@ -137,7 +137,7 @@ def _run(arguments: list[str]) -> int:
             word = (options or rest)[0]
             raise UserError(
                 f"layergraft {known.command} has no option {word!r}.",
-                nearest(word.lstrip("-").replace("-", "_"), [p for p in parameters]),
+                nearest(word.lstrip("-").replace("-", "_"), list(parameters)),
             )
         given["overrides"] = _overrides(rest, known.command)
     function(**given)

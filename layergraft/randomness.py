@@ -97,6 +97,6 @@ class Randomness:
         return np.lexsort((np.asarray(keys), (words[:, 0] << _SHIFT) | words[:, 1])).astype(np.int64)
 
     def torch_seed(self, purpose: str) -> int:
-        """A seed for a `torch.Generator`: fresh weights are drawn once, in a fixed order, by torch's own initialisers."""
+        """A seed for a `torch.Generator`: fresh weights are drawn once, in a fixed order, by torch's initialisers."""
         low, high = hash_words(self.seed, self.scope, purpose)
         return low | ((high & 0x7FFFFFFF) << 32)

@@ -51,7 +51,7 @@ def bench_step(
     parameters = [p for row in stage_rows(encoder, target).values() for p in row if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     images = torch.randn(batch_size, encoder.in_chans, img_size, img_size)
-    views = {name: images for name in type(config).views}
+    views = dict.fromkeys(type(config).views, images)
     keys, random = np.arange(batch_size, dtype=np.int64), Randomness(seed=0, scope="bench")
     batch = Batch(keys=keys, epoch=0, views=views, labels=None, random=random)
 
@@ -59,7 +59,7 @@ def bench_step(
         progress = Progress(step=0, steps=100)
         target.before_step(encoder, progress)
         losses, pending = target.losses(target.encode(encoder, batch), progress)
-        losses["loss"].backward()
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         target.after_step(pending)
         optimizer.zero_grad()

@@ -34,7 +34,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
-            f"Cannot write {str(path)!r}: {error.strerror}.", "Free space or permissions; what was saved before is intact."
+            f"Cannot write {str(path)!r}: {error.strerror}.",
+            "Free space or permissions; what was saved before is intact.",
         ) from None
 
 

@@ -63,7 +63,9 @@ def _load_directory(path: Path) -> Encoder:
         name, arguments, pretrained = config["architecture"], config.get("model_args", {}), config["pretrained_cfg"]
         weights = load((path / "model.safetensors").read_bytes())
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{str(path)!r} is no encoder directory: {error}.", "It needs config.json and model.safetensors.") from None
+        raise UserError(
+            f"{str(path)!r} is no encoder directory: {error}.", "It needs config.json and model.safetensors."
+        ) from None
     encoder = Encoder(build_vit(name, arguments), name, arguments, tuple(pretrained["mean"]), tuple(pretrained["std"]))
     _fill(encoder, weights, str(path))
     return encoder
@@ -72,10 +74,18 @@ def _load_directory(path: Path) -> Encoder:
 def _fill(encoder: Encoder, weights: dict[str, torch.Tensor], name: str) -> None:
     own = encoder.vit.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = [f"{k} {tuple(weights[k].shape)} for {tuple(own[k].shape)}" for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
+    wrong = [
+        f"{k} {tuple(weights[k].shape)} for {tuple(own[k].shape)}"
+        for k in own.keys() & weights.keys()
+        if own[k].shape != weights[k].shape
+    ]
     extra = [key for key in extra if not key.startswith(("head.", "fc_norm."))]
     if missing or extra or wrong:
-        lines = [f"{label}: {', '.join(keys[:6])}{' …' if len(keys) > 6 else ''}" for label, keys in (("missing", missing), ("unexpected", extra), ("other shape", wrong)) if keys]
+        lines = [
+            f"{label}: {', '.join(keys[:6])}{' …' if len(keys) > 6 else ''}"
+            for label, keys in (("missing", missing), ("unexpected", extra), ("other shape", wrong))
+            if keys
+        ]
         raise UserError(f"The weights in {name!r} do not fit the encoder.", "; ".join(lines))
     encoder.vit.load_state_dict({key: weights[key] for key in own})
 
@@ -107,7 +117,8 @@ def load_encoder(encoder: str | Path) -> Encoder:
     if place.startswith("timm:"):
         name = place.removeprefix("timm:")
         vit = build_vit(name, {"pretrained": True})
-        mean, std = vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"]
+        pretrained: Any = vit.pretrained_cfg
+        mean, std = pretrained["mean"], pretrained["std"]
         return Encoder(vit, name, {}, tuple(mean), tuple(std)).eval()
     path = Path(place).expanduser()
     if path.is_dir():
@@ -115,7 +126,9 @@ def load_encoder(encoder: str | Path) -> Encoder:
             path = path / f"encoder_{options['encoder']}"
         directory = encoder_directory(path)
         if directory is None:
-            raise UserError(f"The directory {place!r} holds no encoder.", "Give a run, one of its stages, or an encoder directory.")
+            raise UserError(
+                f"The directory {place!r} holds no encoder.", "Give a run, one of its stages, or an encoder directory."
+            )
         return _load_directory(directory).eval()
     if not path.is_file():
         raise UserError(f"There is no encoder {place!r}.", "Give a run, a checkpoint file, or timm:NAME.")

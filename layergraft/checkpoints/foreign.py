@@ -26,7 +26,7 @@ class Foreign:
         format: whose it is.
         encoder: weights with timm's names.
         momentum: likewise of the momentum encoder, where there is one.
-        heads: all else, with the file's names.
+        heads: projector, predictor, decoder, with our names.
     """
 
     format: str
@@ -60,6 +60,11 @@ def _below(weights: Weights, prefix: str) -> Weights:
     return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
 
 
+def _decoder_name(name: str) -> str:
+    """MAE's name of a decoder parameter -> that of `MaeDecoder`."""
+    return name.removeprefix("decoder_").replace("pos_embed", "positions", 1)
+
+
 def detect(content: dict[str, Any], name: str) -> Foreign:
     """Tell the format from the keys.
 
@@ -89,7 +94,8 @@ def detect(content: dict[str, Any], name: str) -> Foreign:
     if "patch_embed.proj.weight" in weights and any(key.startswith("blocks.0.") for key in weights):
         decoder = {k: v for k, v in weights.items() if k.startswith("decoder_") or k == "mask_token"}
         rest = {k: v for k, v in weights.items() if k not in decoder}
-        return Foreign(format="MAE" if decoder or "model" in content else "timm", encoder=rest, heads=decoder)
+        heads = {f"decoder.{_decoder_name(k)}": v for k, v in decoder.items()}
+        return Foreign(format="MAE" if decoder or "model" in content else "timm", encoder=rest, heads=heads)
     raise UserError(
         f"{name!r} is in no format that is known here.",
         "Known: MAE, MoCo v3 and layer-grafted files, timm weights. Its first keys: "

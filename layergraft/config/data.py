@@ -7,7 +7,7 @@ from typing import Literal
 from layergraft.config.base import Config
 
 
-class DataConfig(Config, kw_only=True):
+class DataConfig(Config, frozen=True, kw_only=True):
     """The images.
 
     Args:
@@ -28,7 +28,7 @@ class DataConfig(Config, kw_only=True):
     std: tuple[float, ...] | None = None
 
 
-class ViewConfig(Config, kw_only=True):
+class ViewConfig(Config, frozen=True, kw_only=True):
     """One random view of an image. The operations are applied in the order of these fields.
 
     Args:

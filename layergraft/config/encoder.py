@@ -7,7 +7,7 @@ from typing import Literal
 from layergraft.config.base import Config
 
 
-class EncoderConfig(Config, kw_only=True):
+class EncoderConfig(Config, frozen=True, kw_only=True):
     """A timm `VisionTransformer`. A field that is null keeps the named model's own value.
 
     Args:

@@ -8,7 +8,7 @@ from layergraft.config.base import Config
 from layergraft.config.data import ViewConfig
 
 
-class DecoderConfig(Config, kw_only=True):
+class DecoderConfig(Config, frozen=True, kw_only=True):
     """MAE's decoder.
 
     Args:
@@ -22,7 +22,7 @@ class DecoderConfig(Config, kw_only=True):
     num_heads: int = 16
 
 
-class MaeConfig(Config, kw_only=True, tag_field="name", tag="mae"):
+class MaeConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="mae"):
     """Masked image modelling: predict the pixels of removed patches (He et al., CVPR 2022).
 
     Args:
@@ -38,7 +38,7 @@ class MaeConfig(Config, kw_only=True, tag_field="name", tag="mae"):
     views: ClassVar[dict[str, ViewConfig]] = {"image": ViewConfig(crop_scale=(0.2, 1.0), interpolation="bicubic")}
 
 
-class MocoConfig(Config, kw_only=True, tag_field="name", tag="moco"):
+class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"):
     """MoCo v3: contrast two views against the keys of a momentum encoder (Chen et al., ICCV 2021).
 
     Args:

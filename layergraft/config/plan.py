@@ -7,13 +7,12 @@ from typing import Literal
 from layergraft.config.base import Config
 
 
-class LrScaleConfig(Config, kw_only=True):
+class LrScaleConfig(Config, frozen=True, kw_only=True):
     """A learning-rate scale for each block; give exactly one of the two.
 
     Args:
         blocks: one number per block.
-        decay: geometric decay r: scale r**(L - i) for block i of L, r**(L + 1) for everything below block 0, 1 for the
-            final norm and the heads.
+        decay: geometric decay r: scale r**(L - i) for block i of L, r**(L + 1) below block 0, 1 above.
     """
 
     blocks: tuple[float, ...] | None = None
@@ -24,7 +23,7 @@ class LrScaleConfig(Config, kw_only=True):
             raise ValueError("give either `blocks` or `decay`")
 
 
-class FreezeBlocks(Config, kw_only=True):
+class FreezeBlocks(Config, frozen=True, kw_only=True):
     """Freeze from below.
 
     Args:
@@ -34,7 +33,7 @@ class FreezeBlocks(Config, kw_only=True):
     blocks: int
 
 
-class AnchorConfig(Config, kw_only=True):
+class AnchorConfig(Config, frozen=True, kw_only=True):
     """A penalty that holds layers near their weights at the start of the stage.
 
     Args:
@@ -48,7 +47,7 @@ class AnchorConfig(Config, kw_only=True):
     blocks: int | None = None
 
 
-class HeadsPlanConfig(Config, kw_only=True):
+class HeadsPlanConfig(Config, frozen=True, kw_only=True):
     """The rows of the heads, where they differ from the highest block.
 
     Args:
@@ -60,12 +59,12 @@ class HeadsPlanConfig(Config, kw_only=True):
     weight_decay: float | None = None
 
 
-class PlanConfig(Config, kw_only=True):
+class PlanConfig(Config, frozen=True, kw_only=True):
     """How each layer moves in a stage.
 
     Args:
-        lr_scale: a number for all layers; a list over equal thirds, quarters, ... of the blocks; or `{blocks: [...]}` or
-            `{decay: r}`. Layers below block 0 follow the lowest block, norm and heads the highest.
+        lr_scale: a number for all layers; a list over equal thirds, quarters, ... of the blocks; or
+            `{blocks: [...]}` or `{decay: r}`. Layers below block 0 follow the lowest block, norm and heads the highest.
         freeze: names or patterns of rows that do not move (`patch_embed`, `blocks.*`), or `{blocks: K}`.
         source: where a row's weights come from, pattern -> `previous`, `fresh` or an encoder; the first match wins.
         anchor: penalty that holds rows near their start.

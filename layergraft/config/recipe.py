@@ -11,7 +11,7 @@ from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.plan import PlanConfig
 
 
-class OptimizerConfig(Config, kw_only=True):
+class OptimizerConfig(Config, frozen=True, kw_only=True):
     """AdamW with linear warm-up and a cosine to zero, updated every step.
 
     Args:
@@ -27,7 +27,7 @@ class OptimizerConfig(Config, kw_only=True):
     eps: float = 1e-8
 
 
-class StageConfig(Config, kw_only=True):
+class StageConfig(Config, frozen=True, kw_only=True):
     """One stage of training: objective, plan, views, optimizer, schedule and length.
 
     Args:
@@ -51,7 +51,7 @@ class StageConfig(Config, kw_only=True):
     ema: float | None = None
 
 
-class MonitorConfig(Config, kw_only=True):
+class MonitorConfig(Config, frozen=True, kw_only=True):
     """What is watched while training, on held-out images.
 
     Args:
@@ -63,7 +63,7 @@ class MonitorConfig(Config, kw_only=True):
     images: int = 2000
 
 
-class EvaluateConfig(Config, kw_only=True):
+class EvaluateConfig(Config, frozen=True, kw_only=True):
     """What is measured once training has ended.
 
     Args:
@@ -81,7 +81,7 @@ class EvaluateConfig(Config, kw_only=True):
     pooling: tuple[Literal["cls", "mean", "cls+mean", "last4"], ...] = ("cls",)
 
 
-class EngineConfig(Config, kw_only=True):
+class EngineConfig(Config, frozen=True, kw_only=True):
     """How the run is carried out; none of it changes what is learned, but for `precision`.
 
     Args:
@@ -99,7 +99,7 @@ class EngineConfig(Config, kw_only=True):
     keep: int = 2
 
 
-class Recipe(Config, kw_only=True):
+class Recipe(Config, frozen=True, kw_only=True):
     """Everything that decides a run.
 
     Args:

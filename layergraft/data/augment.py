@@ -51,7 +51,8 @@ def resize(image: Pixels, height: int, width: int, interpolation: str) -> Pixels
         return image
     shrinks = image.shape[0] > height and image.shape[1] > width
     method = cv2.INTER_AREA if shrinks else _INTERPOLATION[interpolation]
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method)).reshape(height, width, -1)
+    resized: Pixels = cv2.resize(image, (width, height), interpolation=method)
+    return resized.reshape(height, width, -1)
 
 
 def _table(levels: npt.NDArray[np.float32]) -> Pixels:
@@ -59,11 +60,15 @@ def _table(levels: npt.NDArray[np.float32]) -> Pixels:
 
 
 def _gray(image: Pixels) -> Pixels:
-    return image if image.shape[2] == 1 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[:, :, None]
+    if image.shape[2] == 1:
+        return image
+    gray: Pixels = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return gray[:, :, None]
 
 
 def _look_up(image: Pixels, table: Pixels) -> Pixels:
-    return np.asarray(cv2.LUT(image, table)).reshape(image.shape)
+    looked_up: Pixels = cv2.LUT(image, table)
+    return looked_up.reshape(image.shape)
 
 
 def jitter(image: Pixels, config: ViewConfig, factors: Draws, order: Draws) -> Pixels:
@@ -117,7 +122,7 @@ def random_view(image: Pixels, config: ViewConfig, size: int, draws: Draws) -> P
 
 
 def test_view(image: Pixels, size: int) -> Pixels:
-    """The fixed view of evaluation: shorter side to size / 0.875 (bicubic), centre crop; unchanged at the right size."""
+    """The fixed view of evaluation: shorter side to size / 0.875, bicubic, centre crop; none at the right size."""
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image

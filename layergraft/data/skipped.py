@@ -26,9 +26,7 @@ class SkippedImages:
         self.reasons: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def load(
-        self, source: Source, key: int, channels: int, random: Randomness, epoch: int
-    ) -> npt.NDArray[np.uint8]:
+    def load(self, source: Source, key: int, channels: int, random: Randomness, epoch: int) -> npt.NDArray[np.uint8]:
         """The image of a key, or of its replacement."""
         try:
             return source.images.load(key, channels)

@@ -110,7 +110,8 @@ def _open_folder(spec: str, root: Path) -> Source:
         paths += [prefix + file for file in files if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES]
     if not paths:
         raise UserError(
-            f"There is no image in the folder {str(root)!r}.", f"Looked for files ending in {' '.join(sorted(IMAGE_SUFFIXES))}."
+            f"There is no image in the folder {str(root)!r}.",
+            f"Looked for files ending in {' '.join(sorted(IMAGE_SUFFIXES))}.",
         )
     paths.sort(key=os.fsencode)
     images = FolderImages(root, paths)

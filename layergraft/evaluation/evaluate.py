@@ -57,7 +57,16 @@ def evaluate_features(
     targets, classes = torch.from_numpy(labels), len(task.train.classes)
     rows: list[ResultRow] = []
 
-    def row(protocol: str, variant: str | None, shots: str, split: int, value: float, n: int, began: float, chosen: dict[str, object]) -> ResultRow:
+    def row(
+        protocol: str,
+        variant: str | None,
+        shots: str,
+        split: int,
+        value: float,
+        n: int,
+        began: float,
+        chosen: dict[str, object],
+    ) -> ResultRow:
         return ResultRow(
             encoder=encoder,
             source=task.train.spec,
@@ -113,5 +122,3 @@ def evaluate_pixels(task: Task, config: EvaluateConfig, size: int, channels: int
     """The same protocols on raw pixels."""
     train, test = (pixels(source, size, channels) for source in (task.train, task.test))
     return evaluate_features(task, config, "pixels", None, train, test)
-
-

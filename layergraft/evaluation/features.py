@@ -25,7 +25,7 @@ def test_batches(source: Source, size: int, channels: int, batch_size: int = 256
 
 
 def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:
-    """Normalised images -> features: `cls`, `mean` (of patches), `cls+mean`, or `last4` (class tokens of four blocks)."""
+    """Normalised images -> features: `cls`, `mean` of patches, `cls+mean`, or `last4`, class tokens of four blocks."""
     wanted = range(encoder.depth - 4, encoder.depth) if pooling == "last4" else ()
     tokens, blocks = encoder.run_blocks(encoder.tokens(images), return_blocks=wanted)
     if pooling == "last4":

@@ -11,7 +11,13 @@ Labels = npt.NDArray[np.int64]
 
 
 def knn_accuracy(
-    train: Features, train_labels: Labels, test: Features, test_labels: Labels, *, k: int = 20, temperature: float = 0.07
+    train: Features,
+    train_labels: Labels,
+    test: Features,
+    test_labels: Labels,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
 ) -> float:
     """Top-1 accuracy in percent: cosine similarity s, the k nearest vote with weight exp(s / temperature).
 

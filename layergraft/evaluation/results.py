@@ -56,11 +56,8 @@ class ResultRow:
     @property
     def identity(self) -> tuple[object, ...]:
         """What makes two rows the same measurement."""
-        return (self.encoder, self.source, self.test, self.protocol, self.variant, self.shots, self.split) + (
-            self.pooling,
-            self.metric,
-            self.seed,
-        )
+        measured = (self.encoder, self.source, self.test, self.protocol, self.variant, self.shots, self.split)
+        return (*measured, self.pooling, self.metric, self.seed)
 
 
 def summarize(rows: list[ResultRow]) -> list[ResultRow]:

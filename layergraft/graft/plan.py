@@ -153,7 +153,9 @@ def build_plan(
                 parameters=parameters[row],
             )
         )
-    if {row.source for row in rows if row.name == "positions"} != {row.source for row in rows if row.name == "patch_embed"}:
+    if {row.source for row in rows if row.name == "positions"} != {
+        row.source for row in rows if row.name == "patch_embed"
+    }:
         raise UserError(
             f"`{where}.source` takes positions and patch embedding from different encoders.",
             "Position tables differ between methods (rows first or columns first): take both from one.",

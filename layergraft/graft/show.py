@@ -93,7 +93,9 @@ def plan_table(stage: dict[str, Any]) -> Table:
     """One stage of `plan --json` as a table."""
     memory = stage["memory_bytes"] or 0
     title = f"Stage {stage['name']}: {stage['objective']}, {stage['epochs']} epochs, batch {stage['batch_size']}"
-    table = Table(title=title + (f", {stage['steps']} steps" if stage["steps"] else "") + f", {memory / 2**20:.0f} MiB state")
+    table = Table(
+        title=title + (f", {stage['steps']} steps" if stage["steps"] else "") + f", {memory / 2**20:.0f} MiB state"
+    )
     for column in ("layer", "source", "lr scale", "peak lr", "decay", "decay 1-D", "anchor", "parameters"):
         table.add_column(column, justify="left" if column in ("layer", "source") else "right")
     for row in stage["layers"]:
@@ -102,5 +104,3 @@ def plan_table(stage: dict[str, Any]) -> Table:
         decays = (f"{row['weight_decay']:g}", f"{row['weight_decay_1d']:g}")
         table.add_row(row["name"], row["source"], *cells, *decays, anchor, f"{row['parameters']:,}")
     return table
-
-

@@ -70,14 +70,16 @@ class BatchNorm(nn.Module):
     def _synchronised(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
         """Two passes, mean first: sums of squares would lose digits."""
         count = len(x) * dist.get_world_size()
-        mean: Tensor = _SumOverProcesses.apply(x.sum(0)) / count  # type: ignore[no-untyped-call]
+        mean: Tensor = _SumOverProcesses.apply(x.sum(0)) / count
         centred = x - mean
-        var: Tensor = _SumOverProcesses.apply(centred.square().sum(0)) / count  # type: ignore[no-untyped-call]
+        var: Tensor = _SumOverProcesses.apply(centred.square().sum(0)) / count
         with torch.no_grad():
             running_mean.lerp_(mean.detach(), self.momentum)
             running_var.lerp_(var.detach() * (count / max(count - 1, 1)), self.momentum)
         out = centred * torch.rsqrt(var + self.eps)
-        return out if self.weight is None else out * self.weight + self.bias
+        if self.weight is None or self.bias is None:
+            return out
+        return out * self.weight + self.bias
 
 
 def collect_pending(module: nn.Module) -> Pending:

@@ -163,8 +163,8 @@ class Encoder(nn.Module):
 
 def model_args(config: EncoderConfig) -> dict[str, Any]:
     """The arguments of `timm.create_model` that a configuration stands for."""
-    names = ("img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token")
-    names += ("reg_tokens", "init_values")
+    names = ["img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token"]
+    names += ["reg_tokens", "init_values"]
     given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return given | ({"global_pool": "avg", "fc_norm": False} if config.class_token is False else {})
 
@@ -177,7 +177,9 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
     """
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:3]
-        raise UserError(f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}.")
+        raise UserError(
+            f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}."
+        )
     patch, image = arguments.get("patch_size"), arguments.get("img_size")
     try:
         vit = timm.create_model(name, num_classes=0, **arguments)

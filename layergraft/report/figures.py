@@ -43,20 +43,40 @@ def few_shot_figure(results: list[ResultRow]) -> Figure | None:
             data.append({"encoder": row.encoder, "shots": int(row.shots), "top1": row.value, "low": low, "high": high})
     if not data:
         return None
-    x = _field("shots", "quantitative", "labelled images per class", scale={"type": "log"}, axis={"values": sorted({d["shots"] for d in data})})
+    x = _field(
+        "shots",
+        "quantitative",
+        "labelled images per class",
+        scale={"type": "log"},
+        axis={"values": sorted({d["shots"] for d in data})},
+    )
     color = _field("encoder", "nominal")
-    tooltip = [_field("encoder", "nominal"), _field("shots", "quantitative"), _field("top1", "quantitative", format=".1f")]
+    tooltip = [
+        _field("encoder", "nominal"),
+        _field("shots", "quantitative"),
+        _field("top1", "quantitative", format=".1f"),
+    ]
     spec = {
         "encoding": {"x": x, "color": color},
         "layer": [
-            {"mark": {"type": "area", "opacity": 0.15}, "encoding": {"y": _field("low", "quantitative", "top-1 (%)", scale={"zero": False}), "y2": {"field": "high"}}},
-            {"mark": {"type": "line", "point": True}, "encoding": {"y": _field("top1", "quantitative", "top-1 (%)"), "tooltip": tooltip}},
+            {
+                "mark": {"type": "area", "opacity": 0.15},
+                "encoding": {
+                    "y": _field("low", "quantitative", "top-1 (%)", scale={"zero": False}),
+                    "y2": {"field": "high"},
+                },
+            },
+            {
+                "mark": {"type": "line", "point": True},
+                "encoding": {"y": _field("top1", "quantitative", "top-1 (%)"), "tooltip": tooltip},
+            },
         ],
     }
     return Figure(
         name="few-shot",
         title="How few labels?",
-        caption="Frozen features, logistic regression (published protocol): mean over random splits, band = one standard deviation. The pixels are the floor.",
+        caption="Frozen features, logistic regression (published protocol): mean over random splits, "
+        "band = one standard deviation. The pixels are the floor.",
         data=data,
         spec=spec,
     )
@@ -78,7 +98,11 @@ def curve_figure(metrics: Rows, value: str, title: str, caption: str) -> Figure 
         "x": _field("step", "quantitative"),
         "y": _field(value, "quantitative", scale={"zero": False}),
         "color": _field("stage", "nominal", sort=None),
-        "tooltip": [_field("stage", "nominal"), _field("step", "quantitative"), _field(value, "quantitative", format=".3f")],
+        "tooltip": [
+            _field("stage", "nominal"),
+            _field("step", "quantitative"),
+            _field(value, "quantitative", format=".3f"),
+        ],
     }
     mark = {"type": "line", "point": len(data) < 60}
     return Figure(name=value, title=title, caption=caption, data=data, spec={"mark": mark, "encoding": encoding})

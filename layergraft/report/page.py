@@ -93,11 +93,22 @@ def write_report(runs: list[Path]) -> Path:
     metrics = [row for directory, _ in stages for row in read_metrics(directory / "metrics.jsonl")]
     figures: list[Figure | None] = [
         few_shot_figure(results),
-        curve_figure(metrics, "loss", "Training loss", "The objectives differ, so the stages' losses cannot be compared."),
-        curve_figure(metrics, "knn", "kNN while training", "On held-out images, neighbours from a part of the training images (%)."),
-        curve_figure(metrics, "rankme", "Rank of the features", "RankMe of held-out features; a drop towards 1 is collapse."),
+        curve_figure(
+            metrics, "loss", "Training loss", "The objectives differ, so the stages' losses cannot be compared."
+        ),
+        curve_figure(
+            metrics,
+            "knn",
+            "kNN while training",
+            "On held-out images, neighbours from a part of the training images (%).",
+        ),
+        curve_figure(
+            metrics, "rankme", "Rank of the features", "RankMe of held-out features; a drop towards 1 is collapse."
+        ),
     ]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, undefined=jinja2.StrictUndefined
+    )
     summary = json.loads((run / "run.json").read_text()) if (run / "run.json").is_file() else {}
     columns, table = results_table(results)
     page = environment.get_template("report.html.jinja").render(

@@ -30,7 +30,10 @@ def png(image: Pixels, scale: int = 2) -> str:
 
 
 def _grid(rows: list[list[Pixels]], gap: int = 2) -> Pixels:
-    tall = [np.concatenate([np.pad(image, ((gap, gap), (gap, gap), (0, 0)), constant_values=128) for image in row], 1) for row in rows]
+    tall = [
+        np.concatenate([np.pad(image, ((gap, gap), (gap, gap), (0, 0)), constant_values=128) for image in row], 1)
+        for row in rows
+    ]
     return np.concatenate(tall, 0)
 
 
@@ -41,7 +44,9 @@ def reconstructions(directory: Path, config: MaeConfig, source: Source, seed: in
     objective = Mae(config, encoder).eval()
     objective.load_state_dict({f"heads.{k}": v for k, v in load_file(directory / "heads.safetensors").items()})
     sample = source.subset(source.keys[:count])
-    images = Normalize(mean=encoder.mean, std=encoder.std)(next(test_batches(sample, encoder.img_size, encoder.in_chans)))
+    images = Normalize(mean=encoder.mean, std=encoder.std)(
+        next(test_batches(sample, encoder.img_size, encoder.in_chans))
+    )
     noise = Randomness(seed=seed, scope="report").uniform("mask", sample.keys, 0, encoder.num_patches)
     keep, removed = objective.split(torch.from_numpy(noise.astype(np.float32)))
     latent = encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0])
@@ -55,7 +60,11 @@ def reconstructions(directory: Path, config: MaeConfig, source: Source, seed: in
     scale, shift = torch.tensor(encoder.std), torch.tensor(encoder.mean)
     pictures = []
     for row in rows:
-        pixels = row.reshape(-1, grid_rows, grid_columns, p, p, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, grid_rows * p, grid_columns * p, c)
+        pixels = (
+            row.reshape(-1, grid_rows, grid_columns, p, p, c)
+            .permute(0, 1, 3, 2, 4, 5)
+            .reshape(-1, grid_rows * p, grid_columns * p, c)
+        )
         levels = ((pixels * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
         pictures.append(list(levels))
     return png(_grid(pictures))

@@ -33,7 +33,9 @@ class SignalGuard:
             self._previous.clear()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -68,7 +70,7 @@ class BadSteps:
         self.in_a_row = 0 if finite else self.in_a_row + 1
         if self.in_a_row >= self.LIMIT:
             raise UserError(
-                f"Stage {stage!r} diverged: {self.LIMIT} steps in a row before step {step} had a loss or gradient that is not finite.",
-                "None of them was applied; the last checkpoint is kept. Lower optimizer.base_lr or lengthen warmup_epochs.",
+                f"Stage {stage!r} diverged: {self.LIMIT} steps in a row up to {step} had no finite loss or gradient.",
+                "None was applied; the last checkpoint is kept. Lower optimizer.base_lr or lengthen warmup_epochs.",
             )
         return finite

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -135,7 +135,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, warn: Callable[
     module = TrainStep(stage.encoder, stage.objective).train()
     model = fabric.setup_module(module)
     # The optimizer is set up apart: frozen rows have no group, and the model may have been moved to a device.
-    optimizer = fabric.setup_optimizers(build_optimizer(stage))
+    optimizer: Any = fabric.setup_optimizers(build_optimizer(stage))
     anchor.start = [start.to(fabric.device) for start in anchor.start]
     state = checkpoints.newest()
     step = _restore(stage, optimizer.optimizer, anchor, state) if state else 0
@@ -176,7 +176,10 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, warn: Callable[
                     "stage": stage.name,
                     "step": step,
                     "epoch": round(step / stage.loader.steps_per_epoch, 4),
-                    **{name: float(fabric.all_reduce(value.detach(), reduce_op="mean")) for name, value in losses.items()},
+                    **{
+                        name: float(cast(Tensor, fabric.all_reduce(value.detach(), reduce_op="mean")))
+                        for name, value in losses.items()
+                    },
                     "lr": max(group["lr"] for group in optimizer.param_groups),
                     **numbers,
                 }

@@ -24,14 +24,26 @@ from layergraft.data.sources import Source, open_source, split_holdout, test_sou
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoder, evaluate_pixels
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
+from layergraft.evaluation.splits import few_labels
+from layergraft.graft.apply import count_parameters, stage_rows
+from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder
+from layergraft.objectives.base import create_objective
 from layergraft.training.display import Display
 from layergraft.training.loop import train_stage
 from layergraft.training.stage import first_encoder, is_done, prepare_stage, save_stage, stage_directory
 
 Resume = Literal["auto", "never", "must"]
 # Changing these does not change what is learned, so a run may go on with other values.
-FREE_KEYS = ("data.workers", "engine.log_every", "engine.checkpoint_minutes", "engine.checkpoint_steps", "engine.keep", "evaluate", "data.max_bad")
+FREE_KEYS = (
+    "data.workers",
+    "engine.log_every",
+    "engine.checkpoint_minutes",
+    "engine.checkpoint_steps",
+    "engine.keep",
+    "evaluate",
+    "data.max_bad",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +109,11 @@ def machine() -> dict[str, Any]:
 
     cpu = platform.processor() or platform.machine()
     try:
-        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ]
         cpu = names[0] if names else cpu
     except OSError:
         pass
@@ -134,11 +150,26 @@ def load_data(recipe: Recipe) -> tuple[Source, Source, tuple[float, ...], tuple[
     return train, holdout, recipe.data.mean or own[0] or mean, recipe.data.std or own[1] or std
 
 
+def check_recipe(recipe: Recipe, encoder: Encoder, train: Source) -> None:
+    """Find what would stop the run later, before anything is written.
+
+    Raises:
+        UserError: a plan does not fit the encoder, or there are more shots than images of a class.
+    """
+    for name, stage in recipe.stages.items():
+        rows = count_parameters(stage_rows(encoder, create_objective(stage.objective, encoder)))
+        build_plan(stage, name, rows, encoder.depth)
+    if recipe.evaluate is not None and train.labels is not None and "logistic" in recipe.evaluate.protocols:
+        for shots in recipe.evaluate.shots:
+            few_labels(train.own_labels, train.keys, train.classes, shots, 0)
+
+
 def train_run(recipe: Recipe, out: Path, resume: Resume) -> Run:
     """Train, measure and report; goes on where an earlier start of the same run ended."""
     files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
     train, holdout, mean, std = load_data(recipe)
     encoder = first_encoder(recipe, mean, std)
+    check_recipe(recipe, encoder, train)
     fabric = _fabric(recipe)
     display = Display(quiet=not fabric.is_global_zero)
     goes_on = open_run(out, recipe, resume)
@@ -171,7 +202,17 @@ def train_run(recipe: Recipe, out: Path, resume: Resume) -> Run:
         save_encoder(encoder, files.encoder, {"recipe": identity, "stage": name, "start": recipe.start})
         if recipe.evaluate is not None:
             evaluate_run(recipe, out, display)
-        summary = {"recipe": identity, "machine": machine(), "seconds_since_start": time.time() - began, "data": {"source": recipe.data.source, "train": len(train), "holdout": len(holdout), "fingerprint": train.fingerprint}}
+        summary = {
+            "recipe": identity,
+            "machine": machine(),
+            "seconds_since_start": time.time() - began,
+            "data": {
+                "source": recipe.data.source,
+                "train": len(train),
+                "holdout": len(holdout),
+                "fingerprint": train.fingerprint,
+            },
+        }
         write_text(out / "run.json", json.dumps(summary, indent=1) + "\n")
         from layergraft.report.page import write_report
 
@@ -194,7 +235,8 @@ def run_encoders(recipe: Recipe, out: Path, mean: tuple[float, ...], std: tuple[
 
 def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]:
     """Measure every encoder of a run, the recipe's first weights and the pixels."""
-    assert recipe.evaluate is not None and recipe.data.source is not None
+    assert recipe.evaluate is not None
+    assert recipe.data.source is not None
     train, _, mean, std = load_data(recipe)
     if train.labels is None:
         display.say(f"{recipe.data.source!r} has no labels: {', '.join(recipe.evaluate.protocols)} are skipped.")

@@ -61,14 +61,18 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     if recipe.start is not None:
         donor = load_encoder(recipe.start)
         own, given = encoder.vit.state_dict(), donor.vit.state_dict()
-        wrong = sorted(k for k in own.keys() | given.keys() if k not in own or k not in given or own[k].shape != given[k].shape)
+        wrong = sorted(
+            k for k in own.keys() | given.keys() if k not in own or k not in given or own[k].shape != given[k].shape
+        )
         if wrong:
             raise UserError(
                 f"`start` {recipe.start!r} does not fit the recipe's encoder: {', '.join(wrong[:5])}.",
                 "Set encoder.* to what the file holds.",
             )
         if donor.vit.blocks[0].attn.num_heads != encoder.vit.blocks[0].attn.num_heads:
-            raise UserError(f"`start` {recipe.start!r} has other attention heads than the recipe.", "Append ?num_heads=….")
+            raise UserError(
+                f"`start` {recipe.start!r} has other attention heads than the recipe.", "Append ?num_heads=…."
+            )
         encoder.vit.load_state_dict(given)
     return encoder
 
@@ -92,7 +96,10 @@ def prepare_stage(
     random = Randomness(seed=recipe.seed, scope=name)
     batch_size = min(config.batch_size, len(train))
     if batch_size % world_size:
-        raise UserError(f"The batch of {batch_size} images does not divide over {world_size} processes.", f"Change --stages.{name}.batch_size.")
+        raise UserError(
+            f"The batch of {batch_size} images does not divide over {world_size} processes.",
+            f"Change --stages.{name}.batch_size.",
+        )
     config = msgspec.structs.replace(config, batch_size=batch_size)
     names = list(recipe.stages)
     position = names.index(name)
@@ -180,6 +187,8 @@ def save_stage(stage: StageRun, provenance: dict[str, Any]) -> None:
     write_bytes(directory / "heads.safetensors", save(heads))
     write_text(
         directory / "heads.json",
-        json.dumps({"objective": msgspec.to_builtins(stage.config.objective), "embed_dim": stage.encoder.embed_dim}, indent=2),
+        json.dumps(
+            {"objective": msgspec.to_builtins(stage.config.objective), "embed_dim": stage.encoder.embed_dim}, indent=2
+        ),
     )
     write_text(directory / "plan.json", json.dumps(stage_json(stage), indent=1) + "\n")

@@ -34,7 +34,7 @@ class ArrayImages:
         return f"image {index}"
 
     def load(self, index: int, channels: int) -> Image:
-        gray = self.pixels[index]
+        gray: Image = self.pixels[index]
         if channels == 1:
             return gray[:, :, None]
         return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), dtype=np.uint8)

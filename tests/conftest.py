@@ -1,0 +1,65 @@
+"""What several tests share: recorded numbers, a small recipe, and threads within the machine's two cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from layergraft.config import Recipe, load_recipe
+
+FIXTURES = Path(__file__).with_name("fixtures")
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def fixtures() -> Path:
+    return FIXTURES
+
+
+def assert_close(ours: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """Equal to `tolerance` of the expected tensor's largest entry."""
+    worst = float((ours - expected).detach().abs().max())
+    assert worst <= tolerance * float(expected.detach().abs().max().clamp(min=1e-12)), worst
+
+
+@pytest.fixture
+def colour_folder(tmp_path: Path) -> Path:
+    """48 unlabelled colour images, JPEG and PNG, of mixed sizes."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(48):
+        small = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        image = cv2.resize(small, tuple(int(x) for x in random.integers(30, 90, 2)), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"image {index}.{'png' if index % 2 else 'jpg'}"), image)
+    return folder
+
+
+@pytest.fixture
+def tiny_recipe() -> Recipe:
+    """Both stages, a few steps each, on 320 of the built-in images."""
+    return load_recipe("fashion_tiny", TINY)
+
+
+TINY = {
+    "data.source": "builtin:fashion-canvas?fraction=0.027",
+    "data.holdout": 64,
+    "encoder.embed_dim": 32,
+    "encoder.depth": 3,
+    "encoder.num_heads": 2,
+    "stages.mae.epochs": 3,
+    "stages.mae.batch_size": 32,
+    "stages.graft.epochs": 2,
+    "stages.graft.batch_size": 32,
+    "stages.graft.objective.projector": [64, 64, 16],
+    "stages.graft.objective.predictor": [64, 16],
+    "stages.graft.plan.lr_scale": [0.25, 0.5, 1],
+    "engine.log_every": 1,
+    "monitor.every": 1,
+    "evaluate.shots": [1, 2],
+    "evaluate.splits": 2,
+}

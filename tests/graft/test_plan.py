@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from layergraft.config import load_recipe
+from layergraft.errors import UserError
+from layergraft.graft import build_plan
+from layergraft.graft.apply import count_parameters, parameter_groups, set_frozen, stage_rows
+from layergraft.models.vit import create_encoder
+from layergraft.objectives import create_objective
+
+ROWS = {"patch_embed": 10, "positions": 5, "tokens": 2} | {f"blocks.{i}": 100 for i in range(6)}
+ROWS |= {"norm": 4, "heads.projector": 30}
+
+
+def stage(plan: dict[str, object], **more: object) -> object:
+    content = {"objective": {"name": "moco"}, "plan": plan, "batch_size": 512, "optimizer": {"base_lr": 1.0}}
+    return load_recipe({"stages": {"graft": content | more}}).stages["graft"]
+
+
+def scales(plan: dict[str, object]) -> list[float]:
+    return [row.lr_scale for row in build_plan(stage(plan), "graft", ROWS, 6).rows]  # type: ignore[arg-type]
+
+
+def test_thirds() -> None:
+    assert scales({"lr_scale": [0.1, 0.2, 1]}) == [0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.2, 1, 1, 1, 1]
+
+
+def test_explicit_blocks() -> None:
+    assert scales({"lr_scale": {"blocks": [1, 2, 3, 4, 5, 6]}}) == [1, 1, 1, 1, 2, 3, 4, 5, 6, 6, 6]
+
+
+def test_geometric() -> None:
+    r = 0.5
+    expected = [r**7, r**7, r**7, r**6, r**5, r**4, r**3, r**2, r, 1, 1]
+    assert scales({"lr_scale": {"decay": r}}) == pytest.approx(expected, rel=1e-12)
+
+
+def test_freeze_and_peak_lr() -> None:
+    plan = build_plan(stage({"lr_scale": 0.5, "freeze": {"blocks": 2}}), "graft", ROWS, 6)  # type: ignore[arg-type]
+    assert [row.frozen for row in plan.rows] == [True] * 5 + [False] * 6
+    assert plan["blocks.2"].lr == 1.0 * 512 / 256 * 0.5
+    assert plan["blocks.1"].lr == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ({"lr_scale": [1, 1, 1, 1]}, "do not divide the encoder's 6 blocks"),
+        ({"lr_scale": {"blocks": [1, 2]}}, "2 numbers, but the encoder has 6 blocks"),
+        ({"freeze": ["patch_embd"]}, "'patch_embed'"),
+        ({"freeze": ["*"]}, "freezes every layer"),
+        ({"source": {"positions": "fresh"}}, "different encoders"),
+    ],
+)
+def test_plans_that_do_not_fit(plan: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        build_plan(stage(plan), "graft", ROWS, 6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_224", "vit_large_patch16_224"])
+@pytest.mark.parametrize(
+    ("form", "plan"),
+    [("thirds", {"lr_scale": [1.5e-5, 1.5e-5, 1.5e-4]}), ("geometric_0.65", {"lr_scale": {"decay": 0.65}})],
+)
+def test_layerwise_lr_golden(fixtures: Path, name: str, form: str, plan: dict[str, object]) -> None:
+    """The published code's lr scale and weight decay for every parameter."""
+    expected = json.loads((fixtures / "layerwise_lr" / "expected.json").read_text())[f"{name}/{form}"]
+    with torch.device("meta"):
+        vit = timm.create_model(name, num_classes=0)
+    from layergraft.models.vit import Encoder
+
+    encoder = Encoder(vit, name, {}, (0.5,) * 3, (0.5,) * 3)
+    names = {parameter: f"base_encoder.{key}" for key, parameter in vit.named_parameters()}
+    rows = encoder.layers() | {"heads.predictor": [torch.nn.Parameter(torch.empty(3, 3, device="meta"))]}
+    config = stage(
+        plan | {"freeze": ["patch_embed", "positions"]}, batch_size=256, optimizer={"base_lr": 1.0, "weight_decay": 0.1}
+    )
+    table = build_plan(config, "graft", count_parameters(rows), encoder.depth)  # type: ignore[arg-type]
+    found = {}
+    for group in parameter_groups(rows, table):
+        for parameter in group["params"]:
+            found[names.get(parameter, "predictor")] = (group["peak_lr"], group["weight_decay"])
+    compared = 0
+    for key, (scale, decay) in expected.items():
+        own = "predictor" if key.startswith("predictor") else key
+        if own in found:
+            assert found[own][0] == pytest.approx(scale, rel=1e-9), key
+            assert found[own][1] == decay or own == "predictor", key
+            compared += 1
+    assert compared >= len(expected) - 8
+    missing = {key for key in expected if key not in found and not key.startswith("predictor")}
+    assert not missing - {"base_encoder.pos_embed"}, missing
+
+
+def test_one_step_follows_the_plan() -> None:
+    """AdamW's first step moves each number by its row's lr; frozen rows stay bit-identical."""
+    recipe = load_recipe(
+        "fashion_tiny",
+        {
+            "stages.graft.plan.lr_scale": [0.25, 0.5, 1],
+            "stages.graft.plan.freeze": ["patch_embed", "positions", "blocks.1"],
+        },
+    )
+    config = recipe.stages["graft"]
+    encoder = create_encoder(recipe.encoder, 0)
+    objective = create_objective(config.objective, encoder)
+    rows = stage_rows(encoder, objective)
+    plan = build_plan(config, "graft", count_parameters(rows), encoder.depth)
+    objective.start(encoder)
+    set_frozen(rows, plan)
+    groups = parameter_groups(rows, plan)
+    for group in groups:
+        group["weight_decay"] = 0.0
+    optimizer = torch.optim.AdamW(groups, eps=1e-30)
+    before = {name: [p.detach().clone() for p in parameters] for name, parameters in rows.items()}
+    x = torch.randn(8, 1, 36, 36, generator=torch.Generator().manual_seed(0))
+    features = encoder(x)
+    objective.heads["predictor"](objective.heads["projector"](features)).square().mul(
+        torch.rand(8, 128)
+    ).sum().backward()
+    optimizer.step()
+    for row in plan.rows:
+        moved = [(p.detach() - old).abs().max().item() for p, old in zip(rows[row.name], before[row.name], strict=True)]
+        if row.frozen:
+            assert moved == [0.0] * len(moved), row.name
+        else:
+            assert max(moved) == pytest.approx(row.lr, rel=1e-3), row.name

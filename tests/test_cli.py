@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from layergraft.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_is_quick(command: list[str]) -> None:
+    words = [sys.executable, "-m", "layergraft", *command, "--help"]
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        result = subprocess.run(words, capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.5, times
+    assert "usage: layergraft" in result.stdout
+
+
+def test_import_is_cheap() -> None:
+    code = "import sys, layergraft, layergraft.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False False\n"
+    )
+
+
+def test_every_recipe_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from layergraft.config import recipe_names
+
+    for name in recipe_names():
+        if "large" not in name:
+            assert main(["plan", "--recipe", name, "--json", "true"]) == 0
+            stages = json.loads(capsys.readouterr().out)["stages"]
+            assert [row["name"] for row in stages[0]["layers"]][:4] == [
+                "patch_embed",
+                "positions",
+                "tokens",
+                "blocks.0",
+            ]
+
+
+def test_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "'train'" in capsys.readouterr().err
+    assert main(["demo", "--ot", "x"]) == 2
+    assert "'out'" in capsys.readouterr().err
