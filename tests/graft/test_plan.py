@@ -77,25 +77,30 @@ def test_layerwise_lr_golden(fixtures: Path, name: str, form: str, plan: dict[st
 
     encoder = Encoder(vit, name, {}, (0.5,) * 3, (0.5,) * 3)
     names = {parameter: f"base_encoder.{key}" for key, parameter in vit.named_parameters()}
-    rows = encoder.layers() | {"heads.predictor": [torch.nn.Parameter(torch.empty(3, 3, device="meta"))]}
-    config = stage(
-        plan | {"freeze": ["patch_embed", "positions"]}, batch_size=256, optimizer={"base_lr": 1.0, "weight_decay": 0.1}
-    )
+    heads = {key: torch.nn.Parameter(torch.empty(*shape, device="meta")) for key, shape in HEADS.items()}
+    names |= {parameter: key for key, parameter in heads.items()}
+    rows = encoder.layers() | {"heads.projector": list(heads.values())}
+    settings = {"base_lr": 1.0, "weight_decay": 0.1}
+    config = stage(plan | {"freeze": ["patch_embed", "positions"]}, batch_size=256, optimizer=settings)
     table = build_plan(config, "graft", count_parameters(rows), encoder.depth)  # type: ignore[arg-type]
-    found = {}
-    for group in parameter_groups(rows, table):
-        for parameter in group["params"]:
-            found[names.get(parameter, "predictor")] = (group["peak_lr"], group["weight_decay"])
-    compared = 0
+    found = {
+        names[parameter]: (group["peak_lr"], group["weight_decay"])
+        for group in parameter_groups(rows, table)
+        for parameter in group["params"]
+    }
+    assert found.keys() == expected.keys()
     for key, (scale, decay) in expected.items():
-        own = "predictor" if key.startswith("predictor") else key
-        if own in found:
-            assert found[own][0] == pytest.approx(scale, rel=1e-9), key
-            assert found[own][1] == decay or own == "predictor", key
-            compared += 1
-    assert compared >= len(expected) - 8
-    missing = {key for key in expected if key not in found and not key.startswith("predictor")}
-    assert not missing - {"base_encoder.pos_embed"}, missing
+        assert found[key] == (pytest.approx(scale, rel=1e-9), decay), key
+
+
+# What the recorded table has above the blocks: a head's matrix and bias, and anything outside the encoder.
+HEADS = {
+    "base_encoder.head.weight": (3, 3),
+    "base_encoder.head.bias": (3,),
+    "predictor.0.weight": (3, 3),
+    "predictor.1.weight": (3,),
+    "predictor.1.bias": (3,),
+}
 
 
 def test_one_step_follows_the_plan() -> None:
