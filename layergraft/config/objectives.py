@@ -46,12 +46,15 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
         momentum: the momentum at the first step; it rises to 1 over the stage along a cosine.
         projector: widths of the projector's layers.
         predictor: widths of the predictor's layers.
+        keep_ratio: fraction of the patches of a view that both encoders see, chosen at random per image and view;
+            1 keeps all. Features at evaluation always see all.
     """
 
     temperature: float = 0.2
     momentum: float = 0.99
     projector: tuple[int, ...] = (4096, 4096, 256)
     predictor: tuple[int, ...] = (4096, 256)
+    keep_ratio: float = 1.0
 
     views: ClassVar[dict[str, ViewConfig]] = {
         "first": ViewConfig(jitter=0.8, gray=0.2, blur=1.0),

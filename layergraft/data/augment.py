@@ -121,7 +121,7 @@ def random_view(image: Pixels, config: ViewConfig, size: int, draws: Draws) -> P
     return view
 
 
-def test_view(image: Pixels, size: int) -> Pixels:
+def fixed_view(image: Pixels, size: int) -> Pixels:
     """The fixed view of evaluation: shorter side to size / 0.875, bicubic, centre crop; none at the right size."""
     height, width = image.shape[:2]
     if (height, width) == (size, size):

@@ -178,7 +178,7 @@ def open_source(spec: str) -> Source:
     return _select(source, dict(parse_qsl(options, keep_blank_values=True)))
 
 
-def test_source(spec: str) -> str | None:
+def default_test_source(spec: str) -> str | None:
     """The SOURCE of the test images that belong to training images, or None where there is none."""
     place, mark, options = spec.partition("?")
     statistics = "&".join(f"{k}={v}" for k, v in parse_qsl(options) if k in ("mean", "std"))

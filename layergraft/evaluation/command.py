@@ -10,7 +10,7 @@ import msgspec
 from layergraft.checkpoints.encoder import encoder_directory, load_encoder
 from layergraft.config.loading import parse_value
 from layergraft.config.recipe import EvaluateConfig
-from layergraft.data.sources import open_source, test_source
+from layergraft.data.sources import default_test_source, open_source
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoder, evaluate_pixels
 from layergraft.evaluation.results import ResultRow, show_results, write_results
@@ -29,7 +29,7 @@ def evaluate_command(
         raise UserError(f"evaluate: {error}.") from None
     loaded = load_encoder(encoder)
     source = open_source(data)
-    spec = test or test_source(data)
+    spec = test or default_test_source(data)
     if spec is None:
         raise UserError(f"{data!r} has no test images beside it.", "Give them with --test.")
     task = Task(train=source, test=open_source(spec), test_name=spec, seed=0)

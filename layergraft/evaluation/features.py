@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layergraft.data.augment import test_view
+from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
 from layergraft.data.sources import Source
 from layergraft.models.vit import Encoder
@@ -17,10 +17,12 @@ from layergraft.models.vit import Encoder
 Array = npt.NDArray[np.float32]
 
 
-def test_batches(source: Source, size: int, channels: int, batch_size: int = 256) -> Iterator[Tensor]:
+def view_batches(source: Source, size: int, channels: int, batch_size: int = 256) -> Iterator[Tensor]:
     """Test views as uint8 batches (N, C, H, W)."""
     for start in range(0, len(source), batch_size):
-        views = [test_view(source.images.load(int(k), channels), size) for k in source.keys[start : start + batch_size]]
+        views = [
+            fixed_view(source.images.load(int(k), channels), size) for k in source.keys[start : start + batch_size]
+        ]
         yield torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
 
 
@@ -43,14 +45,14 @@ def extract(encoder: Encoder, source: Source, pooling: str) -> Array:
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
     parts = [
         pool(encoder, normalize(pixels.to(device)), pooling).float().cpu().numpy()
-        for pixels in test_batches(source, encoder.img_size, encoder.in_chans)
+        for pixels in view_batches(source, encoder.img_size, encoder.in_chans)
     ]
     return np.concatenate(parts)
 
 
 def pixels(source: Source, size: int, channels: int) -> Array:
     """The floor every result is shown against: test views, row-centred and L2-normalised."""
-    parts = [batch.flatten(1).numpy().astype(np.float32) for batch in test_batches(source, size, channels)]
+    parts = [batch.flatten(1).numpy().astype(np.float32) for batch in view_batches(source, size, channels)]
     return center_and_normalize(np.concatenate(parts))
 
 

@@ -59,18 +59,27 @@ class Moco(Objective):
         images = torch.cat([batch.views["first"], batch.views["second"]])
         slow = self.slow["encoder"]
         assert isinstance(slow, Encoder)
+        keep = self.kept_patches(encoder, batch, images.device)
         shared = frozen_blocks(encoder)
         if shared is None:
-            query = encoder(images)
+            query = encoder.feature(encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0]))
             with torch.no_grad():
-                key = slow(images)
+                key = slow.feature(slow.norm(slow.run_blocks(slow.tokens(images, keep))[0]))
         else:
             with torch.no_grad():
-                trunk, _ = encoder.run_blocks(encoder.tokens(images), 0, shared)
+                trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
                 key = slow.feature(slow.norm(slow.run_blocks(trunk, shared)[0]))
             query = encoder.feature(encoder.norm(encoder.run_blocks(trunk, shared)[0]))
         (first, second), (first_slow, second_slow) = query.chunk(2), key.chunk(2)
         return {"first": first, "second": second, "first_slow": first_slow, "second_slow": second_slow}
+
+    def kept_patches(self, encoder: Encoder, batch: Batch, device: torch.device) -> Tensor | None:
+        """Indices of the patches that are seen, of shape (2N, K), first view first; None where all are."""
+        if self.config.keep_ratio >= 1:
+            return None
+        count = max(1, round(encoder.num_patches * self.config.keep_ratio))
+        noise = [batch.uniform(f"patches {view}", encoder.num_patches, device) for view in ("first", "second")]
+        return torch.cat(noise).argsort(dim=1, stable=True)[:, :count]
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         projector, predictor = self.heads["projector"], self.heads["predictor"]

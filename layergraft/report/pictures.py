@@ -15,7 +15,7 @@ from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config.objectives import MaeConfig
 from layergraft.data.batch import Normalize
 from layergraft.data.sources import Source
-from layergraft.evaluation.features import extract, test_batches
+from layergraft.evaluation.features import extract, view_batches
 from layergraft.objectives.mae import Mae
 from layergraft.randomness import Randomness
 
@@ -45,7 +45,7 @@ def reconstructions(directory: Path, config: MaeConfig, source: Source, seed: in
     objective.load_state_dict({f"heads.{k}": v for k, v in load_file(directory / "heads.safetensors").items()})
     sample = source.subset(source.keys[:count])
     images = Normalize(mean=encoder.mean, std=encoder.std)(
-        next(test_batches(sample, encoder.img_size, encoder.in_chans))
+        next(view_batches(sample, encoder.img_size, encoder.in_chans))
     )
     noise = Randomness(seed=seed, scope="report").uniform("mask", sample.keys, 0, encoder.num_patches)
     keep, removed = objective.split(torch.from_numpy(noise.astype(np.float32)))
@@ -78,7 +78,7 @@ def neighbours(directory: Path, bank: Source, queries: Source, count: int = 6, n
     a, b = (torch.nn.functional.normalize(torch.from_numpy(extract(encoder, s, "cls")), dim=1) for s in (chosen, bank))
     index = (a @ b.T).topk(nearest).indices
     size, channels = encoder.img_size, encoder.in_chans
-    shown = [next(test_batches(bank.subset(bank.keys[row.numpy()]), size, channels)) for row in index]
-    own = next(test_batches(chosen, size, channels))
+    shown = [next(view_batches(bank.subset(bank.keys[row.numpy()]), size, channels)) for row in index]
+    own = next(view_batches(chosen, size, channels))
     rows = [[image.permute(1, 2, 0).numpy() for image in [own[i], *shown[i]]] for i in range(len(own))]
     return png(_grid(rows))

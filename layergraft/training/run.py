@@ -20,7 +20,7 @@ from layergraft.checkpoints.atomic import write_text
 from layergraft.checkpoints.encoder import default_statistics, load_encoder, save_encoder
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources import Source, open_source, split_holdout, test_source
+from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoder, evaluate_pixels
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
@@ -241,7 +241,7 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
     if train.labels is None:
         display.say(f"{recipe.data.source!r} has no labels: {', '.join(recipe.evaluate.protocols)} are skipped.")
         return []
-    spec = test_source(recipe.data.source)
+    spec = default_test_source(recipe.data.source)
     if spec is None:
         display.say(f"{recipe.data.source!r} has no test images (val/ or test/ beside train/): evaluation is skipped.")
         return []

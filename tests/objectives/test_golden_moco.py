@@ -164,3 +164,22 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for name, value in pending.items():
         # Statistics of quantities of unit scale; a mean may be zero in truth.
         torch.testing.assert_close(two["pending"][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_token_dropping_belongs_to_sample_and_view(expected: dict[str, torch.Tensor]) -> None:
+    encoder, _ = build()
+    objective = Moco(MocoConfig(projector=(64, 64, 16), predictor=(64, 16), keep_ratio=0.5), encoder)
+    objective.start(encoder)
+    batch = views(expected["x1"], expected["x2"])
+    keep = objective.kept_patches(encoder, batch, torch.device("cpu"))
+    assert keep is not None
+    assert keep.shape == (16, 8)
+    assert not torch.equal(keep[:8], keep[8:])
+    part = Batch(keys=batch.keys[3:5], epoch=0, views={}, labels=None, random=batch.random)
+    alone = objective.kept_patches(encoder, part, torch.device("cpu"))
+    assert alone is not None
+    assert torch.equal(alone[:2], keep[3:5])
+    features = objective.encode(encoder, batch)
+    assert features["first"].shape == (8, 48)
+    everything = Moco(MocoConfig(projector=(64, 64, 16), predictor=(64, 16)), encoder)
+    assert everything.kept_patches(encoder, batch, torch.device("cpu")) is None

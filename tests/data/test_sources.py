@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from layergraft.config import ViewConfig
+from layergraft.data.augment import DRAWS, crop_box, fixed_view, random_view
+from layergraft.data.loader import TrainLoader
+from layergraft.data.skipped import SkippedImages
+from layergraft.data.sources import default_test_source, open_source, split_holdout
+from layergraft.errors import UserError
+from layergraft.randomness import Randomness
+
+
+def test_builtin_sets() -> None:
+    train, test = open_source("builtin:fashion-canvas"), open_source("builtin:fashion-canvas:test")
+    assert (len(train), len(test)) == (12000, 5000)
+    assert np.bincount(train.own_labels).tolist() == [1200] * 10
+    plain = open_source("builtin:fashion").images.load(17, 1)[:, :, 0]
+    canvas = train.images.load(17, 1)[:, :, 0]
+    assert plain.shape == (28, 28)
+    assert canvas.shape == (36, 36)
+    rows, columns = np.nonzero(canvas)
+    inner_rows, inner_columns = np.nonzero(plain)
+    assert np.ptp(rows) == np.ptp(inner_rows)
+    assert np.ptp(columns) == np.ptp(inner_columns)
+    assert canvas.sum() == plain.sum()
+
+
+def test_statistics_of_the_builtin_sets() -> None:
+    for name in ("fashion", "fashion-canvas"):
+        source = open_source(f"builtin:{name}")
+        pixels = np.stack([source.images.load(int(k), 1) for k in source.keys]) / 255
+        assert source.mean is not None
+        assert source.std is not None
+        assert abs(pixels.mean() - source.mean[0]) < 2e-3
+        assert abs(pixels.std() - source.std[0]) < 2e-3
+
+
+def test_holdout_is_stratified_capped_and_apart() -> None:
+    source = open_source("builtin:fashion?fraction=0.1")
+    train, held = split_holdout(source, 1000, seed=0)
+    assert len(held) == len(source) // 5
+    assert not set(train.keys) & set(held.keys)
+    assert np.ptp(np.bincount(held.own_labels)) <= 1
+
+
+def test_class_folders_and_selection(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(4):
+                cv2.imwrite(str(tmp_path / split / name / f"{index}.png"), np.full((8, 8, 3), index, np.uint8))
+    source = open_source(str(tmp_path / "train"))
+    assert source.classes == ["cat", "dog"]
+    assert source.own_labels.tolist() == [0] * 4 + [1] * 4
+    assert default_test_source(str(tmp_path / "train")) == str(tmp_path / "val")
+    assert np.bincount(open_source(f"{tmp_path / 'train'}?shots=2&seed=1").own_labels).tolist() == [2, 2]
+    with pytest.raises(UserError, match="'fraction'"):
+        open_source(f"{tmp_path / 'train'}?fracton=0.5")
+
+
+def test_bad_files_are_replaced_and_counted(colour_folder: Path) -> None:
+    (colour_folder / "image 7.png").write_bytes(b"")
+    (colour_folder / "image 9.png").write_bytes(b"no image")
+    source = open_source(str(colour_folder))
+
+    def pixels(max_bad: float) -> np.ndarray:
+        skipped = SkippedImages(max_bad)
+        loader = TrainLoader(
+            source,
+            {"image": ViewConfig()},
+            size=16,
+            channels=3,
+            batch_size=48,
+            random=Randomness(seed=0, scope="x"),
+            skipped=skipped,
+        )
+        batch = loader.batch(0)
+        assert sorted(skipped.reasons.values()) == ["empty file", "not an image, or damaged"]
+        return batch.views["image"].numpy()
+
+    assert np.array_equal(pixels(0.05), pixels(0.1))
+    with pytest.raises(UserError, match="2 of 48 images"):
+        pixels(0.03)
+
+
+def test_processes_take_contiguous_parts() -> None:
+    source = open_source("builtin:fashion?fraction=0.01")
+
+    def loader(rank: int, world_size: int) -> TrainLoader:
+        return TrainLoader(
+            source,
+            {"a": ViewConfig(jitter=0.8, blur=0.5)},
+            size=16,
+            channels=1,
+            batch_size=16,
+            random=Randomness(seed=0, scope="x"),
+            skipped=SkippedImages(0),
+            rank=rank,
+            world_size=world_size,
+        )
+
+    whole = loader(0, 1).batch(9).views["a"].numpy()
+    parts = [loader(rank, 2).batch(9).views["a"].numpy() for rank in (0, 1)]
+    assert np.array_equal(whole, np.concatenate(parts))
+
+
+def test_crop_boxes_lie_inside_and_have_the_wanted_area() -> None:
+    config = ViewConfig(crop_scale=(0.2, 1.0))
+    draws = Randomness(seed=0, scope="x").uniform("crop", np.arange(2000), 0, DRAWS)
+    areas = []
+    for own in draws:
+        top, left, height, width = crop_box(50, 80, config, own)
+        assert 0 <= top <= 50 - height
+        assert 0 <= left <= 80 - width
+        areas.append(height * width / 4000)
+    assert min(areas) > 0.18
+    assert 0.5 < np.mean(areas) < 0.62
+
+
+def test_views_are_uint8_of_the_right_size() -> None:
+    random = np.random.default_rng(0)
+    config = ViewConfig(jitter=1, gray=0.5, blur=0.5, solarize=0.5)
+    draws = Randomness(seed=0, scope="x").uniform("view", np.arange(50), 0, DRAWS)
+    for channels in (1, 3):
+        image = random.integers(0, 256, (40, 60, channels), dtype=np.uint8)
+        for own in draws:
+            view = random_view(image, config, 24, own)
+            assert view.shape == (24, 24, channels)
+            assert view.dtype == np.uint8
+        assert fixed_view(image, 24).shape == (24, 24, channels)
+        assert np.array_equal(fixed_view(image[:40, :40], 40), image[:40, :40])
