@@ -5,6 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from scipy.stats import ks_2samp
+from torchvision.transforms import RandomResizedCrop
 
 from layergraft.config import ViewConfig
 from layergraft.data.augment import DRAWS, crop_box, fixed_view, random_view
@@ -109,17 +112,22 @@ def test_processes_take_contiguous_parts() -> None:
     assert np.array_equal(whole, np.concatenate(parts))
 
 
-def test_crop_boxes_lie_inside_and_have_the_wanted_area() -> None:
+def test_crop_boxes_lie_inside_and_are_distributed_as_torchvisions() -> None:
     config = ViewConfig(crop_scale=(0.2, 1.0))
     draws = Randomness(seed=0, scope="x").uniform("crop", np.arange(2000), 0, DRAWS)
-    areas = []
+    areas, aspects = [], []
     for own in draws:
         top, left, height, width = crop_box(50, 80, config, own)
         assert 0 <= top <= 50 - height
         assert 0 <= left <= 80 - width
         areas.append(height * width / 4000)
-    assert min(areas) > 0.18
-    assert 0.5 < np.mean(areas) < 0.62
+        aspects.append(np.log(width / height))
+    torch.manual_seed(0)
+    image = torch.zeros(1, 50, 80)
+    boxes = [RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(2000)]
+    theirs = [h * w / 4000 for _, _, h, w in boxes], [np.log(w / h) for _, _, h, w in boxes]
+    for ours, other in zip((areas, aspects), theirs, strict=True):
+        assert ks_2samp(ours, other).pvalue > 0.01
 
 
 def test_views_are_uint8_of_the_right_size() -> None:
