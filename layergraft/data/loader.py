@@ -81,7 +81,9 @@ class TrainLoader:
             pixels = np.empty((len(keys), size, size, self.channels), dtype=np.uint8)
             for target, image, own in zip(pixels, images, draws, strict=True):
                 target[...] = random_view(image, config, size, own)
-            views[name] = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+            # NumPy copies: a torch operation in this thread would start a second team of OpenMP threads beside the
+            # step's own, and both would spin on the same cores.
+            views[name] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[keys])
         return Batch(keys=keys, epoch=epoch, views=views, labels=labels, random=self.random)
 
