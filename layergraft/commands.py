@@ -98,7 +98,7 @@ def evaluate(
     data: str,
     test: str | None = None,
     protocols: list[str] | None = None,
-    variants: list[str] | None = None,
+    variant: list[str] | None = None,
     shots: list[str] | None = None,
     splits: int = 5,
     pooling: list[str] | None = None,
@@ -111,7 +111,7 @@ def evaluate(
         data: labelled training images.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/.
         protocols: knn, logistic.
-        variants: of the logistic regression: published, cv.
+        variant: of the logistic regression: published, cv.
         shots: labelled images per class, or percentages: 1 5 10 1%.
         splits: random splits per number of shots.
         pooling: cls, mean, cls+mean, last4.
@@ -123,7 +123,7 @@ def evaluate(
         encoder=str(encoder),
         data=data,
         test=test,
-        changes={"protocols": protocols, "variants": variants, "shots": shots, "pooling": pooling, "splits": splits},
+        changes={"protocols": protocols, "variant": variant, "shots": shots, "pooling": pooling, "splits": splits},
         out=None if out is None else Path(out),
     )
 

@@ -68,14 +68,14 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
 
     Args:
         protocols: `knn`, `logistic`.
-        variants: of the logistic regression: `published`, `cv`.
+        variant: of the logistic regression: `published`, `cv`.
         shots: labelled images per class (1, 5, ...) or a percentage ("1%").
         splits: random splits per number of shots.
         pooling: `cls`, `mean`, `cls+mean` or `last4`.
     """
 
     protocols: tuple[Literal["knn", "logistic"], ...] = ("knn", "logistic")
-    variants: tuple[Literal["published", "cv"], ...] = ("published",)
+    variant: tuple[Literal["published", "cv"], ...] = ("published",)
     shots: tuple[int | str, ...] = (1, 5, 10)
     splits: int = 5
     pooling: tuple[Literal["cls", "mean", "cls+mean", "last4"], ...] = ("cls",)

@@ -12,7 +12,7 @@ from layergraft.config.loading import parse_value
 from layergraft.config.recipe import EvaluateConfig
 from layergraft.data.sources import default_test_source, open_source
 from layergraft.errors import UserError
-from layergraft.evaluation.evaluate import Task, evaluate_encoder, evaluate_pixels
+from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, show_results, write_results
 
 
@@ -33,8 +33,7 @@ def evaluate_command(
     if spec is None:
         raise UserError(f"{data!r} has no test images beside it.", "Give them with --test.")
     task = Task(train=source, test=open_source(spec), test_name=spec, seed=0)
-    rows = evaluate_pixels(task, config, loaded.img_size, loaded.in_chans)
-    rows += evaluate_encoder(task, config, encoder, loaded)
+    rows = evaluate_encoders(task, config, {encoder: loaded})
     if out is None and encoder_directory(Path(encoder)) is not None:
         out = Path(encoder)
     if out is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,11 @@ class Task:
     test: Source
     test_name: str
     seed: int
+
+    @classmethod
+    def on_holdout(cls, train: Source, holdout: Source, seed: int) -> Task:
+        """Labels from training images, held-out images to classify: what plans are compared on, never the test set."""
+        return cls(train=train, test=holdout, test_name="holdout", seed=seed)
 
     def test_labels(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Class of each test image, as indices into the training classes."""
@@ -91,7 +97,7 @@ def evaluate_features(
         rows.append(row("knn", None, "100%", 0, value, len(train), began, dict(KNN)))
     if "logistic" in config.protocols:
         x, z = (torch.from_numpy(center_and_normalize(part)).double() for part in (train, test))
-        for variant in config.variants:
+        for variant in config.variant:
             for shots in config.shots:
                 splits = []
                 for split in range(config.splits):
@@ -122,3 +128,21 @@ def evaluate_pixels(task: Task, config: EvaluateConfig, size: int, channels: int
     """The same protocols on raw pixels."""
     train, test = (pixels(source, size, channels) for source in (task.train, task.test))
     return evaluate_features(task, config, "pixels", None, train, test)
+
+
+def evaluate_encoders(task: Task, config: EvaluateConfig, encoders: Mapping[str, Encoder]) -> list[ResultRow]:
+    """The pixels at the size of the first encoder, then every encoder.
+
+    Args:
+        task: labels, and what is classified; `Task.on_holdout` measures on held-out images.
+        config: protocols, shots, splits.
+        encoders: `encoder` of the rows -> encoder.
+
+    Returns:
+        The rows of results.json.
+    """
+    first = next(iter(encoders.values()))
+    rows = evaluate_pixels(task, config, first.img_size, first.in_chans)
+    for name, encoder in encoders.items():
+        rows += evaluate_encoder(task, config, name, encoder)
+    return rows

@@ -22,7 +22,7 @@ from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
 from layergraft.errors import UserError
-from layergraft.evaluation.evaluate import Task, evaluate_encoder, evaluate_pixels
+from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.splits import few_labels
 from layergraft.graft.apply import count_parameters, stage_rows
@@ -247,9 +247,7 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
         return []
     task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed)
     display.say(f"Measuring on {len(task.test)} images of {spec} …")
-    rows = evaluate_pixels(task, recipe.evaluate, recipe.encoder.img_size, recipe.encoder.in_chans)
-    for name, encoder in run_encoders(recipe, out, mean, std).items():
-        rows += evaluate_encoder(task, recipe.evaluate, name, encoder)
+    rows = evaluate_encoders(task, recipe.evaluate, run_encoders(recipe, out, mean, std))
     write_results(out / "results.json", rows)
     show_results(rows)
     return read_results(out / "results.json")
