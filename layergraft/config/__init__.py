@@ -9,10 +9,9 @@ from layergraft.config.recipe import (
     EngineConfig,
     EvaluateConfig,
     MonitorConfig,
-    OptimizerConfig,
     Recipe,
-    StageConfig,
 )
+from layergraft.config.stage import OptimizerConfig, StageConfig
 
 __all__ = [
     "AnchorConfig",

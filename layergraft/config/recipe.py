@@ -5,50 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from layergraft.config.base import Config
-from layergraft.config.data import DataConfig, ViewConfig
+from layergraft.config.data import DataConfig
 from layergraft.config.encoder import EncoderConfig
-from layergraft.config.objectives import ObjectiveConfig
-from layergraft.config.plan import PlanConfig
-
-
-class OptimizerConfig(Config, frozen=True, kw_only=True):
-    """AdamW with linear warm-up and a cosine to zero, updated every step.
-
-    Args:
-        base_lr: learning rate at a batch of 256; the peak is base_lr * batch / 256 * lr_scale.
-        betas: decay of the running averages of gradient and squared gradient.
-        weight_decay: decoupled weight decay of matrices.
-        eps: added to the denominator.
-    """
-
-    base_lr: float = 1.5e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.05
-    eps: float = 1e-8
-
-
-class StageConfig(Config, frozen=True, kw_only=True):
-    """One stage of training: objective, plan, views, optimizer, schedule and length.
-
-    Args:
-        objective: what is trained for.
-        plan: how each layer moves.
-        views: view name -> changed fields of the objective's own views.
-        optimizer: AdamW's settings.
-        epochs: passes over the training images.
-        warmup_epochs: epochs of linear warm-up.
-        batch_size: images of a step, over all processes.
-        ema: decay of a running average of the encoder that is kept for evaluation; null for none.
-    """
-
-    objective: ObjectiveConfig
-    plan: PlanConfig = PlanConfig()
-    views: dict[str, ViewConfig] = {}
-    optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: int | float = 100
-    warmup_epochs: int | float = 0
-    batch_size: int = 256
-    ema: float | None = None
+from layergraft.config.stage import StageConfig
 
 
 class MonitorConfig(Config, frozen=True, kw_only=True):

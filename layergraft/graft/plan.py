@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from layergraft.config.plan import FreezeBlocks, LrScaleConfig, PlanConfig
-from layergraft.config.recipe import StageConfig
+from layergraft.config.stage import StageConfig
 from layergraft.errors import UserError, nearest
 
 BELOW = ("patch_embed", "positions", "tokens")

@@ -13,7 +13,8 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from layergraft.config.recipe import EngineConfig, StageConfig
+from layergraft.config.recipe import EngineConfig
+from layergraft.config.stage import OptimizerConfig, StageConfig
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
 from layergraft.graft.apply import Anchor, Rows, parameter_groups
@@ -80,12 +81,23 @@ class StageRun:
     def warmup_steps(self) -> int:
         return round(self.config.warmup_epochs * self.loader.steps_per_epoch)
 
+    @property
+    def final_factor(self) -> float:
+        """Where the schedule ends, as a factor of the peak learning rate."""
+        optimizer = self.config.optimizer
+        return optimizer.min_lr / (optimizer.base_lr * self.config.batch_size / 256) if optimizer.min_lr else 0.0
 
-def build_optimizer(stage: StageRun) -> torch.optim.AdamW:
-    """AdamW over the plan's groups."""
-    settings = stage.config.optimizer
-    groups = parameter_groups(stage.rows, stage.plan)
+
+def update_rule(settings: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The configured optimizer over parameter groups that bring their own `lr` and `weight_decay`."""
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, fused=True)
     return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def build_optimizer(stage: StageRun) -> torch.optim.Optimizer:
+    """The stage's optimizer over its plan's groups."""
+    return update_rule(stage.config.optimizer, parameter_groups(stage.rows, stage.plan))
 
 
 def _finite(loss: Tensor, parameters: list[nn.Parameter]) -> bool:
@@ -153,7 +165,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, warn: Callable[
             views = {name: normalize(fabric.to_device(pixels)) for name, pixels in raw.views.items()}
             batch = replace(raw, views=views)
             progress = Progress(step=step, steps=stage.steps)
-            factor = lr_factor(step, stage.steps, stage.warmup_steps)
+            factor = lr_factor(step, stage.steps, stage.warmup_steps, stage.final_factor)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             numbers = stage.objective.before_step(stage.encoder, progress)

@@ -1,0 +1,56 @@
+"""A stage: what one step of a recipe trains, and how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from layergraft.config.base import Config
+from layergraft.config.data import ViewConfig
+from layergraft.config.objectives import ObjectiveConfig
+from layergraft.config.plan import PlanConfig
+
+
+class OptimizerConfig(Config, frozen=True, kw_only=True):
+    """An optimizer with linear warm-up and a cosine, updated every step.
+
+    Args:
+        name: `adamw`, or `sgd`, whose weight decay is added to the gradient.
+        base_lr: learning rate at a batch of 256; the peak is base_lr * batch / 256 * lr_scale.
+        min_lr: learning rate at the end of the stage, before the factor lr_scale.
+        betas: AdamW's decay of the running averages of gradient and squared gradient.
+        weight_decay: weight decay of matrices.
+        eps: AdamW's: added to the denominator.
+        momentum: SGD's.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    base_lr: float = 1.5e-4
+    min_lr: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    eps: float = 1e-8
+    momentum: float = 0.0
+
+
+class StageConfig(Config, frozen=True, kw_only=True):
+    """One stage of training: objective, plan, views, optimizer, schedule and length.
+
+    Args:
+        objective: what is trained for.
+        plan: how each layer moves.
+        views: view name -> changed fields of the objective's own views.
+        optimizer: how its weights are updated.
+        epochs: passes over the training images.
+        warmup_epochs: epochs of linear warm-up.
+        batch_size: images of a step, over all processes.
+        ema: decay of a running average of the encoder that is kept for evaluation; null for none.
+    """
+
+    objective: ObjectiveConfig
+    plan: PlanConfig = PlanConfig()
+    views: dict[str, ViewConfig] = {}
+    optimizer: OptimizerConfig = OptimizerConfig()
+    epochs: int | float = 100
+    warmup_epochs: int | float = 0
+    batch_size: int = 256
+    ema: float | None = None
