@@ -51,7 +51,7 @@ def bench_step(
     parameters = [p for row in stage_rows(encoder, target).values() for p in row if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     images = torch.randn(batch_size, encoder.in_chans, img_size, img_size)
-    views = dict.fromkeys(type(config).views, images)
+    views = dict.fromkeys(config.views, images)
     keys, random = np.arange(batch_size, dtype=np.int64), Randomness(seed=0, scope="bench")
     batch = Batch(keys=keys, epoch=0, views=views, labels=None, random=random)
 

@@ -3,7 +3,7 @@
 from layergraft.config.data import DataConfig, ViewConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe, load_recipe, recipe_names
-from layergraft.config.objectives import DecoderConfig, MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
 from layergraft.config.plan import AnchorConfig, FreezeBlocks, HeadsPlanConfig, LrScaleConfig, PlanConfig
 from layergraft.config.recipe import (
     EngineConfig,
@@ -22,6 +22,7 @@ __all__ = [
     "EvaluateConfig",
     "FreezeBlocks",
     "HeadsPlanConfig",
+    "JointConfig",
     "LrScaleConfig",
     "MaeConfig",
     "MocoConfig",

@@ -82,7 +82,7 @@ def _merge_views(raw: dict[str, Any], recipe: Recipe) -> Recipe:
     """Lay the changed fields of each stage's views over the objective's own."""
     stages = {}
     for name, stage in recipe.stages.items():
-        own = type(stage.objective).views
+        own = stage.objective.views
         given = raw["stages"][name].get("views") or {}
         views = {}
         for view in given:

@@ -62,4 +62,31 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
     }
 
 
-ObjectiveConfig = MaeConfig | MocoConfig
+PartConfig = MaeConfig | MocoConfig
+
+
+class JointConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="joint"):
+    """Several objectives at once on one encoder: the weighted sum of their losses (multi-task learning).
+
+    Args:
+        parts: name -> objective. Their views are the stage's; parts that name a view alike share it, as the first of
+            them augments it.
+        weights: name of a part -> its factor in the sum; 1 where it is not given.
+    """
+
+    parts: dict[str, PartConfig]
+    weights: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        if not self.parts or not all(name.isidentifier() and name != "loss" for name in self.parts):
+            raise ValueError("`parts` needs names such as mae and moco, made of letters, digits and _; not `loss`")
+        for name in self.weights:
+            if name not in self.parts:
+                raise ValueError(f"`weights` names {name!r}, but the parts are {', '.join(self.parts)}")
+
+    @property
+    def views(self) -> dict[str, ViewConfig]:
+        return {name: view for part in reversed(self.parts.values()) for name, view in part.views.items()}
+
+
+ObjectiveConfig = PartConfig | JointConfig

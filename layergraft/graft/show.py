@@ -52,7 +52,8 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
         trained = sum(row.parameters for row in plan.rows if not row.frozen)
         total = sum(row.parameters for row in plan.rows)
-        copies = total if stage.objective.__struct_config__.tag == "moco" else 0
+        objective.start(encoder)
+        copies = sum(parameter.numel() for parameter in objective.slow.parameters())
         stages.append(
             {
                 "name": name,
@@ -61,7 +62,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
                 "steps": steps,
                 "epochs": stage.epochs,
                 "batch_size": batch_size,
-                # Weights, a momentum copy where there is one, and gradient and two averages of what is trained.
+                # Weights, momentum copies where there are any, and gradient and two averages of what is trained.
                 "memory_bytes": 4 * (total + copies + 3 * trained),
                 "seconds": None,
                 "flops": None,

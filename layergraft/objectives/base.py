@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from layergraft.config.objectives import MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config.objectives import JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
 from layergraft.data.batch import Batch
 from layergraft.models.batchnorm import Pending, apply_pending
 
@@ -70,10 +70,13 @@ class Objective(nn.Module):
 
 def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
     """The objective of a configuration, with fresh heads from torch's current random state."""
+    from layergraft.objectives.joint import Joint
     from layergraft.objectives.mae import Mae
     from layergraft.objectives.moco import Moco
 
     if isinstance(config, MaeConfig):
         return Mae(config, encoder)
+    if isinstance(config, JointConfig):
+        return Joint(config, encoder)
     assert isinstance(config, MocoConfig)
     return Moco(config, encoder)

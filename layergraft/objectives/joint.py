@@ -1,0 +1,80 @@
+"""Multi-task learning: the weighted sum of several objectives on one encoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layergraft.config.objectives import JointConfig
+from layergraft.data.batch import Batch
+from layergraft.errors import UserError
+from layergraft.models.batchnorm import Pending
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Features, Losses, Objective, Progress, create_objective
+
+
+class Joint(Objective):
+    """A part is an objective of its own, `parts[NAME]`; its heads and slow copies are the joint objective's, by the
+    names they have where the part is trained alone, so that stages before and after can hand them on.
+
+    Args:
+        config: parts and weights.
+        encoder: what they will train.
+
+    Raises:
+        UserError: two parts have a head of the same name.
+    """
+
+    def __init__(self, config: JointConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.weights = {name: config.weights.get(name, 1.0) for name in config.parts}
+        # A plain dict: registered a second time, the parts' heads would stand twice in the state.
+        self.parts: dict[str, Objective] = {}
+        for name, part in config.parts.items():
+            objective = create_objective(part, encoder)
+            for head, module in objective.heads.items():
+                if head in self.heads:
+                    raise UserError(
+                        f"Two parts of a joint objective have a head {head!r}; part {name!r} is the second.",
+                        "Join objectives of different kinds.",
+                    )
+                self.heads[head] = module
+            self.parts[name] = objective
+
+    def start(self, encoder: Encoder) -> None:
+        for part in self.parts.values():
+            part.start(encoder)
+            self.slow.update(dict(part.slow.items()))
+
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        return {
+            f"{name}.{key}": value
+            for name, part in self.parts.items()
+            for key, value in part.encode(encoder, batch).items()
+        }
+
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        """`loss` is the weighted sum; each part's own loss goes by its name, what that consists of by `part.name`."""
+        found: Losses = {}
+        pending: Pending = {}
+        for name, part in self.parts.items():
+            losses, changes = part.losses(below(features, name), progress)
+            found |= {name if key == "loss" else f"{name}.{key}": value for key, value in losses.items()}
+            pending |= {f"{name}.{key}": value for key, value in changes.items()}
+        total = torch.stack([weight * found[name] for name, weight in self.weights.items()]).sum()
+        return {"loss": total} | found, pending
+
+    def before_step(self, encoder: Encoder, progress: Progress) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        for part in self.parts.values():
+            numbers |= part.before_step(encoder, progress)
+        return numbers
+
+    def after_step(self, pending: Pending) -> None:
+        for name, part in self.parts.items():
+            part.after_step(below(pending, name))
+
+
+def below(named: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """What belongs to one part, by the names that the part itself uses."""
+    return {name.removeprefix(f"{part}."): value for name, value in named.items() if name.startswith(f"{part}.")}
