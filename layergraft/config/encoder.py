@@ -22,6 +22,8 @@ class EncoderConfig(Config, frozen=True, kw_only=True):
         class_token: whether there is a class token; without one the feature is the mean of the patches.
         reg_tokens: number of register tokens.
         init_values: LayerScale's start value; null for none.
+        stem: `patch` is one linear projection of each patch; `conv` is MoCo v3's four convolutions with BatchNorm, with
+            one block fewer where `depth` is null. timm cannot load such an encoder, `layergraft.load_encoder` does.
         positions: fresh position embeddings: the fixed 2-D sine-cosine table of MAE, or timm's random ones.
         weight_init: timm's scheme for fresh weights; `moco` is MoCo v3's (q, k, v by their own fan).
     """
@@ -37,5 +39,6 @@ class EncoderConfig(Config, frozen=True, kw_only=True):
     class_token: bool | None = None
     reg_tokens: int | None = None
     init_values: float | None = None
+    stem: Literal["patch", "conv"] = "patch"
     positions: Literal["sincos", "random"] = "sincos"
     weight_init: Literal["mae", "moco", "timm"] = "mae"

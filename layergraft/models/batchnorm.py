@@ -30,7 +30,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation of (N, D) over all processes.
+    """Batch normalisation of (N, D) or (N, D, H, W) over all processes.
 
     Args:
         features: D.
@@ -69,17 +69,19 @@ class BatchNorm(nn.Module):
 
     def _synchronised(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
         """Two passes, mean first: sums of squares would lose digits."""
-        count = len(x) * dist.get_world_size()
-        mean: Tensor = _SumOverProcesses.apply(x.sum(0)) / count
-        centred = x - mean
-        var: Tensor = _SumOverProcesses.apply(centred.square().sum(0)) / count
+        rest = [dim for dim in range(x.ndim) if dim != 1]
+        shape = [-1, *(1 for _ in rest[1:])]
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        mean: Tensor = _SumOverProcesses.apply(x.sum(rest)) / count
+        centred = x - mean.view(shape)
+        var: Tensor = _SumOverProcesses.apply(centred.square().sum(rest)) / count
         with torch.no_grad():
             running_mean.lerp_(mean.detach(), self.momentum)
             running_var.lerp_(var.detach() * (count / max(count - 1, 1)), self.momentum)
-        out = centred * torch.rsqrt(var + self.eps)
+        out = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.weight is None or self.bias is None:
             return out
-        return out * self.weight + self.bias
+        return out * self.weight.view(shape) + self.bias.view(shape)
 
 
 def collect_pending(module: nn.Module) -> Pending:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from layergraft.config.encoder import EncoderConfig
 from layergraft.errors import UserError
+from layergraft.models.batchnorm import BatchNorm
 from layergraft.models.positions import sincos_positions
+from layergraft.models.stem import ConvStem
 
 
 class Encoder(nn.Module):
@@ -76,7 +78,12 @@ class Encoder(nn.Module):
 
     @property
     def in_chans(self) -> int:
-        return int(self.vit.patch_embed.proj.in_channels)
+        return int(next(self.vit.patch_embed.proj.parameters()).shape[1])
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether an image's features do not depend on the others of its batch: no BatchNorm, as in a conv stem."""
+        return not any(isinstance(module, BatchNorm) for module in self.modules())
 
     def patchify(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, patches, patch * patch * C); a patch is flattened as (row, column, channel)."""
@@ -90,20 +97,17 @@ class Encoder(nn.Module):
 
         Args:
             images: normalised, of shape (N, C, H, W).
-            keep: indices of the patches to embed, of shape (N, K); the others are never touched. None keeps all.
+            keep: indices of the patches to embed, of shape (N, K); the others are never touched, but by a conv stem,
+                whose patches overlap. None keeps all.
 
         Returns:
             Tokens of shape (N, prefix + K, D).
         """
         if keep is None:
             return cast(Tensor, self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images))))
-        patches = self.patchify(images)
-        chosen = patches.gather(1, keep[:, :, None].expand(-1, -1, patches.shape[2]))
-        projection = self.vit.patch_embed.proj
-        weight = projection.weight.permute(0, 2, 3, 1).reshape(self.embed_dim, -1)
         positions = self.vit.pos_embed.expand(len(images), -1, -1)
         own = positions[:, positions.shape[1] - self.num_patches :]
-        embedded = nn.functional.linear(chosen, weight, projection.bias)
+        embedded = self._embed_kept(images, keep)
         embedded = embedded + own.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim))
         front = [t for t in (self.vit.cls_token, self.vit.reg_token) if t is not None]
         if front:
@@ -113,6 +117,17 @@ class Encoder(nn.Module):
                 head = torch.cat([head[:, :count] + self.vit.pos_embed[:, :count], head[:, count:]], dim=1)
             embedded = torch.cat([head.expand(len(images), -1, -1), embedded], dim=1)
         return cast(Tensor, self.vit.norm_pre(embedded))
+
+    def _embed_kept(self, images: Tensor, keep: Tensor) -> Tensor:
+        """Embed the patches `keep` of (N, C, H, W), without positions -> (N, K, D)."""
+        embed = self.vit.patch_embed
+        if isinstance(embed, ConvStem):
+            embedded = embed(images)
+            return cast(Tensor, embedded.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim)))
+        patches = self.patchify(images)
+        chosen = patches.gather(1, keep[:, :, None].expand(-1, -1, patches.shape[2]))
+        weight = embed.proj.weight.permute(0, 2, 3, 1).reshape(self.embed_dim, -1)
+        return cast(Tensor, embed.norm(nn.functional.linear(chosen, weight, embed.proj.bias)))
 
     def run_blocks(
         self, tokens: Tensor, start: int = 0, stop: int | None = None, return_blocks: Collection[int] = ()
@@ -140,8 +155,13 @@ class Encoder(nn.Module):
         return cast(Tensor, self.vit.norm(tokens))
 
     def feature(self, tokens: Tensor) -> Tensor:
-        """(N, T, D) after `norm` -> (N, D): the class token, or the mean of the patches where there is none."""
-        return tokens[:, 0] if self.vit.has_class_token else tokens[:, self.prefix_tokens :].mean(dim=1)
+        """(N, T, D) after `norm` -> (N, D).
+
+        The class token, or the mean of the patches where there is none, or where the weights were trained on that mean
+        (timm's `global_pool: avg`); what timm gives without a classifier.
+        """
+        token = self.vit.has_class_token and self.vit.global_pool == "token"
+        return cast(Tensor, self.vit.fc_norm(tokens[:, 0] if token else tokens[:, self.prefix_tokens :].mean(dim=1)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) -> features (N, D)."""
@@ -166,11 +186,19 @@ def model_args(config: EncoderConfig) -> dict[str, Any]:
     names = ["img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token"]
     names += ["reg_tokens", "init_values"]
     given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    if config.stem == "conv":
+        # The stem takes the place of one block (MoCo v3), where the recipe does not say how many there are.
+        depth = {} if config.depth else {"depth": len(build_vit(config.name, {}).blocks) - 1}
+        given |= {"stem": "conv"} | depth
     return given | ({"global_pool": "avg", "fc_norm": False} if config.class_token is False else {})
 
 
 def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
     """A timm ViT without classifier.
+
+    Args:
+        name: timm's name of the model.
+        arguments: of `timm.create_model`, and `stem: conv` for a convolutional stem.
 
     Raises:
         UserError: timm has no such model, it is no plain ViT, or the arguments do not fit.
@@ -180,13 +208,17 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
         raise UserError(
             f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}."
         )
-    patch, image = arguments.get("patch_size"), arguments.get("img_size")
+    image = arguments.get("img_size")
+    given = {key: value for key, value in arguments.items() if key != "stem"}
     try:
-        vit = timm.create_model(name, num_classes=0, **arguments)
+        stem = {"embed_layer": ConvStem} if arguments.get("stem") == "conv" else {}
+        vit = timm.create_model(name, num_classes=0, **given, **stem)
     except (AssertionError, TypeError, RuntimeError, ValueError) as error:
         raise UserError(f"timm cannot build {name!r} with {arguments}: {error}") from None
-    if not isinstance(vit, VisionTransformer):
+    if type(vit) is not VisionTransformer:  # a subclass has tokens of its own
         raise UserError(f"{name!r} is not a plain Vision Transformer.", "Use a timm model that starts with `vit_`.")
+    if vit.attn_pool is not None:  # a head on top of the features
+        vit.reset_classifier(0, "token" if vit.has_class_token else "avg")
     patch = int(vit.patch_embed.patch_size[0])
     if image is not None and image % patch:
         raise UserError(
@@ -206,8 +238,9 @@ def _initialize(vit: VisionTransformer, config: EncoderConfig) -> None:
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        projection = vit.patch_embed.proj.weight
-        nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
+        if not isinstance(vit.patch_embed, ConvStem):
+            projection = vit.patch_embed.proj.weight
+            nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
         for token in (vit.cls_token, vit.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=0.02)

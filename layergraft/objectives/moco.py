@@ -55,11 +55,22 @@ class Moco(Objective):
         return {"momentum": momentum}
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
-        """Both views go through each encoder as one batch; the lowest frozen blocks, equal in both, run once."""
-        images = torch.cat([batch.views["first"], batch.views["second"]])
+        """Both views go through each encoder as one batch, or one by one where BatchNorm takes a view's statistics."""
+        views = [batch.views["first"], batch.views["second"]]
+        keep = self.kept_patches(encoder, batch, views[0].device)
+        if encoder.per_sample:
+            query, key = self.queries_and_keys(encoder, torch.cat(views), keep)
+            queries, keys = query.chunk(2), key.chunk(2)
+        else:
+            kept = (None, None) if keep is None else keep.chunk(2)
+            pairs = [self.queries_and_keys(encoder, *pair) for pair in zip(views, kept, strict=True)]
+            queries, keys = zip(*pairs, strict=True)
+        return {"first": queries[0], "second": queries[1], "first_slow": keys[0], "second_slow": keys[1]}
+
+    def queries_and_keys(self, encoder: Encoder, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features of both encoders; the lowest frozen blocks, equal in both, run once."""
         slow = self.slow["encoder"]
         assert isinstance(slow, Encoder)
-        keep = self.kept_patches(encoder, batch, images.device)
         shared = frozen_blocks(encoder)
         if shared is None:
             query = encoder.feature(encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0]))
@@ -70,8 +81,7 @@ class Moco(Objective):
                 trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
                 key = slow.feature(slow.norm(slow.run_blocks(trunk, shared)[0]))
             query = encoder.feature(encoder.norm(encoder.run_blocks(trunk, shared)[0]))
-        (first, second), (first_slow, second_slow) = query.chunk(2), key.chunk(2)
-        return {"first": first, "second": second, "first_slow": first_slow, "second_slow": second_slow}
+        return query, key
 
     def kept_patches(self, encoder: Encoder, batch: Batch, device: torch.device) -> Tensor | None:
         """Indices of the patches that are seen, of shape (2N, K), first view first; None where all are."""
@@ -96,7 +106,12 @@ class Moco(Objective):
 
 
 def frozen_blocks(encoder: Encoder) -> int | None:
-    """How many of the lowest blocks are frozen with everything below them; None where something below is trained."""
+    """How many of the lowest blocks are frozen with everything below them.
+
+    None where something below is trained, or has BatchNorm buffers that each encoder keeps for itself.
+    """
+    if not encoder.per_sample:
+        return None
     rows = encoder.layers()
     frozen = [not any(p.requires_grad for p in parameters) for parameters in rows.values()]
     names = list(rows)

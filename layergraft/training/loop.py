@@ -19,7 +19,7 @@ from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
 from layergraft.graft.apply import Anchor, Rows, parameter_groups
 from layergraft.graft.plan import Plan
-from layergraft.models.batchnorm import Pending
+from layergraft.models.batchnorm import Pending, apply_pending, collect_pending
 from layergraft.models.momentum import momentum_update
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Losses, Objective, Progress
@@ -39,8 +39,10 @@ class TrainStep(nn.Module):
         super().__init__()
         self.encoder, self.objective = encoder, objective
 
-    def forward(self, batch: Batch, progress: Progress) -> tuple[Losses, Pending]:
-        return self.objective.losses(self.objective.encode(self.encoder, batch), progress)
+    def forward(self, batch: Batch, progress: Progress) -> tuple[Losses, Pending, Pending]:
+        """(losses, what the objective waits to change, the encoder's new BatchNorm buffers)."""
+        losses, pending = self.objective.losses(self.objective.encode(self.encoder, batch), progress)
+        return losses, pending, collect_pending(self.encoder)
 
 
 @dataclass(kw_only=True)
@@ -169,15 +171,18 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, warn: Callable[
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             numbers = stage.objective.before_step(stage.encoder, progress)
-            losses, pending = model(batch, progress)
+            losses, pending, buffers = model(batch, progress)
             held = anchor()
             total = losses["loss"] if held is None else losses["loss"] + held
             fabric.backward(total)
             if bad.accept(_finite(total, parameters), stage.name, step):
                 optimizer.step()
                 stage.objective.after_step(pending)
+                apply_pending(stage.encoder, buffers)
                 if stage.ema and stage.config.ema is not None:
                     momentum_update(stage.ema, stage.encoder, stage.config.ema)
+                    for kept, value in zip(stage.ema.buffers(), stage.encoder.buffers(), strict=True):
+                        kept.copy_(value)
             optimizer.zero_grad(set_to_none=True)
             step += 1
             images += stage.config.batch_size

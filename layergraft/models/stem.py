@@ -1,0 +1,57 @@
+"""The convolutional stem of MoCo v3's conv-stem ViTs (Chen et al., appendix; Xiao et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from layergraft.errors import UserError
+from layergraft.models.batchnorm import BatchNorm
+
+STRIDE = 16
+
+
+class ConvStem(nn.Module):
+    """Four 3×3 convolutions of stride 2, each with BatchNorm and ReLU, then a 1×1: patches of 16 pixels.
+
+    It takes the place of timm's `PatchEmbed` (its `embed_layer`) and has the attributes that timm's ViT reads.
+
+    Args:
+        img_size: side of the square input.
+        patch_size: must be 16.
+        in_chans: channels of the input.
+        embed_dim: width of a token; the convolutions have an eighth, a quarter, a half and all of it.
+        others: arguments of `PatchEmbed` that have no meaning here.
+
+    Raises:
+        UserError: another patch size, or a width that 8 does not divide.
+    """
+
+    def __init__(
+        self, img_size: int = 224, patch_size: int = STRIDE, in_chans: int = 3, embed_dim: int = 768, **others: Any
+    ) -> None:
+        super().__init__()
+        if patch_size != STRIDE or embed_dim % 8:
+            raise UserError(
+                f"A conv stem needs patches of {STRIDE} and a width that 8 divides, not {patch_size} and {embed_dim}.",
+                "Change encoder.patch_size or encoder.embed_dim, or use `stem: patch`.",
+            )
+        side = img_size // STRIDE
+        self.img_size, self.patch_size, self.grid_size = (img_size, img_size), (STRIDE, STRIDE), (side, side)
+        self.num_patches = side * side
+        layers: list[nn.Module] = []
+        width = in_chans
+        for share in (8, 4, 2, 1):
+            layers += [
+                nn.Conv2d(width, embed_dim // share, 3, stride=2, padding=1, bias=False),
+                BatchNorm(embed_dim // share),
+                nn.ReLU(inplace=True),
+            ]
+            width = embed_dim // share
+        self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim, embed_dim, 1))
+        self.norm = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, patches, D)."""
+        return self.proj(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
