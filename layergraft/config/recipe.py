@@ -44,14 +44,17 @@ class EngineConfig(Config, frozen=True, kw_only=True):
     """How the run is carried out; none of it changes what is learned, but for `precision`.
 
     Args:
-        precision: Lightning Fabric's name: `32-true`, `bf16-mixed`, ...
+        precision: Lightning Fabric's name: `32-true`, `bf16-mixed`, `16-mixed`.
+        micro_batch: images of a process that go through the network at once, where the batch does not fit the memory;
+            null takes all. The gradient is that of the whole batch, also for contrastive losses and BatchNorm heads.
         log_every: steps between two lines of `metrics.jsonl`.
         checkpoint_minutes: minutes between two checkpoints.
         checkpoint_steps: steps between two checkpoints, in addition; null for none.
         keep: how many checkpoints of a stage are kept.
     """
 
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    micro_batch: int | None = None
     log_every: int = 10
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None

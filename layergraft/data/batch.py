@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,12 @@ class Batch:
     views: dict[str, Tensor]
     labels: Tensor | None
     random: Randomness
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The samples `start` to `stop` - 1."""
+        views = {name: view[start:stop] for name, view in self.views.items()}
+        labels = None if self.labels is None else self.labels[start:stop]
+        return replace(self, keys=self.keys[start:stop], views=views, labels=labels)
 
     def uniform(self, purpose: str, count: int, device: torch.device) -> Tensor:
         """`count` uniform numbers for each sample, float32 of shape (N, count)."""

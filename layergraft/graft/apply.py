@@ -79,14 +79,21 @@ class Anchor:
                 self.terms += [(norm, weight, parameter) for parameter in rows[row.name]]
         self.start: list[Tensor] = [parameter.detach().clone() for _, _, parameter in self.terms]
 
-    def __call__(self) -> Tensor | None:
-        """The sum over all terms, in fp32; None where nothing is anchored."""
+    @torch.no_grad()
+    def pull(self) -> Tensor | None:
+        """Add the penalty's gradient to the parameters'; returns the penalty, in fp32, None where nothing is anchored.
+
+        The gradient has a closed form, so no graph is kept, and a loss scale does not concern it.
+        """
         if not self.terms:
             return None
         parts = []
         for (norm, weight, parameter), start in zip(self.terms, self.start, strict=True):
             difference = parameter.float() - start.float()
-            parts.append(weight * (difference.abs().sum() if norm == "l1" else 0.5 * difference.square().sum()))
+            l1 = norm == "l1"
+            parts.append(weight * (difference.abs().sum() if l1 else 0.5 * difference.square().sum()))
+            gradient = (weight * (difference.sign() if l1 else difference)).to(parameter.dtype)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return torch.stack(parts).sum()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
@@ -40,8 +40,11 @@ class Objective(nn.Module):
     """Turns views of a batch into losses.
 
     `heads` are its trained parts, a row of the plan each. `slow` are copies that follow by momentum, `slow["encoder"]`
-    among them; it is empty where there are none.
+    among them; it is empty where there are none. `per_sample` says that the loss is a mean over samples that do not see
+    each other, so that a batch can be split into parts that go all the way.
     """
+
+    per_sample: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()

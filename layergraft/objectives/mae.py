@@ -20,6 +20,8 @@ class Mae(Objective):
     encoder: what it will train.
     """
 
+    per_sample = True
+
     def __init__(self, config: MaeConfig, encoder: Encoder) -> None:
         super().__init__()
         self.config = config

@@ -7,6 +7,7 @@ from types import FrameType, TracebackType
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from layergraft.errors import Stopped, UserError
 
@@ -39,18 +40,28 @@ class SignalGuard:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def stop_requested(self) -> bool:
-        """Whether any process was signalled; all processes get the same answer."""
-        flag = self.received is not None
-        if dist.is_available() and dist.is_initialized():
-            shared = torch.tensor(int(flag))
-            dist.all_reduce(shared, dist.ReduceOp.MAX)
-            flag = bool(shared.item())
-        return flag
-
     def stopped(self) -> Stopped:
         name = signal.Signals(self.received).name if self.received else "a signal to another process"
         return Stopped(f"Stopped by {name}; everything is saved. Run the same command again to go on.")
+
+
+def agree(size: Tensor, *wishes: bool) -> list[bool]:
+    """What all processes do after a step, in one exchange.
+
+    Args:
+        size: finite exactly if this process's step is.
+        wishes: what this process would like.
+
+    Returns:
+        Whether the step is finite everywhere, and for each wish whether any process has it.
+    """
+    finite = bool(torch.isfinite(size))
+    if not (dist.is_available() and dist.is_initialized()):
+        return [finite, *wishes]
+    shared = torch.tensor([not finite, *wishes], dtype=torch.uint8, device=size.device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    bad, *wished = map(bool, shared.tolist())
+    return [not bad, *wished]
 
 
 class BadSteps:

@@ -24,8 +24,8 @@ from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.base import Objective, create_objective
 from layergraft.randomness import Randomness
-from layergraft.training.loop import StageRun
 from layergraft.training.monitor import Monitor
+from layergraft.training.stage_run import StageRun
 
 SLOW_ENCODER = "slow.encoder."
 

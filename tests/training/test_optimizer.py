@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from layergraft.config import OptimizerConfig, StageConfig
-from layergraft.training.loop import update_rule
+from layergraft.training.optim import build_optimizer
 from layergraft.training.schedule import lr_factor
 
 
@@ -23,7 +23,7 @@ def test_sgd() -> None:
     """SGD's decay joins the gradient: w - lr (g + d w), then with momentum m: w - lr (m b + g + d w)."""
     weight = torch.nn.Parameter(torch.tensor([2.0]))
     settings = OptimizerConfig(name="sgd", momentum=0.5, weight_decay=0.1)
-    optimizer = update_rule(settings, [{"params": [weight], "lr": 0.1, "weight_decay": 0.1}])
+    optimizer = build_optimizer(settings, [{"params": [weight], "lr": 0.1, "weight_decay": 0.1}])
     for gradient in (1.0, -1.0):
         weight.grad = torch.tensor([gradient])
         optimizer.step()

@@ -1,0 +1,52 @@
+"""The optimizer, and the scale of fp16 gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from layergraft.config.stage import OptimizerConfig
+
+
+def build_optimizer(settings: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The configured optimizer over parameter groups that bring their own `lr` and `weight_decay`."""
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, fused=True)
+    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+class LossScaler:
+    """Keeps fp16 gradients above underflow: the loss is multiplied by a scale that halves when a gradient overflows.
+
+    Not torch's GradScaler, whose decision belongs to one process and one optimizer: here the loop has already found
+    out, for all processes and shards together, whether the step is finite.
+
+    Args:
+        enabled: off, the scale is 1 and stays there.
+    """
+
+    START, GROW_AFTER = 2.0**16, 2000
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled, self.scale, self.good = enabled, self.START if enabled else 1.0, 0
+
+    def update(self, finite: bool) -> None:
+        """After each step: halve on an overflow, double after many steps without one."""
+        if not self.enabled:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.scale = max(1.0, self.scale / 2)
+        elif self.good == self.GROW_AFTER:
+            self.scale, self.good = self.scale * 2, 0
+
+    def is_searching(self, loss_finite: bool) -> bool:
+        """Whether a gradient that is not finite may come from the scale alone, and is no bad step."""
+        return self.enabled and loss_finite and self.scale > 1.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale, "good": float(self.good)}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.scale, self.good = state["scale"], int(state["good"])

@@ -1,0 +1,96 @@
+"""The rows of metrics.jsonl: what a step was, and how fast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from layergraft.data.batch import Batch
+from layergraft.training.metrics import MetricsFile
+from layergraft.training.stage_run import StageRun
+from layergraft.training.trainer import Outcome, Trainer
+
+Report = Callable[[dict[str, Any], int], None]
+
+
+class Record:
+    """Times the steps and writes a row now and then.
+
+    Args:
+        stage: what is trained.
+        step: steps done before; rows of later ones are from before a kill and are dropped.
+        report: called with each row and the number of steps of the stage.
+        first: whether this is the process that writes.
+    """
+
+    def __init__(self, stage: StageRun, step: int, report: Report, first: bool) -> None:
+        self.stage, self.report, self.first = stage, report, first
+        self.metrics = MetricsFile(stage.directory / "metrics.jsonl", step) if first else None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._began, self._waited, self._images = time.perf_counter(), 0.0, 0
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.metrics:
+            self.metrics.close()
+
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the time it takes to come is noted."""
+        asked = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - asked
+        self._images += self.stage.config.batch_size
+        return batch
+
+    def step(self, trainer: Trainer, outcome: Outcome, numbers: dict[str, float]) -> None:
+        """After each step: write a row where one is due.
+
+        Args:
+            trainer: after the step.
+            outcome: the step.
+            numbers: what the objective had to say before it.
+        """
+        stage, step = self.stage, trainer.step
+        look = stage.monitor is not None and stage.monitor.due(step, stage.steps, stage.loader.steps_per_epoch)
+        if not (look or step % stage.engine.log_every == 0 or step == stage.steps):
+            return
+        elapsed = time.perf_counter() - self._began
+        row: dict[str, Any] = {
+            "stage": stage.name,
+            "step": step,
+            "epoch": round(step / stage.loader.steps_per_epoch, 4),
+        }
+        row |= _mean(outcome) | {"lr": trainer.lr} | numbers
+        if outcome.anchor is not None:
+            row["anchor"] = float(outcome.anchor)
+        if look and stage.monitor is not None and self.first:
+            row |= stage.monitor.look(stage.encoder)
+        row |= {
+            "images_per_second": self._images / elapsed,
+            "data_wait": self._waited / elapsed,
+            "time": time.time(),
+        }
+        if self.metrics:
+            self.metrics.write(row)
+        self.report(row, stage.steps)
+        self._restart()
+
+
+def _mean(outcome: Outcome) -> dict[str, float]:
+    """The losses, averaged over processes."""
+    values = torch.stack([value.float() for value in outcome.losses.values()])
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return dict(zip(outcome.losses, values.tolist(), strict=True))
