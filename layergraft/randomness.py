@@ -91,6 +91,11 @@ class Randomness:
         """Like `words`, as uniform numbers in [0, 1)."""
         return self.words(purpose, keys, epoch, count).astype(np.float64) * 2.0**-32
 
+    def generators(self, purpose: str, keys: npt.ArrayLike, epoch: int) -> list[np.random.Generator]:
+        """A NumPy generator for each sample, where the number of draws is not known beforehand."""
+        words = self.words(purpose, keys, epoch, 4)
+        return [np.random.Generator(np.random.Philox(key=row[:2] << _SHIFT | row[2:])) for row in words]
+
     def permutation(self, purpose: str, keys: npt.ArrayLike, epoch: int) -> npt.NDArray[np.int64]:
         """Indices into `keys`, shape (N,), in an order that is random and depends on the set of keys alone."""
         words = self.words(purpose, keys, epoch, 2)

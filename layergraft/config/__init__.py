@@ -1,6 +1,6 @@
 """Recipes as typed, frozen configuration. Nothing here imports torch or numpy, so that every `--help` is quick."""
 
-from layergraft.config.data import DataConfig, ViewConfig
+from layergraft.config.data import DataConfig, RandAugmentConfig, ViewConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe, load_recipe, recipe_names
 from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
@@ -12,25 +12,31 @@ from layergraft.config.recipe import (
     Recipe,
 )
 from layergraft.config.stage import OptimizerConfig, StageConfig
+from layergraft.config.supervised import ClassifyConfig, GridConfig, MixConfig, SegmentConfig
 
 __all__ = [
     "AnchorConfig",
+    "ClassifyConfig",
     "DataConfig",
     "DecoderConfig",
     "EncoderConfig",
     "EngineConfig",
     "EvaluateConfig",
     "FreezeBlocks",
+    "GridConfig",
     "HeadsPlanConfig",
     "JointConfig",
     "LrScaleConfig",
     "MaeConfig",
+    "MixConfig",
     "MocoConfig",
     "MonitorConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
     "PlanConfig",
+    "RandAugmentConfig",
     "Recipe",
+    "SegmentConfig",
     "StageConfig",
     "ViewConfig",
     "dump_recipe",

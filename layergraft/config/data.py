@@ -28,6 +28,24 @@ class DataConfig(Config, frozen=True, kw_only=True):
     std: tuple[float, ...] | None = None
 
 
+class RandAugmentConfig(Config, frozen=True, kw_only=True):
+    """RandAugment with timm's operations; the defaults are timm's `rand-m9-mstd0.5-inc1`.
+
+    Args:
+        operations: how many are drawn for an image.
+        magnitude: strength, from 0 to 10.
+        deviation: standard deviation of the strength.
+        probability: that a drawn operation is applied.
+        fill: grey level of what a rotation or a shift uncovers.
+    """
+
+    operations: int = 2
+    magnitude: float = 9.0
+    deviation: float = 0.5
+    probability: float = 0.5
+    fill: int = 128
+
+
 class ViewConfig(Config, frozen=True, kw_only=True):
     """One random view of an image. The operations are applied in the order of these fields.
 
@@ -45,6 +63,7 @@ class ViewConfig(Config, frozen=True, kw_only=True):
         blur: probability of a Gaussian blur.
         blur_sigma: range of its standard deviation, in pixels.
         solarize: probability of inverting all values from 128 up.
+        rand_augment: RandAugment after all of them; null for none.
         size: side of the view in pixels; null is the encoder's.
     """
 
@@ -61,4 +80,5 @@ class ViewConfig(Config, frozen=True, kw_only=True):
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    rand_augment: RandAugmentConfig | None = None
     size: int | None = None

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from layergraft.config.base import Config
 from layergraft.config.data import ViewConfig
+from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 
 
 class DecoderConfig(Config, frozen=True, kw_only=True):
@@ -89,4 +90,4 @@ class JointConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="join
         return {name: view for part in reversed(self.parts.values()) for name, view in part.views.items()}
 
 
-ObjectiveConfig = PartConfig | JointConfig
+ObjectiveConfig = PartConfig | JointConfig | ClassifyConfig | SegmentConfig

@@ -68,6 +68,7 @@ class PlanConfig(Config, frozen=True, kw_only=True):
         freeze: names or patterns of rows that do not move (`patch_embed`, `blocks.*`), or `{blocks: K}`.
         source: where a row's weights come from, pattern -> `previous`, `fresh` or an encoder; the first match wins.
         anchor: penalty that holds rows near their start.
+        weight_decay: weight decay of rows where it is not the optimizer's, pattern -> value; the first match wins.
         weight_decay_1d: weight decay of biases and norms; null decays them like the matrices.
         heads: exceptions for the heads.
     """
@@ -76,5 +77,6 @@ class PlanConfig(Config, frozen=True, kw_only=True):
     freeze: tuple[str, ...] | FreezeBlocks = ("positions",)
     source: dict[str, str] = {}
     anchor: AnchorConfig | None = None
+    weight_decay: dict[str, float] = {}
     weight_decay_1d: float | None = 0.0
     heads: HeadsPlanConfig = HeadsPlanConfig()

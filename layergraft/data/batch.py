@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ class Batch:
     epochs: epoch of each sample, the same for all.
     views: view name -> pixels of shape (N, C, H, W), uint8 from the loader, normalised floats in an objective.
     labels: class of each sample, of shape (N,), or None.
+    masks: view name -> class of each pixel of that view, uint8 of shape (N, H, W); empty where nobody asked.
     random: where the batch's random numbers come from.
     """
 
@@ -27,17 +28,23 @@ class Batch:
     views: dict[str, Tensor]
     labels: Tensor | None
     random: Randomness
+    masks: dict[str, Tensor] = field(default_factory=dict)
 
     def part(self, start: int, stop: int) -> Batch:
         """The samples `start` to `stop` - 1."""
         views = {name: view[start:stop] for name, view in self.views.items()}
         labels = None if self.labels is None else self.labels[start:stop]
-        return replace(self, keys=self.keys[start:stop], views=views, labels=labels)
+        masks = {name: mask[start:stop] for name, mask in self.masks.items()}
+        return replace(self, keys=self.keys[start:stop], views=views, labels=labels, masks=masks)
 
     def uniform(self, purpose: str, count: int, device: torch.device) -> Tensor:
         """`count` uniform numbers for each sample, float32 of shape (N, count)."""
         values = self.random.uniform(purpose, self.keys, self.epoch, count)
         return torch.from_numpy(values.astype(np.float32)).to(device)
+
+    def generators(self, purpose: str) -> list[np.random.Generator]:
+        """A NumPy generator for each sample."""
+        return self.random.generators(purpose, self.keys, self.epoch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ import torch
 from layergraft.config.data import ViewConfig
 from layergraft.data.augment import DRAWS, random_view
 from layergraft.data.batch import Batch
+from layergraft.data.rand_augment import rand_augment
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source
 from layergraft.randomness import Randomness
@@ -81,6 +82,11 @@ class TrainLoader:
             pixels = np.empty((len(keys), size, size, self.channels), dtype=np.uint8)
             for target, image, own in zip(pixels, images, draws, strict=True):
                 target[...] = random_view(image, config, size, own)
+            if config.rand_augment is not None:
+                for target, own_random in zip(
+                    pixels, self.random.generators(f"operations {name}", keys, epoch), strict=True
+                ):
+                    target[...] = rand_augment(target, config.rand_augment, own_random)
             # NumPy copies: a torch operation in this thread would start a second team of OpenMP threads beside the
             # step's own, and both would spin on the same cores.
             views[name] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))

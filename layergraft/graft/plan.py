@@ -5,13 +5,14 @@ Thirds, geometric decay, freezing, fine-tuning with layer decay: all are ways to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from layergraft.config.plan import FreezeBlocks, LrScaleConfig, PlanConfig
 from layergraft.config.stage import StageConfig
+from layergraft.config.supervised import ClassifyConfig
 from layergraft.errors import UserError, nearest
 
 BELOW = ("patch_embed", "positions", "tokens")
@@ -121,9 +122,9 @@ def build_plan(
     below, blocks, above = block_scales(config, depth, where)
     names = list(parameters)
     frozen = frozen_rows(config, names, depth, where)
-    for pattern in config.source:
-        if not any(fnmatchcase(row, pattern) for row in names):
-            raise UserError(f"`{where}.source` names {pattern!r}, but no layer is called so.", nearest(pattern, names))
+    _known(config.source, names, f"{where}.source")
+    _known(config.weight_decay, names, f"{where}.weight_decay")
+    linears = stage.objective.linears() if isinstance(stage.objective, ClassifyConfig) else {}
     peak = stage.optimizer.base_lr * (batch_size or stage.batch_size) / 256
     decay = stage.optimizer.weight_decay
     rows = []
@@ -136,6 +137,10 @@ def build_plan(
         else:
             scale = config.heads.lr_scale if head and config.heads.lr_scale is not None else above
         own = config.heads.weight_decay if head and config.heads.weight_decay is not None else decay
+        own = next((value for pattern, value in config.weight_decay.items() if fnmatchcase(row, pattern)), own)
+        grid_scale, grid_decay = linears.get(row.removeprefix("heads."), (None, None)) if head else (None, None)
+        scale = scale if grid_scale is None else scale * grid_scale
+        own = own if grid_decay is None else grid_decay
         covered = config.anchor is not None and not head and _anchored(row, config.anchor.blocks)
         source = next((s for p, s in config.source.items() if fnmatchcase(row, p)), "previous")
         rows.append(
@@ -163,6 +168,12 @@ def build_plan(
     if all(row.frozen for row in rows):
         raise UserError(f"`{where}` freezes every layer.", "Leave at least one that is trained.")
     return Plan(tuple(rows))
+
+
+def _known(patterns: Iterable[str], names: list[str], where: str) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(row, pattern) for row in names):
+            raise UserError(f"`{where}` names {pattern!r}, but no layer is called so.", nearest(pattern, names))
 
 
 def _anchored(row: str, blocks: int | None) -> bool:

@@ -17,7 +17,7 @@ from layergraft.errors import UserError, nearest
 from layergraft.graft.apply import count_parameters, stage_rows
 from layergraft.graft.plan import build_plan
 from layergraft.models.vit import create_encoder
-from layergraft.objectives.base import create_objective
+from layergraft.objectives.base import create_objective, know_classes
 
 
 def list_recipes(as_json: bool) -> dict[str, Any]:
@@ -39,13 +39,14 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
     """The content of `plan --json`; printed as tables or JSON."""
     if only is not None and only not in recipe.stages:
         raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
-    images = None
+    train = None
     if recipe.data.source is not None:
-        images = len(split_holdout(open_source(recipe.data.source), recipe.data.holdout, recipe.seed)[0])
+        train = split_holdout(open_source(recipe.data.source), recipe.data.holdout, recipe.seed)[0]
+    images = len(train) if train else None
     encoder = create_encoder(recipe.encoder, 0)
     stages = []
     for name, stage in recipe.stages.items():
-        objective = create_objective(stage.objective, encoder)
+        objective = create_objective(know_classes(stage.objective, train, name), encoder)
         batch_size = min(stage.batch_size, images) if images else stage.batch_size
         rows = count_parameters(stage_rows(encoder, objective))
         plan = build_plan(stage, name, rows, encoder.depth, batch_size)

@@ -6,10 +6,14 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 from torch import Tensor, nn
 
 from layergraft.config.objectives import JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.batch import Batch
+from layergraft.data.sources import Source
+from layergraft.errors import UserError
 from layergraft.models.batchnorm import Pending, apply_pending
 
 if TYPE_CHECKING:
@@ -41,10 +45,12 @@ class Objective(nn.Module):
 
     `heads` are its trained parts, a row of the plan each. `slow` are copies that follow by momentum, `slow["encoder"]`
     among them; it is empty where there are none. `per_sample` says that the loss is a mean over samples that do not see
-    each other, so that a batch can be split into parts that go all the way.
+    each other, so that a batch can be split into parts that go all the way. Objectives with labels name a `figure`: the
+    held-out number that chooses their best epoch.
     """
 
-    per_sample: ClassVar[bool] = False
+    per_sample: bool = False
+    figure: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,13 +72,43 @@ class Objective(nn.Module):
         """Called once before each optimizer step's keys are computed; returns numbers for the metrics."""
         return {}
 
+    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        """Numbers on held-out images for the metrics, `figure` among them; the highest is the best epoch."""
+        return {}
+
     def after_step(self, pending: Pending) -> None:
         """Called only if the step was accepted."""
         apply_pending(self, pending)
 
 
+def know_classes(config: ObjectiveConfig, source: Source | None, where: str) -> ObjectiveConfig:
+    """Fill in the number of classes of an objective with labels.
+
+    Args:
+        config: any objective's.
+        source: the training images; None where they are not known.
+        where: the stage, for messages.
+
+    Raises:
+        UserError: it has no labels, or nobody says how many classes there are.
+    """
+    if not isinstance(config, (ClassifyConfig, SegmentConfig)):
+        return config
+    if source is not None and isinstance(config, ClassifyConfig) and source.labels is None:
+        raise UserError(
+            f"Stage {where!r} learns classes, but the {len(source)} images of {source.spec!r} have no labels.",
+            "Put each class into a folder of its own.",
+        )
+    if config.classes is not None:
+        return config
+    if source is None or not source.classes:
+        raise UserError(f"The number of classes of stage {where!r} is not known.", "Give --data, or objective.classes.")
+    return msgspec.structs.replace(config, classes=len(source.classes))
+
+
 def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
     """The objective of a configuration, with fresh heads from torch's current random state."""
+    from layergraft.objectives.classify import Classify
     from layergraft.objectives.joint import Joint
     from layergraft.objectives.mae import Mae
     from layergraft.objectives.moco import Moco
@@ -81,5 +117,7 @@ def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
         return Mae(config, encoder)
     if isinstance(config, JointConfig):
         return Joint(config, encoder)
+    if isinstance(config, ClassifyConfig):
+        return Classify(config, encoder)
     assert isinstance(config, MocoConfig)
     return Moco(config, encoder)

@@ -1,4 +1,8 @@
-"""What is watched while training: kNN on held-out images where there are labels, and signs of collapse."""
+"""What is watched while training, on held-out images.
+
+An objective with labels: its own figure, by which its best epoch is chosen. Others: kNN where there are labels, and
+signs of collapse.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from layergraft.data.sources import Source
 from layergraft.evaluation.features import extract
 from layergraft.evaluation.knn import knn_accuracy
 from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Objective
 from layergraft.randomness import Randomness
 
 
@@ -24,7 +29,7 @@ class Monitor:
         self.every = config.every
         order = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0)
         self.train = train.subset(train.keys[order[: config.images]])
-        self.holdout = holdout.subset(holdout.keys[: config.images])
+        self.holdout, self.all_held_out = holdout.subset(holdout.keys[: config.images]), holdout
 
     def due(self, step: int, steps: int, steps_per_epoch: int) -> bool:
         """Whether to look after `step` steps."""
@@ -33,8 +38,13 @@ class Monitor:
         interval = max(1, round(self.every * steps_per_epoch))
         return step == steps or step % interval == 0
 
-    def look(self, encoder: Encoder) -> dict[str, float]:
-        """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`."""
+    def look(self, encoder: Encoder, objective: Objective) -> dict[str, float]:
+        """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`; or the own figure."""
+        if objective.figure is not None:
+            encoder.eval(), objective.eval()
+            found = objective.held_out(encoder, self.all_held_out)
+            encoder.train(), objective.train()
+            return found
         train_mode = encoder.training
         held = torch.from_numpy(extract(encoder, self.holdout, "cls"))
         normed = torch.nn.functional.normalize(held, dim=1)

@@ -75,7 +75,8 @@ class Record:
         if outcome.anchor is not None:
             row["anchor"] = float(outcome.anchor)
         if look and stage.monitor is not None and self.first:
-            row |= stage.monitor.look(stage.encoder)
+            row |= stage.monitor.look(stage.encoder, stage.objective)
+            stage.best.offer(step, row)
         row |= {
             "images_per_second": self._images / elapsed,
             "data_wait": self._waited / elapsed,

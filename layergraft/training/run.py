@@ -28,7 +28,7 @@ from layergraft.evaluation.splits import few_labels
 from layergraft.graft.apply import count_parameters, stage_rows
 from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder
-from layergraft.objectives.base import create_objective
+from layergraft.objectives.base import create_objective, know_classes
 from layergraft.training.display import Display
 from layergraft.training.loop import train_stage
 from layergraft.training.stage import first_encoder, is_done, prepare_stage, save_stage, stage_directory
@@ -157,7 +157,9 @@ def check_recipe(recipe: Recipe, encoder: Encoder, train: Source) -> None:
         UserError: a plan does not fit the encoder, or there are more shots than images of a class.
     """
     for name, stage in recipe.stages.items():
-        rows = count_parameters(stage_rows(encoder, create_objective(stage.objective, encoder)))
+        rows = count_parameters(
+            stage_rows(encoder, create_objective(know_classes(stage.objective, train, name), encoder))
+        )
         build_plan(stage, name, rows, encoder.depth)
     if recipe.evaluate is not None and train.labels is not None and "logistic" in recipe.evaluate.protocols:
         for shots in recipe.evaluate.shots:

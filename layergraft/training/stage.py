@@ -22,8 +22,9 @@ from layergraft.errors import UserError
 from layergraft.graft.apply import count_parameters, graft_weights, set_frozen, stage_rows
 from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives.base import Objective, create_objective
+from layergraft.objectives.base import Objective, create_objective, know_classes
 from layergraft.randomness import Randomness
+from layergraft.training.best import Best
 from layergraft.training.monitor import Monitor
 from layergraft.training.stage_run import StageRun
 
@@ -100,7 +101,8 @@ def prepare_stage(
             f"The batch of {batch_size} images does not divide over {world_size} processes.",
             f"Change --stages.{name}.batch_size.",
         )
-    config = msgspec.structs.replace(config, batch_size=batch_size)
+    known = know_classes(config.objective, train, name)
+    config = msgspec.structs.replace(config, batch_size=batch_size, objective=known)
     names = list(recipe.stages)
     position = names.index(name)
 
@@ -147,6 +149,7 @@ def prepare_stage(
         loader=loader,
         directory=stage_directory(run, recipe, name),
         monitor=Monitor(recipe.monitor, train, holdout, recipe.seed),
+        best=Best(encoder, objective),
     )
 
 
@@ -188,7 +191,13 @@ def save_stage(stage: StageRun, provenance: dict[str, Any]) -> None:
     write_text(
         directory / "heads.json",
         json.dumps(
-            {"objective": msgspec.to_builtins(stage.config.objective), "embed_dim": stage.encoder.embed_dim}, indent=2
+            {
+                "objective": msgspec.to_builtins(stage.config.objective),
+                "embed_dim": stage.encoder.embed_dim,
+                "classes": stage.loader.source.classes if stage.objective.figure else [],
+            },
+            indent=2,
         ),
     )
+    stage.best.write(directory)
     write_text(directory / "plan.json", json.dumps(stage_json(stage), indent=1) + "\n")

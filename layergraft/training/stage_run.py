@@ -12,6 +12,7 @@ from layergraft.graft.apply import Rows
 from layergraft.graft.plan import Plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
+from layergraft.training.best import Best
 from layergraft.training.monitor import Monitor
 
 
@@ -31,6 +32,7 @@ class StageRun:
         loader: the batches.
         directory: where metrics and checkpoints go.
         monitor: what is watched, or None.
+        best: the weights of the best held-out epoch.
     """
 
     name: str
@@ -44,6 +46,7 @@ class StageRun:
     loader: TrainLoader
     directory: Path
     monitor: Monitor | None
+    best: Best
 
     @property
     def steps(self) -> int:

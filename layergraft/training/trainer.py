@@ -85,7 +85,9 @@ class Trainer:
 
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""
-        batch = replace(raw, views={name: self.normalize(self.to_device(v)) for name, v in raw.views.items()})
+        views = {name: self.normalize(self.to_device(view)) for name, view in raw.views.items()}
+        masks = {name: self.to_device(mask) for name, mask in raw.masks.items()}
+        batch = replace(raw, views=views, masks=masks)
         losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if self.scaler.enabled:
@@ -139,6 +141,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "anchor": self.anchor.start,
             "numbers": self.numbers,
+            "best": stage.best.state_dict(),
         }
 
     def restore(self, state: State) -> None:
@@ -151,3 +154,4 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.anchor.start = [s.to(now.device) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]
         self.step, self.numbers = int(state["step"]), state["numbers"]
+        self.stage.best.load_state_dict(state["best"])

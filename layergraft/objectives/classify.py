@@ -1,0 +1,101 @@
+"""Classification: a linear probe on a frozen encoder, a whole grid of them, or fine-tuning. The plan decides which."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
+
+from layergraft.config.supervised import ClassifyConfig
+from layergraft.data.batch import Batch, Normalize
+from layergraft.data.mixing import erase, mix_pairs, soft_targets
+from layergraft.data.sources import Source
+from layergraft.errors import UserError
+from layergraft.evaluation.features import pool, view_batches
+from layergraft.models.batchnorm import BatchNorm, Pending, collect_pending
+from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Features, Losses, Objective, Progress
+
+
+class Classify(Objective):
+    """Args:
+    config: heads, targets, regularisation; `classes` is known.
+    encoder: what it will train, or probe.
+    """
+
+    figure = "holdout_top1"
+    best_head: Tensor
+
+    def __init__(self, config: ClassifyConfig, encoder: Encoder) -> None:
+        super().__init__()
+        assert config.classes is not None
+        self.config, self.classes, self.per_sample = config, config.classes, not config.batchnorm
+        self.paths: list[DropPath] = []
+        width = encoder.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, encoder.depth)}[config.pooling]
+        self.norm = BatchNorm(width, affine=False) if config.batchnorm else nn.Identity()
+        if config.projector is not None:
+            # One layer of a sequence, like the projector it is taken from: names and shape agree.
+            self.heads["projector"] = nn.Sequential(nn.Linear(width, config.projector, bias=False))
+            width = config.projector
+        self.names = list(config.linears())
+        for name in self.names:
+            linear = nn.Linear(width, self.classes)
+            deviation = config.head_std
+            nn.init.trunc_normal_(linear.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            nn.init.zeros_(linear.bias)
+            self.heads[name] = linear
+        # Which linear is the classifier: the best on held-out images at the last look.
+        self.register_buffer("best_head", torch.tensor(0))
+
+    def start(self, encoder: Encoder) -> None:
+        self.paths = install_drop_path(encoder, self.config.drop_path)
+
+    def logits(self, feature: Tensor) -> Tensor:
+        """Features (N, D) -> logits of every linear, of shape (N, heads, classes), in one product."""
+        x = self.norm(feature)
+        if self.config.projector is not None:
+            x = self.heads["projector"](x)
+        linears = [self.heads[name] for name in self.names]
+        weight, bias = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
+        return F.linear(x, weight, bias).view(len(x), len(linears), self.classes)
+
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        images, labels = batch.views["image"], batch.labels
+        assert labels is not None
+        targets = soft_targets(labels.to(images.device), self.classes, self.config.smoothing)
+        if self.config.erasing:
+            images = erase(images, self.config.erasing, batch.generators("erase"))
+        if self.config.mix is not None:
+            images, targets = mix_pairs(images, targets, self.config.mix, batch.generators("mix"))
+        draw_paths(self.paths, batch.uniform("drop path", len(self.paths), images.device))
+        return {"feature": pool(encoder, images, self.config.pooling), "target": targets}
+
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        logits = self.logits(features["feature"]).float()
+        # Every linear learns alone: the gradient of a sum of losses is, for each, that of its own.
+        each = -(features["target"][:, None] * logits.log_softmax(2)).sum(2).mean(0)
+        parts = {"loss": each.sum()}
+        if len(self.names) > 1:
+            parts["loss_lowest"] = each.min()
+        return parts, collect_pending(self)
+
+    @torch.no_grad()
+    def predict(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) -> logits of the classifier, of shape (N, classes)."""
+        return self.logits(pool(encoder, images, self.config.pooling))[:, int(self.best_head)]
+
+    @torch.no_grad()
+    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        if len(self.names) > 1 and not len(source):
+            raise UserError(f"The best of {len(self.names)} heads is chosen on held-out images, and there are none.")
+        labels = torch.from_numpy(source.own_labels)
+        normalize, device = Normalize(mean=encoder.mean, std=encoder.std), self.best_head.device
+        hits, start = torch.zeros(len(self.names), dtype=torch.int64), 0
+        for pixels in view_batches(source, encoder.img_size, encoder.in_chans):
+            feature = pool(encoder, normalize(pixels.to(device)), self.config.pooling)
+            found = self.logits(feature).argmax(2).cpu()
+            hits += (found == labels[start : start + len(found), None]).sum(0)
+            start += len(found)
+        self.best_head.fill_(int(hits.argmax()))
+        return {"holdout_top1": 100 * float(hits.max()) / len(labels)}

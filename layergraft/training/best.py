@@ -1,0 +1,66 @@
+"""The weights at the best held-out epoch, kept beside those of the last.
+
+They are part of a checkpoint's state rather than a file of their own: a run that goes on from an earlier step, or from
+before a bad one, must also go back to the best of that time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from layergraft.checkpoints.atomic import write_bytes
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Objective
+
+FILE = "best.safetensors"
+
+
+class Best:
+    """What is trained, and every buffer of the objective, at the look with its highest `figure`.
+
+    Args:
+        encoder: of the stage.
+        objective: of the stage; one without a figure keeps nothing.
+    """
+
+    def __init__(self, encoder: Encoder, objective: Objective) -> None:
+        self.module, self.figure = _both(encoder, objective), objective.figure
+        self.step, self.value = 0, float("-inf")
+        self.weights: dict[str, Tensor] = {}
+
+    def offer(self, step: int, numbers: dict[str, Any]) -> None:
+        """Keep the weights of now if their figure is higher than any before."""
+        if self.figure is not None and numbers.get(self.figure, float("-inf")) > self.value:
+            self.step, self.value = step, float(numbers[self.figure])
+            kept: dict[str, Tensor] = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+            kept |= {name: buffer for name, buffer in self.module.named_buffers() if name.startswith("objective.")}
+            self.weights = {name: value.detach().cpu().clone() for name, value in kept.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "value": self.value, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.value, self.weights = int(state["step"]), float(state["value"]), dict(state["weights"])
+
+    def write(self, directory: Path) -> None:
+        """Write `best.safetensors` of a stage, if anything was kept."""
+        if self.weights:
+            note = {"step": str(self.step), str(self.figure): repr(self.value)}
+            write_bytes(directory / FILE, save(self.weights, metadata=note))
+
+
+def _both(encoder: Encoder, objective: Objective) -> nn.Module:
+    return nn.ModuleDict({"encoder": encoder, "objective": objective})
+
+
+def load_best(encoder: Encoder, objective: Objective, directory: Path) -> bool:
+    """Put the weights of a finished stage's best epoch into encoder and objective; False where there are none."""
+    if not (directory / FILE).is_file():
+        return False
+    found = _both(encoder, objective).load_state_dict(load_file(directory / FILE), strict=False)
+    assert not found.unexpected_keys
+    return True
