@@ -3,7 +3,15 @@
 from layergraft.config.data import DataConfig, RandAugmentConfig, ViewConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe, load_recipe, recipe_names
-from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config.objectives import (
+    DecoderConfig,
+    JointConfig,
+    MaeConfig,
+    MocoConfig,
+    ObjectiveConfig,
+    SimclrConfig,
+    VicregConfig,
+)
 from layergraft.config.plan import AnchorConfig, FreezeBlocks, HeadsPlanConfig, LrScaleConfig, PlanConfig
 from layergraft.config.recipe import (
     EngineConfig,
@@ -37,7 +45,9 @@ __all__ = [
     "RandAugmentConfig",
     "Recipe",
     "SegmentConfig",
+    "SimclrConfig",
     "StageConfig",
+    "VicregConfig",
     "ViewConfig",
     "dump_recipe",
     "load_recipe",

@@ -39,6 +39,13 @@ class MaeConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="mae"):
     views: ClassVar[dict[str, ViewConfig]] = {"image": ViewConfig(crop_scale=(0.2, 1.0), interpolation="bicubic")}
 
 
+# MoCo v3's two views; SimCLR, VICReg and nearest neighbours are trained on the same here.
+_TWO_VIEWS = {
+    "first": ViewConfig(jitter=0.8, gray=0.2, blur=1.0),
+    "second": ViewConfig(jitter=0.8, gray=0.2, blur=0.1, solarize=0.2),
+}
+
+
 class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"):
     """MoCo v3: contrast two views against the keys of a momentum encoder (Chen et al., ICCV 2021).
 
@@ -57,13 +64,44 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
     predictor: tuple[int, ...] = (4096, 256)
     keep_ratio: float = 1.0
 
-    views: ClassVar[dict[str, ViewConfig]] = {
-        "first": ViewConfig(jitter=0.8, gray=0.2, blur=1.0),
-        "second": ViewConfig(jitter=0.8, gray=0.2, blur=0.1, solarize=0.2),
-    }
+    views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
 
 
-PartConfig = MaeConfig | MocoConfig
+class SimclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="simclr"):
+    """SimCLR: tell the other view of an image from all other views of the batch (Chen et al., ICML 2020).
+
+    Args:
+        temperature: T of the softmax.
+        projector: widths of the projector's layers.
+    """
+
+    temperature: float = 0.1
+    projector: tuple[int, ...] = (4096, 4096, 256)
+
+    views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
+
+
+class VicregConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="vicreg"):
+    """VICReg: bring two views together while every dimension varies and no two covary (Bardes et al., ICLR 2022).
+
+    Args:
+        invariance: weight of the squared difference of the views.
+        variance: weight of the hinge on each dimension's standard deviation.
+        covariance: weight of the squared covariances.
+        eps: added to the variance.
+        expander: widths of the expander's layers; no BatchNorm follows the last.
+    """
+
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+    eps: float = 1e-4
+    expander: tuple[int, ...] = (8192, 8192, 8192)
+
+    views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
+
+
+PartConfig = MaeConfig | MocoConfig | SimclrConfig | VicregConfig
 
 
 class JointConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="joint"):

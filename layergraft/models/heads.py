@@ -1,4 +1,4 @@
-"""Projector and predictor of MoCo v3 (Chen et al., section 4.1 and appendix A)."""
+"""Projectors, predictors and expanders: small multi-layer perceptrons on a feature."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import nn
 from layergraft.models.batchnorm import BatchNorm
 
 
-def mlp_head(in_features: int, widths: Sequence[int]) -> nn.Sequential:
-    """Bias-free linears, each but the last followed by BatchNorm and ReLU; the last by a BatchNorm without affine.
+def mlp_head(in_features: int, widths: Sequence[int], *, last_norm: bool = True) -> nn.Sequential:
+    """Bias-free linears, each but the last followed by BatchNorm and ReLU (Chen et al., ICCV 2021, section 4.1).
 
     Args:
         in_features: width of the input.
         widths: width of each layer.
+        last_norm: whether the last is followed by a BatchNorm without affine.
     """
     layers: list[nn.Module] = []
-    for index, width in enumerate(widths):
-        layers.append(nn.Linear(in_features, width, bias=False))
-        last = index == len(widths) - 1
-        layers += [BatchNorm(width, affine=False)] if last else [BatchNorm(width), nn.ReLU(inplace=True)]
+    for width in widths[:-1]:
+        layers += [nn.Linear(in_features, width, bias=False), BatchNorm(width), nn.ReLU(inplace=True)]
         in_features = width
-    return nn.Sequential(*layers)
+    layers.append(nn.Linear(in_features, widths[-1], bias=False))
+    return nn.Sequential(*layers, *([BatchNorm(widths[-1], affine=False)] if last_norm else []))

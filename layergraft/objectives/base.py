@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from torch import Tensor, nn
 
-from layergraft.config.objectives import JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config.base import Config
+from layergraft.config.objectives import (
+    JointConfig,
+    MaeConfig,
+    MocoConfig,
+    ObjectiveConfig,
+    SimclrConfig,
+    VicregConfig,
+)
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.batch import Batch
 from layergraft.data.sources import Source
@@ -112,12 +121,15 @@ def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
     from layergraft.objectives.joint import Joint
     from layergraft.objectives.mae import Mae
     from layergraft.objectives.moco import Moco
+    from layergraft.objectives.simclr import Simclr
+    from layergraft.objectives.vicreg import Vicreg
 
-    if isinstance(config, MaeConfig):
-        return Mae(config, encoder)
-    if isinstance(config, JointConfig):
-        return Joint(config, encoder)
-    if isinstance(config, ClassifyConfig):
-        return Classify(config, encoder)
-    assert isinstance(config, MocoConfig)
-    return Moco(config, encoder)
+    kinds: dict[type[Config], Callable[[Any, Encoder], Objective]] = {
+        ClassifyConfig: Classify,
+        JointConfig: Joint,
+        MaeConfig: Mae,
+        MocoConfig: Moco,
+        SimclrConfig: Simclr,
+        VicregConfig: Vicreg,
+    }
+    return kinds[type(config)](config, encoder)

@@ -35,3 +35,62 @@ def contrastive_loss(queries: Tensor, keys: Tensor, temperature: float, offset: 
     logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / temperature
     labels = torch.arange(len(queries), device=queries.device) + offset
     return F.cross_entropy(logits, labels) * (2 * temperature)
+
+
+def nt_xent_loss(
+    first: Tensor, second: Tensor, every_first: Tensor, every_second: Tensor, temperature: float, offset: int = 0
+) -> Tensor:
+    """Normalised temperature-scaled cross-entropy (Chen et al., ICML 2020, equation 1).
+
+    Each view is to be told from all others of the batch, of both kinds, but itself; the positive is its sample's other.
+
+    Args:
+        first: this process's first views, of shape (N, D), not normalised.
+        second: its second views, likewise.
+        every_first: first views of all processes, of shape (M, D).
+        every_second: second views of all processes, likewise.
+        temperature: T.
+        offset: where this process's views start among all.
+    """
+    count, every = len(first), len(every_first)
+    own = F.normalize(torch.cat([first, second]), dim=1)
+    logits = own @ F.normalize(torch.cat([every_first, every_second]), dim=1).T / temperature
+    row = torch.arange(count, device=first.device) + offset
+    itself = torch.cat([row, every + row])
+    logits = logits.scatter(1, itself[:, None], -torch.inf)
+    return F.cross_entropy(logits, torch.cat([every + row, row]))
+
+
+def invariance_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared difference of two views (Bardes et al., equation 5, over D as in their code).
+
+    Args:
+        first: of shape (N, D).
+        second: likewise.
+    """
+    return F.mse_loss(first, second)
+
+
+def variance_loss(x: Tensor, eps: float = 1e-4) -> Tensor:
+    """How far the standard deviation of each dimension falls short of 1, on average (Bardes et al., equation 1).
+
+    Args:
+        x: of shape (N, D).
+        eps: added to the variance.
+    """
+    return F.relu(1 - (x.var(dim=0) + eps).sqrt()).mean()
+
+
+def covariance_loss(x: Tensor) -> Tensor:
+    """Squared covariances of different dimensions, summed, over D (Bardes et al., equation 4).
+
+    The sum over all pairs is the squared Frobenius norm of X^T X, which is that of X X^T: the smaller one is computed.
+
+    Args:
+        x: of shape (N, D).
+    """
+    count, width = x.shape
+    centred = x - x.mean(dim=0)
+    product = centred @ centred.T if count < width else centred.T @ centred
+    diagonal = centred.square().sum(dim=0)
+    return (product.square().sum() - diagonal.square().sum()) / ((count - 1) ** 2 * width)

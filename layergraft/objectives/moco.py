@@ -6,7 +6,6 @@ import copy
 import math
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from layergraft.config.objectives import MocoConfig
@@ -16,16 +15,8 @@ from layergraft.models.heads import mlp_head
 from layergraft.models.momentum import momentum_update
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.gather import gather
 from layergraft.objectives.losses import contrastive_loss
-
-
-def gather_keys(keys: Tensor) -> tuple[Tensor, int]:
-    """(keys of all processes in order of rank, where this process's start); without gradient."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return keys, 0
-    parts = [torch.empty_like(keys) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, keys.contiguous())
-    return torch.cat(parts), len(keys) * dist.get_rank()
 
 
 class Moco(Objective):
@@ -96,7 +87,7 @@ class Moco(Objective):
         queries = [predictor(projector(features[view])) for view in ("first", "second")]
         with torch.no_grad():
             keys = [self.slow["projector"](features[f"{view}_slow"]) for view in ("first", "second")]
-        gathered = [gather_keys(key.float()) for key in keys]
+        gathered = [gather(key.float()) for key in keys]
         temperature = self.config.temperature
         parts = [
             contrastive_loss(query.float(), *(key, temperature, offset))

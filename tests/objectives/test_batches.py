@@ -12,7 +12,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from layergraft.config import DecoderConfig, EncoderConfig, JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config import (
+    DecoderConfig,
+    EncoderConfig,
+    JointConfig,
+    MaeConfig,
+    MocoConfig,
+    ObjectiveConfig,
+    SimclrConfig,
+    VicregConfig,
+)
 from layergraft.data.batch import Batch
 from layergraft.graft.apply import stage_rows
 from layergraft.models.vit import Encoder, create_encoder
@@ -28,6 +37,8 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "mae": MAE,
     "moco": MOCO,
     "moco, half the patches": MocoConfig(projector=(64, 16), predictor=(16,), keep_ratio=0.5),
+    "simclr": SimclrConfig(projector=(64, 64, 16)),
+    "vicreg": VicregConfig(expander=(64, 64, 32)),
     "joint": JointConfig(parts={"mae": MAE, "moco": MOCO}, weights={"moco": 0.5}),
 }
 WHOLE = slice(0, 16)

@@ -1,0 +1,34 @@
+"""SimCLR (Chen et al., ICML 2020): two views, negatives from both, no momentum encoder."""
+
+from __future__ import annotations
+
+from layergraft.config.objectives import SimclrConfig
+from layergraft.data.batch import Batch
+from layergraft.models.batchnorm import Pending, collect_pending
+from layergraft.models.heads import mlp_head
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.gather import gather
+from layergraft.objectives.losses import nt_xent_loss
+from layergraft.objectives.views import encode_views
+
+
+class Simclr(Objective):
+    """Args:
+    config: temperature and head.
+    encoder: what it will train.
+    """
+
+    def __init__(self, config: SimclrConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.heads["projector"] = mlp_head(encoder.embed_dim, config.projector)
+
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
+
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        first, second = (self.heads["projector"](features[view]).float() for view in ("first", "second"))
+        (every_first, offset), (every_second, _) = gather(first), gather(second)
+        loss = nt_xent_loss(first, second, every_first, every_second, self.config.temperature, offset)
+        return {"loss": loss}, collect_pending(self)

@@ -1,0 +1,46 @@
+"""VICReg (Bardes et al., ICLR 2022): invariance, variance and covariance of two views; no negatives, no teacher."""
+
+from __future__ import annotations
+
+from layergraft.config.objectives import VicregConfig
+from layergraft.data.batch import Batch
+from layergraft.models.batchnorm import Pending, collect_pending
+from layergraft.models.heads import mlp_head
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.gather import gather
+from layergraft.objectives.losses import covariance_loss, invariance_loss, variance_loss
+from layergraft.objectives.views import encode_views
+
+
+class Vicreg(Objective):
+    """The expander ends in a linear layer: a BatchNorm there would fix the variance that the loss is to raise.
+
+    Args:
+        config: weights of the three terms, and the expander.
+        encoder: what it will train.
+    """
+
+    def __init__(self, config: VicregConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.heads["expander"] = mlp_head(encoder.embed_dim, config.expander, last_norm=False)
+
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
+
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        """Every process computes the loss of the whole batch."""
+        first, second = (gather(self.heads["expander"](features[view]).float())[0] for view in ("first", "second"))
+        config = self.config
+        parts = {
+            "invariance": invariance_loss(first, second),
+            "variance": (variance_loss(first, config.eps) + variance_loss(second, config.eps)) / 2,
+            "covariance": covariance_loss(first) + covariance_loss(second),
+        }
+        loss = (
+            config.invariance * parts["invariance"]
+            + config.variance * parts["variance"]
+            + config.covariance * parts["covariance"]
+        )
+        return {"loss": loss, **parts}, collect_pending(self)
