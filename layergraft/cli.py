@@ -16,7 +16,7 @@ from layergraft import commands
 from layergraft.errors import Stopped, UserError, nearest
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    name: getattr(commands, name) for name in ("demo", "train", "plan", "evaluate", "report", "bench")
+    name: getattr(commands, name) for name in ("demo", "train", "plan", "evaluate", "analyze", "report", "bench")
 }
 # Arguments that are given without an option's name.
 POSITIONAL = {"report": "runs", "bench": "what"}
@@ -97,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 # Return types that are imported for type checking alone.
-_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object}
+_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object, "Entry": object}
 
 
 def _overrides(words: list[str], command: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
 
 if TYPE_CHECKING:
+    from layergraft.analysis.findings import Entry
     from layergraft.evaluation.results import ResultRow
     from layergraft.training.run import Run
 
@@ -128,15 +129,42 @@ def evaluate(
     )
 
 
-def report(*, runs: list[str]) -> Path:
-    """Build report.html again from what a run directory holds.
+def analyze(
+    *,
+    encoder: str | Path,
+    data: str,
+    what: list[str],
+    against: list[str] | None = None,
+    out: str | Path | None = None,
+) -> list[Entry]:
+    """Look inside an encoder: numbers go to analysis.json, pictures to the report.
 
     Args:
-        runs: directory of the run.
+        encoder: a run, stage or encoder directory, a checkpoint file, or timm:NAME.
+        data: the images that it is shown; those that trained nothing, where they are the run's own.
+        what: all, or some of cka, rank, attention-distance, reconstruct, neighbours.
+        against: encoders to compare it with.
+        out: directory of analysis.json and report.html; by default the encoder's run, where it is one.
+    """
+    from layergraft.analysis.command import analyze_command
+
+    others = [str(other) for other in against or []]
+    place = None if out is None else Path(out)
+    return analyze_command(encoder=str(encoder), against=others, data=data, what=list(what), out=place)
+
+
+def report(*, runs: list[str], out: str | Path | None = None) -> Path:
+    """Build report.html again from what a run directory holds; several runs are shown side by side in one page.
+
+    Args:
+        runs: directories of the runs.
+        out: the page; by default report.html in the first of the directories.
     """
     from layergraft.report.page import write_report
 
-    return write_report([Path(run) for run in runs])
+    page = write_report([Path(run) for run in runs], None if out is None else Path(out))
+    print(f"Report: {page}")
+    return page
 
 
 def bench(

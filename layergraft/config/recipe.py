@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from layergraft.config.analysis import AnalysisName
 from layergraft.config.base import Config
 from layergraft.config.data import DataConfig
 from layergraft.config.encoder import EncoderConfig
@@ -71,6 +72,7 @@ class Recipe(Config, frozen=True, kw_only=True):
         data: the images.
         stages: name -> stage, trained one after another.
         evaluate: what is measured at the end; null measures nothing.
+        analyze: what is looked at inside the last encoder at the end (`layergraft analyze` can do it later, too).
         monitor: what is watched while training.
         engine: how the run is carried out.
     """
@@ -81,5 +83,6 @@ class Recipe(Config, frozen=True, kw_only=True):
     data: DataConfig = DataConfig()
     stages: dict[str, StageConfig]
     evaluate: EvaluateConfig | None = EvaluateConfig()
+    analyze: tuple[AnalysisName, ...] = ("reconstruct", "neighbours")
     monitor: MonitorConfig = MonitorConfig()
     engine: EngineConfig = EngineConfig()

@@ -42,6 +42,7 @@ FREE_KEYS = (
     "engine.checkpoint_steps",
     "engine.keep",
     "evaluate",
+    "analyze",
     "data.max_bad",
 )
 
@@ -204,6 +205,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume) -> Run:
         save_encoder(encoder, files.encoder, {"recipe": identity, "stage": name, "start": recipe.start})
         if recipe.evaluate is not None:
             evaluate_run(recipe, out, display)
+        analyze_run(recipe, out, display)
         summary = {
             "recipe": identity,
             "machine": machine(),
@@ -233,6 +235,18 @@ def run_encoders(recipe: Recipe, out: Path, mean: tuple[float, ...], std: tuple[
             if (directory / folder).is_dir():
                 encoders[name + suffix] = load_encoder(directory / folder)
     return encoders
+
+
+def analyze_run(recipe: Recipe, out: Path, display: Display) -> None:
+    """Look inside the last encoder, for the report."""
+    from layergraft.analysis.command import build_subject, run_analyses
+    from layergraft.analysis.findings import write_analysis
+
+    assert recipe.data.source is not None
+    if recipe.analyze:
+        subject = build_subject(str(out), [], recipe.data.source)
+        entries, _ = run_analyses(subject, recipe.analyze, recipe.data.source, display.say)
+        write_analysis(out / "analysis.json", entries)
 
 
 def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]:

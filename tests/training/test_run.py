@@ -51,7 +51,11 @@ def test_files_of_a_run(finished: Path) -> None:
     assert {row["encoder"] for row in rows} == {"pixels", "random", "mae", "graft", "graft/momentum"}
     assert {row["split"] for row in rows if row["protocol"] == "logistic"} == {"0", "1", "mean", "std"}
     page = (finished / "report.html").read_text()
-    assert "Reconstructions of stage mae" in page
+    assert {entry["analysis"] for entry in json.loads((finished / "analysis.json").read_text())} == {
+        "reconstruct",
+        "neighbours",
+    }
+    assert "Reconstructions" in page
     assert len(page) < 5_000_000
     steps = [row["step"] for row in metrics(finished) if row["stage"] == "mae"]
     assert steps == list(range(1, len(steps) + 1))

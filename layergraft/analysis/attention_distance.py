@@ -1,0 +1,107 @@
+"""How far does each head look, and how widely? (Dosovitskiy et al., ICLR 2021, figure 7; Park et al., ICLR 2023.)"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from layergraft.analysis.attention import attention_maps, patch_attention
+from layergraft.analysis.charts import LAYER_AXIS
+from layergraft.analysis.findings import Findings
+from layergraft.analysis.subject import Subject, inputs
+from layergraft.report.figure import Figure, Rows, field, tooltip
+
+IMAGES = 256
+
+
+def patch_distances(grid: tuple[int, int], patch_size: int) -> Tensor:
+    """Distance in pixels between the centres of every two patches, (patches, patches)."""
+    rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")
+    places = torch.stack([rows.flatten(), columns.flatten()], dim=1) * patch_size
+    return torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def mean_distance(attention: Tensor, distances: Tensor) -> Tensor:
+    """Attention (N, heads, P, P) -> (heads,): distance to what is looked at, weighted by attention."""
+    return (attention * distances).sum(-1).mean((0, 2))
+
+
+def entropy(attention: Tensor) -> Tensor:
+    """Attention (N, heads, T, T) -> (heads,): mean entropy of its rows in bits; log2 T where it is uniform."""
+    bits: Tensor = torch.special.entr(attention).sum(-1).mean((0, 2)) / math.log(2)
+    return bits
+
+
+def _figure(name: str, title: str, caption: str, data: Rows, value: str, label: str) -> Figure:
+    x = LAYER_AXIS | {"title": "block"}
+    several = len({row["encoder"] for row in data}) > 1
+    color = field("encoder", "nominal", sort=None) if several else field("head", "ordinal", sort=None, legend=None)
+    y = field(value, "quantitative", label, scale={"zero": True})
+    mean = {"aggregate": "mean", "field": value, "type": "quantitative", "title": label}
+    spec = {
+        "encoding": {"x": x},
+        "layer": [
+            {
+                "mark": {"type": "circle", "size": 70, "opacity": 0.8},
+                "encoding": {"y": y, "color": color, "tooltip": tooltip("layer", "encoder", "head", **{value: ".2f"})},
+            },
+            {
+                "mark": {"type": "line", "strokeWidth": 2},
+                "encoding": {"y": mean, "color": color if several else {"value": "#8a8f98"}},
+            },
+        ],
+    }
+    return Figure(name=name, title=title, caption=caption, data=data, spec=spec)
+
+
+@torch.inference_mode()
+def attention_distance(subject: Subject) -> Findings:
+    """Distance and entropy of every head of every block."""
+    data: Rows = []
+    for name, encoder in subject.encoders.items():
+        distances = patch_distances(encoder.grid, encoder.patch_size).to(next(encoder.parameters()).device)
+        sums: list[tuple[Tensor, Tensor]] = []
+        count = 0
+        for images in inputs(encoder, subject.sample(IMAGES)):
+            for block, attention in enumerate(attention_maps(encoder, images)):
+                own = (mean_distance(patch_attention(encoder, attention), distances), entropy(attention))
+                own = (own[0] * len(images), own[1] * len(images))
+                if block == len(sums):
+                    sums.append(own)
+                else:
+                    sums[block] = (sums[block][0] + own[0], sums[block][1] + own[1])
+            count += len(images)
+        data += [
+            {
+                "encoder": name,
+                "layer": str(block),
+                "head": head,
+                "distance": float(d) / count,
+                "entropy": float(e) / count,
+            }
+            for block, (far, wide) in enumerate(sums)
+            for head, (d, e) in enumerate(zip(far, wide, strict=True))
+        ]
+    tokens = subject.encoder.num_patches + subject.encoder.prefix_tokens
+    uniform = float(patch_distances(subject.encoder.grid, subject.encoder.patch_size).mean())
+    figures = [
+        _figure(
+            "attention-distance",
+            "How far heads look",
+            f"A point per head: distance from a patch to what it attends to. To all alike: {uniform:.0f} px.",
+            data,
+            "distance",
+            "distance (pixels)",
+        ),
+        _figure(
+            "attention-entropy",
+            "How widely heads look",
+            f"Entropy of the attention: {math.log2(tokens):.2f} bits to all {tokens} tokens alike, 0 to a single one.",
+            data,
+            "entropy",
+            "entropy (bits)",
+        ),
+    ]
+    return Findings(numbers={"heads": data, "uniform_distance": uniform}, figures=figures)

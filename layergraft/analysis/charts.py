@@ -1,0 +1,92 @@
+"""Shapes of figures that several analyses share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layergraft.report.figure import Figure, Rows, field, tooltip
+
+LAYER_AXIS = field("layer", "ordinal", "layer (embed = input of block 0)", sort=None, axis={"labelAngle": 0})
+
+
+def by_layer(
+    name: str,
+    title: str,
+    caption: str,
+    data: Rows,
+    value: str,
+    *,
+    color: str = "encoder",
+    label: str | None = None,
+    shown: str = ".3f",
+    zero: bool = False,
+) -> Figure:
+    """Lines over the layers.
+
+    Args:
+        name: of the figure.
+        title: of the figure.
+        caption: of the figure.
+        data: rows with `layer`, the value, and what tells the lines apart.
+        value: which field is drawn.
+        color: which field tells the lines apart.
+        label: of the vertical axis.
+        shown: format of the value.
+        zero: whether the axis must hold zero.
+    """
+    others = [key for key in data[0] if key not in (value, "layer", color)]
+    encoding = {
+        "x": LAYER_AXIS,
+        "y": field(value, "quantitative", label, scale={"zero": zero}),
+        "color": field(color, "nominal", sort=None),
+        "tooltip": [
+            *tooltip("layer", color, **{value: shown}),
+            *(field(key, "quantitative", format=".3f") for key in others),
+        ],
+    }
+    if color != "encoder" and len({row.get("encoder") for row in data}) > 1:
+        encoding["strokeDash"] = field("encoder", "nominal", sort=None)
+        encoding["tooltip"] = [*tooltip("layer", "encoder", color, **{value: shown})]
+    mark = {"type": "line", "point": {"size": 55}, "strokeWidth": 2}
+    return Figure(name=name, title=title, caption=caption, data=data, spec={"mark": mark, "encoding": encoding})
+
+
+def heat_map(
+    name: str, title: str, caption: str, data: Rows, x: str, y: str, value: str, domain: tuple[float, float] | None
+) -> Figure:
+    """A square of cells, each coloured by a value."""
+    scale: dict[str, Any] = {"scheme": "viridis"} | ({"domain": list(domain)} if domain else {})
+    encoding = {
+        "x": field(x, "ordinal", sort=None, axis={"labelAngle": 0, "labelOverlap": True}),
+        "y": field(y, "ordinal", sort=None, scale={"reverse": True}),
+        "color": field(value, "quantitative", scale=scale, legend={"gradientLength": 180}),
+        "tooltip": tooltip(x, y, **{value: ".3f"}),
+    }
+    spec = {"mark": {"type": "rect"}, "encoding": encoding}
+    return Figure(name=name, title=title, caption=caption, data=data, spec=spec, ratio=0.95)
+
+
+def gallery(name: str, title: str, caption: str, data: Rows, *fields: str, top: bool = False) -> Figure:
+    """Pictures in rows and columns.
+
+    Args:
+        name: of the figure.
+        title: of the figure.
+        caption: of the figure.
+        data: an object per picture: `row` and `column` say where, `image` is its data address.
+        fields: what is shown where the pointer is.
+        top: whether the columns' names stand above them.
+    """
+    columns, rows = len({d["column"] for d in data}), len({d["row"] for d in data})
+    position: dict[str, Any] = {"scale": {"paddingInner": 0.04, "paddingOuter": 0}, "sort": None, "title": None}
+    above = {"orient": "top", "labelAngle": 0, "ticks": False, "domain": False} if top else None
+    encoding = {
+        "x": {"field": "column", "type": "ordinal", "axis": above, **position},
+        "y": {"field": "row", "type": "ordinal", "axis": None, **position},
+        "url": {"field": "image", "type": "nominal"},
+        "tooltip": [{"field": name, "type": "nominal"} for name in fields],
+    }
+    spec = {"mark": {"type": "image"}, "encoding": encoding}
+    return Figure(
+        name=name, title=title, caption=caption, data=data, spec=spec, ratio=rows / columns, wide=columns > 10
+    )

@@ -1,0 +1,146 @@
+"""`layergraft analyze`: look inside any encoder, and keep what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import torch
+import yaml
+from rich.console import Console
+
+from layergraft.analysis.findings import Entry, write_analysis
+from layergraft.analysis.fitted import fitted_stages
+from layergraft.analysis.registry import ANALYSES
+from layergraft.analysis.subject import NotApplicable, Subject, run_directory
+from layergraft.checkpoints.encoder import load_encoder
+from layergraft.config.analysis import AnalysisName
+from layergraft.config.recipe import Recipe
+from layergraft.data.sources import open_source, split_holdout
+from layergraft.errors import UserError, nearest
+from layergraft.models.vit import Encoder
+
+BANK_SHARE = 0.2  # held out from the bank where no run says which images trained nothing
+
+
+def check_names(what: list[str]) -> list[AnalysisName]:
+    """The analyses that are asked for; `all` is every one.
+
+    Raises:
+        UserError: there is no such analysis.
+    """
+    for name in what:
+        if name != "all" and name not in ANALYSES:
+            raise UserError(f"There is no analysis {name!r}.", nearest(name, [*ANALYSES, "all"]))
+    wanted = dict.fromkeys(what)
+    return list(ANALYSES) if "all" in what else [cast(AnalysisName, name) for name in wanted]
+
+
+def encoder_name(encoder: str) -> str:
+    """As results.json calls it: a stage's name, `STAGE/momentum`, or the ENC as given."""
+    found = run_directory(encoder)
+    if found is None:
+        return encoder
+    run, stage = found
+    options = encoder.partition("?")[2]
+    copy = next((f"/{kind}" for kind in ("momentum", "ema") if f"encoder={kind}" in options), "")
+    folder = Path(encoder.partition("?")[0]).name
+    if folder.startswith("encoder_"):
+        copy = "/" + folder.removeprefix("encoder_")
+    stages = [own.name for own in fitted_stages(run)]
+    return (stage or (stages[-1] if stages else run.name)) + copy
+
+
+def build_subject(encoder: str, against: list[str], data: str) -> Subject:
+    """Load what `layergraft.analyze` names.
+
+    Where the images are those of the encoder's run, it is shown the run's held-out images, and the others are the bank.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoders: dict[str, Encoder] = {}
+    for place in (encoder, *against):
+        name = encoder_name(place)
+        encoders[name if name not in encoders else place] = load_encoder(place).requires_grad_(False).to(device)
+    found = run_directory(encoder)
+    source = open_source(data)
+    images, stages, seed = source, fitted_stages(found[0]) if found else [], 0
+    share: int | float = BANK_SHARE
+    if found is not None:
+        run, stage = found
+        recipe = msgspec.convert(yaml.safe_load((run / "recipe.yaml").read_text()), Recipe)
+        names = [own.name for own in stages]
+        if stage in names:
+            stages = stages[: names.index(stage) + 1]
+        if recipe.data.source is not None and open_source(recipe.data.source).fingerprint == source.fingerprint:
+            share, seed = recipe.data.holdout, recipe.seed
+    bank, queries = split_holdout(source, share, seed)
+    if share is not BANK_SHARE and len(queries):
+        images = queries
+    return Subject(encoders=encoders, images=images, bank=bank, queries=queries, stages=stages, seed=seed)
+
+
+def run_analyses(
+    subject: Subject, what: Sequence[AnalysisName], data: str, say: Callable[[str], None]
+) -> tuple[list[Entry], dict[str, str]]:
+    """Carry out analyses.
+
+    Args:
+        subject: what is analysed.
+        what: names of analyses.
+        data: the images' SOURCE.
+        say: called with a sentence for each.
+
+    Returns:
+        (what was found, analysis -> why it says nothing).
+    """
+    entries: list[Entry] = []
+    skipped: dict[str, str] = {}
+    for name in what:
+        began = time.perf_counter()
+        try:
+            findings = ANALYSES[name](subject)
+        except NotApplicable as reason:
+            skipped[name] = str(reason)
+            say(f"{name}: skipped, {reason}.")
+            continue
+        seconds = time.perf_counter() - began
+        names = list(subject.encoders)
+        entries.append(
+            Entry(
+                analysis=name,
+                encoder=names[0],
+                against=" ".join(names[1:]) or None,
+                data=data,
+                seconds=round(seconds, 2),
+                numbers=findings.numbers,
+                notes=findings.notes,
+                figures=findings.figures,
+            )
+        )
+        say(f"{name}: {seconds:.1f} s.")
+    return entries, skipped
+
+
+def analyze_command(*, encoder: str, against: list[str], data: str, what: list[str], out: Path | None) -> list[Entry]:
+    """See `layergraft.analyze`."""
+    from layergraft.report.page import write_report
+
+    names = check_names(what)
+    found = run_directory(encoder)
+    out = out or (found[0] if found else None)
+    if out is None:
+        raise UserError(
+            f"{encoder!r} is no run, so there is no place for analysis.json.", "Give a directory with --out."
+        )
+    console = Console(stderr=True, highlight=False)
+    subject = build_subject(encoder, against, data)
+    entries, skipped = run_analyses(subject, names, data, lambda text: console.print(text, markup=False))
+    if not entries:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise UserError(f"Nothing of {', '.join(names)} could be said about {encoder!r}.", reasons)
+    write_analysis(out / "analysis.json", entries)
+    console.print(f"Numbers: {out / 'analysis.json'}\nReport:  {write_report([out])}", markup=False)
+    return entries

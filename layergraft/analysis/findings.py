@@ -1,0 +1,68 @@
+"""What an analysis finds, and analysis.json, which keeps it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layergraft.checkpoints.atomic import write_text
+from layergraft.report.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """Args:
+    numbers: the measured values, small enough to read.
+    figures: what the report shows.
+    notes: what has to be known to read them: estimators, settings, what was left out.
+    """
+
+    numbers: dict[str, Any]
+    figures: list[Figure]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One element of analysis.json.
+
+    Args:
+        analysis: its name.
+        encoder: what was analysed: a stage's name, or the ENC as given.
+        against: the encoder it was compared with, or None.
+        data: the images' SOURCE.
+        seconds: how long it took.
+        numbers: as in `Findings`.
+        notes: likewise.
+        figures: likewise.
+    """
+
+    analysis: str
+    encoder: str
+    against: str | None
+    data: str
+    seconds: float
+    numbers: dict[str, Any]
+    notes: list[str]
+    figures: list[Figure]
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes two entries the same measurement."""
+        return self.analysis, self.encoder, self.against, self.data
+
+
+def read_analysis(path: Path) -> list[Entry]:
+    """The entries of an analysis.json; none where there is no file."""
+    if not path.is_file():
+        return []
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return [Entry(**(entry | {"figures": [Figure(**figure) for figure in entry["figures"]]})) for entry in entries]
+
+
+def write_analysis(path: Path, new: list[Entry]) -> None:
+    """Add entries; those with the same identity are replaced."""
+    entries = {entry.identity: entry for entry in [*read_analysis(path), *new]}
+    write_text(path, json.dumps([asdict(entry) for entry in entries.values()], indent=1) + "\n")

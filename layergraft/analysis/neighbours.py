@@ -1,0 +1,63 @@
+"""Which training images does the encoder think are like this one?"""
+
+from __future__ import annotations
+
+import torch
+
+from layergraft.analysis.charts import gallery
+from layergraft.analysis.findings import Findings
+from layergraft.analysis.pictures import address
+from layergraft.analysis.subject import NotApplicable, Subject
+from layergraft.data.augment import fixed_view
+from layergraft.data.sources import Source
+from layergraft.evaluation.features import extract
+from layergraft.report.figure import Rows
+
+QUERIES, NEAREST, BANK = 8, 8, 4000
+
+
+def nearest(queries: torch.Tensor, bank: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(cosine, index) of the `count` rows of the bank nearest to each query, of shape (queries, count)."""
+    a, b = (torch.nn.functional.normalize(part, dim=1) for part in (queries, bank))
+    similarity, index = (a @ b.T).topk(min(count, len(bank)))
+    return similarity, index
+
+
+def label_of(source: Source, key: int) -> str:
+    return "" if source.labels is None else source.classes[int(source.labels[key])]
+
+
+def neighbours(subject: Subject) -> Findings:
+    """Held-out images and the images of the bank that are nearest to them."""
+    if not len(subject.queries):
+        raise NotApplicable("no image is left to look up: the source has too few")
+    encoder = subject.encoder
+    queries, bank = subject.sample(QUERIES, subject.queries), subject.sample(BANK, subject.bank)
+    features, candidates = (torch.from_numpy(extract(encoder, source, "cls")) for source in (queries, bank))
+    found = nearest(features, candidates, NEAREST)
+
+    def cell(source: Source, key: int, row: int, column: int, cosine: float | None) -> dict[str, object]:
+        image = fixed_view(source.images.load(key, encoder.in_chans), encoder.img_size)
+        return {
+            "row": row,
+            "column": column,
+            "file": source.images.name(key),
+            "label": label_of(source, key),
+            "cosine": "query" if cosine is None else f"{cosine:.3f}",
+            "image": address(image),
+        }
+
+    data: Rows = []
+    same = total = 0
+    for row, (similarity, index) in enumerate(zip(*found, strict=True)):
+        key = int(queries.keys[row])
+        data.append(cell(queries, key, row, 0, None))
+        for column, (cosine, i) in enumerate(zip(similarity.tolist(), index.tolist(), strict=True), start=1):
+            own = int(bank.keys[i])
+            data.append(cell(bank, own, row, column, cosine))
+            total += 1
+            same += queries.labels is not None and label_of(bank, own) == label_of(queries, key)
+    caption = "Left an image that trained nothing, then the training images nearest to it (cosine of the class token)."
+    numbers = {"shown": len(found[0]), "of_same_class": same / total if queries.labels is not None else None}
+    figure = gallery("neighbours", "Nearest neighbours", caption, data, "file", "label", "cosine")
+    return Findings(numbers=numbers, figures=[figure])

@@ -1,0 +1,135 @@
+"""How many directions do the features use? RankMe, effective rank, alpha-ReQ and LiDAR, by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layergraft.analysis.charts import by_layer
+from layergraft.analysis.findings import Findings
+from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
+from layergraft.analysis.views import CONTRASTIVE, view_features
+
+IMAGES, SURROGATES, VIEWS = 2000, 200, 8
+
+
+def _entropy_rank(values: Tensor, eps: float = 0.0) -> float:
+    p = values / values.sum() + eps
+    p = p[p > 0]
+    return float(torch.exp(-(p * p.log()).sum()))
+
+
+def rankme(features: Tensor) -> float:
+    """exp of the entropy of the singular values of (N, D) (Garrido et al., ICML 2023): k equal ones give k."""
+    return _entropy_rank(torch.linalg.svdvals(features.double()), 1e-7)
+
+
+def effective_rank(features: Tensor) -> float:
+    """exp of the entropy of the covariance's eigenvalues (Roy and Vetterli, EUSIPCO 2007, on the covariance)."""
+    return _entropy_rank(spectrum(features))
+
+
+def spectrum(features: Tensor) -> Tensor:
+    """Eigenvalues of the covariance of (N, D), falling."""
+    centred = features.double() - features.double().mean(0)
+    eigenvalues: Tensor = torch.linalg.svdvals(centred).square() / len(features)
+    return eigenvalues
+
+
+def alpha_req(eigenvalues: Tensor) -> float:
+    """Exponent a of the decay i^-a of falling eigenvalues (Agrawal et al., NeurIPS 2022).
+
+    Least squares in the log-log plane, from the 4th eigenvalue (the first few stand above the law) to the last that is
+    above 1e-6 of the largest.
+    """
+    kept = eigenvalues[eigenvalues > 1e-6 * eigenvalues[0]]
+    start = 3 if len(kept) >= 8 else 0
+    if len(kept) - start < 2:
+        return float("nan")
+    index = torch.arange(start + 1, len(kept) + 1, dtype=torch.float64).log()
+    value = kept[start:].double().log()
+    index, value = index - index.mean(), value - value.mean()
+    return -float((index * value).sum() / index.square().sum())
+
+
+def lidar(features: Tensor, delta: float = 1e-4) -> float:
+    """Rank of the linear discriminant matrix over views of the same image (Thilak et al., ICLR 2024).
+
+    Args:
+        features: of shape (images, views, D).
+        delta: added to the within-image covariance's diagonal.
+    """
+    n, views, width = features.shape
+    features = features.double()
+    means = features.mean(1)
+    centred = means - means.mean(0)
+    between = centred.T @ centred / (n - 1)
+    residuals = (features - means[:, None]).reshape(-1, width)
+    within = residuals.T @ residuals / (n * (views - 1)) + delta * torch.eye(width, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(within)
+    whitening = vectors * values.rsqrt()
+    eigenvalues = torch.linalg.eigvalsh(whitening.T @ between @ whitening).clamp(min=0)
+    return _entropy_rank(eigenvalues, 1e-7)
+
+
+def rank(subject: Subject) -> Findings:
+    """Four measures of the class token's dimension, layer by layer."""
+    if len(subject.images) < 16:
+        raise NotApplicable("it needs at least 16 images")
+    data, numbers = [], {}
+    for name, encoder in subject.encoders.items():
+        features = layer_features(encoder, subject.sample(IMAGES))
+        views = view_features(encoder, subject.sample(SURROGATES), CONTRASTIVE, VIEWS, subject.random)
+        rows = []
+        for layer, own, seen in zip(layer_names(encoder), features, views, strict=True):
+            row = {
+                "RankMe": rankme(own),
+                "effective rank": effective_rank(own),
+                "LiDAR": lidar(seen),
+                "alpha-ReQ": alpha_req(spectrum(own)),
+            }
+            rows.append({"layer": layer} | row)
+        numbers[name] = rows
+        # Before the first block the class token is the same for every image: there is nothing to count.
+        data += [
+            {"encoder": name, "layer": row["layer"], "measure": key, "value": value}
+            for row in rows
+            for key, value in row.items()
+            if key != "layer" and np.isfinite(float(value)) and (row["layer"] != "embed" or encoder.prefix_tokens == 0)
+        ]
+    ranks = [row for row in data if row["measure"] != "alpha-ReQ"]
+    decay = [{k: v for k, v in row.items() if k != "measure"} for row in data if row["measure"] == "alpha-ReQ"]
+    figures = [
+        by_layer(
+            "rank",
+            "Dimension of the features",
+            "RankMe and effective rank count the directions that features use, LiDAR those that tell images apart "
+            f"better than views of one image. Width: {subject.encoder.embed_dim}.",
+            ranks,
+            "value",
+            color="measure",
+            label="directions",
+            shown=".1f",
+        )
+    ]
+    if decay:
+        figures.append(
+            by_layer(
+                "alpha-req",
+                "Decay of the spectrum",
+                "alpha-ReQ: exponent of the eigenvalues' decay. 1 is best by theory, larger nearer to collapse.",
+                decay,
+                "value",
+                label="alpha",
+                shown=".2f",
+            )
+        )
+    return Findings(
+        numbers=numbers,
+        figures=figures,
+        notes=[
+            f"Class token after the final norm, {min(IMAGES, len(subject.images))} images; LiDAR: "
+            f"{min(SURROGATES, len(subject.images))} images, {VIEWS} contrastive views each."
+        ],
+    )

@@ -1,0 +1,69 @@
+"""What does MAE make of a quarter of the patches?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layergraft.analysis.charts import gallery
+from layergraft.analysis.findings import Findings
+from layergraft.analysis.pictures import address, show
+from layergraft.analysis.subject import NotApplicable, Subject, inputs
+from layergraft.config.objectives import MaeConfig
+from layergraft.models.vit import Encoder
+from layergraft.objectives.mae import Mae
+from layergraft.report.figure import Rows
+
+IMAGES = 10
+
+
+def unpatchify(encoder: Encoder, patches: Tensor) -> Tensor:
+    """The inverse of `Encoder.patchify`: (N, patches, patch * patch * C) -> (N, C, H, W)."""
+    (rows, columns), p, c = encoder.grid, encoder.patch_size, encoder.in_chans
+    grid = patches.reshape(len(patches), rows, columns, p, p, c).permute(0, 5, 1, 3, 2, 4)
+    return grid.reshape(len(patches), c, rows * p, columns * p)
+
+
+@torch.inference_mode()
+def reconstruct(subject: Subject) -> Findings:
+    """Images, what the encoder sees of them, and what the decoder fills in."""
+    stage = next((stage for stage in reversed(subject.stages) if isinstance(stage.objective, MaeConfig)), None)
+    if stage is None:
+        raise NotApplicable("no stage of its run has a fitted MAE decoder")
+    encoder = stage.encoder()
+    objective = stage.load(encoder)
+    assert isinstance(objective, Mae)
+    source = subject.sample(IMAGES)
+    images = next(inputs(encoder, source))
+    noise = subject.random.uniform("mask", source.keys, 0, encoder.num_patches)
+    keep, removed = objective.split(torch.from_numpy(noise.astype(np.float32)))
+    latent = encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0])
+    prediction = objective.heads["decoder"](latent, keep)
+    patches = encoder.patchify(images)
+    if objective.config.norm_pix:
+        # The decoder predicts normalised patches; their own mean and variance turn them into pixels.
+        prediction = prediction * (patches.var(-1, keepdim=True) + 1e-6).sqrt() + patches.mean(-1, keepdim=True)
+    mask = torch.zeros(patches.shape[:2]).scatter(1, removed, 1.0)[:, :, None]
+    kinds = {
+        "original": patches,
+        "what it sees": patches * (1 - mask),
+        "reconstruction": patches * (1 - mask) + prediction * mask,
+    }
+    data: Rows = []
+    for kind, own in kinds.items():
+        for column, image in enumerate(unpatchify(encoder, own)):
+            name = source.images.name(int(source.keys[column]))
+            data.append(
+                {"row": kind, "column": column, "file": name, "kind": kind, "image": address(show(encoder, image))}
+            )
+    error = float(((prediction - patches).square().mean(-1) * mask[:, :, 0]).sum() / mask.sum())
+    figure = gallery(
+        "reconstruct",
+        "Reconstructions",
+        f"Images that trained nothing: as they are, what stage {stage.name} sees of them, and what it fills in.",
+        data,
+        "kind",
+        "file",
+    )
+    return Findings(numbers={"masked_pixel_error": error, "images": len(source)}, figures=[figure])

@@ -1,0 +1,110 @@
+"""What is analysed: an encoder, perhaps a second one, images, and the fitted heads of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from layergraft.analysis.fitted import FittedStage
+from layergraft.data.batch import Normalize
+from layergraft.data.sources import Source
+from layergraft.evaluation.features import view_batches
+from layergraft.models.vit import Encoder
+from layergraft.randomness import Randomness
+
+
+class NotApplicable(Exception):
+    """An analysis cannot say anything about this encoder or these images; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Args:
+    encoders: name -> encoder in evaluation mode: the one that is analysed, then the one it is compared with.
+    images: what is shown to it; images that trained nothing where the run knows them.
+    bank: images whose neighbours and labels are used.
+    queries: images that are looked up in the bank; disjoint from it.
+    stages: the stages of the encoder's run up to its own, with their heads.
+    seed: of the sample of images and of every other draw.
+    """
+
+    encoders: dict[str, Encoder]
+    images: Source
+    bank: Source
+    queries: Source
+    stages: list[FittedStage] = field(default_factory=list)
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.encoders))
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.encoders[self.name]
+
+    @property
+    def random(self) -> Randomness:
+        return Randomness(seed=self.seed, scope="analysis")
+
+    def sample(self, count: int, source: Source | None = None) -> Source:
+        """At most `count` images, by default of `images`, drawn at random but always the same."""
+        source = source or self.images
+        order = self.random.permutation("sample", source.keys, 0)
+        return source.subset(source.keys[order[:count]])
+
+
+def device_of(encoder: Encoder) -> torch.device:
+    return next(encoder.parameters()).device
+
+
+def inputs(encoder: Encoder, source: Source, batch_size: int = 64) -> Iterator[Tensor]:
+    """The test views of a source as normalised batches (N, C, H, W)."""
+    normalize = Normalize(mean=encoder.mean, std=encoder.std)
+    for pixels in view_batches(source, encoder.img_size, encoder.in_chans, batch_size):
+        yield normalize(pixels.to(device_of(encoder)))
+
+
+def layer_names(encoder: Encoder) -> list[str]:
+    """`embed`, what goes into the first block, then the index of each block, as a plan names them."""
+    return ["embed", *(str(index) for index in range(encoder.depth))]
+
+
+def layer_tokens(encoder: Encoder, images: Tensor) -> list[Tensor]:
+    """Tokens (N, T, D) at each of `layer_names`."""
+    tokens = encoder.tokens(images)
+    _, outputs = encoder.run_blocks(tokens, return_blocks=range(encoder.depth))
+    return [tokens, *(outputs[index] for index in range(encoder.depth))]
+
+
+def patch_tokens(encoder: Encoder, tokens: Tensor) -> Tensor:
+    """(N, T, D) without class token and registers: (N, patches, D)."""
+    return tokens[:, encoder.prefix_tokens :]
+
+
+@torch.inference_mode()
+def layer_features(encoder: Encoder, source: Source) -> list[Tensor]:
+    """Features (N, D) at each of `layer_names`, in float64: the class token, or the mean of the patches without one.
+
+    The final norm is applied at every layer: without it a few large channels would decide everything.
+    """
+    parts: list[list[Tensor]] = [[] for _ in range(encoder.depth + 1)]
+    for images in inputs(encoder, source):
+        for own, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
+            own.append(encoder.feature(encoder.norm(tokens)).double().cpu())
+    return [torch.cat(own) for own in parts]
+
+
+def run_directory(encoder: str) -> tuple[Path, str | None] | None:
+    """(run, name of the stage or None) of an ENC that is a run or one of its stages; None for any other."""
+    path = Path(encoder.partition("?")[0]).expanduser()
+    if (path / "recipe.yaml").is_file():
+        return path, None
+    for candidate in (path, path.parent):
+        if candidate.parent.name == "stages" and (candidate.parents[1] / "recipe.yaml").is_file():
+            return candidate.parents[1], candidate.name.partition("-")[2]
+    return None

@@ -1,0 +1,56 @@
+"""Features of random views of the same image."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layergraft.analysis.subject import device_of, layer_tokens
+from layergraft.config.data import ViewConfig
+from layergraft.config.objectives import MocoConfig
+from layergraft.data.augment import DRAWS, fixed_view, random_view
+from layergraft.data.batch import Normalize
+from layergraft.data.sources import Source
+from layergraft.models.vit import Encoder
+from layergraft.randomness import Randomness
+
+# The first view of MoCo v3, with crops that keep at least a fifth of the image.
+CONTRASTIVE = ViewConfig(
+    crop_scale=(0.2, 1.0), jitter=MocoConfig.views["first"].jitter, gray=MocoConfig.views["first"].gray, blur=0.1
+)
+
+
+def view_batch(encoder: Encoder, source: Source, config: ViewConfig, random: Randomness, epoch: int = 0) -> Tensor:
+    """One random view of each image, from its test view: normalised, of shape (N, C, H, W).
+
+    Args:
+        encoder: decides size, channels and normalisation.
+        source: the images.
+        config: the augmentation.
+        random: where its random numbers come from.
+        epoch: another one gives other views.
+    """
+    size, channels = encoder.img_size, encoder.in_chans
+    draws = random.uniform("view", source.keys, epoch, DRAWS)
+    views = [
+        random_view(fixed_view(source.images.load(int(key), channels), size), config, size, own)
+        for key, own in zip(source.keys, draws, strict=True)
+    ]
+    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(device_of(encoder))
+    return Normalize(mean=encoder.mean, std=encoder.std)(pixels)
+
+
+@torch.inference_mode()
+def view_features(
+    encoder: Encoder, source: Source, config: ViewConfig, views: int, random: Randomness, batch_size: int = 64
+) -> list[Tensor]:
+    """Features of several views of each image at every layer, in float64: a list of (N, views, D)."""
+    parts: list[list[list[Tensor]]] = [[[] for _ in range(views)] for _ in range(encoder.depth + 1)]
+    for start in range(0, len(source), batch_size):
+        chunk = source.subset(source.keys[start : start + batch_size])
+        for view in range(views):
+            images = view_batch(encoder, chunk, config, random, view)
+            for own, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
+                own[view].append(encoder.feature(encoder.norm(tokens)).double().cpu())
+    return [torch.stack([torch.cat(view) for view in own], dim=1) for own in parts]

@@ -1,0 +1,131 @@
+"use strict";
+// Draws the figures (data + Vega-Lite specification) once they come near the window, again when theme or width change.
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const root = document.documentElement, dialog = document.getElementById("large"), tip = document.getElementById("tip");
+const PALETTE = ["#3d7fd9", "#e0762f", "#2a9d78", "#b45fc9", "#c79a1b", "#d64f63", "#5f8f9e", "#8a6d4b"];
+const drawn = new Map();  // place -> its Vega view
+
+function colours() {
+  const css = getComputedStyle(root), of = name => css.getPropertyValue(name).trim();
+  const ink = of("--ink"), soft = of("--soft"), line = of("--line");
+  return {
+    background: null, font: "system-ui, sans-serif", view: { stroke: null }, range: { category: PALETTE },
+    axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: 500, labelLimit: 140 },
+    legend: { labelColor: ink, titleColor: soft, orient: "bottom", direction: "horizontal", titleFontWeight: 500, labelLimit: 220 },
+    text: { color: ink, fill: ink }, rule: { color: soft }, title: { color: ink },
+  };
+}
+
+function showTip(_, event, __, value) {
+  if (value === null || value === undefined || value === "") { tip.hidden = true; return; }
+  tip.replaceChildren();
+  const entries = typeof value === "object" ? Object.entries(value) : [["", value]];
+  for (const [name, text] of entries) {
+    if (String(text).startsWith("data:image/")) {
+      tip.append(Object.assign(document.createElement("img"), { src: text, alt: "" }));
+      continue;
+    }
+    const row = document.createElement("div"), label = document.createElement("b");
+    label.textContent = name ? name + " " : "";
+    row.append(label, String(text));
+    tip.append(row);
+  }
+  (dialog.open ? dialog : document.body).append(tip);
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  tip.style.left = Math.max(4, Math.min(event.clientX + 14, innerWidth - box.width - 6)) + "px";
+  tip.style.top = (event.clientY + 18 + box.height > innerHeight ? Math.max(4, event.clientY - box.height - 12) : event.clientY + 18) + "px";
+}
+
+function draw(figure, place, tallest) {
+  const width = Math.max(180, place.clientWidth);
+  const height = figure.ratio ? Math.min(width * figure.ratio, tallest ?? Infinity) : Math.min(tallest ?? 300, tallest ? tallest : 300);
+  const columns = Math.max(1, Math.floor(width / 150));
+  const config = colours();
+  config.legend.columns = columns;
+  const spec = { ...figure.spec, data: { values: figure.data }, width, height, autosize: { type: "fit", contains: "padding" },
+    padding: 2, config: { ...config, ...(figure.spec.config ?? {}) } };
+  drawn.get(place)?.finalize();
+  place.replaceChildren();
+  const view = new vega.View(vega.parse(vegaLite.compile(spec).spec), { renderer: "svg", container: place, hover: true, tooltip: showTip });
+  drawn.set(place, view);
+  return view.runAsync();
+}
+
+const watcher = new IntersectionObserver(entries => {
+  for (const entry of entries) if (entry.isIntersecting) {
+    watcher.unobserve(entry.target);
+    draw(figures[entry.target.closest("[data-figure]").dataset.figure], entry.target);
+  }
+}, { rootMargin: "400px" });
+const places = [...document.querySelectorAll("[data-figure] > .chart")];
+function later() {  // what is not in view keeps its height and is drawn when it comes
+  for (const place of places) { if (place.clientHeight > 80) place.style.minHeight = place.clientHeight + "px"; watcher.unobserve(place); watcher.observe(place); }
+  if (dialog.open) enlarge(dialog.dataset.name);
+}
+for (const place of places) { const ratio = figures[place.parentElement.dataset.figure].ratio; place.style.minHeight = (ratio ? place.clientWidth * ratio : 300) + "px"; }
+
+function rows(figure) {
+  const columns = [...new Set(figure.data.flatMap(Object.keys))].filter(name => !figure.data.some(row => String(row[name]).startsWith("data:image/")));
+  return [columns, figure.data.map(row => columns.map(name => row[name] ?? ""))];
+}
+
+function enlarge(name) {
+  const figure = figures[name], place = dialog.querySelector(".chart");
+  dialog.dataset.name = name;
+  document.getElementById("large-title").textContent = figure.title;
+  document.getElementById("large-caption").textContent = figure.caption;
+  if (!dialog.open) dialog.showModal();
+  draw(figure, place, innerHeight * .62);
+  const table = document.getElementById("numbers"), [columns, values] = rows(figure);
+  const head = table.createTHead(), body = document.createElement("tbody");
+  table.replaceChildren(head, body);
+  const line = head.insertRow();
+  for (const column of columns) line.append(Object.assign(document.createElement("th"), { textContent: column, scope: "col" }));
+  for (const own of values.slice(0, 400)) { const row = body.insertRow(); for (const value of own) row.insertCell().textContent = typeof value === "number" ? +value.toPrecision(6) : value; }
+  if (values.length > 400) body.insertRow().insertCell().textContent = `… ${values.length} rows in the CSV`;
+}
+
+function save(name, kind, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: kind }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+async function toSvg(name) {  // drawn on a hidden place, so that it works before the figure was ever in view
+  const place = document.querySelector(`[data-figure="${CSS.escape(name)}"] > .chart`);
+  if (!drawn.has(place)) await draw(figures[name], place);
+  return drawn.get(place).toSVG();
+}
+
+function toCsv(name) {
+  const [columns, values] = rows(figures[name]);
+  // A text that a spreadsheet would run as a formula is quoted with an apostrophe.
+  const cell = value => typeof value === "number" ? value : '"' + String(value).replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""') + '"';
+  return [columns, ...values].map(row => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+document.addEventListener("click", async event => {
+  const card = event.target.closest("[data-figure]");
+  if (!card || dialog.contains(event.target)) return;
+  const name = card.dataset.figure, what = event.target.closest("button")?.dataset.do;
+  if (what === "svg") save(name + ".svg", "image/svg+xml", await toSvg(name));
+  else if (what === "csv") save(name + ".csv", "text/csv", toCsv(name));
+  else if (what === "enlarge" || (event.target.closest(".chart") && !event.target.closest(".role-legend"))) enlarge(name);
+});
+document.getElementById("close").addEventListener("click", () => dialog.close());
+dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+dialog.addEventListener("close", () => { tip.hidden = true; const place = dialog.querySelector(".chart"); drawn.get(place)?.finalize(); drawn.delete(place); place.replaceChildren(); });
+addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function stored(value) { try { if (value) localStorage.setItem("layergraft-theme", value); return localStorage.getItem("layergraft-theme"); } catch { return null; } }
+function theme(value) { root.dataset.theme = value; later(); }
+document.getElementById("theme").addEventListener("click", () => { const next = root.dataset.theme === "dark" ? "light" : "dark"; stored(next); theme(next); });
+dark.addEventListener("change", () => theme(dark.matches ? "dark" : "light"));
+let width = innerWidth, waiting = 0;
+addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; later(); } }, 120); });
+addEventListener("beforeprint", () => { for (const place of places) draw(figures[place.parentElement.dataset.figure], place); });
+theme(stored() ?? (dark.matches ? "dark" : "light"));

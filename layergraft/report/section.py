@@ -1,0 +1,64 @@
+"""What a page is made of: sections of tables, figures, notes and code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from layergraft.report.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Args:
+    title: what is in it.
+    columns: headlines; the first column holds the rows' names.
+    rows: cells as text.
+    note: a sentence below it.
+    """
+
+    kind: ClassVar[str] = "table"
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """Sentences, each a paragraph; `warning` marks what should not be overlooked."""
+
+    kind: ClassVar[str] = "notes"
+
+    lines: list[str]
+    warning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """Text to copy, folded away below its title."""
+
+    kind: ClassVar[str] = "code"
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Args:
+    name: its anchor.
+    title: headline.
+    intro: a sentence or two below it.
+    blocks: what it shows, in order.
+    """
+
+    name: str
+    title: str
+    intro: str = ""
+    blocks: list[Table | Notes | Code | Figure] = field(default_factory=list)
+
+    @property
+    def figures(self) -> list[Figure]:
+        return [block for block in self.blocks if isinstance(block, Figure)]

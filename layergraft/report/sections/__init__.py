@@ -1,0 +1,24 @@
+"""The page's sections, one file each, in the order in which they appear.
+
+A section is a function of the runs to show, usually one; it returns None where they hold nothing for it.
+"""
+
+from collections.abc import Callable
+
+from layergraft.report.run_files import RunFiles
+from layergraft.report.section import Section
+from layergraft.report.sections.analyses import analyses
+from layergraft.report.sections.curves import curves
+from layergraft.report.sections.plans import plans
+from layergraft.report.sections.provenance import provenance
+from layergraft.report.sections.results import results
+from layergraft.report.sections.warnings import warnings
+
+SECTIONS: tuple[Callable[[list[RunFiles]], Section | None], ...] = (
+    warnings,
+    results,
+    curves,
+    analyses,
+    plans,
+    provenance,
+)
