@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from layergraft.config.base import Config
 from layergraft.config.data import ViewConfig
@@ -101,7 +101,43 @@ class VicregConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="vic
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
 
 
-PartConfig = MaeConfig | MocoConfig | SimclrConfig | VicregConfig
+class NnclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="nnclr"):
+    """Nearest neighbours as positives (Dwibedi et al., ICCV 2021), on several blocks (Alkin et al., ICLR 2025).
+
+    A view's prediction is to find, among the other view's projections of the batch, that of its own image, which is
+    swapped for one of its nearest neighbours in a queue of past images. No gradient goes to projections and neighbours.
+
+    Args:
+        blocks: blocks on whose output a head sits, from 0; null is the last block alone.
+        temperature: T of the softmax.
+        queue: how many past images each head remembers.
+        topk: the neighbour is drawn from this many nearest ones.
+        swap: `positive` swaps the projection of the own image alone; `all` swaps those of the other images as well.
+        exclude_same: whether an image cannot be its own neighbour.
+        projector: widths of a head's projector.
+        predictor: widths of a head's predictor.
+        local_views: views of a small crop, which are predicted from, but are neither keys nor remembered.
+        local_size: their side in pixels.
+    """
+
+    blocks: tuple[int, ...] | None = None
+    temperature: float = 0.2
+    queue: int = 65536
+    topk: int = 20
+    swap: Literal["all", "positive"] = "positive"
+    exclude_same: bool = True
+    projector: tuple[int, ...] = (2048, 2048, 256)
+    predictor: tuple[int, ...] = (4096, 256)
+    local_views: int = 0
+    local_size: int = 96
+
+    @property
+    def views(self) -> dict[str, ViewConfig]:
+        local = ViewConfig(size=self.local_size, crop_scale=(0.05, 0.25), jitter=0.8, gray=0.2, blur=0.5)
+        return _TWO_VIEWS | {f"local{index}": local for index in range(self.local_views)}
+
+
+PartConfig = MaeConfig | MocoConfig | SimclrConfig | VicregConfig | NnclrConfig
 
 
 class JointConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="joint"):

@@ -17,7 +17,7 @@ Rows = dict[str, list[nn.Parameter]]
 
 def stage_rows(encoder: Encoder, objective: Objective) -> Rows:
     """Every row of a stage's plan and its parameters."""
-    return encoder.layers() | {f"heads.{name}": list(head.parameters()) for name, head in objective.heads.items()}
+    return encoder.layers() | {f"heads.{name}": list(head.parameters()) for name, head in objective.head_rows().items()}
 
 
 def graft_weights(encoder: Encoder, plan: Plan, load: Callable[[str], Encoder]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -96,23 +97,28 @@ class Encoder(nn.Module):
         """Embed patches, add positions and prefix tokens.
 
         Args:
-            images: normalised, of shape (N, C, H, W).
+            images: normalised, of shape (N, C, H, W); of another size than the encoder's they get resized positions.
             keep: indices of the patches to embed, of shape (N, K); the others are never touched, but by a conv stem,
                 whose patches overlap. None keeps all.
 
         Returns:
             Tokens of shape (N, prefix + K, D).
         """
+        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
         if keep is None:
-            return cast(Tensor, self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images))))
-        positions = self.vit.pos_embed.expand(len(images), -1, -1)
-        own = positions[:, positions.shape[1] - self.num_patches :]
+            if grid == self.grid:
+                return cast(Tensor, self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images))))
+            keep = torch.arange(grid[0] * grid[1], device=images.device).expand(len(images), -1)
+        positions: Tensor = self.vit.pos_embed
+        count = positions.shape[1] - self.num_patches
+        if grid != self.grid:
+            positions = resample_abs_pos_embed(positions, list(grid), list(self.grid), num_prefix_tokens=count)
+        own = positions[:, count:].expand(len(images), -1, -1)
         embedded = self._embed_kept(images, keep)
         embedded = embedded + own.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim))
         front = [t for t in (self.vit.cls_token, self.vit.reg_token) if t is not None]
         if front:
             head = torch.cat(front, dim=1)
-            count = positions.shape[1] - self.num_patches
             if count:
                 head = torch.cat([head[:, :count] + self.vit.pos_embed[:, :count], head[:, count:]], dim=1)
             embedded = torch.cat([head.expand(len(images), -1, -1), embedded], dim=1)

@@ -15,6 +15,7 @@ from layergraft.config.objectives import (
     JointConfig,
     MaeConfig,
     MocoConfig,
+    NnclrConfig,
     ObjectiveConfig,
     SimclrConfig,
     VicregConfig,
@@ -65,6 +66,18 @@ class Objective(nn.Module):
         super().__init__()
         self.heads = nn.ModuleDict()
         self.slow = nn.ModuleDict()
+
+    def head_rows(self) -> dict[str, nn.Module]:
+        """The heads by their names in the plan; those of one kind on several blocks are `NAME.BLOCK`."""
+        rows: dict[str, nn.Module] = {}
+        for name, head in self.heads.items():
+            several = head.items() if isinstance(head, nn.ModuleDict) else ()
+            rows |= {f"{name}.{block}": part for block, part in several} or {name: head}
+        return rows
+
+    def unused(self, encoder: Encoder) -> list[str]:
+        """Rows of the encoder that the losses do not depend on."""
+        return []
 
     def start(self, encoder: Encoder) -> None:
         """Called once the encoder and the heads have the weights that the stage starts from: make momentum copies."""
@@ -121,6 +134,7 @@ def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
     from layergraft.objectives.joint import Joint
     from layergraft.objectives.mae import Mae
     from layergraft.objectives.moco import Moco
+    from layergraft.objectives.nnclr import Nnclr
     from layergraft.objectives.simclr import Simclr
     from layergraft.objectives.vicreg import Vicreg
 
@@ -129,6 +143,7 @@ def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
         JointConfig: Joint,
         MaeConfig: Mae,
         MocoConfig: Moco,
+        NnclrConfig: Nnclr,
         SimclrConfig: Simclr,
         VicregConfig: Vicreg,
     }

@@ -23,8 +23,29 @@ def masked_pixel_loss(prediction: Tensor, target: Tensor, mask: Tensor, *, norm_
     return (per_patch * mask).sum() / mask.sum()
 
 
+def info_nce_loss(
+    queries: Tensor, keys: Tensor, temperature: float, offset: int = 0, positives: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of each query against all keys, by cosine.
+
+    Args:
+        queries: of shape (N, D), not normalised.
+        keys: of shape (M, D), not normalised; the positive of query n is key n + offset.
+        temperature: T.
+        offset: where this process's keys start among the gathered ones.
+        positives: what takes the place of each query's positive, of shape (N, D); None leaves it.
+    """
+    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+    logits = queries @ keys.T
+    labels = torch.arange(len(queries), device=queries.device) + offset
+    if positives is not None:
+        own = (queries * F.normalize(positives, dim=1)).sum(dim=1)
+        logits = logits.scatter(1, labels[:, None], own[:, None])
+    return F.cross_entropy(logits / temperature, labels)
+
+
 def contrastive_loss(queries: Tensor, keys: Tensor, temperature: float, offset: int = 0) -> Tensor:
-    """2T * cross-entropy of queries against keys (Chen et al., algorithm 1).
+    """MoCo v3's: 2T * cross-entropy of queries against keys (Chen et al., ICCV 2021, algorithm 1).
 
     Args:
         queries: of shape (N, D), not normalised.
@@ -32,9 +53,7 @@ def contrastive_loss(queries: Tensor, keys: Tensor, temperature: float, offset: 
         temperature: T.
         offset: where this process's keys start among the gathered ones.
     """
-    logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / temperature
-    labels = torch.arange(len(queries), device=queries.device) + offset
-    return F.cross_entropy(logits, labels) * (2 * temperature)
+    return 2 * temperature * info_nce_loss(queries, keys, temperature, offset)
 
 
 def nt_xent_loss(

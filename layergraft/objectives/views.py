@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -10,17 +10,27 @@ from torch import Tensor
 from layergraft.models.vit import Encoder
 
 
-def encode_views(encoder: Encoder, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The feature of each view.
+def batches(encoder: Encoder, views: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:
+    """Views that go through an encoder together: all of one size, or each alone if BatchNorm takes its statistics.
 
     Args:
-        encoder: views of one size go through it as one batch, unless it has BatchNorm, whose statistics are a view's.
+        encoder: where they go.
         views: name -> images of shape (N, C, H, W).
 
-    Returns:
-        Name -> features of shape (N, D).
+    Yields:
+        (names, their images one after another).
     """
-    if not encoder.per_sample:
-        return {name: encoder(images) for name, images in views.items()}
-    features = encoder(torch.cat(list(views.values()))).chunk(len(views))
-    return dict(zip(views, features, strict=True))
+    groups: dict[object, list[str]] = {}
+    for name, images in views.items():
+        groups.setdefault(images.shape if encoder.per_sample else name, []).append(name)
+    for names in groups.values():
+        yield names, torch.cat([views[name] for name in names])
+
+
+def encode_views(encoder: Encoder, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The feature of each view: name -> images (N, C, H, W) to name -> (N, D)."""
+    return {
+        name: feature
+        for names, images in batches(encoder, views)
+        for name, feature in zip(names, encoder(images).chunk(len(names)), strict=True)
+    }

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from msgspec import structs
 
 from layergraft.config import (
     DecoderConfig,
@@ -18,6 +19,7 @@ from layergraft.config import (
     JointConfig,
     MaeConfig,
     MocoConfig,
+    NnclrConfig,
     ObjectiveConfig,
     SimclrConfig,
     VicregConfig,
@@ -33,12 +35,17 @@ ENCODER = EncoderConfig(
 )
 MAE = MaeConfig(decoder=DecoderConfig(embed_dim=16, depth=1, num_heads=2))
 MOCO = MocoConfig(projector=(64, 64, 16), predictor=(64, 16))
+NNCLR = NnclrConfig(blocks=(1, 2), queue=24, topk=3, projector=(64, 16), predictor=(32, 16))
 OBJECTIVES: dict[str, ObjectiveConfig] = {
     "mae": MAE,
     "moco": MOCO,
     "moco, half the patches": MocoConfig(projector=(64, 16), predictor=(16,), keep_ratio=0.5),
     "simclr": SimclrConfig(projector=(64, 64, 16)),
     "vicreg": VicregConfig(expander=(64, 64, 32)),
+    "nnclr": NnclrConfig(
+        blocks=(1, 2), queue=24, topk=3, projector=(64, 16), predictor=(32, 16), local_views=2, local_size=8
+    ),
+    "nnclr, all swapped": structs.replace(NNCLR, blocks=None, swap="all"),
     "joint": JointConfig(parts={"mae": MAE, "moco": MOCO}, weights={"moco": 0.5}),
 }
 WHOLE = slice(0, 16)
@@ -58,6 +65,13 @@ def build(config: ObjectiveConfig) -> tuple[Encoder, Objective]:
     encoder = create_encoder(ENCODER, 0).train()
     torch.manual_seed(1)
     objective = create_objective(config, encoder).train()
+    for name, buffer in objective.named_buffers():  # a memory half full, of images in the batch and others
+        if name.endswith("queue.features"):
+            buffer[:12] = torch.nn.functional.normalize(torch.randn(12, buffer.shape[1]), dim=1)
+        elif name.endswith("queue.ids"):
+            buffer[:12] = torch.arange(95, 107)
+        elif name.endswith("queue.place"):
+            buffer.fill_(12)
     objective.start(encoder)
     for row in ("patch_embed", "positions"):
         for parameter in encoder.layers()[row]:

@@ -1,0 +1,123 @@
+"""Nearest neighbours as positives (Dwibedi et al., ICCV 2021), on several blocks (Alkin et al., ICLR 2025)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from layergraft.config.objectives import NnclrConfig
+from layergraft.data.batch import Batch
+from layergraft.errors import UserError
+from layergraft.models.batchnorm import Pending, collect_pending
+from layergraft.models.heads import mlp_head
+from layergraft.models.queue import Queue
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.gather import gather
+from layergraft.objectives.losses import info_nce_loss
+from layergraft.objectives.views import batches
+
+GLOBAL = ("first", "second")
+
+
+class NeighbourHead(nn.Module):
+    """Projector, predictor and memory of one block.
+
+    Args:
+        in_features: width of the block's feature.
+        config: widths and size of the queue.
+    """
+
+    def __init__(self, in_features: int, config: NnclrConfig) -> None:
+        super().__init__()
+        self.projector = mlp_head(in_features, config.projector)
+        self.predictor = mlp_head(config.projector[-1], config.predictor)
+        self.queue = Queue(config.queue, config.projector[-1])
+
+
+class Nnclr(Objective):
+    """The feature of a block is its class token after the encoder's final norm.
+
+    Args:
+        config: blocks, heads, queue, views.
+        encoder: what it will train.
+
+    Raises:
+        UserError: a block does not exist, or the patches do not tile the local views.
+    """
+
+    def __init__(self, config: NnclrConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = (encoder.depth - 1,) if config.blocks is None else tuple(sorted(set(config.blocks)))
+        if not self.blocks or self.blocks[0] < 0 or self.blocks[-1] >= encoder.depth:
+            raise UserError(
+                f"nnclr has heads on blocks {list(self.blocks)}, but the encoder's are 0 to {encoder.depth - 1}."
+            )
+        if config.local_views and config.local_size % encoder.patch_size:
+            raise UserError(
+                f"objective.local_size {config.local_size} is not a multiple of the patch size {encoder.patch_size}."
+            )
+        self.local = [f"local{index}" for index in range(config.local_views)]
+        heads = {str(block): NeighbourHead(encoder.embed_dim, config) for block in self.blocks}
+        self.heads["nnclr"] = nn.ModuleDict(heads)
+
+    def unused(self, encoder: Encoder) -> list[str]:
+        return [f"blocks.{index}" for index in range(self.blocks[-1] + 1, encoder.depth)]
+
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        views = {name: batch.views[name] for name in (*GLOBAL, *self.local)}
+        device = views["first"].device
+        features: Features = {"ids": torch.from_numpy(batch.keys).to(device)}
+        features["draws"] = batch.uniform("neighbour", len(self.blocks) * len(GLOBAL), device)
+        for names, images in batches(encoder, views):
+            _, outputs = encoder.run_blocks(encoder.tokens(images), 0, self.blocks[-1] + 1, self.blocks)
+            for block, tokens in outputs.items():
+                feature = encoder.feature(encoder.norm(tokens))
+                features |= {
+                    f"{name}.{block}": part for name, part in zip(names, feature.chunk(len(names)), strict=True)
+                }
+        return features
+
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        """Every head's loss is the mean over its pairs of views; theirs is the mean over heads."""
+        ids, _ = gather(features["ids"])
+        pending: Pending = {}
+        losses: Losses = {}
+        for index, block in enumerate(self.blocks):
+            draws = features["draws"][:, len(GLOBAL) * index : len(GLOBAL) * (index + 1)]
+            losses[f"block{block}"], newest = self.head_loss(block, features, draws)
+            pending[f"queue.{block}"] = newest
+        losses["loss"] = torch.stack(list(losses.values())).mean()
+        return losses, collect_pending(self) | pending | {"queue.ids": ids}
+
+    def head(self, block: int) -> NeighbourHead:
+        heads = self.heads["nnclr"]
+        assert isinstance(heads, nn.ModuleDict)
+        head = heads[str(block)]
+        assert isinstance(head, NeighbourHead)
+        return head
+
+    def head_loss(self, block: int, features: Features, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss of one head, projections of the whole batch's first views, to be remembered)."""
+        head, config = self.head(block), self.config
+        projected = {view: head.projector(features[f"{view}.{block}"]) for view in (*GLOBAL, *self.local)}
+        predicted = {view: head.predictor(x).float() for view, x in projected.items()}
+        own = features["ids"] if config.exclude_same else None
+        terms = []
+        for number, target in enumerate(GLOBAL):
+            key = projected[target].detach().float()
+            neighbour = head.queue.neighbours(key, draws[:, number], config.topk, own)
+            keys, offset = gather(neighbour if config.swap == "all" else key)
+            terms += [
+                info_nce_loss(query, keys, config.temperature, offset, neighbour)
+                for view, query in predicted.items()
+                if view != target
+            ]
+        return torch.stack(terms).mean(), gather(projected["first"].detach().float())[0]
+
+    def after_step(self, pending: Pending) -> None:
+        """BatchNorm's buffers, and the queues."""
+        for block in self.blocks:
+            self.head(block).queue.push(pending[f"queue.{block}"], pending["queue.ids"])
+        super().after_step({name: value for name, value in pending.items() if not name.startswith("queue.")})
