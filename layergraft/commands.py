@@ -104,19 +104,23 @@ def evaluate(
     splits: int = 5,
     pooling: list[str] | None = None,
     out: str | Path | None = None,
+    overrides: Overrides | None = None,
 ) -> list[ResultRow]:
     """Measure how few labels an encoder needs.
+
+    Any key of a trained protocol's stage can be set: --finetune.epochs 100 --linear.objective.batchnorm true.
 
     Args:
         encoder: a run, stage or encoder directory, a MAE or MoCo v3 checkpoint, or timm:NAME.
         data: labelled training images.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/.
-        protocols: knn, logistic.
-        variant: of the logistic regression: published, cv.
+        protocols: knn, logistic on frozen features; linear, finetune, segment train.
+        variant: of the logistic regression: published, cv; of segment: linear, upernet.
         shots: labelled images per class, or percentages: 1 5 10 1%.
         splits: random splits per number of shots.
         pooling: cls, mean, cls+mean, last4.
         out: directory of the results; by default the encoder's run, where it is one.
+        overrides: dotted key of a trained protocol's stage -> value.
     """
     from layergraft.evaluation.command import evaluate_command
 
@@ -126,6 +130,7 @@ def evaluate(
         test=test,
         changes={"protocols": protocols, "variant": variant, "shots": shots, "pooling": pooling, "splits": splits},
         out=None if out is None else Path(out),
+        overrides=overrides or {},
     )
 
 

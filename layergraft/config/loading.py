@@ -12,7 +12,9 @@ import yaml
 
 from layergraft.config.check import takes_list, type_at, unknown_keys
 from layergraft.config.data import ViewConfig
-from layergraft.config.recipe import Recipe
+from layergraft.config.protocols import PROTOCOLS, lay_over
+from layergraft.config.recipe import EvaluateConfig, Recipe
+from layergraft.config.stage import StageConfig
 from layergraft.errors import UserError, nearest
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -78,20 +80,35 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
     place[keys[-1]] = value
 
 
-def _merge_views(raw: dict[str, Any], recipe: Recipe) -> Recipe:
-    """Lay the changed fields of each stage's views over the objective's own."""
-    stages = {}
-    for name, stage in recipe.stages.items():
-        own = stage.objective.views
-        given = raw["stages"][name].get("views") or {}
-        views = {}
-        for view in given:
-            if view not in own:
-                raise UserError(f"`stages.{name}.views` has no view {view!r}.", nearest(view, own))
-        for view, default in own.items():
-            views[view] = msgspec.convert(msgspec.to_builtins(default) | (given.get(view) or {}), ViewConfig)
-        stages[name] = msgspec.structs.replace(stage, views=views)
-    return msgspec.structs.replace(recipe, stages=stages)
+def _merge_views(raw: Mapping[str, Any], stage: StageConfig, where: str) -> StageConfig:
+    """Lay the changed fields of a stage's views over the objective's own."""
+    own = stage.objective.views
+    given = raw.get("views") or {}
+    views = {}
+    for view in given:
+        if view not in own:
+            raise UserError(f"`{where}.views` has no view {view!r}.", nearest(view, own))
+    for view, default in own.items():
+        views[view] = msgspec.convert(msgspec.to_builtins(default) | (given.get(view) or {}), ViewConfig)
+    return msgspec.structs.replace(stage, views=views)
+
+
+def _lay_protocols(raw: dict[str, Any]) -> None:
+    """Complete the stages of the trained protocols, so that any of their keys can be set."""
+    if isinstance(raw, dict):
+        for name, default in PROTOCOLS.items():
+            if raw.get(name) is None or isinstance(raw[name], Mapping):
+                raw[name] = lay_over(default, raw.get(name) or {})
+
+
+def _convert_evaluate(raw: dict[str, Any]) -> EvaluateConfig:
+    """A complete EvaluateConfig; stages of protocols that are not asked for are left out."""
+    config = msgspec.convert({key: part for key, part in raw.items() if key not in PROTOCOLS}, EvaluateConfig)
+    stages = {
+        name: _merge_views(raw[name], msgspec.convert(raw[name], StageConfig), f"evaluate.{name}")
+        for name in config.trained_stages
+    }
+    return msgspec.structs.replace(config, **stages)
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -116,7 +133,31 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, 
             raise UserError(f"Recipe {str(recipe)!r} is not valid YAML: {error}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict) or not raw["stages"]:
         raise UserError("The recipe has no `stages`.", "Give at least one: `stages: {mae: {objective: {name: mae}}}`.")
-    for dotted, value in (overrides or {}).items():
+    return _load(raw, overrides or {})
+
+
+def load_evaluate(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> EvaluateConfig:
+    """Read what `layergraft evaluate` measures.
+
+    Args:
+        given: fields of `EvaluateConfig`.
+        overrides: dotted key of a trained protocol's stage -> value: `finetune.epochs`.
+
+    Raises:
+        UserError: an unknown key, or a value of the wrong type.
+    """
+    stage = {"objective": {"name": "mae"}}
+    raw = {"evaluate": dict(given), "stages": {"none": stage}}
+    config = _load(raw, {f"evaluate.{key}": value for key, value in overrides.items()}).evaluate
+    assert config is not None
+    return config
+
+
+def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
+    if raw.get("evaluate", {}) is not None:
+        raw.setdefault("evaluate", {})
+        _lay_protocols(raw["evaluate"])
+    for dotted, value in overrides.items():
         _set(raw, dotted, value)
     for path, hint in unknown_keys(Recipe, raw):
         raise UserError(f"The recipe has an unknown key `{path}`.", hint)
@@ -124,7 +165,12 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         if not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
             raise UserError(f"{name!r} is no name for a stage.", "Use letters, digits, '-' and '_': it names a folder.")
     try:
-        return _merge_views(raw, msgspec.convert(raw, Recipe))
+        recipe = msgspec.convert(raw, Recipe)
+        stages = {
+            name: _merge_views(raw["stages"][name], stage, f"stages.{name}") for name, stage in recipe.stages.items()
+        }
+        evaluate = None if recipe.evaluate is None else _convert_evaluate(raw["evaluate"])
+        return msgspec.structs.replace(recipe, stages=stages, evaluate=evaluate)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at ")
         path = place.strip("`").removeprefix("$.").replace("[...]", " (one of its values)")

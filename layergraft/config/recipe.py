@@ -27,18 +27,55 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     """What is measured once training has ended.
 
     Args:
-        protocols: `knn`, `logistic`.
-        variant: of the logistic regression: `published`, `cv`.
-        shots: labelled images per class (1, 5, ...) or a percentage ("1%").
+        protocols: `knn`, `logistic` on frozen features; `linear`, `finetune`, `segment` are trained.
+        variant: of the logistic regression: `published`, `cv`; of `segment`: `linear`, `upernet`.
+        shots: labelled images per class (1, 5, ...) or a percentage ("1%"); null is 1, 5 and 10 on frozen features, and
+            all labels where something is trained.
         splits: random splits per number of shots.
         pooling: `cls`, `mean`, `cls+mean` or `last4`.
+        linear: changed keys of the stage that trains `linear`: `{epochs: 30}`.
+        finetune: likewise of `finetune`.
+        segment: likewise of `segment` with a linear head on the frozen encoder.
+        upernet: likewise of `segment` with an UperNet head.
     """
 
-    protocols: tuple[Literal["knn", "logistic"], ...] = ("knn", "logistic")
-    variant: tuple[Literal["published", "cv"], ...] = ("published",)
-    shots: tuple[int | str, ...] = (1, 5, 10)
+    protocols: tuple[Literal["knn", "logistic", "linear", "finetune", "segment"], ...] = ("knn", "logistic")
+    variant: tuple[Literal["published", "cv", "linear", "upernet"], ...] = ("published",)
+    shots: tuple[int | str, ...] | None = None
     splits: int = 5
     pooling: tuple[Literal["cls", "mean", "cls+mean", "last4"], ...] = ("cls",)
+    linear: StageConfig | None = None
+    finetune: StageConfig | None = None
+    segment: StageConfig | None = None
+    upernet: StageConfig | None = None
+
+    @property
+    def frozen_protocols(self) -> tuple[str, ...]:
+        """The protocols on frozen features that were asked for."""
+        return tuple(name for name in self.protocols if name not in ("linear", "finetune", "segment"))
+
+    @property
+    def frozen_shots(self) -> tuple[int | str, ...]:
+        """Numbers of shots of the protocols on frozen features."""
+        return (1, 5, 10) if self.shots is None else self.shots
+
+    @property
+    def trained_shots(self) -> tuple[int | str, ...]:
+        """Numbers of shots of the trained protocols."""
+        return ("100%",) if self.shots is None else self.shots
+
+    @property
+    def trained_stages(self) -> tuple[str, ...]:
+        """Fields of this record that hold a stage of a protocol that was asked for."""
+        names: list[str] = [name for name in ("linear", "finetune") if name in self.protocols]
+        if "segment" in self.protocols:
+            names += ["segment" if variant == "linear" else variant for variant in self.variants("segment")]
+        return tuple(names)
+
+    def variants(self, protocol: str) -> tuple[str, ...]:
+        """The variants of a protocol that were asked for, its first one where none was."""
+        own = {"logistic": ("published", "cv"), "segment": ("linear", "upernet")}[protocol]
+        return tuple(variant for variant in self.variant if variant in own) or own[:1]
 
 
 class EngineConfig(Config, frozen=True, kw_only=True):

@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from layergraft.checkpoints.encoder import encoder_directory, load_encoder
-from layergraft.config.loading import parse_value
-from layergraft.config.recipe import EvaluateConfig
-from layergraft.data.sources import default_test_source, open_source
+from layergraft.config.loading import load_evaluate, parse_value
+from layergraft.config.recipe import EngineConfig, EvaluateConfig
+from layergraft.data.sources import default_test_source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, show_results, write_results
+from layergraft.models.vit import Encoder
 
 
 def evaluate_command(
-    *, encoder: str, data: str, test: str | None, changes: dict[str, Any], out: Path | None
+    *,
+    encoder: str,
+    data: str,
+    test: str | None,
+    changes: dict[str, Any],
+    out: Path | None,
+    overrides: Mapping[str, Any],
 ) -> list[ResultRow]:
     """Measure one encoder and the pixels; see `layergraft.evaluate`."""
     given = {key: value for key, value in changes.items() if value is not None}
     if "shots" in given:
         given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
-    try:
-        config = msgspec.convert(given, EvaluateConfig)
-    except msgspec.ValidationError as error:
-        raise UserError(f"evaluate: {error}.") from None
+    config = load_evaluate(given, overrides)
     loaded = load_encoder(encoder)
     source = open_source(data)
     spec = test or default_test_source(data)
     if spec is None:
         raise UserError(f"{data!r} has no test images beside it.", "Give them with --test.")
     task = Task(train=source, test=open_source(spec), test_name=spec, seed=0)
-    rows = evaluate_encoders(task, config, {encoder: loaded})
     if out is None and encoder_directory(Path(encoder)) is not None:
         out = Path(encoder)
+    rows = []
+    if config.frozen_protocols:
+        rows = evaluate_encoders(task, config, {encoder: loaded})
+        show_results(rows)
+    if config.trained_stages:
+        rows += _train(task, config, encoder, loaded, out)
     if out is not None:
         write_results(out / "results.json", rows)
-    show_results(rows)
+    return rows
+
+
+def _train(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out: Path | None) -> list[ResultRow]:
+    """Carry out the trained protocols."""
+    if out is None:
+        raise UserError(
+            f"{', '.join(config.trained_stages)} of {name!r} need a directory to train in.", "Give --out DIR."
+        )
+    from layergraft.evaluation.trained import TrainedTask, evaluate_trained, same_classes, show_trained
+    from layergraft.training.display import Display
+    from layergraft.training.launch import launch
+
+    fabric = launch(EngineConfig())
+    train, holdout = split_holdout(task.train, 0.1, task.seed)
+    with Display(quiet=not fabric.is_global_zero) as display:
+        trained = TrainedTask(
+            train=train,
+            holdout=holdout,
+            test=same_classes(train, task.test),
+            test_name=task.test_name,
+            seed=task.seed,
+            config=config,
+            engine=EngineConfig(),
+            out=out,
+            fabric=fabric,
+            display=display,
+        )
+        rows = evaluate_trained(trained, name, encoder)
+    show_trained(rows)
     return rows

@@ -97,8 +97,8 @@ def evaluate_features(
         rows.append(row("knn", None, "100%", 0, value, len(train), began, dict(KNN)))
     if "logistic" in config.protocols:
         x, z = (torch.from_numpy(center_and_normalize(part)).double() for part in (train, test))
-        for variant in config.variant:
-            for shots in config.shots:
+        for variant in config.variants("logistic"):
+            for shots in config.frozen_shots:
                 splits = []
                 for split in range(config.splits):
                     began = time.perf_counter()

@@ -98,13 +98,17 @@ class Objective(nn.Module):
         """Numbers on held-out images for the metrics, `figure` among them; the highest is the best epoch."""
         return {}
 
+    def measure(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        """Metric -> value in percent on labelled images; chooses nothing, so test images may be given."""
+        raise NotImplementedError(f"{type(self).__name__} predicts no labels")
+
     def after_step(self, pending: Pending) -> None:
         """Called only if the step was accepted."""
         apply_pending(self, pending)
 
 
 def know_classes(config: ObjectiveConfig, source: Source | None, where: str) -> ObjectiveConfig:
-    """Fill in the number of classes of an objective with labels.
+    """Fill in the number of classes of an objective that learns labels.
 
     Args:
         config: any objective's.

@@ -10,7 +10,6 @@ from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.mixing import erase, mix_pairs, soft_targets
 from layergraft.data.sources import Source
-from layergraft.errors import UserError
 from layergraft.evaluation.features import pool, view_batches
 from layergraft.models.batchnorm import BatchNorm, Pending, collect_pending
 from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path
@@ -80,22 +79,32 @@ class Classify(Objective):
             parts["loss_lowest"] = each.min()
         return parts, collect_pending(self)
 
+    @property
+    def chosen(self) -> str:
+        """Name of the linear that is the classifier."""
+        return self.names[int(self.best_head)]
+
     @torch.no_grad()
     def predict(self, encoder: Encoder, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) -> logits of the classifier, of shape (N, classes)."""
         return self.logits(pool(encoder, images, self.config.pooling))[:, int(self.best_head)]
 
     @torch.no_grad()
-    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
-        if len(self.names) > 1 and not len(source):
-            raise UserError(f"The best of {len(self.names)} heads is chosen on held-out images, and there are none.")
+    def _hits(self, encoder: Encoder, source: Source) -> Tensor:
+        """How many images of a source each linear classifies rightly, of shape (heads,)."""
         labels = torch.from_numpy(source.own_labels)
         normalize, device = Normalize(mean=encoder.mean, std=encoder.std), self.best_head.device
         hits, start = torch.zeros(len(self.names), dtype=torch.int64), 0
         for pixels in view_batches(source, encoder.img_size, encoder.in_chans):
-            feature = pool(encoder, normalize(pixels.to(device)), self.config.pooling)
-            found = self.logits(feature).argmax(2).cpu()
+            found = self.logits(pool(encoder, normalize(pixels.to(device)), self.config.pooling)).argmax(2).cpu()
             hits += (found == labels[start : start + len(found), None]).sum(0)
             start += len(found)
+        return hits
+
+    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        hits = self._hits(encoder, source)
         self.best_head.fill_(int(hits.argmax()))
-        return {"holdout_top1": 100 * float(hits.max()) / len(labels)}
+        return {"holdout_top1": 100 * float(hits.max()) / len(source)}
+
+    def measure(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        return {"top1": 100 * float(self._hits(encoder, source)[int(self.best_head)]) / len(source)}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from layergraft.checkpoints.atomic import write_bytes
@@ -49,7 +50,7 @@ class Best:
     def write(self, directory: Path) -> None:
         """Write `best.safetensors` of a stage, if anything was kept."""
         if self.weights:
-            note = {"step": str(self.step), str(self.figure): repr(self.value)}
+            note = {"step": str(self.step), "figure": str(self.figure), "value": repr(self.value)}
             write_bytes(directory / FILE, save(self.weights, metadata=note))
 
 
@@ -57,10 +58,17 @@ def _both(encoder: Encoder, objective: Objective) -> nn.Module:
     return nn.ModuleDict({"encoder": encoder, "objective": objective})
 
 
-def load_best(encoder: Encoder, objective: Objective, directory: Path) -> bool:
-    """Put the weights of a finished stage's best epoch into encoder and objective; False where there are none."""
+def load_best(encoder: Encoder, objective: Objective, directory: Path) -> tuple[int, float] | None:
+    """Put the weights of a finished stage's best epoch into encoder and objective.
+
+    Returns:
+        (steps done at that epoch, its figure), or None where nothing was kept.
+    """
     if not (directory / FILE).is_file():
-        return False
-    found = _both(encoder, objective).load_state_dict(load_file(directory / FILE), strict=False)
+        return None
+    with safe_open(directory / FILE, framework="pt") as file:
+        note = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    found = _both(encoder, objective).load_state_dict(weights, strict=False)
     assert not found.unexpected_keys
-    return True
+    return int(note["step"]), float(note["value"])

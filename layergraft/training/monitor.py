@@ -31,10 +31,12 @@ class Monitor:
         self.train = train.subset(train.keys[order[: config.images]])
         self.holdout, self.all_held_out = holdout.subset(holdout.keys[: config.images]), holdout
 
-    def due(self, step: int, steps: int, steps_per_epoch: int) -> bool:
-        """Whether to look after `step` steps."""
-        if not self.every or not len(self.holdout):
+    def due(self, step: int, steps: int, steps_per_epoch: int, must: bool = False) -> bool:
+        """Whether to look after `step` steps; `must` looks at the end of the stage in any case."""
+        if not len(self.holdout):
             return False
+        if not self.every:
+            return must and step == steps
         interval = max(1, round(self.every * steps_per_epoch))
         return step == steps or step % interval == 0
 

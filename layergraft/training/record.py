@@ -62,7 +62,8 @@ class Record:
             numbers: what the objective had to say before it.
         """
         stage, step = self.stage, trainer.step
-        look = stage.monitor is not None and stage.monitor.due(step, stage.steps, stage.loader.steps_per_epoch)
+        must = stage.objective.figure is not None
+        look = stage.monitor is not None and stage.monitor.due(step, stage.steps, stage.loader.steps_per_epoch, must)
         if not (look or step % stage.engine.log_every == 0 or step == stage.steps):
             return
         elapsed = time.perf_counter() - self._began

@@ -25,11 +25,13 @@ from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.splits import few_labels
+from layergraft.evaluation.trained import TrainedTask, evaluate_trained, same_classes, show_trained
 from layergraft.graft.apply import count_parameters, stage_rows
 from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
 from layergraft.training.display import Display
+from layergraft.training.launch import launch
 from layergraft.training.loop import train_stage
 from layergraft.training.stage import first_encoder, is_done, prepare_stage, save_stage, stage_directory
 
@@ -123,20 +125,6 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions}
 
 
-def _fabric(recipe: Recipe) -> Fabric:
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator="auto",
-        devices=devices,
-        num_nodes=max(1, world // devices),
-        strategy="ddp" if world > 1 else "auto",
-        precision=recipe.engine.precision,
-    )
-    fabric.launch()
-    return fabric
-
-
 def load_data(recipe: Recipe) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
     """(training images, held-out images, mean, std)."""
     if recipe.data.source is None:
@@ -163,7 +151,7 @@ def check_recipe(recipe: Recipe, encoder: Encoder, train: Source) -> None:
         )
         build_plan(stage, name, rows, encoder.depth)
     if recipe.evaluate is not None and train.labels is not None and "logistic" in recipe.evaluate.protocols:
-        for shots in recipe.evaluate.shots:
+        for shots in recipe.evaluate.frozen_shots:
             few_labels(train.own_labels, train.keys, train.classes, shots, 0)
 
 
@@ -173,7 +161,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume) -> Run:
     train, holdout, mean, std = load_data(recipe)
     encoder = first_encoder(recipe, mean, std)
     check_recipe(recipe, encoder, train)
-    fabric = _fabric(recipe)
+    fabric = launch(recipe.engine)
     display = Display(quiet=not fabric.is_global_zero)
     goes_on = open_run(out, recipe, resume)
     fabric.barrier()
@@ -205,6 +193,11 @@ def train_run(recipe: Recipe, out: Path, resume: Resume) -> Run:
         save_encoder(encoder, files.encoder, {"recipe": identity, "stage": name, "start": recipe.start})
         if recipe.evaluate is not None:
             evaluate_run(recipe, out, display)
+    fabric.barrier()
+    if recipe.evaluate is not None and recipe.evaluate.trained_stages:
+        with display:
+            train_protocols(recipe, out, fabric, display)
+    if fabric.is_global_zero:
         analyze_run(recipe, out, display)
         summary = {
             "recipe": identity,
@@ -253,9 +246,12 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
     """Measure every encoder of a run, the recipe's first weights and the pixels."""
     assert recipe.evaluate is not None
     assert recipe.data.source is not None
+    protocols = recipe.evaluate.frozen_protocols
+    if not protocols:
+        return []
     train, _, mean, std = load_data(recipe)
     if train.labels is None:
-        display.say(f"{recipe.data.source!r} has no labels: {', '.join(recipe.evaluate.protocols)} are skipped.")
+        display.say(f"{recipe.data.source!r} has no labels: {', '.join(protocols)} are skipped.")
         return []
     spec = default_test_source(recipe.data.source)
     if spec is None:
@@ -267,3 +263,33 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
     write_results(out / "results.json", rows)
     show_results(rows)
     return read_results(out / "results.json")
+
+
+def train_protocols(recipe: Recipe, out: Path, fabric: Fabric, display: Display) -> None:
+    """Carry out the trained protocols on the first weights and on the last stage's encoder; all processes call."""
+    assert recipe.evaluate is not None
+    assert recipe.data.source is not None
+    train, holdout, mean, std = load_data(recipe)
+    spec = default_test_source(recipe.data.source)
+    if train.labels is None or spec is None:
+        lacks = "labels" if train.labels is None else "test images (val/ or test/ beside train/)"
+        display.say(f"{recipe.data.source!r} has no {lacks}: {', '.join(recipe.evaluate.trained_stages)} are skipped.")
+        return
+    task = TrainedTask(
+        train=train,
+        holdout=holdout,
+        test=same_classes(train, open_source(spec)),
+        test_name=spec,
+        seed=recipe.seed,
+        config=recipe.evaluate,
+        engine=recipe.engine,
+        out=out,
+        fabric=fabric,
+        display=display,
+    )
+    last = list(recipe.stages)[-1]
+    rows = evaluate_trained(task, "random", first_encoder(recipe, mean, std))
+    rows += evaluate_trained(task, last, load_encoder(stage_directory(out, recipe, last)))
+    if fabric.is_global_zero:
+        write_results(out / "results.json", rows)
+        show_trained(rows)

@@ -15,6 +15,7 @@ from torch import Tensor
 from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.encoder import load_encoder, save_encoder
 from layergraft.config.recipe import Recipe
+from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source
@@ -102,6 +103,11 @@ def prepare_stage(
             f"Change --stages.{name}.batch_size.",
         )
     known = know_classes(config.objective, train, name)
+    if isinstance(known, ClassifyConfig) and known.grid is not None and not len(holdout):
+        raise UserError(
+            f"Stage {name!r} chooses one of its {len(known.linears())} heads on held-out images, and there are none.",
+            "Set data.holdout, or objective.grid to null.",
+        )
     config = msgspec.structs.replace(config, batch_size=batch_size, objective=known)
     names = list(recipe.stages)
     position = names.index(name)
@@ -173,6 +179,18 @@ def stage_json(stage: StageRun) -> dict[str, Any]:
     }
 
 
+def _public_name(name: str) -> str:
+    """Name in heads.safetensors of an objective's parameter or buffer."""
+    return name.removeprefix("heads.") if name.startswith("heads.") else name.replace("slow.", "momentum.", 1)
+
+
+def restore_stage(stage: StageRun) -> None:
+    """Give a prepared stage the weights that it left when it was done; it has no momentum copies."""
+    stage.encoder.load_state_dict(load_encoder(stage.directory).state_dict())
+    heads = load_file(stage.directory / "heads.safetensors")
+    stage.objective.load_state_dict({name: heads[_public_name(name)] for name in stage.objective.state_dict()})
+
+
 def save_stage(stage: StageRun, provenance: dict[str, Any]) -> None:
     """Write what a stage leaves: encoders, heads and, last of all, its plan."""
     directory = stage.directory
@@ -182,11 +200,11 @@ def save_stage(stage: StageRun, provenance: dict[str, Any]) -> None:
         save_encoder(slow, directory / "encoder_momentum", provenance)
     if stage.ema:
         save_encoder(stage.ema, directory / "encoder_ema", provenance)
-    heads = {}
-    for name, value in stage.objective.state_dict().items():
-        if not name.startswith(SLOW_ENCODER):
-            public = name.removeprefix("heads.") if name.startswith("heads.") else name.replace("slow.", "momentum.", 1)
-            heads[public] = value.detach().cpu().contiguous()
+    heads = {
+        _public_name(name): value.detach().cpu().contiguous()
+        for name, value in stage.objective.state_dict().items()
+        if not name.startswith(SLOW_ENCODER)
+    }
     write_bytes(directory / "heads.safetensors", save(heads))
     write_text(
         directory / "heads.json",

@@ -1,0 +1,257 @@
+"""Protocols that train: a stage of the ordinary loop, in a directory of its own below the results, then its test.
+
+So they have the loop's plans, signals, exact resume and several processes. The last epoch is what is reported; the row
+of variant `best_epoch` beside it is the epoch that was best on held-out images. Test images choose nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+
+from layergraft.checkpoints.atomic import write_text
+from layergraft.config.data import DataConfig
+from layergraft.config.encoder import EncoderConfig
+from layergraft.config.loading import dump_recipe
+from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
+from layergraft.config.stage import StageConfig
+from layergraft.data.sources import Source
+from layergraft.errors import UserError
+from layergraft.evaluation.evaluate import Task
+from layergraft.evaluation.results import ResultRow, summarize
+from layergraft.evaluation.splits import few_labels
+from layergraft.models.vit import Encoder
+from layergraft.objectives.classify import Classify
+from layergraft.training.best import load_best
+from layergraft.training.display import Display
+from layergraft.training.loop import train_stage
+from layergraft.training.metrics import read_metrics
+from layergraft.training.stage import is_done, prepare_stage, restore_stage, save_stage, stage_directory
+from layergraft.training.stage_run import StageRun
+
+BEST_EPOCH = "best_epoch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedTask:
+    """Images, and how the trained protocols of one evaluation are carried out.
+
+    Args:
+        train: images with labels or masks, without the held-out ones.
+        holdout: where heads and epochs are chosen.
+        test: what is reported; its classes are those of `train`, in the same order.
+        test_name: `test` of the result rows.
+        seed: of all random numbers.
+        config: protocols and their stages.
+        engine: how they are trained.
+        out: directory of the results; stages go to `out/trained`.
+        fabric: launched; every process calls.
+        display: for the user.
+    """
+
+    train: Source
+    holdout: Source
+    test: Source
+    test_name: str
+    seed: int
+    config: EvaluateConfig
+    engine: EngineConfig
+    out: Path
+    fabric: Fabric
+    display: Display
+
+
+def encoder_config(encoder: Encoder) -> EncoderConfig:
+    """The configuration that an encoder could have been made from."""
+    known = {field.name for field in msgspec.structs.fields(EncoderConfig)}
+    arguments = {name: value for name, value in encoder.model_args.items() if name in known}
+    sizes = {"img_size": encoder.img_size, "in_chans": encoder.in_chans}
+    return EncoderConfig(name=encoder.architecture, **(arguments | sizes))
+
+
+def identity(encoder: Encoder) -> str:
+    """A name for an encoder's weights that changes with any of them."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def same_classes(train: Source, test: Source) -> Source:
+    """The test images with the training images' numbers of classes; classes are matched by name."""
+    if test.labels is None:
+        return test
+    task = Task(train=train, test=test, test_name=test.spec, seed=0)
+    labels = np.full_like(test.labels, -1)
+    labels[test.keys] = task.test_labels()
+    return replace(test, labels=labels, classes=train.classes)
+
+
+def few_images(source: Source, shots: int | str, split: int) -> Source:
+    """The part of the training images whose labels are used."""
+    if source.labels is None:
+        raise UserError(
+            f"The images of {source.spec!r} have no labels, which `linear` and `finetune` need.",
+            "Put each class into a folder of its own.",
+        )
+    return source.subset(source.keys[few_labels(source.own_labels, source.keys, source.classes, shots, split)])
+
+
+def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder) -> list[ResultRow]:
+    """Train and test every trained protocol that was asked for on one encoder.
+
+    Args:
+        task: images, protocols, and where stages go.
+        name: `encoder` of the rows.
+        encoder: where every stage starts; it stays as it is.
+
+    Returns:
+        Rows for results.json, equal on all processes but for the times; only the first process has figures.
+    """
+    rows: list[ResultRow] = []
+    for protocol in task.config.trained_stages:
+        stage: StageConfig = getattr(task.config, protocol)
+        for shots in task.config.trained_shots:
+            splits = 1 if shots == "100%" else task.config.splits
+            found = [_one(task, name, encoder, protocol, stage, shots, split) for split in range(splits)]
+            rows += [row for part in found for row in part]
+            if splits > 1:
+                for same in zip(*found, strict=True):
+                    rows += summarize(list(same))
+    return rows
+
+
+def _one(
+    task: TrainedTask, name: str, encoder: Encoder, protocol: str, config: StageConfig, shots: int | str, split: int
+) -> list[ResultRow]:
+    """Train, or go on, or find done; then test the last and the best epoch."""
+    train = few_images(task.train, shots, split)
+    recipe = Recipe(
+        seed=task.seed,
+        encoder=encoder_config(encoder),
+        data=DataConfig(source=train.spec),
+        stages={protocol: config},
+        evaluate=None,
+        engine=task.engine,
+    )
+    settings = (dump_recipe(recipe), identity(encoder), train.fingerprint, len(task.train), shots, split)
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
+    short = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(name).name}-{shots}-{split}").strip("-")
+    out = task.out / "trained" / f"{protocol}-{short}-{digest}"
+    directory = stage_directory(out, recipe, protocol)
+    fabric, display = task.fabric, task.display
+    done = is_done(directory)
+    stage = prepare_stage(
+        recipe,
+        protocol,
+        out,
+        copy.deepcopy(encoder).train(),
+        train,
+        task.holdout,
+        fabric.global_rank,
+        fabric.world_size,
+    )
+    display.say(f"{protocol} of {name}, {shots} of the labels, split {split}: {'done before' if done else directory}")
+    if done:
+        restore_stage(stage)
+    else:
+        if fabric.is_global_zero:
+            write_text(out / "recipe.yaml", dump_recipe(recipe))
+        train_stage(fabric, stage, display.report, display.say)
+        if fabric.is_global_zero:
+            save_stage(stage, {"encoder": name, "stage": protocol, "step": stage.steps})
+        fabric.barrier()
+    rows = _test(task, name, stage, shots, split) if fabric.is_global_zero else []
+    fabric.barrier()
+    return rows
+
+
+def _test(task: TrainedTask, name: str, stage: StageRun, shots: int | str, split: int) -> list[ResultRow]:
+    metrics = read_metrics(stage.directory / "metrics.jsonl")
+    trained = _seconds(metrics, stage.config.batch_size)
+    figure = stage.objective.figure
+    assert figure is not None
+    last = {"epoch": stage.config.epochs} | {key: row[key] for row in metrics[-1:] for key in (figure,) if key in row}
+    rows = _rows(task, name, stage, shots, split, None, last, trained)
+    best = load_best(stage.encoder, stage.objective, stage.directory)
+    if best is not None:
+        step, value = best
+        chosen = {"epoch": step / stage.loader.steps_per_epoch, figure: value, "by": "held-out images"}
+        rows += _rows(task, name, stage, shots, split, BEST_EPOCH, chosen, trained)
+    return rows
+
+
+def _rows(
+    task: TrainedTask,
+    name: str,
+    stage: StageRun,
+    shots: int | str,
+    split: int,
+    epoch: str | None,
+    chosen: dict[str, Any],
+    seconds: float,
+) -> list[ResultRow]:
+    began = time.perf_counter()
+    stage.encoder.eval(), stage.objective.eval()
+    values = stage.objective.measure(stage.encoder, task.test)
+    objective = stage.objective
+    pooling = None
+    if isinstance(objective, Classify):
+        pooling = objective.config.pooling
+        if objective.config.grid is not None:
+            row = stage.plan[f"heads.{objective.chosen}"]
+            chosen = chosen | {"head": objective.chosen, "lr": row.lr, "weight_decay": row.weight_decay}
+    return [
+        ResultRow(
+            encoder=name,
+            source=task.train.spec,
+            test=task.test_name,
+            protocol=stage.name,
+            variant=epoch,
+            shots=str(shots),
+            split=str(split),
+            pooling=pooling,
+            metric=metric,
+            value=value,
+            n_train=len(stage.loader.source),
+            n_test=len(task.test),
+            chosen=chosen | {"stage": stage.directory.parent.parent.name},
+            seconds=seconds + time.perf_counter() - began,
+            seed=task.seed,
+        )
+        for metric, value in values.items()
+    ]
+
+
+def _seconds(metrics: list[dict[str, Any]], batch_size: int) -> float:
+    """Training time, also over interruptions: each row says how fast the steps since the one before were."""
+    steps = [0, *(int(row["step"]) for row in metrics)]
+    rates = [float(row["images_per_second"]) for row in metrics]
+    return sum((b - a) * batch_size / rate for a, b, rate in zip(steps, steps[1:], rates, strict=False))
+
+
+def show_trained(rows: list[ResultRow]) -> None:
+    """The closing table of the trained protocols."""
+    table = Table(title="Trained protocols, percent (± standard deviation over splits)")
+    for column in ("encoder", "protocol", "epoch", "labels", "metric"):
+        table.add_column(column)
+    table.add_column("value", justify="right")
+    spread = {replace(row, split="mean").identity: row.value for row in rows if row.split == "std"}
+    several = {replace(row, split="0").identity for row in rows if row.split == "mean"}
+    for row in rows:
+        if row.split == "mean" or (row.split == "0" and row.identity not in several):
+            text = f"{row.value:.1f}" + (f" ± {spread[row.identity]:.1f}" if row.identity in spread else "")
+            epoch = "best held-out" if row.variant and row.variant.endswith(BEST_EPOCH) else "last"
+            table.add_row(row.encoder, row.protocol, epoch, row.shots, row.metric, text)
+    Console(stderr=True).print(table)
