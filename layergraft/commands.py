@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
+from layergraft.errors import UserError
 
 if TYPE_CHECKING:
     from layergraft.analysis.findings import Entry
@@ -174,25 +175,35 @@ def report(*, runs: list[str], out: str | Path | None = None) -> Path:
 
 def bench(
     *,
-    what: Literal["step"] = "step",
+    what: Literal["step", "data"] = "step",
     objective: Literal["mae", "moco"] = "mae",
     encoder: str = "vit_small_patch16_224",
-    img_size: int = 64,
+    img_size: int | None = None,
     batch_size: int = 32,
+    data: str | None = None,
+    views: Literal["mae", "moco"] = "moco",
     seconds: float = 10.0,
     json: bool = False,
 ) -> dict[str, Any]:
-    """How fast is this machine at a training step? The last line is one JSON object.
+    """How fast is this machine at a training step, or at making views? The last line is one JSON object.
 
     Args:
         what: what to time.
-        objective: mae or moco.
-        encoder: timm's model name.
-        img_size: side of the images.
-        batch_size: images of a step.
+        objective: step: mae or moco.
+        encoder: step: timm's model name.
+        img_size: side of the images; 64 for a step, 224 for views.
+        batch_size: step: images of a step.
+        data: data: the files to make views of.
+        views: data: mae (one view) or moco (two), on one core.
         seconds: how long to measure.
         json: print nothing but the JSON object.
     """
+    if what == "data":
+        from layergraft.bench.data import bench_data
+
+        if data is None:
+            raise UserError("`layergraft bench data` has no images.", "Give --data FOLDER.")
+        return bench_data(data, views, img_size or 224, seconds, quiet=json)
     from layergraft.bench.step import bench_step
 
-    return bench_step(objective, encoder, img_size, batch_size, seconds, quiet=json)
+    return bench_step(objective, encoder, img_size or 64, batch_size, seconds, quiet=json)

@@ -9,8 +9,9 @@ from torch import Tensor
 from layergraft.analysis.subject import device_of, layer_tokens
 from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import MocoConfig
-from layergraft.data.augment import DRAWS, fixed_view, random_view
+from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.batch import Normalize
+from layergraft.data.parameters import DRAWS
 from layergraft.data.sources import Source
 from layergraft.models.vit import Encoder
 from layergraft.randomness import Randomness

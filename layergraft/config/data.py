@@ -6,6 +6,8 @@ from typing import Literal
 
 from layergraft.config.base import Config
 
+Augment = Literal["fast", "exact"]
+
 
 class DataConfig(Config, frozen=True, kw_only=True):
     """The images.
@@ -16,6 +18,7 @@ class DataConfig(Config, frozen=True, kw_only=True):
             capped at a fifth of the source.
         max_bad: fraction of images that may be unreadable before the run stops.
         workers: threads that prepare batches; 0 prepares them between the steps. The numbers do not depend on it.
+        augment: `fast`, or `exact`: operation by operation as torchvision's transforms of Pillow images.
         mean: mean of each channel, of pixels in [0, 1]; null takes the source's own or ImageNet's.
         std: standard deviation of each channel, likewise.
     """
@@ -24,6 +27,7 @@ class DataConfig(Config, frozen=True, kw_only=True):
     holdout: int | float = 0.05
     max_bad: float = 0.01
     workers: int = 2
+    augment: Augment = "fast"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

@@ -1,36 +1,148 @@
-"""From the bytes of a file to pixels."""
+"""From the bytes of a file to pixels.
+
+JPEG goes through libjpeg-turbo's own interface, which can decode at reduced scale and reports damage; everything else
+through Pillow, which knows palettes, CMYK, 16 bits and orientation; TIFF files of other channel counts need tifffile.
+"""
 
 from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from layergraft.errors import UserError
+
+Pixels = npt.NDArray[np.uint8]
+Reduction = Callable[[int, int], int]
+# Pillow refuses more than this: 600 MB of RGB from a file of any size.
+MAX_PIXELS = 178_956_970
+# The Exif segment is the first or second of a JPEG file.
+EXIF_WITHIN = 4096
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 class BadImage(Exception):
     """A file that is no readable image; the text is the reason."""
 
 
-def decode(content: bytes, channels: int) -> npt.NDArray[np.uint8]:
+def _check_size(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise BadImage("no pixels")
+    if height * width > MAX_PIXELS:
+        raise BadImage("decompression bomb")
+
+
+def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> Pixels | None:
+    """A grey or RGB JPEG without orientation; None for any other, and for one that libjpeg finds fault with."""
+    if channels not in (1, 3) or content.find(b"Exif\0\0", 0, EXIF_WITHIN) >= 0:
+        return None
+    colourspace: Literal["GRAY", "RGB"] = "GRAY" if channels == 1 else "RGB"
+    try:
+        height, width, own, _ = simplejpeg.decode_jpeg_header(content)
+        if own == "CMYK":
+            return None
+        _check_size(height, width)
+        factor = reduction(height, width) if reduction else 1
+        # It picks the smallest scale that has at least this size.
+        least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
+        pixels = simplejpeg.decode_jpeg(content, colourspace, min_height=least[0], min_width=least[1])
+    except ValueError:
+        return None
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def _to_channels(image: Pillow.Image, channels: int) -> Pixels:
+    """Pixels of a Pillow image. Transparent ones lie on white unless alpha is asked for (2 or 4 channels)."""
+    if image.mode in _DEEP or image.mode == "I":
+        deep = np.asarray(image.convert("I"))
+        image = Pillow.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise BadImage("floating-point pixels, whose range no one knows")
+    if channels not in MODES:
+        raise BadImage(f"{len(image.getbands())} channels instead of {channels}")
+    if channels in (1, 3) and image.has_transparency_data:
+        colours = image.convert("RGBA")
+        image = Pillow.alpha_composite(Pillow.new("RGBA", colours.size, "white"), colours)
+    return np.asarray(image.convert(MODES[channels]), dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def _decode_pillow(content: bytes, channels: int) -> Pixels:
+    try:
+        with Pillow.open(io.BytesIO(content)) as image:
+            _check_size(image.height, image.width)
+            return _to_channels(ImageOps.exif_transpose(image), channels)
+    except UnidentifiedImageError:
+        raise BadImage("not an image") from None
+    except Pillow.DecompressionBombError:
+        raise BadImage("decompression bomb") from None
+    # Pillow's decoders raise whatever a damaged file leads them to.
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+        raise BadImage("truncated" if "truncated" in str(error) else "damaged") from None
+
+
+def _decode_tiff(content: bytes, channels: int) -> Pixels:
+    """A TIFF file of any number of channels, 8 or 16 bits deep."""
+    try:
+        import tifffile
+    except ImportError:
+        raise UserError(
+            f"TIFF files of {channels} channels need tifffile.", "Install it: pip install 'layergraft[tiff]'."
+        ) from None
+    try:
+        planes = tifffile.imread(io.BytesIO(content))
+    except Exception as error:  # its readers raise whatever a damaged file leads them to
+        raise BadImage(f"damaged ({type(error).__name__})") from None
+    if planes.ndim == 3 and planes.shape[2] != channels and planes.shape[0] == channels:
+        planes = planes.transpose(1, 2, 0)
+    if planes.ndim != 3 or planes.shape[2] != channels:
+        raise BadImage(f"shape {planes.shape} instead of {channels} channels")
+    _check_size(*planes.shape[:2])
+    if planes.dtype == np.uint16:
+        planes = (planes >> 8).astype(np.uint8)
+    if planes.dtype != np.uint8:
+        raise BadImage(f"pixels of type {planes.dtype}")
+    return np.ascontiguousarray(planes)
+
+
+def decode(content: bytes, channels: int, reduction: Reduction | None = None) -> Pixels:
     """Decode an image file.
 
     Args:
-        content: the file.
-        channels: 1 gives grey, 3 RGB; an EXIF orientation is applied.
+        content: the file: JPEG, PNG, WebP, TIFF, BMP or what else Pillow reads; 16 bits are cut to their upper 8.
+        channels: 1 gives grey, 2 grey and alpha, 3 RGB, 4 RGBA; any other number is that of a TIFF file.
+        reduction: (height, width) -> 1, 2, 4 or 8: by how much the image may be reduced where that is cheaper.
 
     Returns:
-        uint8 of shape (height, width, channels).
+        uint8 of shape (height, width, channels), turned as EXIF says.
 
     Raises:
-        BadImage: empty, truncated or not an image.
+        BadImage: empty, truncated, damaged, not an image, without pixels, or a decompression bomb.
     """
     if not content:
         raise BadImage("empty file")
-    try:
-        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-        pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
-    except cv2.error:
-        pixels = None
-    if pixels is None or pixels.size == 0:
-        raise BadImage("not an image, or damaged")
-    return np.asarray(pixels, dtype=np.uint8).reshape(*pixels.shape[:2], channels)
+    if content[:3] == b"\xff\xd8\xff":
+        pixels = _decode_jpeg(content, channels, reduction)
+        if pixels is not None:
+            return pixels
+    if channels not in MODES and content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _decode_tiff(content, channels)
+    return _decode_pillow(content, channels)
+
+
+def match_channels(pixels: Pixels, channels: int) -> Pixels:
+    """Pixels (H, W, C) of an array source with another number of channels: grey and RGB turn into each other."""
+    if pixels.shape[2] == channels:
+        return pixels
+    if pixels.shape[2] == 1 and channels == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    if pixels.shape[2] == 3 and channels == 1:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, None]
+    raise BadImage(f"{pixels.shape[2]} channels instead of {channels}")

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from layergraft.config.data import ViewConfig
-from layergraft.data.augment import DRAWS, random_view
+from layergraft.config.data import Augment, ViewConfig
+from layergraft.data.augment import Pixels, random_view
 from layergraft.data.batch import Batch
+from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source
@@ -38,6 +39,7 @@ class TrainLoader:
         rank: this process takes the `rank`-th of `world_size` contiguous parts of each batch.
         world_size: number of processes.
         workers: threads that prepare batches; 0 prepares them when asked.
+        augment: which path makes the views.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
+        augment: Augment = "fast",
     ) -> None:
         self.source, self.views, self.size, self.channels = source, dict(views), size, channels
         self.batch_size, self.random, self.skipped = batch_size, random, skipped
-        self.rank, self.world_size, self.workers = rank, world_size, workers
+        self.rank, self.world_size, self.workers, self.augment = rank, world_size, workers, augment
         self.steps_per_epoch = len(source) // batch_size
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
@@ -71,25 +74,28 @@ class TrainLoader:
         start = position * self.batch_size + self.rank * local
         return epoch, self.source.keys[order[start : start + local]]
 
+    def _views(self, key: int, epoch: int, draws: list[Draws], targets: list[Pixels]) -> None:
+        """Make every view of one image."""
+        sides = [target.shape[-1] for target in targets]
+        crops = list(zip(self.views.values(), sides, draws, strict=True))
+        reduce = (lambda height, width: reduction(height, width, crops)) if self.augment == "fast" else None
+        image = self.skipped.load(self.source, key, self.channels, self.random, epoch, reduce)
+        for name, (config, size, own), target in zip(self.views, crops, targets, strict=True):
+            view = random_view(image, config, size, own, self.augment)
+            if config.rand_augment is not None:
+                generator = self.random.generators(f"operations {name}", [key], epoch)[0]
+                view = rand_augment(view, config.rand_augment, generator)
+            cv2.split(view, list(target))
+
     def batch(self, step: int) -> Batch:
         """Prepare one step."""
         epoch, keys = self.keys(step)
-        images = [self.skipped.load(self.source, int(key), self.channels, self.random, epoch) for key in keys]
-        views = {}
-        for name, config in self.views.items():
-            size = config.size or self.size
-            draws = self.random.uniform(f"view {name}", keys, epoch, DRAWS)
-            pixels = np.empty((len(keys), size, size, self.channels), dtype=np.uint8)
-            for target, image, own in zip(pixels, images, draws, strict=True):
-                target[...] = random_view(image, config, size, own)
-            if config.rand_augment is not None:
-                for target, own_random in zip(
-                    pixels, self.random.generators(f"operations {name}", keys, epoch), strict=True
-                ):
-                    target[...] = rand_augment(target, config.rand_augment, own_random)
-            # NumPy copies: a torch operation in this thread would start a second team of OpenMP threads beside the
-            # step's own, and both would spin on the same cores.
-            views[name] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+        draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS) for name in self.views]
+        sizes = [config.size or self.size for config in self.views.values()]
+        pixels = [np.empty((len(keys), self.channels, size, size), dtype=np.uint8) for size in sizes]
+        for row, key in enumerate(keys.tolist()):
+            self._views(key, epoch, [own[row] for own in draws], [own[row] for own in pixels])
+        views = {name: torch.from_numpy(own) for name, own in zip(self.views, pixels, strict=True)}
         labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[keys])
         return Batch(keys=keys, epoch=epoch, views=views, labels=labels, random=self.random)
 

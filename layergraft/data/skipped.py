@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.decode import BadImage
+from layergraft.data.decode import BadImage, Reduction
 from layergraft.data.sources import Source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
@@ -26,16 +26,24 @@ class SkippedImages:
         self.reasons: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def load(self, source: Source, key: int, channels: int, random: Randomness, epoch: int) -> npt.NDArray[np.uint8]:
-        """The image of a key, or of its replacement."""
+    def load(
+        self,
+        source: Source,
+        key: int,
+        channels: int,
+        random: Randomness,
+        epoch: int,
+        reduction: Reduction | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """The image of a key, or of its replacement; `reduction` as in `decode`."""
         try:
-            return source.images.load(key, channels)
+            return source.images.load(key, channels, reduction)
         except BadImage as error:
             self._record(source, key, str(error))
         for word in random.words("replacement", [key], epoch, _REPLACEMENTS)[0]:
             other = int(source.keys[int(word) % len(source)])
             try:
-                return source.images.load(other, channels)
+                return source.images.load(other, channels, reduction)
             except BadImage as error:
                 self._record(source, other, str(error))
         raise UserError(f"Twenty images in a row of {source.spec!r} cannot be read.", self.summary(source))

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.decode import BadImage, decode
+from layergraft.data.decode import BadImage, Reduction, decode
 from layergraft.errors import UserError, nearest
 from layergraft.randomness import Randomness
 
@@ -26,8 +26,12 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int, channels: int) -> Image:
-        """One image as uint8 of shape (height, width, channels); raises `BadImage` where there is none."""
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+        """One image as uint8 of shape (height, width, channels), perhaps reduced; else raises `BadImage`."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The image's file; raises `BadImage` if there is none."""
         ...
 
     def name(self, index: int) -> str: ...
@@ -88,13 +92,14 @@ class FolderImages:
         start = int(self._ends[index - 1]) if index else 0
         return self._bytes[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
 
-    def load(self, index: int, channels: int) -> Image:
-        path = self.root / self.name(index)
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+        return decode(self.read(index), channels, reduction)
+
+    def read(self, index: int) -> bytes:
         try:
-            content = path.read_bytes()
+            return (self.root / self.name(index)).read_bytes()
         except OSError as error:
             raise BadImage(f"unreadable: {error.strerror}") from None
-        return decode(content, channels)
 
     @property
     def fingerprint(self) -> str:

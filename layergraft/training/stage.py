@@ -142,6 +142,7 @@ def prepare_stage(
         rank=rank,
         world_size=world_size,
         workers=recipe.data.workers,
+        augment=recipe.data.augment,
     )
     return StageRun(
         name=name,

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.data.decode import Reduction, match_channels
 from layergraft.data.sources import Image, Source
 from layergraft.errors import UserError, nearest
 
@@ -33,11 +34,12 @@ class ArrayImages:
     def name(self, index: int) -> str:
         return f"image {index}"
 
-    def load(self, index: int, channels: int) -> Image:
-        gray: Image = self.pixels[index]
-        if channels == 1:
-            return gray[:, :, None]
-        return np.asarray(cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+        return match_channels(self.pixels[index][:, :, None], channels)
+
+    def read(self, index: int) -> bytes:
+        """The image as a PNG file."""
+        return bytes(cv2.imencode(".png", self.pixels[index])[1])
 
 
 @cache

@@ -1,0 +1,224 @@
+"""Time the making of views, ours and other libraries', from the bytes of files to normalised batches, on one core."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+
+from layergraft.config.data import Augment, ViewConfig
+from layergraft.config.objectives import MaeConfig, MocoConfig
+from layergraft.data.batch import Normalize
+from layergraft.data.decode import Pixels, Reduction, decode
+from layergraft.data.loader import TrainLoader
+from layergraft.data.skipped import SkippedImages
+from layergraft.data.sources import Source, open_source
+from layergraft.randomness import Randomness
+
+FILES = 200
+BATCH = 20
+Pipeline = Callable[[list[int]], object]
+NORMALIZE = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+class FilesInMemory:
+    """The files of a source, read ahead, so that no pipeline waits for the disk."""
+
+    def __init__(self, contents: list[bytes]) -> None:
+        self.contents = contents
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def name(self, index: int) -> str:
+        return f"file {index}"
+
+    def read(self, index: int) -> bytes:
+        return self.contents[index]
+
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
+        return decode(self.contents[index], channels, reduction)
+
+
+def ours(files: FilesInMemory, views: list[ViewConfig], size: int, augment: Augment) -> Pipeline:
+    """The training loader itself, and the normalisation of its batches."""
+    loader = TrainLoader(
+        Source(spec="bench", images=files, keys=np.arange(len(files), dtype=np.int64)),
+        {str(index): view for index, view in enumerate(views)},
+        size=size,
+        channels=3,
+        batch_size=min(BATCH, len(files)),
+        random=Randomness(seed=0, scope="bench"),
+        skipped=SkippedImages(0),
+        augment=augment,
+    )
+    steps = count()
+    return lambda chosen: [NORMALIZE(view) for view in loader.batch(next(steps)).views.values()]
+
+
+class _PillowBlur:
+    """The blur of the usual MoCo v3 pipeline."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        sigma = float(torch.empty(1).uniform_(self.low, self.high))
+        return image.filter(ImageFilter.GaussianBlur(sigma))
+
+
+def torchvision_v1(files: FilesInMemory, views: list[ViewConfig], size: int) -> Pipeline:
+    """The usual pipeline of the field: torchvision's transforms of Pillow images."""
+    from torchvision import transforms as t
+
+    chains = []
+    for view in views:
+        mode = t.InterpolationMode(view.interpolation)
+        steps: list[Any] = [t.RandomResizedCrop(size, view.crop_scale, view.crop_ratio, interpolation=mode)]
+        if view.jitter:
+            jitter = t.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
+            steps.append(t.RandomApply([jitter], view.jitter))
+        if view.gray:
+            steps.append(t.RandomGrayscale(view.gray))
+        if view.blur:
+            steps.append(t.RandomApply([_PillowBlur(*view.blur_sigma)], view.blur))
+        if view.solarize:
+            steps.append(t.RandomSolarize(128, view.solarize))
+        chains.append(
+            t.Compose(
+                [*steps, t.RandomHorizontalFlip(view.flip), t.ToTensor(), t.Normalize(NORMALIZE.mean, NORMALIZE.std)]
+            )
+        )
+
+    def make(chosen: list[int]) -> object:
+        images = [Image.open(io.BytesIO(files.read(index))).convert("RGB") for index in chosen]
+        return [torch.stack([chain(image) for image in images]) for chain in chains]
+
+    return make
+
+
+def torchvision_v2(files: FilesInMemory, views: list[ViewConfig], size: int) -> Pipeline:
+    """torchvision's second transforms, on uint8 tensors."""
+    from torchvision.io import ImageReadMode, decode_image
+    from torchvision.transforms import v2 as t
+
+    chains = []
+    for view in views:
+        mode = t.InterpolationMode(view.interpolation)
+        steps: list[Any] = [t.RandomResizedCrop(size, view.crop_scale, view.crop_ratio, interpolation=mode)]
+        if view.jitter:
+            jitter = t.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
+            steps.append(t.RandomApply([jitter], view.jitter))
+        if view.gray:
+            steps.append(t.RandomGrayscale(view.gray))
+        if view.blur:
+            steps.append(t.RandomApply([t.GaussianBlur(13, view.blur_sigma)], view.blur))
+        if view.solarize:
+            steps.append(t.RandomSolarize(128, view.solarize))
+        chains.append(
+            t.Compose(
+                [
+                    *steps,
+                    t.RandomHorizontalFlip(view.flip),
+                    t.ToDtype(torch.float32, scale=True),
+                    t.Normalize(NORMALIZE.mean, NORMALIZE.std),
+                ]
+            )
+        )
+
+    def make(chosen: list[int]) -> object:
+        coded = [torch.frombuffer(bytearray(files.read(index)), dtype=torch.uint8) for index in chosen]
+        images = [decode_image(content, ImageReadMode.RGB) for content in coded]
+        return [torch.stack([chain(image) for image in images]) for chain in chains]
+
+    return make
+
+
+def albumentations(files: FilesInMemory, views: list[ViewConfig], size: int) -> Pipeline:
+    """albumentations on OpenCV's decoder."""
+    import albumentations as a
+
+    methods = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+    chains = []
+    for view in views:
+        method = methods[view.interpolation]
+        steps: list[Any] = [a.RandomResizedCrop((size, size), view.crop_scale, view.crop_ratio, interpolation=method)]
+        if view.jitter:
+            ranges = [(1 - x, 1 + x) for x in (view.brightness, view.contrast, view.saturation)]
+            steps.append(a.ColorJitter(*ranges, (-view.hue, view.hue), p=view.jitter))
+        if view.gray:
+            steps.append(a.ToGray(p=view.gray))
+        if view.blur:
+            steps.append(a.GaussianBlur(blur_limit=0, sigma_limit=view.blur_sigma, p=view.blur))
+        if view.solarize:
+            steps.append(a.Solarize(threshold_range=(0.5, 0.5), p=view.solarize))
+        chains.append(a.Compose([*steps, a.HorizontalFlip(p=view.flip)]))
+
+    def make(chosen: list[int]) -> object:
+        coded = [np.frombuffer(files.read(index), np.uint8) for index in chosen]
+        images = [cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) for content in coded]
+        # Normalised as a batch: the same work as ours, and less than its own Normalize.
+        planes = [[chain(image=image)["image"].transpose(2, 0, 1) for image in images] for chain in chains]
+        return [NORMALIZE(torch.from_numpy(np.stack(view))) for view in planes]
+
+    return make
+
+
+def pipelines(files: FilesInMemory, views: list[ViewConfig], size: int) -> dict[str, Pipeline]:
+    """Every pipeline that is installed."""
+    found = {"fast": ours(files, views, size, "fast"), "exact": ours(files, views, size, "exact")}
+    for build in (torchvision_v1, torchvision_v2, albumentations):
+        try:
+            found[build.__name__] = build(files, views, size)
+        except ImportError:
+            continue
+    return found
+
+
+def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) -> dict[str, float]:
+    """Time all pipelines in turn on up to 200 files, from bytes to normalised batches; see `layergraft.bench`.
+
+    Rounds alternate between the pipelines, all on this thread alone; a rate is the median over rounds of images by
+    the thread's processor time, so that other work on the machine hardly counts.
+    """
+    opened = open_source(source)
+    files = FilesInMemory([opened.images.read(int(key)) for key in opened.keys[:FILES]])
+    objective = MocoConfig if views == "moco" else MaeConfig
+    candidates = pipelines(files, list(objective.views.values()), size)
+    batch = min(BATCH, len(files))
+    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    threads = torch.get_num_threads()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    try:
+        began, turn = time.perf_counter(), -1  # the first turn is a warm-up
+        while time.perf_counter() - began < seconds or turn < 3:
+            chosen = [(max(turn, 0) * batch + index) % len(files) for index in range(batch)]
+            for name, make in candidates.items():
+                start = time.thread_time()
+                make(chosen)
+                if turn >= 0:
+                    rates[name].append(batch / (time.thread_time() - start))
+            turn += 1
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(-1)
+    found = {name: float(np.median(own)) for name, own in rates.items()}
+    if not quiet:
+        average = np.mean([len(content) for content in files.contents]) / 1024
+        others = ", ".join(f"{name} {rate:.0f}" for name, rate in found.items())
+        Console(stderr=True, soft_wrap=True).print(
+            f"{views} views at {size} px of {len(files)} files of {source} ({average:.0f} KiB on average), "
+            f"images/s per core: {others}"
+        )
+    print(json.dumps(found))
+    return found

@@ -1,0 +1,116 @@
+"""The random parameters of a view: drawn once, carried out by `fast`, `exact` or, for colours, a batch on a device.
+
+Parameters have torchvision's definitions and are a pure function of uniform numbers that belong to the sample.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.config.data import ViewConfig
+
+ATTEMPTS = 10
+# Four numbers for each attempt at a crop; then flip, jitter and its four factors and order, grey, blur, solarize.
+_FLIP = 4 * ATTEMPTS
+_JITTER, _FACTORS, _ORDER = _FLIP + 1, _FLIP + 2, _FLIP + 6
+_GRAY, _BLUR, _SIGMA, _SOLARIZE = _FLIP + 10, _FLIP + 11, _FLIP + 12, _FLIP + 13
+DRAWS = _FLIP + 14
+LARGEST_REDUCTION = 8
+
+Draws = npt.NDArray[np.float64]
+Box = tuple[int, int, int, int]
+
+
+def crop_box(height: int, width: int, config: ViewConfig, draws: Draws) -> Box:
+    """Where to crop: area and log aspect ratio uniform, ten attempts, else the largest centred crop.
+
+    Returns:
+        (top, left, height, width) in pixels.
+    """
+    low, high = math.log(config.crop_ratio[0]), math.log(config.crop_ratio[1])
+    for attempt in range(ATTEMPTS):
+        scale, ratio, top, left = draws[4 * attempt : 4 * attempt + 4].tolist()
+        area = height * width * (config.crop_scale[0] + scale * (config.crop_scale[1] - config.crop_scale[0]))
+        aspect = math.exp(low + ratio * (high - low))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(top * (height - h + 1)), int(left * (width - w + 1)), h, w
+    aspect = min(max(width / height, config.crop_ratio[0]), config.crop_ratio[1])
+    w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@dataclass(frozen=True, slots=True)
+class ViewParameters:
+    """What happens to one image; the operations are applied in the order of these fields.
+
+    Args:
+        box: the crop: (top, left, height, width) in pixels.
+        flip: whether it is mirrored.
+        jitter: `brightness`, `contrast`, `saturation` and `hue` in their random order, each with its factor (of hue:
+            its shift, as a fraction of the full circle).
+        gray: whether it turns grey.
+        sigma: standard deviation of the blur in pixels of the view, or None.
+        solarize: whether values from 128 up are inverted.
+    """
+
+    box: Box
+    flip: bool
+    jitter: tuple[tuple[str, float], ...]
+    gray: bool
+    sigma: float | None
+    solarize: bool
+
+
+def draw_parameters(height: int, width: int, config: ViewConfig, draws: Draws) -> ViewParameters:
+    """Turn uniform numbers into the parameters of a view.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image.
+        config: probabilities and ranges.
+        draws: `DRAWS` uniform numbers in [0, 1).
+    """
+    rest = draws[_FLIP:].tolist()
+
+    def number(place: int) -> float:
+        return float(rest[place - _FLIP])
+
+    jitter: list[tuple[str, float]] = []
+    if number(_JITTER) < config.jitter:
+        ranges = (config.brightness, config.contrast, config.saturation, config.hue)
+        for operation in sorted(range(4), key=lambda index: number(_ORDER + index)):
+            if ranges[operation]:
+                shift = (2 * number(_FACTORS + operation) - 1) * ranges[operation]
+                name = ("brightness", "contrast", "saturation", "hue")[operation]
+                jitter.append((name, shift if name == "hue" else 1 + shift))
+    low, high = config.blur_sigma
+    return ViewParameters(
+        box=crop_box(height, width, config, draws),
+        flip=number(_FLIP) < config.flip,
+        jitter=tuple(jitter),
+        gray=number(_GRAY) < config.gray,
+        sigma=low + number(_SIGMA) * (high - low) if number(_BLUR) < config.blur else None,
+        solarize=number(_SOLARIZE) < config.solarize,
+    )
+
+
+def reduction(height: int, width: int, crops: list[tuple[ViewConfig, int, Draws]]) -> int:
+    """How far an image may be reduced while it is decoded (1, 2, 4 or 8) so that no crop has to be enlarged for it.
+
+    Crops are relative to the image, so the same draws choose the same region of the reduced image, up to rounding.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image.
+        crops: configuration, side in pixels and draws of each of its views.
+    """
+    room = min(min(crop_box(height, width, config, draws)[2:]) / size for config, size, draws in crops)
+    factor = 1
+    while factor < LARGEST_REDUCTION and room >= 2 * factor:
+        factor *= 2
+    return factor
