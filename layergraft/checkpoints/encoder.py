@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
+from torch import Tensor, nn
 
+from layergraft.checkpoints import huggingface
+from layergraft.checkpoints.architecture import infer_architecture
 from layergraft.checkpoints.atomic import write_bytes, write_text
-from layergraft.checkpoints.foreign import detect, read_file, shape_arguments
-from layergraft.errors import UserError
+from layergraft.checkpoints.files import read_directory, read_file, read_json
+from layergraft.checkpoints.fit import fill, norm_eps, num_heads, resize, set_norm_eps
+from layergraft.checkpoints.foreign import Foreign, detect
+from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder, build_vit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OPTIONS = ("encoder", "num_heads", "img_size", "norm_eps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An ENC that was read.
+
+    Args:
+        encoder: in evaluation mode.
+        format: whose form it is in.
+        roles: the encoders that are there; the first is the default.
+        heads: projector, predictor, decoder, with our names.
+        classifier: a linear or fine-tuned head (see `Foreign.classifier`).
+        notes: what was found, assumed, resized and left aside.
+    """
+
+    encoder: Encoder
+    format: str
+    roles: tuple[str, ...] = ()
+    heads: dict[str, Tensor] = field(default_factory=dict)
+    classifier: dict[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def default_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -32,7 +62,18 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
         encoder: its weights are written as `model.safetensors`, with timm's names.
         path: the directory.
         provenance: where it comes from, written as `layergraft.json`.
+
+    Raises:
+        UserError: timm's arguments cannot express the encoder.
     """
+    with torch.device("meta"):
+        plain = build_vit(encoder.architecture, encoder.model_args | {"depth": 1})
+    usual = next(float(m.eps) for m in plain.modules() if isinstance(m, nn.LayerNorm))
+    if norm_eps(encoder) != usual:
+        raise UserError(
+            f"timm cannot express LayerNorms with eps {norm_eps(encoder):g}: its {encoder.architecture} has {usual:g}.",
+            f"Append ?norm_eps={usual:g} to the encoder to use timm's value from here on.",
+        )
     size, channels = encoder.img_size, encoder.in_chans
     pretrained: dict[str, Any] = {
         "num_classes": 0,
@@ -44,50 +85,19 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
         "first_conv": "patch_embed.proj",
         "classifier": "head",
     }
+    vit = encoder.vit
+    pooling = {"global_pool": vit.global_pool, "fc_norm": not isinstance(vit.fc_norm, nn.Identity)}
     config = {
-        "architecture": encoder.architecture,
+        "architecture": encoder.architecture.partition(".")[0],
         "num_classes": 0,
         "num_features": encoder.embed_dim,
-        "model_args": encoder.model_args,
+        "model_args": encoder.model_args | pooling,
         "pretrained_cfg": pretrained,
     }
-    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.vit.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in vit.state_dict().items()}
     write_bytes(path / "model.safetensors", save(weights, metadata={"format": "pt"}))
     write_text(path / "layergraft.json", json.dumps(provenance, indent=2) + "\n")
     write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def _load_directory(path: Path) -> Encoder:
-    try:
-        config = json.loads((path / "config.json").read_text())
-        name, arguments, pretrained = config["architecture"], config.get("model_args", {}), config["pretrained_cfg"]
-        weights = load((path / "model.safetensors").read_bytes())
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} is no encoder directory: {error}.", "It needs config.json and model.safetensors."
-        ) from None
-    encoder = Encoder(build_vit(name, arguments), name, arguments, tuple(pretrained["mean"]), tuple(pretrained["std"]))
-    _fill(encoder, weights, str(path))
-    return encoder
-
-
-def _fill(encoder: Encoder, weights: dict[str, torch.Tensor], name: str) -> None:
-    own = encoder.vit.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = [
-        f"{k} {tuple(weights[k].shape)} for {tuple(own[k].shape)}"
-        for k in own.keys() & weights.keys()
-        if own[k].shape != weights[k].shape
-    ]
-    extra = [key for key in extra if not key.startswith(("head.", "fc_norm."))]
-    if missing or extra or wrong:
-        lines = [
-            f"{label}: {', '.join(keys[:6])}{' …' if len(keys) > 6 else ''}"
-            for label, keys in (("missing", missing), ("unexpected", extra), ("other shape", wrong))
-            if keys
-        ]
-        raise UserError(f"The weights in {name!r} do not fit the encoder.", "; ".join(lines))
-    encoder.vit.load_state_dict({key: weights[key] for key in own})
 
 
 def encoder_directory(path: Path) -> Path | None:
@@ -99,11 +109,11 @@ def encoder_directory(path: Path) -> Path | None:
 
 
 def load_encoder(encoder: str | Path) -> Encoder:
-    """Load an ENC.
+    """Load an ENC, and say on stderr what a foreign file was found to be.
 
     Args:
-        encoder: a run, stage or encoder directory; a MAE, MoCo v3, layer-grafted or timm checkpoint file; or
-            `timm:NAME`. Options follow a `?`: `?encoder=momentum&num_heads=12`.
+        encoder: a run, stage or encoder directory; a checkpoint of another project, file or directory; or `timm:NAME`.
+            Options follow a `?`: `?encoder=momentum&num_heads=12&img_size=224`.
 
     Returns:
         The encoder in evaluation mode. Called on normalised images (N, C, H, W) it gives features (N, D); `encoder.vit`
@@ -112,33 +122,145 @@ def load_encoder(encoder: str | Path) -> Encoder:
     Raises:
         UserError: there is no such file, or its weights do not fit.
     """
+    checkpoint = open_checkpoint(encoder)
+    if os.environ.get("RANK", "0") == "0":
+        for note in checkpoint.notes:
+            print(note, file=sys.stderr)
+    return checkpoint.encoder
+
+
+def open_checkpoint(encoder: str | Path) -> Checkpoint:
+    """Read an ENC with all that it holds; see `load_encoder`."""
     place, _, query = str(encoder).partition("?")
-    options = dict(parse_qsl(query))
+    options = _options(query, place)
+    notes: list[str] = []
     if place.startswith("timm:"):
-        name = place.removeprefix("timm:")
-        vit = build_vit(name, {"pretrained": True})
-        pretrained: Any = vit.pretrained_cfg
-        mean, std = pretrained["mean"], pretrained["std"]
-        return Encoder(vit, name, {}, tuple(mean), tuple(std)).eval()
-    path = Path(place).expanduser()
+        found = _open_timm(place.removeprefix("timm:"))
+    else:
+        found = _open_path(Path(place).expanduser(), place, options)
+    if "norm_eps" in options:
+        set_norm_eps(found.encoder, float(options["norm_eps"]))
+    if "num_heads" in options and int(options["num_heads"]) != num_heads(found.encoder):
+        raise UserError(f"{place!r} has {num_heads(found.encoder)} heads and says so.", "Leave ?num_heads= out.")
+    resized = resize(found.encoder, int(options.get("img_size", found.encoder.img_size)), place, notes.append)
+    return Checkpoint(
+        encoder=resized.eval(),
+        format=found.format,
+        roles=found.roles,
+        heads=found.heads,
+        classifier=found.classifier,
+        notes=(*found.notes, *notes),
+    )
+
+
+def _options(query: str, place: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for key, value in options.items():
+        if key not in OPTIONS:
+            raise UserError(f"An encoder has no option {key!r} ({place}?{query}).", nearest(key, OPTIONS))
+        try:
+            {"encoder": str, "norm_eps": float}.get(key, int)(value)
+        except ValueError:
+            raise UserError(f"`?{key}={value}` is not a number ({place}).") from None
+    return options
+
+
+def _open_timm(name: str) -> Checkpoint:
+    vit = build_vit(name, {"pretrained": True})
+    pretrained: Any = vit.pretrained_cfg
+    return Checkpoint(
+        encoder=Encoder(vit, name, {}, tuple(pretrained["mean"]), tuple(pretrained["std"])), format="timm"
+    )
+
+
+def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
+    if path.name in ("model.safetensors", "pytorch_model.bin") and (path.parent / "config.json").is_file():
+        path = path.parent  # the configuration beside it says what the file alone does not
     if path.is_dir():
-        if options.get("encoder") in ("momentum", "ema"):
-            path = path / f"encoder_{options['encoder']}"
-        directory = encoder_directory(path)
-        if directory is None:
-            raise UserError(
-                f"The directory {place!r} holds no encoder.", "Give a run, one of its stages, or an encoder directory."
-            )
-        return _load_directory(directory).eval()
+        config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+        if "model_type" in config:
+            foreign = detect(read_directory(path), place)
+            return _build(foreign, place, options, huggingface.known_arguments(config, place), path)
+        return _open_native(path, place, options)
     if not path.is_file():
         raise UserError(f"There is no encoder {place!r}.", "Give a run, a checkpoint file, or timm:NAME.")
-    foreign = detect(read_file(path), place)
-    weights = foreign.momentum if options.get("encoder") == "momentum" else foreign.encoder
-    if not weights:
-        raise UserError(f"{place!r} ({foreign.format}) holds no momentum encoder.")
-    arguments = shape_arguments(weights, place, options)
+    return _build(detect(read_file(path), place), place, options, {}, path.parent)
+
+
+def _stage_of(path: Path) -> Path:
+    """The last stage of a run; any other directory itself."""
+    stages = [stage for stage in (path / "stages").glob("*-*") if stage.name.partition("-")[0].isdigit()]
+    return max(stages, key=lambda stage: int(stage.name.partition("-")[0])) if stages else path
+
+
+def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
+    """A run, stage or encoder directory of ours, or a directory that timm saved."""
+    stage = _stage_of(path)
+    roles = [role for role in ("momentum", "ema") if (stage / f"encoder_{role}" / "model.safetensors").is_file()]
+    role = options.get("encoder", "online")
+    if role not in ("online", *roles):
+        raise UserError(f"{place!r} holds no encoder {role!r}.", f"It holds: {', '.join(['online', *roles])}.")
+    directory = encoder_directory(path if role == "online" else stage / f"encoder_{role}")
+    if directory is None:
+        raise UserError(
+            f"The directory {place!r} holds no encoder.", "Give a run, one of its stages, or an encoder directory."
+        )
+    config = read_json(directory / "config.json")
+    try:
+        name, arguments, pretrained = config["architecture"], config.get("model_args", {}), config["pretrained_cfg"]
+        mean, std = tuple(pretrained["mean"]), tuple(pretrained["std"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{str(directory)!r} is no encoder directory: its config.json lacks {error}.") from None
+    encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
+    weights = read_directory(directory)
+    classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
+    fill(encoder, weights, str(directory))
+    return Checkpoint(encoder=encoder, format="encoder directory", roles=("online", *roles), classifier=classifier)
+
+
+def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[str, Any], folder: Path) -> Checkpoint:
+    """The encoder of a foreign checkpoint, and what there is to say about it."""
+    roles = tuple(foreign.encoders)
+    role = options.get("encoder", roles[0])
+    if role not in roles:
+        raise UserError(f"{place!r} ({foreign.format}) holds no encoder {role!r}.", f"It holds: {', '.join(roles)}.")
+    weights = foreign.encoders[role]
+    given = {"num_heads": int(options["num_heads"])} if "num_heads" in options else {}
+    name, arguments, assumed = infer_architecture(weights, place, given | known)
     mean, std = default_statistics(arguments["in_chans"])
-    name = "vit_base_patch16_224"
-    result = Encoder(build_vit(name, arguments), name, arguments, mean, std)
-    _fill(result, weights, place)
-    return result.eval()
+    preprocessing = folder / "preprocessor_config.json"
+    if known and preprocessing.is_file():
+        content = read_json(preprocessing)
+        mean, std = tuple(content.get("image_mean", mean)), tuple(content.get("image_std", std))
+    encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
+    fill(encoder, weights, place)
+    settings = foreign.arguments | known
+    if "norm_eps" in settings:
+        set_norm_eps(encoder, settings["norm_eps"])
+        if "norm_eps" not in known and "norm_eps" not in options:
+            assumed.append(f"LayerNorm's eps {settings['norm_eps']:g} is assumed; else append ?norm_eps=….")
+    shape = (
+        f"{encoder.depth} blocks, width {encoder.embed_dim}, {num_heads(encoder)} heads, patch {encoder.patch_size}, "
+        f"{encoder.img_size} px, {encoder.in_chans} channels"
+    )
+    others = f" (also there: {', '.join(r for r in roles if r != role)})" if len(roles) > 1 else ""
+    notes = [f"{place}: {foreign.format}, encoder `{role}`{others}: {shape}."]
+    notes += [f"  {note}" for note in assumed]
+    notes += [f"  {note}" for note in foreign.notes if "num_heads" not in options]
+    if any(value.dtype not in (torch.float32, torch.int64) for value in weights.values()):
+        notes.append("  Weights of half precision were widened to float32.")
+    unused = [
+        *(f"heads.{head}" for head in dict.fromkeys(key.partition(".")[0] for key in foreign.heads)),
+        *foreign.unused,
+    ]
+    unused += ["classifier"] if foreign.classifier else []
+    if unused:
+        notes.append(f"  Not part of the encoder: {', '.join(unused)}.")
+    return Checkpoint(
+        encoder=encoder,
+        format=foreign.format,
+        roles=roles,
+        heads=foreign.heads,
+        classifier=foreign.classifier,
+        notes=tuple(notes),
+    )

@@ -1,21 +1,24 @@
-"""Checkpoints of other projects: find the format by its keys, give the weights timm's names."""
+"""Checkpoints of other projects: find the format by its keys, give the weights timm's names.
+
+Every tensor of a file is the encoder's, a head's, or named as unused. One that nobody can explain is an error: a format
+that is almost known would else be loaded almost right.
+"""
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from layergraft.checkpoints import huggingface
 from layergraft.errors import UserError
 
 Weights = dict[str, Tensor]
-HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+Content = Mapping[str, Any]
+ENCODER = ("cls_token", "pos_embed", "reg_token", "patch_embed.", "norm_pre.", "blocks.", "norm.", "fc_norm.")
+_HEAD_BEHIND_NORM = {"head.0.running_mean": "running_mean", "head.0.running_var": "running_var"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,48 +27,249 @@ class Foreign:
 
     Args:
         format: whose it is.
-        encoder: weights with timm's names.
-        momentum: likewise of the momentum encoder, where there is one.
+        encoders: role (`online`, `momentum`, `teacher`, …) -> weights with timm's names; the first is the default.
         heads: projector, predictor, decoder, with our names.
+        classifier: a linear or fine-tuned head: `weight`, `bias`, and `running_mean`, `running_var` of a BatchNorm
+            without affine in front of it.
+        unused: what else the file holds.
+        arguments: what it tells besides weights: `num_heads`, `norm_eps`.
+        notes: what the user should know about this format.
     """
 
     format: str
-    encoder: Weights
-    momentum: Weights = field(default_factory=dict)
+    encoders: dict[str, Weights]
     heads: Weights = field(default_factory=dict)
+    classifier: Weights = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    arguments: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file; never runs code from it.
+def _tensors(content: Content) -> Weights:
+    """The tensors of a dict, without the prefix that torch's data-parallel wrappers put before every name."""
+    found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    wrapped = found and all(key.startswith("module.") for key in found)
+    return {key.removeprefix("module."): value for key, value in found.items()} if wrapped else found
+
+
+def _take(left: Weights, *prefixes: str) -> Weights:
+    """Move the tensors whose names start with one of the prefixes, which is cut off, out of `left`."""
+    taken: Weights = {}
+    for prefix in prefixes:
+        for key in [key for key in left if key.startswith(prefix)]:
+            taken[key.removeprefix(prefix)] = left.pop(key)
+    return taken
+
+
+def _take_encoder(left: Weights) -> Weights:
+    return {key: left.pop(key) for key in list(left) if key in ENCODER or key.startswith(tuple(ENCODER[3:]))}
+
+
+def _take_classifier(left: Weights, *prefixes: str) -> Weights:
+    """A linear layer, or a BatchNorm and a linear layer (`head.0`, `head.1`)."""
+    found: Weights = {}
+    if {"head.0.running_mean", "head.1.weight"} <= left.keys():
+        found = {ours: left.pop(key) for key, ours in _HEAD_BEHIND_NORM.items() if key in left}
+        left.pop("head.0.num_batches_tracked", None)
+        prefixes = ("head.1.",)
+    for prefix in prefixes:
+        for part in ("weight", "bias"):
+            if f"{prefix}{part}" in left:
+                found[part] = left.pop(f"{prefix}{part}")
+    return found
+
+
+def _summary(unused: Weights, name: str) -> tuple[str, ...]:
+    return (f"{name} ({len(unused)} tensors)",) if unused else ()
+
+
+def _others(content: Content, *used: str) -> tuple[str, ...]:
+    """Names beside the weights in a training checkpoint: optimizer, epoch, …"""
+    return tuple(str(key) for key, value in content.items() if key not in used and not isinstance(value, Tensor))
+
+
+def _inner(content: Content) -> tuple[str, Content]:
+    """The dict that holds the model's weights, and its name; "" where the file itself is that dict."""
+    key = next((key for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), "")
+    return key, content[key] if key else content
+
+
+def _explained(left: Weights, name: str, format_name: str) -> None:
+    """Refuse what is left.
 
     Raises:
-        UserError: damaged, or a pickle that wants to run code.
+        UserError: a tensor has not been explained.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = "It may be truncated: compare its size with the original."
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            hint = "It holds more than tensors. Load it where you trust it and save its state_dict alone."
-        raise UserError(f"{str(path)!r} is no checkpoint that can be read: {reason}", hint) from None
-    if not isinstance(content, dict):
-        raise UserError(f"{str(path)!r} holds a {type(content).__name__}, not named weights.")
-    return content
+    if left:
+        some = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(left.items())[:6])
+        raise UserError(
+            f"{name!r} looks like {format_name}, but {len(left)} of its tensors are unknown: {some}"
+            + (" …" if len(left) > 6 else "."),
+            "Loading the rest alone could give another network than the file's. Remove them if they are not needed.",
+        )
 
 
-def _below(weights: Weights, prefix: str) -> Weights:
-    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+def _self_distillation(content: Content, name: str) -> Foreign | None:
+    """DINO's and iBOT's training checkpoints: `teacher` and `student`, each a backbone and a head."""
+    sides = {side: _tensors(content[side]) for side in ("teacher", "student") if isinstance(content.get(side), Mapping)}
+    if not any("backbone.patch_embed.proj.weight" in weights for weights in sides.values()):
+        return None
+    ibot = any("backbone.masked_embed" in w or any("last_layer2" in key for key in w) for w in sides.values())
+    format_name = f"{'iBOT' if ibot else 'DINO'} training checkpoint"
+    encoders, unused = {}, _others(content, *sides)
+    for side, weights in sides.items():
+        left = dict(weights)
+        backbone = _take(left, "backbone.")
+        unused += _summary(_take(left, "head."), f"{side}.head") + _summary(
+            _take(backbone, "masked_embed"), "mask token"
+        )
+        encoders[side] = _take_encoder(backbone)
+        _explained(left | {f"backbone.{key}": value for key, value in backbone.items()}, name, format_name)
+    return Foreign(format=format_name, encoders=encoders, unused=unused)
 
 
-def _decoder_name(name: str) -> str:
-    """MAE's name of a decoder parameter -> that of `MaeDecoder`."""
-    return name.removeprefix("decoder_").replace("pos_embed", "positions", 1)
+def _ijepa(content: Content, name: str) -> Foreign | None:
+    """I-JEPA: the target encoder is the one that is evaluated."""
+    if not isinstance(content.get("target_encoder"), Mapping):
+        return None
+    encoders = {}
+    for role, key in (("target", "target_encoder"), ("context", "encoder")):
+        if isinstance(content.get(key), Mapping):
+            left = _tensors(content[key])
+            encoders[role] = _take_encoder(left)
+            _explained(left, name, "I-JEPA")
+    return Foreign(format="I-JEPA", encoders=encoders, unused=_others(content, "target_encoder", "encoder"))
 
 
-def detect(content: dict[str, Any], name: str) -> Foreign:
+def _moco(content: Content, name: str) -> Foreign | None:
+    """MoCo v3 and layer-grafted files: online and momentum encoder, whose `head` is the projector; predictor."""
+    inner, weights = _inner(content)
+    left = _tensors(weights)
+    if not any(key.startswith("base_encoder.") for key in left):
+        return None
+    encoders: dict[str, Weights] = {}
+    heads: Weights = {}
+    for role, prefix, ours in (
+        ("online", "base_encoder.", "projector."),
+        ("momentum", "momentum_encoder.", "momentum.projector."),
+    ):
+        side = _take(left, prefix)
+        if side:
+            heads |= {ours + key: value for key, value in _take(side, "head.").items()}
+            encoders[role] = _take_encoder(side)
+            left |= {prefix + key: value for key, value in side.items()}
+    heads |= {f"predictor.{key}": value for key, value in _take(left, "predictor.").items()}
+    _explained(left, name, "MoCo v3")
+    norm = encoders["online"].get("norm.weight")
+    return Foreign(
+        format="MoCo v3 or layer-grafted",
+        encoders=encoders,
+        heads=heads,
+        unused=_others(content, inner),
+        notes=("MoCo v3's own ViT-S has 12 heads: ?num_heads=12.",) if norm is not None and len(norm) == 384 else (),
+    )
+
+
+def _dinov2(content: Content, name: str) -> Foreign | None:
+    """DINOv2: a mask token of two dimensions, LayerScale, perhaps registers and a gated MLP."""
+    inner, weights = _inner(content)
+    left = _tensors(weights)
+    mask = left.get("mask_token")
+    if "register_tokens" not in left and (mask is None or mask.ndim != 2):
+        return None
+    unused = _summary(_take(left, "mask_token"), "mask token")
+    registers = left.pop("register_tokens", None)
+    encoder = {
+        key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): value
+        for key, value in _take_encoder(left).items()
+    }
+    if registers is not None:
+        # Registers have no position, which timm knows only together with a class token that has none: it takes its own.
+        positions = encoder["pos_embed"]
+        encoder["cls_token"] = encoder["cls_token"] + positions[:, :1]
+        encoder |= {"pos_embed": positions[:, 1:], "reg_token": registers}
+    _explained(left, name, "DINOv2")
+    return Foreign(format="DINOv2", encoders={"backbone": encoder}, unused=unused + _others(content, inner))
+
+
+def _refiner(content: Content, name: str) -> Foreign | None:
+    """MIM-Refiner: positions as an image, without one for the class token."""
+    inner, weights = _inner(content)
+    left = _tensors(weights)
+    if "pos_embed.embed" not in left:
+        return None
+    positions = left.pop("pos_embed.embed")
+    tokens = left.pop("cls_tokens.tokens", None)
+    encoder = _take_encoder(left) | {"pos_embed": positions.flatten(1, 2)}
+    if tokens is not None:
+        encoder["cls_token"] = tokens
+    _explained(left, name, "MIM-Refiner")
+    return Foreign(format="MIM-Refiner", encoders={"encoder": encoder}, unused=_others(content, inner))
+
+
+def _hugging_face(content: Content, name: str) -> Foreign | None:
+    """Hugging Face's ViT, bare or with MAE's decoder or a classifier."""
+    inner, weights = _inner(content)
+    left = _tensors(weights)
+    prefix = next((p for p in ("vit.", "") if p + huggingface.PATCHES in left), None)
+    if prefix is None:
+        return None
+    decoder, classifier = _take(left, "decoder."), _take_classifier(left, "classifier.")
+    rest = _take(left, prefix)
+    unused = _summary(_take(rest, "pooler."), "pooler") + _summary(_take(rest, "embeddings.mask_token"), "mask token")
+    rest = huggingface.to_timm(rest)
+    encoder = _take_encoder(rest)
+    _explained(left | rest, name, "a ViT of Hugging Face")
+    kind = "ViTMAE" if decoder else "ViT"
+    heads = {f"decoder.{key}": value for key, value in huggingface.decoder_to_ours(decoder).items()}
+    return Foreign(
+        format=f"Hugging Face {kind}",
+        encoders={"encoder": encoder},
+        heads=heads,
+        classifier=classifier,
+        unused=unused + _others(content, inner),
+        arguments={"norm_eps": huggingface.LAYER_NORM_EPS},
+    )
+
+
+def _timm(content: Content, name: str) -> Foreign | None:
+    """MAE, iBOT's released backbone, and whatever has timm's names: DINO's and DeiT's files, timm's own."""
+    inner, weights = _inner(content)
+    left = _tensors(weights)
+    if not any(key in left for key in ("patch_embed.proj.weight", "patch_embed.proj.0.weight")):
+        return None
+    ibot = _take(left, "masked_embed")
+    encoders = {"model": _take_encoder(left)}
+    decoder = _take(left, "decoder_") | ({"mask_token": left.pop("mask_token")} if "mask_token" in left else {})
+    heads = {f"decoder.{'positions' if key == 'pos_embed' else key}": value for key, value in decoder.items()}
+    classifier = _take_classifier(left, "head.")
+    format_name = (
+        "MAE with decoder" if decoder else "iBOT backbone" if ibot else "ViT with timm's names (timm, MAE, DINO, …)"
+    )
+    for key in ("model_ema", "state_dict_ema"):
+        if isinstance(content.get(key), Mapping):
+            averaged = _tensors(content[key])
+            encoders["ema"] = _take_encoder(averaged)
+            _take_classifier(averaged, "head.")
+            left |= averaged
+    _explained(left, name, format_name)
+    unused = _summary(ibot, "mask token") + _others(content, inner, "model_ema", "state_dict_ema")
+    return Foreign(format=format_name, encoders=encoders, heads=heads, classifier=classifier, unused=unused)
+
+
+# The first that knows the keys is taken, so the most particular ones come first.
+READERS: tuple[Callable[[Content, str], Foreign | None], ...] = (
+    _self_distillation,
+    _ijepa,
+    _moco,
+    _dinov2,
+    _refiner,
+    _hugging_face,
+    _timm,
+)
+
+
+def detect(content: Content, name: str) -> Foreign:
     """Tell the format from the keys.
 
     Args:
@@ -73,66 +277,14 @@ def detect(content: dict[str, Any], name: str) -> Foreign:
         name: the file, for messages.
 
     Raises:
-        UserError: no known format.
+        UserError: no known format, or tensors that the format does not explain.
     """
-    weights: Any = content
-    for key in ("model", "state_dict"):
-        if isinstance(content.get(key), dict):
-            weights = content[key]
-    weights = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
-    if any(key.startswith("module.base_encoder.") for key in weights):
-        online, slow = (_below(weights, f"module.{side}_encoder.") for side in ("base", "momentum"))
-        heads = {f"projector.{k.removeprefix('head.')}": v for k, v in online.items() if k.startswith("head.")}
-        heads |= {f"predictor.{k}": v for k, v in _below(weights, "module.predictor.").items()}
-        heads |= {f"momentum.projector.{k.removeprefix('head.')}": v for k, v in slow.items() if k.startswith("head.")}
-        return Foreign(
-            format="MoCo v3",
-            encoder={k: v for k, v in online.items() if not k.startswith("head.")},
-            momentum={k: v for k, v in slow.items() if not k.startswith("head.")},
-            heads=heads,
-        )
-    if "patch_embed.proj.weight" in weights and any(key.startswith("blocks.0.") for key in weights):
-        decoder = {k: v for k, v in weights.items() if k.startswith("decoder_") or k == "mask_token"}
-        rest = {k: v for k, v in weights.items() if k not in decoder}
-        heads = {f"decoder.{_decoder_name(k)}": v for k, v in decoder.items()}
-        return Foreign(format="MAE" if decoder or "model" in content else "timm", encoder=rest, heads=heads)
+    for reader in READERS:
+        found = reader(content, name)
+        if found is not None:
+            return found
+    _, weights = _inner(content)
     raise UserError(
-        f"{name!r} is in no format that is known here.",
-        "Known: MAE, MoCo v3 and layer-grafted files, timm weights. Its first keys: "
-        + ", ".join(list(map(str, weights or content))[:5])
-        + ".",
+        f"{name!r} is in no format that is known here; its first keys: {', '.join(list(map(str, weights))[:5])}.",
+        "Known: MAE, MoCo v3, layer-grafted, DINO, iBOT, DINOv2, I-JEPA, MIM-Refiner, Hugging Face ViT, timm.",
     )
-
-
-def shape_arguments(weights: Weights, name: str, options: dict[str, str]) -> dict[str, Any]:
-    """What the weights tell of the architecture, as timm's arguments.
-
-    Args:
-        weights: with timm's names.
-        name: the file, for messages.
-        options: what the file cannot tell, `num_heads`, and `img_size` of images that are not square.
-    """
-    embed_dim, in_chans, patch, _ = weights["patch_embed.proj.weight"].shape
-    depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks."))
-    class_token = "cls_token" in weights
-    registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
-    patches = weights["pos_embed"].shape[1] - int(class_token)
-    side = round(patches**0.5)
-    if side * side != patches:
-        raise UserError(f"{name!r} has {patches} positions, which form no square.", "Only square images are known.")
-    if "num_heads" not in options and embed_dim not in HEADS_BY_WIDTH:
-        raise UserError(f"{name!r} does not say how many heads it has.", f"Append it: {name}?num_heads=…")
-    heads = int(options.get("num_heads", HEADS_BY_WIDTH.get(embed_dim, 0)))
-    arguments: dict[str, Any] = {
-        "img_size": side * patch,
-        "in_chans": in_chans,
-        "patch_size": patch,
-        "embed_dim": embed_dim,
-        "depth": depth,
-        "num_heads": heads,
-        "mlp_ratio": weights["blocks.0.mlp.fc1.weight"].shape[0] / embed_dim,
-        "class_token": class_token,
-    }
-    if registers:
-        arguments["reg_tokens"] = registers
-    return arguments

@@ -10,7 +10,8 @@ from conftest import assert_close
 from safetensors.torch import load_file
 
 from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.foreign import detect, read_file
+from layergraft.checkpoints.files import read_file
+from layergraft.checkpoints.foreign import detect
 from layergraft.config import DecoderConfig, MaeConfig
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Progress

@@ -11,7 +11,8 @@ from conftest import FIXTURES, assert_close
 from safetensors.torch import load_file
 
 from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.foreign import detect, read_file
+from layergraft.checkpoints.files import read_file
+from layergraft.checkpoints.foreign import detect
 from layergraft.config import MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.models.vit import Encoder

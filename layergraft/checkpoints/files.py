@@ -1,0 +1,94 @@
+"""Read a file of weights without running code from it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from layergraft.errors import UserError
+
+# Besides tensors, training checkpoints hold their arguments and numbers of NumPy. Building these runs no code.
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in ("Float64DType", "Float32DType", "Int64DType", "BoolDType")),
+    *(
+        (type(np.float64(0)).__reduce__(np.float64(0))[0], f"numpy.{core}.multiarray.scalar")
+        for core in ("core", "_core")
+    ),
+]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file.
+
+    Raises:
+        UserError: damaged, or a pickle that wants to run code; nothing of it has run.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None  # torch does not check sums
+        if damaged is not None:
+            raise UserError(
+                f"{str(path)!r} is damaged: the checksum of {damaged!r} in it is wrong.", "Copy or download it again."
+            )
+        with torch.serialization.safe_globals(HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # what torch, zipfile and safetensors raise on arbitrary bytes has no common type
+        text = str(error)
+        if "weights_only" in text or "Unsupported" in text:
+            named = text.partition("GLOBAL ")[2].split(" ")[0]
+            raise UserError(
+                f"{str(path)!r} is a pickle that wants to run code{f' ({named})' if named else ''}; it was not run.",
+                "Load it where you trust it and save its state_dict alone, best as .safetensors.",
+            ) from None
+        reason = text.splitlines()[0].rstrip(".") if text else type(error).__name__
+        raise UserError(
+            f"{str(path)!r} is no checkpoint that can be read: {reason}.",
+            "It may be truncated or damaged: compare its size with the original.",
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{str(path)!r} holds a {type(content).__name__}, not named weights.")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{str(path)!r} holds a {type(content).__name__}, not an object.")
+    return content
+
+
+def read_directory(path: Path) -> dict[str, Tensor]:
+    """The weights of a directory: `model.safetensors`, its numbered parts, or `pytorch_model.bin`.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        parts = sorted(set(read_json(index)["weight_map"].values()))
+        return {name: tensor for part in parts for name, tensor in read_file(path / part).items()}
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return read_file(path / name)
+    raise UserError(f"{str(path)!r} holds no weights.", "They are expected in model.safetensors.")

@@ -1,0 +1,115 @@
+"""Put weights into a network, and say what had to change; nothing is left out in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from layergraft.errors import UserError
+from layergraft.models.vit import Encoder, build_vit
+
+Say = Callable[[str], None]
+Weights = dict[str, Tensor]
+
+
+def fill(encoder: Encoder, weights: Weights, name: str) -> None:
+    """Load weights that must fit exactly.
+
+    Args:
+        encoder: what is filled.
+        weights: with timm's names.
+        name: where they come from, for messages.
+
+    Raises:
+        UserError: something is missing, unexpected, of another shape or not finite; all of it is listed.
+    """
+    own = encoder.vit.state_dict()
+    shared = sorted(own.keys() & weights.keys())
+    faults = {
+        "missing": sorted(own.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - own.keys()),
+        "other shape": [
+            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+            for key in shared
+            if own[key].shape != weights[key].shape
+        ],
+        "not finite": [key for key in shared if not bool(weights[key].isfinite().all())],
+    }
+    if any(faults.values()):
+        lines = [f"{fault}: {', '.join(keys)}" for fault, keys in faults.items() if keys]
+        raise UserError(f"The weights of {name!r} do not fit the encoder.", "\n".join(lines))
+    encoder.vit.load_state_dict({key: weights[key].to(own[key].dtype) for key in own})
+
+
+def norm_eps(encoder: Encoder) -> float:
+    """What the encoder's LayerNorms add to the variance."""
+    return next(float(m.eps) for m in encoder.vit.modules() if isinstance(m, nn.LayerNorm))
+
+
+def set_norm_eps(encoder: Encoder, eps: float) -> None:
+    """Change what the encoder's LayerNorms add to the variance."""
+    for module in encoder.vit.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+
+
+def num_heads(encoder: Encoder) -> int:
+    """Attention heads of a block."""
+    return int(encoder.vit.blocks[0].attn.num_heads)
+
+
+def _positions_like(donor: Encoder, like: Encoder, name: str, say: Say) -> Tensor:
+    """The donor's positions for the grid and prefix tokens of another encoder of the same tokens."""
+    positions: Tensor = donor.vit.pos_embed.detach()
+    prefix = positions.shape[1] - donor.num_patches
+    if donor.grid != like.grid:
+        positions = resample_abs_pos_embed(positions, list(like.grid), list(donor.grid), num_prefix_tokens=prefix)
+        old, new = ("×".join(map(str, grid)) for grid in (donor.grid, like.grid))
+        say(f"{name}: pos_embed was resized from {old} to {new} patches (bicubic).")
+    wanted = like.vit.pos_embed.shape[1] - like.num_patches
+    if wanted > prefix == 0:  # no position is a position of zeros
+        positions = torch.cat([positions.new_zeros(1, wanted, positions.shape[2]), positions], dim=1)
+    return positions
+
+
+def fit(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
+    """Weights of one encoder in another's shape: positions are resized, all else must agree.
+
+    Args:
+        donor: whose weights are taken.
+        like: whose shape is wanted; its weights are replaced.
+        name: of the donor, for messages.
+        say: called with a sentence for all that changes.
+
+    Returns:
+        `like`.
+
+    Raises:
+        UserError: they differ in more than image size.
+    """
+    if num_heads(donor) != num_heads(like):
+        raise UserError(
+            f"{name!r} has {num_heads(donor)} attention heads, the recipe's encoder {num_heads(like)}.",
+            "Set encoder.num_heads, or append ?num_heads=… if the file's were assumed.",
+        )
+    weights = dict(donor.vit.state_dict())
+    if "pos_embed" in weights and like.vit.pos_embed is not None:
+        weights["pos_embed"] = _positions_like(donor, like, name, say)
+    if norm_eps(donor) != norm_eps(like):
+        say(f"{name}: its LayerNorms use eps {norm_eps(donor):g}, the recipe's encoder {norm_eps(like):g}.")
+    fill(like, weights, name)
+    return like
+
+
+def resize(encoder: Encoder, img_size: int, name: str, say: Say) -> Encoder:
+    """The same encoder for images of another size."""
+    if img_size == encoder.img_size:
+        return encoder
+    arguments = encoder.model_args | {"img_size": img_size}
+    vit = build_vit(encoder.architecture, arguments)
+    resized = Encoder(vit, encoder.architecture, arguments, encoder.mean, encoder.std)
+    set_norm_eps(resized, norm_eps(encoder))
+    return fit(encoder, resized, name, say)
