@@ -112,7 +112,7 @@ def evaluate(
     Any key of a trained protocol's stage can be set: --finetune.epochs 100 --linear.objective.batchnorm true.
 
     Args:
-        encoder: a run, stage or encoder directory, a MAE or MoCo v3 checkpoint, or timm:NAME.
+        encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: labelled training images.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/.
         protocols: knn, logistic on frozen features; linear, finetune, segment train.

@@ -123,10 +123,15 @@ def load_encoder(encoder: str | Path) -> Encoder:
         UserError: there is no such file, or its weights do not fit.
     """
     checkpoint = open_checkpoint(encoder)
-    if os.environ.get("RANK", "0") == "0":
-        for note in checkpoint.notes:
-            print(note, file=sys.stderr)
+    for note in checkpoint.notes:
+        announce(note)
     return checkpoint.encoder
+
+
+def announce(sentence: str) -> None:
+    """Tell the user, once over all processes, what was found in a checkpoint or made of it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(sentence, file=sys.stderr)
 
 
 def open_checkpoint(encoder: str | Path) -> Checkpoint:

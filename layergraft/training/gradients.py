@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from layergraft.data.batch import Batch
 from layergraft.errors import UserError
-from layergraft.models.batchnorm import BatchNorm, Pending
+from layergraft.models.batchnorm import Pending
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 
@@ -63,7 +63,7 @@ class Gradients:
 
     def __init__(self, step: TrainStep, model: nn.Module, micro_batch: int | None) -> None:
         self.step, self.model, self.micro_batch = step, model, micro_batch
-        if micro_batch is not None and any(isinstance(part, BatchNorm) for part in step.encoder.modules()):
+        if micro_batch is not None and not step.encoder.per_sample:
             raise UserError(
                 "engine.micro_batch needs an encoder whose samples do not see each other; this one has BatchNorm.",
                 "Use an encoder without a convolutional stem, or set engine.micro_batch to null.",

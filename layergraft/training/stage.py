@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from layergraft.checkpoints.atomic import write_bytes, write_text
-from layergraft.checkpoints.encoder import load_encoder, save_encoder
+from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
+from layergraft.checkpoints.fit import fit
 from layergraft.config.recipe import Recipe
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.loader import TrainLoader
@@ -61,21 +62,7 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     seed = Randomness(seed=recipe.seed, scope="encoder").torch_seed("init")
     encoder = create_encoder(recipe.encoder, seed, mean, std)
     if recipe.start is not None:
-        donor = load_encoder(recipe.start)
-        own, given = encoder.vit.state_dict(), donor.vit.state_dict()
-        wrong = sorted(
-            k for k in own.keys() | given.keys() if k not in own or k not in given or own[k].shape != given[k].shape
-        )
-        if wrong:
-            raise UserError(
-                f"`start` {recipe.start!r} does not fit the recipe's encoder: {', '.join(wrong[:5])}.",
-                "Set encoder.* to what the file holds.",
-            )
-        if donor.vit.blocks[0].attn.num_heads != encoder.vit.blocks[0].attn.num_heads:
-            raise UserError(
-                f"`start` {recipe.start!r} has other attention heads than the recipe.", "Append ?num_heads=…."
-            )
-        encoder.vit.load_state_dict(given)
+        fit(load_encoder(recipe.start), encoder, recipe.start, announce)
     return encoder
 
 
@@ -116,7 +103,8 @@ def prepare_stage(
         if source == "fresh":
             seed = Randomness(seed=recipe.seed, scope=name).torch_seed("fresh")
             return create_encoder(recipe.encoder, seed, encoder.mean, encoder.std)
-        return load_encoder(source)
+        like = create_encoder(recipe.encoder, 0, encoder.mean, encoder.std)
+        return fit(load_encoder(source), like, source, announce)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.torch_seed("heads"))

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from layergraft import load_encoder
 from layergraft.checkpoints.atomic import write_bytes
+from layergraft.checkpoints.files import read_file
 from layergraft.cli import main
 from layergraft.errors import UserError
 from layergraft.training.state import Checkpoints
@@ -67,3 +71,44 @@ def test_files_that_cannot_be_read(tmp_path: Path, fixtures: Path, content: str)
 def test_heads_must_be_known(fixtures: Path) -> None:
     with pytest.raises(UserError, match="num_heads"):
         load_encoder(fixtures / "mae_tiny" / "checkpoint.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_truncated_and_damaged_files(tmp_path: Path, fixtures: Path, suffix: str) -> None:
+    """Cut or changed anywhere: refused, or what was changed holds no weights (a zip's padding, a file's name)."""
+    original = torch.load(fixtures / "mae_tiny" / "checkpoint.pth", weights_only=True)["model"]
+    whole, file = tmp_path / f"whole{suffix}", tmp_path / f"damaged{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(original, whole)
+    content = whole.read_bytes()
+    for length in [0, 1, 7, 8, 9, 100, *range(500, len(content), len(content) // 9), len(content) - 1]:
+        file.write_bytes(content[:length])
+        with pytest.raises(UserError):
+            load_encoder(f"{file}?num_heads=4")
+    random = np.random.default_rng(0)
+    refused = 0
+    for place in random.integers(0, len(content) if suffix == ".pth" else 4000, 60):
+        changed = bytearray(content)
+        changed[place] ^= 0x55
+        file.write_bytes(changed)
+        try:
+            read = read_file(file)
+        except UserError:
+            refused += 1
+        else:
+            assert suffix == ".safetensors" or all(torch.equal(read[key], value) for key, value in original.items())
+    assert refused >= 30
+
+
+def test_arguments_and_numbers_of_numpy_are_read(tmp_path: Path) -> None:
+    """Training checkpoints hold them; they run no code."""
+    values = {"args": argparse.Namespace(lr=1.0), "loss": np.float64(0.5), "lr": np.float32(0.1), "n": np.int64(3)}
+    torch.save(values | {"model": {}}, tmp_path / "file.pth")
+    assert read_file(tmp_path / "file.pth")["loss"] == 0.5
+
+
+def test_code_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": {"cls_token": torch.zeros(1)}, "run": _Runs()}, tmp_path / "evil.pth")
+    assert main(["evaluate", "--encoder", str(tmp_path / "evil.pth"), "--data", "builtin:fashion"]) == 2
+    error = capsys.readouterr().err
+    assert "wants to run code (posix.system)" in error
+    assert not Path("/tmp/layergraft-was-here").exists()

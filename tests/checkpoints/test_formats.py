@@ -277,7 +277,10 @@ def test_conv_stem_of_moco(tmp_path: Path) -> None:
 
 
 # One of each reader.
-FILES = {name: CASES[name][0] for name in ("mae with decoder", "moco v3", "dino teacher", "ibot backbone", "i-jepa", "mim-refiner")}
+FILES = {
+    name: CASES[name][0]
+    for name in ("mae with decoder", "moco v3", "dino teacher", "ibot backbone", "i-jepa", "mim-refiner")
+}
 FILES["dinov2"] = dinov2_weights(True)
 
 
