@@ -14,13 +14,14 @@ from layergraft import load_encoder
 from layergraft.checkpoints.atomic import write_bytes
 from layergraft.checkpoints.files import read_file
 from layergraft.cli import main
+from layergraft.config import EngineConfig
 from layergraft.errors import UserError
 from layergraft.training.state import Checkpoints
 
 
 def test_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path) -> None:
     said: list[str] = []
-    checkpoints = Checkpoints(tmp_path, 2, said.append)
+    checkpoints = Checkpoints(tmp_path, EngineConfig(keep=2), said.append)
     for step in (1, 2, 3):
         checkpoints.save(step, {"step": step, "weights": torch.full((4,), float(step))})
     assert len(list(tmp_path.iterdir())) == 2
