@@ -51,6 +51,7 @@ def train(
     data: str | None = None,
     out: str | Path,
     resume: Literal["auto", "never", "must"] = "auto",
+    replay: str | None = None,
     overrides: Overrides | None = None,
 ) -> Run:
     """Train a recipe's stages, measure the encoders and write a report.
@@ -62,12 +63,13 @@ def train(
         data: a folder of images, or a built-in set; sets data.source.
         out: directory of the run; the same command goes on where an earlier start ended.
         resume: auto goes on with a run that is there, never refuses to, must refuses to begin one.
+        replay: the file that a diverged run left: compute its last steps again, say what is not finite, change nothing.
         overrides: dotted recipe key -> value.
     """
     complete = _recipe(recipe, data, overrides)
     from layergraft.training.run import train_run
 
-    return train_run(complete, Path(out), resume)
+    return train_run(complete, Path(out), resume, None if replay is None else Path(replay))
 
 
 def plan(

@@ -21,7 +21,16 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A signal stopped the run with everything saved; the same command goes on (exit code 75)."""
+    """A signal stopped the run with everything saved; the same command goes on (exit code 75).
+
+    Args:
+        text: for the user.
+        requeue: whether a scheduler asked for it, which should start the job again.
+    """
+
+    def __init__(self, text: str, requeue: bool = False) -> None:
+        super().__init__(text)
+        self.requeue = requeue
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

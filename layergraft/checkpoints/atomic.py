@@ -7,36 +7,67 @@ renamed over it, and the directory flushed: a rename within a directory is atomi
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from layergraft.errors import UserError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_file(directory: Path, fill: Callable[[BinaryIO], str]) -> Path:
     """Write a file atomically.
+
+    Args:
+        directory: where; it is made if need be.
+        fill: writes the content and returns the file's name.
 
     Raises:
         UserError: the disk is full or the directory cannot be written; the file before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = directory / f".{os.getpid()}-{threading.get_ident()}.tmp"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(content)
+            target = directory / fill(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        os.replace(temporary, target)
+        flush_directory(directory)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # in a directory that cannot be written
+            temporary.unlink(missing_ok=True)
         raise UserError(
-            f"Cannot write {str(path)!r}: {error.strerror}.",
-            "Free space or permissions; what was saved before is intact.",
+            f"Cannot write to {str(directory)!r}: {error.strerror}.",
+            "Free space or permissions; what was saved before is intact. Then run the same command again.",
         ) from None
+    return target
+
+
+def flush_directory(directory: Path) -> None:
+    """Bring renames within a directory to the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete what a killed process was writing below a directory."""
+    for path in directory.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically; see `write_file`."""
+
+    def fill(file: BinaryIO) -> str:
+        file.write(content)
+        return path.name
+
+    write_file(path.parent, fill)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -82,17 +82,24 @@ class EngineConfig(Config, frozen=True, kw_only=True):
     """How the run is carried out; none of it changes what is learned, but for `precision`.
 
     Args:
+        strategy: what several processes do: `ddp` keeps all weights in each, `fsdp` splits them (for large encoders).
         precision: Lightning Fabric's name: `32-true`, `bf16-mixed`, `16-mixed`.
         micro_batch: images of a process that go through the network at once, where the batch does not fit the memory;
             null takes all. The gradient is that of the whole batch, also for contrastive losses and BatchNorm heads.
+        activation_checkpointing: keep the input of each block alone and compute the block again for the gradient: less
+            than half the memory for about a third more time.
+        compile: compile the transformer blocks with torch.compile.
         log_every: steps between two lines of `metrics.jsonl`.
         checkpoint_minutes: minutes between two checkpoints.
         checkpoint_steps: steps between two checkpoints, in addition; null for none.
         keep: how many checkpoints of a stage are kept.
     """
 
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     micro_batch: int | None = None
+    activation_checkpointing: bool = False
+    compile: bool = False
     log_every: int = 10
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None

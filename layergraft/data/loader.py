@@ -7,7 +7,7 @@ steps ahead. Threads, not processes: OpenCV decodes and resizes outside Python's
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
@@ -99,7 +99,7 @@ class TrainLoader:
         labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[keys])
         return Batch(keys=keys, epoch=epoch, views=views, labels=labels, random=self.random)
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches of steps `start` to `stop` - 1, in order."""
         if self.workers == 0:
             yield from map(self.batch, range(start, stop))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from layergraft.graft.plan import Plan
+from layergraft.models.sharding import local
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
 
@@ -83,17 +84,19 @@ class Anchor:
     def pull(self) -> Tensor | None:
         """Add the penalty's gradient to the parameters'; returns the penalty, in fp32, None where nothing is anchored.
 
-        The gradient has a closed form, so no graph is kept, and a loss scale does not concern it.
+        The gradient has a closed form, so no graph is kept, a loss scale does not concern it, and a split parameter is
+        held shard by shard; the penalty is then that of this process's shards.
         """
         if not self.terms:
             return None
         parts = []
         for (norm, weight, parameter), start in zip(self.terms, self.start, strict=True):
-            difference = parameter.float() - start.float()
+            difference = local(parameter).float() - local(start).float()
             l1 = norm == "l1"
             parts.append(weight * (difference.abs().sum() if l1 else 0.5 * difference.square().sum()))
-            gradient = (weight * (difference.sign() if l1 else difference)).to(parameter.dtype)
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            local(parameter.grad).add_(difference.sign() if l1 else difference, alpha=weight)
         return torch.stack(parts).sum()
 
 

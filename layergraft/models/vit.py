@@ -14,6 +14,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from layergraft.config.encoder import EncoderConfig
 from layergraft.errors import UserError
@@ -45,6 +46,7 @@ class Encoder(nn.Module):
         self.vit = vit
         self.architecture, self.model_args = architecture, model_args
         self.mean, self.std = mean, std
+        self.recompute = False  # whether `run_blocks` keeps inputs alone and computes a block again for its gradient
 
     @property
     def depth(self) -> int:
@@ -151,7 +153,9 @@ class Encoder(nn.Module):
         """
         outputs = {}
         for index in range(start, self.depth if stop is None else stop):
-            tokens = self.vit.blocks[index](tokens)
+            block = self.vit.blocks[index]
+            again = self.recompute and torch.is_grad_enabled()
+            tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
             if index in return_blocks:
                 outputs[index] = tokens
         return tokens, outputs

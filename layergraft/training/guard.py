@@ -9,27 +9,35 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from layergraft.errors import Stopped, UserError
+from layergraft.errors import Stopped
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class SignalGuard:
-    """Notes signals while a stage runs; the loop asks between steps. A second SIGINT forces."""
+    """Takes the signals of a run. A second SIGINT forces.
 
-    def __init__(self) -> None:
+    Args:
+        wait: only note a signal, and leave it to the loop to ask between steps. Otherwise (before the first step, in
+            the evaluation) everything is saved already, and a signal stops the run at once.
+    """
+
+    def __init__(self, *, wait: bool) -> None:
+        self.wait = wait
         self.received: int | None = None
         self._previous: dict[int, object] = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _take(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
+        if not self.wait:
+            raise self.stopped(self.requeue)
 
     def __enter__(self) -> SignalGuard:
         try:
             for number in _SIGNALS:
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._take)
         except ValueError:  # signals belong to the main thread; elsewhere the caller keeps them
             self._previous.clear()
         return self
@@ -39,10 +47,18 @@ class SignalGuard:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if error is None and self.received is not None:  # it came after the loop had asked for the last time
+            raise self.stopped(self.requeue)
 
-    def stopped(self) -> Stopped:
+    @property
+    def requeue(self) -> bool:
+        """SIGUSR1 and SIGUSR2 are how a scheduler announces the end of the time; SIGTERM is a person's cancel."""
+        return self.received in (signal.SIGUSR1, signal.SIGUSR2)
+
+    def stopped(self, requeue: bool) -> Stopped:
+        """The exception that ends the run."""
         name = signal.Signals(self.received).name if self.received else "a signal to another process"
-        return Stopped(f"Stopped by {name}; everything is saved. Run the same command again to go on.")
+        return Stopped(f"Stopped by {name}; everything is saved. Run the same command again to go on.", requeue)
 
 
 def agree(size: Tensor, *wishes: bool) -> list[bool]:
@@ -62,26 +78,3 @@ def agree(size: Tensor, *wishes: bool) -> list[bool]:
     dist.all_reduce(shared, dist.ReduceOp.MAX)
     bad, *wished = map(bool, shared.tolist())
     return [not bad, *wished]
-
-
-class BadSteps:
-    """Counts steps in a row whose loss or gradient is not finite."""
-
-    LIMIT = 3
-
-    def __init__(self) -> None:
-        self.in_a_row = 0
-
-    def accept(self, finite: bool, stage: str, step: int) -> bool:
-        """Whether the step may be applied.
-
-        Raises:
-            UserError: too many in a row were not finite.
-        """
-        self.in_a_row = 0 if finite else self.in_a_row + 1
-        if self.in_a_row >= self.LIMIT:
-            raise UserError(
-                f"Stage {stage!r} diverged: {self.LIMIT} steps in a row up to {step} had no finite loss or gradient.",
-                "None was applied; the last checkpoint is kept. Lower optimizer.base_lr or lengthen warmup_epochs.",
-            )
-        return finite

@@ -1,24 +1,68 @@
-"""Start Fabric: on a CPU, a GPU, or as one of several processes of torchrun, by the same call."""
+"""What a run runs on: processes and devices, alone, under torchrun, or under srun."""
 
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
+from typing import Any
 
+import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from layergraft.config.recipe import EngineConfig
 
 
+def processes() -> tuple[ClusterEnvironment, int, int]:
+    """(who started them, processes on this node, nodes). A batch script that calls no srun is one process."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return TorchElasticEnvironment(), local, int(os.environ["WORLD_SIZE"]) // local
+    if os.environ.get("SLURM_STEP_ID", "").isdigit() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        nodes = int(os.environ["SLURM_NNODES"])
+        return SLURMEnvironment(auto_requeue=False), int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    return LightningEnvironment(), 1, 1
+
+
 def launch(engine: EngineConfig) -> Fabric:
-    """Devices, precision and process group of this process."""
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    """Join the other processes, if there are any.
+
+    Fabric gives device, process group and precision. The wrapper around the model is torch's own: Fabric's would cast
+    the images, which are also the targets of a reconstruction.
+    """
+    environment, local, nodes = processes()
+    world = local * nodes
     fabric = Fabric(
         accelerator="auto",
-        devices=devices,
-        num_nodes=max(1, world // devices),
-        strategy="ddp" if world > 1 else "auto",
+        devices=local,
+        num_nodes=nodes,
+        strategy=DDPStrategy(cluster_environment=environment) if world > 1 else "auto",
+        plugins=None if world > 1 else [LightningEnvironment()],
         precision=engine.precision,
     )
     fabric.launch()
     return fabric
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were made on."""
+    import timm
+
+    cpu = platform.processor() or platform.machine()
+    try:
+        names = [
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ]
+        cpu = names[0] if names else cpu
+    except OSError:
+        pass
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions}

@@ -6,46 +6,77 @@ from collections.abc import Callable
 
 from lightning_fabric import Fabric
 
-from layergraft.training.guard import BadSteps, SignalGuard, agree
+from layergraft.errors import UserError
+from layergraft.training.divergence import IN_A_ROW, go_back
+from layergraft.training.guard import SignalGuard, agree
 from layergraft.training.record import Record, Report
 from layergraft.training.stage_run import StageRun
 from layergraft.training.state import Checkpoints
 from layergraft.training.trainer import Trainer
 
 
-def train_stage(fabric: Fabric, stage: StageRun, report: Report, warn: Callable[[str], None]) -> None:
+def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[str], None]) -> None:
     """Train a stage to its end; encoder, objective and ema hold the result.
 
     Args:
         fabric: launched.
         stage: what to train.
         report: called with each row of the metrics and the number of steps of the stage.
-        warn: called with a sentence that the user should see.
+        say: called with a sentence that the user should see.
 
     Raises:
         Stopped: a signal came; everything is saved.
         UserError: the run diverged or the disk is full.
     """
-    checkpoints = Checkpoints(stage.directory / "checkpoints", stage.engine, warn)
     trainer = Trainer(fabric, stage)
-    state = checkpoints.newest()
-    if state:
-        trainer.restore(state)
-    else:
-        trainer.begin()
-    bad = BadSteps()
-    record = Record(stage, trainer.step, report, fabric.is_global_zero)
-    with SignalGuard() as signals, record:
-        batches = stage.loader.batches(trainer.step, stage.steps)
+    record = Record(stage, report, fabric.is_global_zero)
+    checkpoints = Checkpoints(
+        stage.directory / "checkpoints", stage.engine, say, fabric.is_global_zero, before=record.to_disk
+    )
+    with checkpoints, SignalGuard(wait=True) as signals:
+        begin(trainer, checkpoints, say)
+        record.rewind(trainer.step)
+        batches = trainer.batches()
         while trainer.step < stage.steps:
             outcome, numbers = trainer.compute(record.next(batches)), trainer.numbers
-            finite, stop, due = agree(outcome.size, signals.received is not None, checkpoints.due(trainer.step + 1))
-            if bad.accept(finite, stage.name, trainer.step):
+            due = checkpoints.due(trainer.step + 1)
+            finite, stop, requeue, due, failed = agree(
+                outcome.size, signals.received is not None, signals.requeue, due, checkpoints.failed()
+            )
+            if failed:
+                checkpoints.wait()  # raises where it was written; elsewhere:
+                raise UserError("Process 0 cannot write checkpoints.", "Its message says why.")
+            if finite:
                 trainer.accept(outcome)
             else:
                 trainer.reject()
+            if trainer.rejected == IN_A_ROW:
+                batches.close()
+                say(go_back(trainer, checkpoints))
+                record.rewind(trainer.step)
+                batches = trainer.batches()
+                continue
             record.step(trainer, outcome, numbers)
-            if (stop or due or trainer.step == stage.steps) and fabric.is_global_zero:
-                checkpoints.save(trainer.step, trainer.state())
-            if stop and trainer.step < stage.steps:
-                raise signals.stopped()
+            if stop or trainer.step == stage.steps or (due and finite):
+                checkpoints.save(trainer.state())
+            if stop:
+                raise signals.stopped(requeue)
+        trainer.publish()
+
+
+def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
+    """Take up the newest checkpoint, or make the first one: there is always one to go back to, and a directory that
+    cannot be written is found out at once."""
+    stage, found = trainer.stage, checkpoints.newest()
+    if found is None:
+        trainer.begin()
+        checkpoints.save(trainer.state())
+        return
+    path, state = found
+    if state["data"] != stage.loader.source.fingerprint:
+        raise UserError(
+            f"The images of stage {stage.name!r} are not those that {path} was trained on: files came or went.",
+            "Restore them, or begin a run in another --out. Nothing was changed.",
+        )
+    trainer.restore(state)
+    say(f"Stage {stage.name} goes on at step {trainer.step} of {stage.steps}, from {path}.")

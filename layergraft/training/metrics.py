@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +13,28 @@ from layergraft.checkpoints.atomic import write_text
 
 class MetricsFile:
     """Args:
-    path: the file.
-    step: lines of later steps than this one are from before a kill and are dropped.
+    path: the file; it is opened for each line, so that nothing is left open.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_metrics(path) if row["step"] <= step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - `close` ends it
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of later steps than this one."""
+        kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        """One line; numbers that are not finite (a step that was thrown away) become null, as JSON has none."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
 
-    def close(self) -> None:
-        self._file.close()
+    def to_disk(self) -> None:
+        """Lines must be as safe as the checkpoint that comes after them."""
+        if self.path.is_file():
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -41,9 +41,10 @@ class LossScaler:
         elif self.good == self.GROW_AFTER:
             self.scale, self.good = self.scale * 2, 0
 
-    def is_searching(self, loss_finite: bool) -> bool:
-        """Whether a gradient that is not finite may come from the scale alone, and is no bad step."""
-        return self.enabled and loss_finite and self.scale > 1.0
+    @property
+    def searching(self) -> bool:
+        """Whether a gradient that is not finite may come from the scale, and is no bad step yet."""
+        return self.scale > 1.0
 
     def state_dict(self) -> dict[str, float]:
         return {"scale": self.scale, "good": float(self.good)}

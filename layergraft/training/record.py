@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -23,27 +22,28 @@ class Record:
 
     Args:
         stage: what is trained.
-        step: steps done before; rows of later ones are from before a kill and are dropped.
         report: called with each row and the number of steps of the stage.
-        first: whether this is the process that writes.
+        writes: whether this is the process that writes.
     """
 
-    def __init__(self, stage: StageRun, step: int, report: Report, first: bool) -> None:
-        self.stage, self.report, self.first = stage, report, first
-        self.metrics = MetricsFile(stage.directory / "metrics.jsonl", step) if first else None
+    def __init__(self, stage: StageRun, report: Report, writes: bool) -> None:
+        self.stage, self.report, self.writes = stage, report, writes
+        self.metrics = MetricsFile(stage.directory / "metrics.jsonl") if writes else None
         self._restart()
 
     def _restart(self) -> None:
         self._began, self._waited, self._images = time.perf_counter(), 0.0, 0
 
-    def __enter__(self) -> Record:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def rewind(self, step: int) -> None:
+        """The stage is at a step, for the first time or again: rows of later ones are from before, and are dropped."""
         if self.metrics:
-            self.metrics.close()
+            self.metrics.rewind(step)
+        self._restart()
+
+    def to_disk(self) -> None:
+        """Bring all rows to the disk."""
+        if self.metrics:
+            self.metrics.to_disk()
 
     def next(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; the time it takes to come is noted."""
@@ -75,7 +75,9 @@ class Record:
         row |= _mean(outcome) | {"lr": trainer.lr} | numbers
         if outcome.anchor is not None:
             row["anchor"] = float(outcome.anchor)
-        if look and stage.monitor is not None and self.first:
+        if look and stage.monitor is not None:
+            trainer.publish()
+        if look and stage.monitor is not None and self.writes:
             row |= stage.monitor.look(stage.encoder, stage.objective)
             stage.best.offer(step, row)
         row |= {

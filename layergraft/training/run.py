@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-import torch
-import yaml
 from lightning_fabric import Fabric
 
 from layergraft.checkpoints.atomic import write_text
@@ -21,7 +16,7 @@ from layergraft.checkpoints.encoder import default_statistics, load_encoder, sav
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
-from layergraft.errors import UserError
+from layergraft.errors import Stopped, UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.splits import few_labels
@@ -31,22 +26,16 @@ from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
 from layergraft.training.display import Display
-from layergraft.training.launch import launch
+from layergraft.training.divergence import read_replay, replay_steps
+from layergraft.training.guard import SignalGuard
+from layergraft.training.launch import launch, machine
 from layergraft.training.loop import train_stage
+from layergraft.training.resume import Resume, claim, open_run
+from layergraft.training.slurm import requeue
 from layergraft.training.stage import first_encoder, is_done, prepare_stage, save_stage, stage_directory
-
-Resume = Literal["auto", "never", "must"]
-# Changing these does not change what is learned, so a run may go on with other values.
-FREE_KEYS = (
-    "data.workers",
-    "engine.log_every",
-    "engine.checkpoint_minutes",
-    "engine.checkpoint_steps",
-    "engine.keep",
-    "evaluate",
-    "analyze",
-    "data.max_bad",
-)
+from layergraft.training.stage_run import StageRun
+from layergraft.training.state import State
+from layergraft.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,65 +53,6 @@ class Run:
     encoder: Path
     results: Path
     report: Path
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        found: dict[str, Any] = {}
-        for key, part in value.items():
-            found |= _flat(part, f"{path}.{key}" if path else str(key))
-        return found
-    return {path: value}
-
-
-def _differences(old: Recipe, new: Recipe) -> list[str]:
-    a, b = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
-    keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
-    return sorted(key for key in keys if not any(key == free or key.startswith(free + ".") for free in FREE_KEYS))
-
-
-def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
-    """Claim the output directory; True where it holds an earlier start of this very run.
-
-    Raises:
-        UserError: it holds something else; nothing is overwritten.
-    """
-    file = out / "recipe.yaml"
-    if file.is_file():
-        old = msgspec.convert(yaml.safe_load(file.read_text()), Recipe)
-        differing = _differences(old, recipe)
-        if differing:
-            raise UserError(
-                f"{str(out)!r} holds another run: its recipe differs in {', '.join(differing[:8])}.",
-                "Use another --out, or the same settings to go on. Nothing was changed.",
-            )
-        if resume == "never":
-            raise UserError(f"{str(out)!r} holds this run already, and --resume is never.", "Use another --out.")
-        return True
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{str(out)!r} exists and is no run of layergraft.", "Use another --out. Nothing was changed.")
-    if resume == "must":
-        raise UserError(f"There is no run in {str(out)!r} to go on with.", "Check --out, or use --resume auto.")
-    return False
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were made on."""
-    import timm
-
-    cpu = platform.processor() or platform.machine()
-    try:
-        names = [
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ]
-        cpu = names[0] if names else cpu
-    except OSError:
-        pass
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions}
 
 
 def load_data(recipe: Recipe) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
@@ -155,68 +85,135 @@ def check_recipe(recipe: Recipe, encoder: Encoder, train: Source) -> None:
             few_labels(train.own_labels, train.keys, train.classes, shots, 0)
 
 
-def train_run(recipe: Recipe, out: Path, resume: Resume) -> Run:
-    """Train, measure and report; goes on where an earlier start of the same run ended."""
+def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = None) -> Run:
+    """Train, measure and report; goes on where an earlier start of the same run ended.
+
+    Args:
+        recipe: what to do.
+        out: the run's directory.
+        resume: what to do with a run that is there.
+        replay: a file of a run that diverged: compute its last steps again, and nothing else.
+    """
     files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
-    train, holdout, mean, std = load_data(recipe)
-    encoder = first_encoder(recipe, mean, std)
-    check_recipe(recipe, encoder, train)
-    fabric = launch(recipe.engine)
-    display = Display(quiet=not fabric.is_global_zero)
-    goes_on = open_run(out, recipe, resume)
-    fabric.barrier()
-    if goes_on and (out / "run.json").is_file():
-        display.say(f"The run in {out} is finished; nothing to do. Its report: {files.report}")
-        return files
-    if fabric.is_global_zero and not goes_on:
-        write_text(out / "recipe.yaml", dump_recipe(recipe))
-    display.say(f"{len(train)} images train, {len(holdout)} are held out ({recipe.data.source}).")
-    if recipe.data.holdout >= 1 and len(holdout) < recipe.data.holdout:
-        display.say(f"The hold-out of {recipe.data.holdout} was capped at a fifth of the source.")
-    identity = hashlib.blake2b(dump_recipe(recipe).encode(), digest_size=8).hexdigest()
-    began = time.time()
-    with display:
-        for name in recipe.stages:
-            directory = stage_directory(out, recipe, name)
-            if not is_done(directory):
-                stage = prepare_stage(recipe, name, out, encoder, train, holdout, fabric.global_rank, fabric.world_size)
-                if stage.config.batch_size < recipe.stages[name].batch_size:
-                    display.say(f"The batch of stage {name} was capped at {stage.config.batch_size} images.")
-                if (directory / "checkpoints").is_dir():
-                    display.say(f"Stage {name} goes on from its newest checkpoint in {directory / 'checkpoints'}.")
-                train_stage(fabric, stage, display.report, display.say)
-                if fabric.is_global_zero:
-                    save_stage(stage, {"recipe": identity, "stage": name, "step": stage.steps, "start": recipe.start})
-                fabric.barrier()
-            encoder = load_encoder(directory).train()
-    if fabric.is_global_zero:
-        save_encoder(encoder, files.encoder, {"recipe": identity, "stage": name, "start": recipe.start})
-        if recipe.evaluate is not None:
-            evaluate_run(recipe, out, display)
-    fabric.barrier()
-    if recipe.evaluate is not None and recipe.evaluate.trained_stages:
-        with display:
-            train_protocols(recipe, out, fabric, display)
-    if fabric.is_global_zero:
-        analyze_run(recipe, out, display)
+    try:
+        with SignalGuard(wait=False):
+            _Training(recipe, files).run(resume, replay)
+    except Stopped as stopped:
+        note = requeue() if stopped.requeue else None
+        raise Stopped(f"{stopped} {note}") if note else stopped from None
+    return files
+
+
+class _Training:
+    """What the steps of a run share.
+
+    Args:
+        recipe: what to do.
+        files: where.
+    """
+
+    def __init__(self, recipe: Recipe, files: Run) -> None:
+        self.recipe, self.files = recipe, files
+        self.train, self.holdout, mean, std = load_data(recipe)
+        self.encoder = first_encoder(recipe, mean, std)
+        check_recipe(recipe, self.encoder, self.train)
+        self.fabric = launch(recipe.engine)
+        self.display = Display(quiet=not self.fabric.is_global_zero)
+        self.identity = hashlib.blake2b(dump_recipe(recipe).encode(), digest_size=8).hexdigest()
+
+    def run(self, resume: Resume, replay: Path | None) -> None:
+        out, say = self.files.out, self.display.say
+        if replay is not None:
+            self.replay(read_replay(replay))
+            return
+        goes_on = open_run(out, self.recipe, resume)
+        self.fabric.barrier()
+        if goes_on and (out / "run.json").is_file():
+            say(f"The run in {out} is finished; nothing to do. Its report: {self.files.report}")
+            return
+        if self.fabric.is_global_zero:
+            claim(out, self.recipe)
+        say(f"{len(self.train)} images train, {len(self.holdout)} are held out ({self.recipe.data.source}).")
+        if self.recipe.data.holdout >= 1 and len(self.holdout) < self.recipe.data.holdout:
+            say(f"The hold-out of {self.recipe.data.holdout} was capped at a fifth of the source.")
+        began = time.time()
+        with self.display:
+            for name in self.recipe.stages:
+                self.stage(name)
+        trained = self.recipe.evaluate is not None and self.recipe.evaluate.trained_stages
+        if self.fabric.is_global_zero:
+            self.measure()
+        if trained:
+            self.fabric.barrier()
+            with self.display:
+                train_protocols(self.recipe, out, self.fabric, self.display)
+        # Only the first process looks and writes; the others are not kept waiting for it.
+        if self.fabric.is_global_zero:
+            self.finish(began)
+
+    def prepare(self, name: str) -> StageRun:
+        fabric, out = self.fabric, self.files.out
+        return prepare_stage(
+            self.recipe, name, out, self.encoder, self.train, self.holdout, fabric.global_rank, fabric.world_size
+        )
+
+    def stage(self, name: str) -> None:
+        """Train a stage, unless it has left all its files."""
+        directory = stage_directory(self.files.out, self.recipe, name)
+        if not is_done(directory):
+            stage = self.prepare(name)
+            if stage.config.batch_size < self.recipe.stages[name].batch_size:
+                self.display.say(f"The batch of stage {name} was capped at {stage.config.batch_size} images.")
+            train_stage(self.fabric, stage, self.display.report, self.display.say)
+            if self.fabric.is_global_zero:
+                save_stage(stage, self.provenance(name) | {"step": stage.steps})
+            self.fabric.barrier()
+        self.encoder = load_encoder(directory).train()
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        return {"recipe": self.identity, "stage": name, "start": self.recipe.start}
+
+    def measure(self) -> None:
+        """The run's encoder, and what is measured on frozen features."""
+        save_encoder(self.encoder, self.files.encoder, self.provenance(list(self.recipe.stages)[-1]))
+        if self.recipe.evaluate is not None:
+            evaluate_run(self.recipe, self.files.out, self.display)
+
+    def finish(self, began: float) -> None:
+        """The run's findings, summary and report."""
+        recipe, files = self.recipe, self.files
+        analyze_run(recipe, files.out, self.display)
         summary = {
-            "recipe": identity,
+            "recipe": self.identity,
             "machine": machine(),
             "seconds_since_start": time.time() - began,
             "data": {
                 "source": recipe.data.source,
-                "train": len(train),
-                "holdout": len(holdout),
-                "fingerprint": train.fingerprint,
+                "train": len(self.train),
+                "holdout": len(self.holdout),
+                "fingerprint": self.train.fingerprint,
             },
         }
-        write_text(out / "run.json", json.dumps(summary, indent=1) + "\n")
+        write_text(files.out / "run.json", json.dumps(summary, indent=1) + "\n")
         from layergraft.report.page import write_report
 
-        write_report([out])
-        display.say(f"Encoder: {files.encoder}\nReport:  {files.report}")
-    fabric.barrier()
-    return files
+        write_report([files.out])
+        self.display.say(f"Encoder: {files.encoder}\nReport:  {files.report}")
+
+    def replay(self, recorded: State) -> None:
+        """Compute the last steps of a run that diverged again, with this recipe, and say what is not finite."""
+        for name in self.recipe.stages:
+            if name == recorded["stage"]:
+                break
+            self.encoder = load_encoder(stage_directory(self.files.out, self.recipe, name)).train()
+        else:
+            raise UserError(f"The replay file is of stage {recorded['stage']!r}, which the recipe does not have.")
+        lines, bad = replay_steps(Trainer(self.fabric, self.prepare(name)), recorded)
+        for line in lines:
+            self.display.say(line)
+        if bad:
+            raise UserError("The steps are still not finite.", "Nothing was changed.")
+        self.display.say("With these settings the steps are finite. Nothing was changed.")
 
 
 def run_encoders(recipe: Recipe, out: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Encoder]:

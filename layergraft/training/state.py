@@ -1,7 +1,8 @@
-"""Checkpoints of a stage: complete, atomic, verified.
+"""Checkpoints of a stage: complete, atomic, verified, written off the training thread.
 
 The crc32 of the content is part of the file's name, so one rename makes content and checksum valid together. The
-newest file whose content matches its name is used; a damaged one is named and passed over.
+newest file whose content matches its name is used; a damaged one is named and passed over. A file is never
+overwritten, and older ones go only once the new one is on the disk.
 """
 
 from __future__ import annotations
@@ -10,15 +11,75 @@ import io
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO, cast
 
 import torch
+from torch import Tensor
 
-from layergraft.checkpoints.atomic import write_bytes
+from layergraft.checkpoints.atomic import remove_leftovers, write_file
 from layergraft.config.recipe import EngineConfig
 
 State = dict[str, Any]
+
+
+def host_copy(value: Any) -> Any:
+    """Nested dicts and lists with every tensor copied to host memory, where later steps do not change it."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: host_copy(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [host_copy(part) for part in value]
+    return value
+
+
+class _Checksummed:
+    """Passes what torch writes on to a file, and sums it up.
+
+    torch's writer cannot be left by an exception in the middle, so the first error is kept and raised afterwards.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.crc = file, 0
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content).cast("B")
+        if self.error is None:
+            self.crc = zlib.crc32(view, self.crc)
+            try:
+                self.file.write(view)
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def flush(self) -> None:
+        """torch calls it; the file is flushed once, at the end."""
+
+
+def write_state(directory: Path, prefix: str, state: State) -> Path:
+    """Write a state as PREFIX-CRC.pt, whole or not at all."""
+
+    def fill(file: BinaryIO) -> str:
+        stream = _Checksummed(file)
+        torch.save(state, cast(Any, stream))
+        if stream.error:
+            raise stream.error
+        return f"{prefix}-{stream.crc:08x}.pt"
+
+    return write_file(directory, fill)
+
+
+def read_state(path: Path) -> State | None:
+    """The state in a file of `write_state`; None where its content does not match its name."""
+    content = path.read_bytes()
+    if f"{zlib.crc32(content):08x}" != path.stem.rsplit("-", 1)[1]:
+        return None
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
 
 
 class Checkpoints:
@@ -26,11 +87,42 @@ class Checkpoints:
     directory: `checkpoints/` of a stage.
     engine: how often, and how many are kept.
     warn: called with a sentence about a damaged one.
+    writes: whether this process is the one that writes.
+    before: called in the writing thread before a checkpoint becomes valid: what must be on the disk with it.
     """
 
-    def __init__(self, directory: Path, engine: EngineConfig, warn: Callable[[str], None]) -> None:
-        self.directory, self.engine, self.warn = directory, engine, warn
+    def __init__(
+        self,
+        directory: Path,
+        engine: EngineConfig,
+        warn: Callable[[str], None],
+        writes: bool = True,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.directory, self.engine, self.warn, self.writes, self.before = directory, engine, warn, writes, before
         self._saved = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="layergraft-checkpoint")
+        self._writing: Future[None] | None = None
+        if writes:
+            remove_leftovers(directory)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the last one; its failure does not hide another error."""
+        try:
+            self.wait()
+        except Exception:
+            if error is None:
+                raise
+        finally:
+            self._thread.shutdown()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.directory.glob("step-*.pt"), reverse=True)
 
     def due(self, step: int) -> bool:
         """Whether to save after `step` steps. The clock is monotonic: the time of day may jump."""
@@ -38,25 +130,44 @@ class Checkpoints:
         late = time.monotonic() - self._saved > 60 * self.engine.checkpoint_minutes
         return late or (every is not None and step % every == 0)
 
-    def _files(self) -> list[Path]:
-        return sorted(self.directory.glob("step-*.pt"), reverse=True)
+    def save(self, state: State) -> None:
+        """Copy a state and write it in the background, then drop the oldest ones.
 
-    def save(self, step: int, state: State) -> None:
-        """Write the state after `step` steps, then drop the oldest ones."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getvalue()
-        write_bytes(self.directory / f"step-{step:09d}-{zlib.crc32(content):08x}.pt", content)
+        Raises:
+            UserError: the one before could not be written; those that were are untouched.
+        """
+        self._saved = time.monotonic()
+        if not self.writes:
+            return
+        self.wait()
+        self._writing = self._thread.submit(self._write, host_copy(state))
+
+    def _write(self, state: State) -> None:
+        self.before()
+        # A run that went back to a step has a second file of it, which sorts after the first.
+        write_state(self.directory, f"step-{state['step']:09d}-{state['returns']}", state)
         for old in self._files()[self.engine.keep :]:
             old.unlink(missing_ok=True)
-        self._saved = time.monotonic()
 
-    def newest(self) -> State | None:
-        """The state of the newest valid checkpoint, or None."""
+    def failed(self) -> bool:
+        """Whether the last one could not be written; `wait` raises why."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+
+    def wait(self) -> None:
+        """Until the last one is on the disk.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def newest(self) -> tuple[Path, State] | None:
+        """The newest valid checkpoint, or None."""
         for path in self._files():
-            content = path.read_bytes()
-            if f"{zlib.crc32(content):08x}" == path.stem.rsplit("-", 1)[1]:
-                state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-                return state
+            state = read_state(path)
+            if state is not None:
+                return path, state
             self.warn(f"{path} is damaged and passed over.")
         return None

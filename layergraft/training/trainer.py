@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from layergraft.data.batch import Batch, Normalize
-from layergraft.graft.apply import Anchor, parameter_groups
+from layergraft.graft.apply import Anchor, parameter_groups, stage_rows
 from layergraft.models.batchnorm import Pending, apply_pending, collect_pending
 from layergraft.models.momentum import momentum_update
+from layergraft.models.sharding import full, like, load_full, local, sharded
+from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Losses, Progress
 from layergraft.training.gradients import Gradients, TrainStep
 from layergraft.training.optim import LossScaler, build_optimizer
@@ -47,27 +52,46 @@ class Trainer:
     A step that is thrown away leaves no trace: whatever it would change, the momentum encoder included, changes in
     `accept` alone. So the momentum update that comes before a step's keys is made where the step before was accepted.
 
+    `step` counts steps of the schedule. Batches are those of step `step + skipped`: a run that went back to a
+    checkpoint takes other images from there on.
+
     Args:
         fabric: launched.
-        stage: what to train; its modules are moved to the device.
+        stage: what to train. Its modules are trained in place, or, split over processes, get the weights in `publish`.
     """
 
     def __init__(self, fabric: Fabric, stage: StageRun) -> None:
-        self.stage, self.step = stage, 0
-        module = TrainStep(stage.encoder, stage.objective, fabric.autocast).train().to(fabric.device)
-        if stage.ema:
-            stage.ema.to(fabric.device)
-        self.to_device = fabric.to_device
-        self.normalize = Normalize(mean=stage.encoder.mean, std=stage.encoder.std)
-        self.anchor = Anchor(stage.rows, stage.plan)
-        self.optimizer = build_optimizer(stage.config.optimizer, parameter_groups(stage.rows, stage.plan))
-        self.scaler = LossScaler(stage.engine.precision == "16-mixed")
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.stage, self.step, self.skipped, self.returns, self.rejected = stage, 0, 0, 0, 0
+        engine = stage.engine
+        distributed = dist.is_available() and dist.is_initialized()
+        self.split = distributed and engine.strategy == "fsdp"
+        stage.encoder.recompute = engine.activation_checkpointing
+        module = TrainStep(stage.encoder, stage.objective, fabric.autocast).train()
+        if engine.compile:
+            for part in module.modules():
+                if isinstance(part, Block):
+                    part.compile()  # in place: names of parameters stay
+        self.ema = stage.ema
+        if self.split:
+            module = cast(TrainStep, sharded(module, fabric.device))
+            self.ema = cast(Encoder, sharded(stage.ema, fabric.device)) if stage.ema else None
+        else:
+            module.to(fabric.device)
+            if stage.ema:
+                stage.ema.to(fabric.device)
+        self.encoder, self.objective = module.encoder, module.objective
         model: nn.Module = module
-        if dist.is_available() and dist.is_initialized():
+        if distributed and not self.split:
             # BatchNorm's buffers are equal on all processes already: its statistics are the global batch's.
             model = DistributedDataParallel(module, broadcast_buffers=False)
-        self.gradients = Gradients(module, model, stage.engine.micro_batch)
+        self.rows = stage_rows(self.encoder, self.objective)
+        self.anchor = Anchor(self.rows, stage.plan)
+        self.optimizer = build_optimizer(stage.config.optimizer, parameter_groups(self.rows, stage.plan))
+        self.scaler = LossScaler(engine.precision == "16-mixed")
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.gradients = Gradients(module, model, engine.micro_batch)
+        self.to_device = fabric.to_device
+        self.normalize = Normalize(mean=stage.encoder.mean, std=stage.encoder.std)
         self.numbers: dict[str, float] = {}
 
     @property
@@ -81,25 +105,28 @@ class Trainer:
 
     def begin(self) -> None:
         """Before the first step of a stage."""
-        self.numbers = self.stage.objective.before_step(self.stage.encoder, self.progress)
+        self.numbers = self.objective.before_step(self.encoder, self.progress)
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """What is left of the stage's batches."""
+        return self.stage.loader.batches(self.step + self.skipped, self.stage.steps + self.skipped)
 
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""
-        views = {name: self.normalize(self.to_device(view)) for name, view in raw.views.items()}
-        masks = {name: self.to_device(mask) for name, mask in raw.masks.items()}
-        batch = replace(raw, views=views, masks=masks)
+        batch = replace(raw, views={name: self.normalize(self.to_device(v)) for name, v in raw.views.items()})
         losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
         if self.scaler.enabled:
             torch._foreach_mul_(gradients, 1 / self.scaler.scale)
         held = self.anchor.pull()
-        size = torch.stack(torch._foreach_norm(gradients)).sum() + losses["loss"].detach()
+        if held is not None and self.split:
+            dist.all_reduce(held)
         return Outcome(
             losses={name: value.detach() for name, value in losses.items()},
             pending=pending,
-            buffers=collect_pending(self.stage.encoder),
+            buffers=collect_pending(self.encoder),
             anchor=held,
-            size=size,
+            size=torch.stack(torch._foreach_norm(gradients)).sum() + losses["loss"].detach(),
         )
 
     def accept(self, outcome: Outcome) -> None:
@@ -109,49 +136,71 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimizer.step()
-        stage.objective.after_step(outcome.pending)
-        apply_pending(stage.encoder, outcome.buffers)
-        if stage.ema and stage.config.ema is not None:
-            momentum_update(stage.ema, stage.encoder, stage.config.ema)
-            for kept, value in zip(stage.ema.buffers(), stage.encoder.buffers(), strict=True):
+        self.objective.after_step(outcome.pending)
+        apply_pending(self.encoder, outcome.buffers)
+        if self.ema and stage.config.ema is not None:
+            momentum_update(self.ema, self.encoder, stage.config.ema)
+            for kept, value in zip(self.ema.buffers(), self.encoder.buffers(), strict=True):
                 kept.copy_(value)
-        self.scaler.update(finite=True)
-        self._end_step()
+        self.rejected = 0
+        self._end_step(finite=True)
         if self.step < stage.steps:
-            self.numbers = stage.objective.before_step(stage.encoder, self.progress)
+            self.numbers = self.objective.before_step(self.encoder, self.progress)
 
     def reject(self) -> None:
         """Throw a step away; the next one takes the next batch."""
-        self.scaler.update(finite=False)
-        self._end_step()
+        if not self.scaler.searching:
+            self.rejected += 1
+        self._end_step(finite=False)
 
-    def _end_step(self) -> None:
+    def _end_step(self, finite: bool) -> None:
+        self.scaler.update(finite)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
+    def publish(self) -> None:
+        """Bring the weights into the stage's own modules; all processes must call it."""
+        if self.split:
+            stage = self.stage
+            stage.encoder.load_state_dict(full(self.encoder.state_dict()))
+            stage.objective.load_state_dict(full(self.objective.state_dict()))
+            if stage.ema and self.ema:
+                stage.ema.load_state_dict(full(self.ema.state_dict()))
+
     def state(self) -> State:
-        """Everything that a resumed stage needs; tensors are the live ones."""
-        stage = self.stage
-        return {
+        """Everything that a resumed stage needs, for any number of processes; tensors are the live ones where one
+        process holds them all."""
+        state = {
             "step": self.step,
-            "encoder": stage.encoder.state_dict(),
-            "objective": stage.objective.state_dict(),
-            "ema": stage.ema.state_dict() if stage.ema else {},
+            "skipped": self.skipped,
+            "returns": self.returns,
+            "rejected": self.rejected,
+            "data": self.stage.loader.source.fingerprint,
+            "encoder": self.encoder.state_dict(),
+            "objective": self.objective.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else {},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "anchor": self.anchor.start,
             "numbers": self.numbers,
-            "best": stage.best.state_dict(),
         }
+        return full(state) if self.split else state
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave."""
-        self.stage.encoder.load_state_dict(state["encoder"])
-        self.stage.objective.load_state_dict(state["objective"])
-        if self.stage.ema:
-            self.stage.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_full(self.encoder, state["encoder"])
+        load_full(self.objective, state["objective"])
+        if self.ema:
+            load_full(self.ema, state["ema"])
+        optimizer = state["optimizer"]
+        moments = {
+            index: {name: like(value, self.parameters[index]) for name, value in entry.items()}
+            for index, entry in optimizer["state"].items()
+        }
+        self.optimizer.load_state_dict({**optimizer, "state": moments})
         self.scaler.load_state_dict(state["scaler"])
-        self.anchor.start = [s.to(now.device) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]
-        self.step, self.numbers = int(state["step"]), state["numbers"]
-        self.stage.best.load_state_dict(state["best"])
+        self.anchor.start = [like(s, now) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]
+        self.numbers = state["numbers"]
+        self.step, self.skipped, self.returns, self.rejected = (
+            int(state[name]) for name in ("step", "skipped", "returns", "rejected")
+        )

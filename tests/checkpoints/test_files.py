@@ -22,16 +22,17 @@ from layergraft.training.state import Checkpoints
 def test_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path) -> None:
     said: list[str] = []
     checkpoints = Checkpoints(tmp_path, EngineConfig(keep=2), said.append)
-    for step in (1, 2, 3):
-        checkpoints.save(step, {"step": step, "weights": torch.full((4,), float(step))})
+    with checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save({"step": step, "returns": 0, "weights": torch.full((4,), float(step))})
     assert len(list(tmp_path.iterdir())) == 2
     newest = max(tmp_path.iterdir())
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    state = checkpoints.newest()
-    assert state is not None
-    assert state["step"] == 2
+    found = checkpoints.newest()
+    assert found is not None
+    assert found[1]["step"] == 2
     assert newest.name in said[0]
 
 

@@ -1,0 +1,56 @@
+"""Parameters that are split over processes (FSDP2): their local shards, their full values, and back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard, or the tensor itself where it is not split."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def full(value: Any) -> Any:
+    """Nested dicts and lists with every split tensor put together; all processes must call it."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, dict):
+        return {key: full(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [full(part) for part in value]
+    return value
+
+
+def like(value: Tensor, reference: Tensor) -> Tensor:
+    """A full tensor, split as the reference is where both have the same shape."""
+    value = value.to(reference.device)
+    if isinstance(reference, DTensor) and value.shape == reference.shape:
+        return distribute_tensor(value, reference.device_mesh, reference.placements, src_data_rank=None)
+    return value
+
+
+@torch.no_grad()
+def load_full(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """`load_state_dict` of full tensors into a module whose parameters may be split."""
+    own = module.state_dict()
+    module.load_state_dict({name: like(value, own[name]) if name in own else value for name, value in state.items()})
+
+
+def sharded(module: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of a module with its parameters split over all processes, transformer blocks one by one."""
+    twin = copy.deepcopy(module).to(device)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for part in twin.modules():
+        if isinstance(part, Block):
+            fully_shard(part, mesh=mesh)
+    fully_shard(twin, mesh=mesh)
+    return twin

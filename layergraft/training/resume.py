@@ -1,0 +1,93 @@
+"""Whether an output directory holds this very run, and what may differ when it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from layergraft.checkpoints.atomic import write_text
+from layergraft.config.loading import dump_recipe
+from layergraft.config.recipe import Recipe
+from layergraft.errors import UserError
+
+Resume = Literal["auto", "never", "must"]
+# What a run may go on with in another value: how it is carried out and watched, not what is learned. With them go
+# `epochs` and `warmup_epochs` of a stage that has not begun.
+FREE_KEYS = (
+    "data.workers",
+    "data.max_bad",
+    "engine.strategy",
+    "engine.micro_batch",
+    "engine.activation_checkpointing",
+    "engine.compile",
+    "engine.log_every",
+    "engine.checkpoint_minutes",
+    "engine.checkpoint_steps",
+    "engine.keep",
+    "engine.tracking",
+    "engine.profile",
+    "evaluate",
+    "analyze",
+)
+_LENGTH = ("epochs", "warmup_epochs")
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        found: dict[str, Any] = {}
+        for key, part in value.items():
+            found |= _flat(part, f"{path}.{key}" if path else str(key))
+        return found
+    return {path: value}
+
+
+def differing_keys(old: Recipe, new: Recipe) -> list[str]:
+    """Dotted keys in which two recipes differ."""
+    a, b = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _is_free(key: str, begun: set[str]) -> bool:
+    if any(key == free or key.startswith(free + ".") for free in FREE_KEYS):
+        return True
+    stage, _, rest = key.removeprefix("stages.").partition(".")
+    return key.startswith("stages.") and rest in _LENGTH and stage not in begun
+
+
+def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
+    """Look whether an output directory may be used; True where it holds an earlier start of this very run.
+
+    Raises:
+        UserError: it holds something else, or `resume` forbids what would be done. Nothing is changed.
+    """
+    file = out / "recipe.yaml"
+    if not file.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(
+                f"{str(out)!r} exists and is no run of layergraft.", "Use another --out. Nothing was changed."
+            )
+        if resume == "must":
+            raise UserError(f"There is no run in {str(out)!r} to go on with.", "Check --out, or use --resume auto.")
+        return False
+    old = msgspec.convert(yaml.safe_load(file.read_text()), Recipe)
+    begun = {path.name.partition("-")[2] for path in out.glob("stages/*")}
+    refused = [key for key in differing_keys(old, recipe) if not _is_free(key, begun)]
+    if refused:
+        raise UserError(
+            f"{str(out)!r} holds another run: its recipe differs in {', '.join(refused[:8])}.",
+            "Use another --out, or the same settings to go on. Nothing was changed.",
+        )
+    if resume == "never":
+        raise UserError(f"{str(out)!r} holds this run already, and --resume is never.", "Use another --out.")
+    return True
+
+
+def claim(out: Path, recipe: Recipe) -> None:
+    """Write the recipe of a run that begins, or that goes on with other values of free keys."""
+    text = dump_recipe(recipe)
+    file = out / "recipe.yaml"
+    if not file.is_file() or file.read_text() != text:
+        write_text(file, text)

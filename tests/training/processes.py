@@ -1,0 +1,124 @@
+"""Real processes that train, forked from one that has imported everything: a start costs a second, not ten."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from conftest import TINY
+
+from layergraft.config import dump_recipe, load_recipe
+
+MACHINERY = multiprocessing.get_context("forkserver")
+MACHINERY.set_forkserver_preload(["layergraft.training.run", "layergraft.report.page", "torch.distributed.tensor"])
+VARYING = {"images_per_second", "data_wait", "time"}
+SMALL = TINY | {"evaluate": None, "monitor.every": 0, "data.workers": 1, "engine.checkpoint_steps": 2}
+Process = multiprocessing.process.BaseProcess
+
+
+def _train(words: list[str], environment: dict[str, str], errors: Path, prepare: Callable[[], None] | None) -> None:
+    os.environ.update(environment)
+    sys.stderr = open(errors, "a", buffering=1)  # noqa: SIM115 - for as long as the process lives
+    import torch
+
+    torch.set_num_threads(1)
+    from layergraft.cli import main
+
+    if prepare is not None:
+        prepare()
+    code = main(["train", *words])
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def start(
+    words: list[str],
+    errors: Path,
+    environment: Mapping[str, str] | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> Process:
+    """Start `layergraft train WORDS`.
+
+    Args:
+        words: the command line behind `train`.
+        errors: where stderr is appended.
+        environment: added to this process's.
+        prepare: a function of a test module, called in the new process first (to inject a fault).
+    """
+    process = MACHINERY.Process(target=_train, args=(words, dict(environment or {}), errors, prepare), daemon=True)
+    process.start()
+    return process
+
+
+def start_group(words: list[str], errors: Path, world: int, prepare: Callable[[], None] | None = None) -> list[Process]:
+    """The same command in several processes, as torchrun starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "GROUP_RANK": "0",
+    }
+    own = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    return [start(words, errors, shared | ranks, prepare) for ranks in own]
+
+
+def finish(*processes: Process, seconds: float = 240) -> list[int | None]:
+    """Exit codes; what does not end in time is killed."""
+    end = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.1, end - time.monotonic()))
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+    return [process.exitcode for process in processes]
+
+
+def write_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> list[str]:
+    """A small recipe as a file; the words that train it."""
+    path.write_text(dump_recipe(load_recipe("fashion_tiny", SMALL | dict(changes or {}))))
+    return ["--recipe", str(path)]
+
+
+@contextmanager
+def running(*processes: Process) -> Iterator[None]:
+    """Nothing outlives a test."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+
+
+def wait_for(condition: Callable[[], bool], *processes: Process, seconds: float = 120) -> bool:
+    """Until a condition holds; False where the processes ended first."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and all(process.is_alive() for process in processes):
+        if condition():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def bits(run: Path) -> dict[str, bytes]:
+    """Every tensor file of a run."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """All lines of metrics, but for what depends on the clock."""
+    lines = [line for path in sorted(run.glob("stages/*/metrics.jsonl")) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in json.loads(line).items() if key not in VARYING} for line in lines]
