@@ -14,6 +14,7 @@ from layergraft.analysis.findings import Entry, read_analysis
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.evaluation.results import ResultRow, read_results
+from layergraft.report.recorded import find_record
 from layergraft.training.metrics import read_metrics
 
 
@@ -29,6 +30,7 @@ class RunFiles:
     results: rows of results.json.
     analyses: entries of analysis.json.
     summary: run.json; empty while the run is not finished.
+    record: what was recorded for the recipe of the package that it followed; empty where it followed none.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class RunFiles:
     results: list[ResultRow]
     analyses: list[Entry]
     summary: dict[str, Any]
+    record: dict[str, Any]
 
     @property
     def last_stage(self) -> str:
@@ -56,17 +59,19 @@ def read_run(path: Path, name: str | None = None) -> RunFiles:
     if not any((path / file).is_file() for file in ("recipe.yaml", "results.json", "analysis.json")):
         raise UserError(f"{str(path)!r} is no run.", "Give the --out of `layergraft train` or `layergraft analyze`.")
     text = recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else ""
+    recipe = msgspec.convert(yaml.safe_load(text), Recipe) if text else None
     directories = sorted((path / "stages").glob("*-*"), key=lambda stage: int(stage.name.split("-")[0]))
     return RunFiles(
         path=path,
         name=name or path.resolve().name,
-        recipe=msgspec.convert(yaml.safe_load(text), Recipe) if text else None,
+        recipe=recipe,
         recipe_text=text,
         stages=[_json(stage / "plan.json") for stage in directories if (stage / "plan.json").is_file()],
         metrics=[row for stage in directories for row in read_metrics(stage / "metrics.jsonl")],
         results=read_results(path / "results.json"),
         analyses=read_analysis(path / "analysis.json"),
         summary=_json(path / "run.json") if (path / "run.json").is_file() else {},
+        record=find_record(recipe) if recipe is not None else {},
     )
 
 

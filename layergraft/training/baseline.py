@@ -14,7 +14,10 @@ from layergraft.training.run import train_run
 
 
 def train_baseline(recipe: Recipe, out: Path) -> None:
-    """Train the last stage from fresh weights, every layer at the same rate; its results join those of `out`.
+    """Train MoCo v3 from scratch for as many contrastive epochs; its results join those of `out`.
+
+    The last stage of the recipe, from MoCo v3's own fresh weights with the random patch projection frozen (Chen et
+    al., section 4.2), every layer at the same rate.
 
     Args:
         recipe: the recipe of `out`.
@@ -23,7 +26,8 @@ def train_baseline(recipe: Recipe, out: Path) -> None:
     last = list(recipe.stages.values())[-1]
     plan = PlanConfig(freeze=("patch_embed", "positions"), weight_decay_1d=last.plan.weight_decay_1d)
     stages = {"scratch": msgspec.structs.replace(last, plan=plan)}
-    scratch = train_run(msgspec.structs.replace(recipe, stages=stages), out / "baseline", "auto")
+    encoder = msgspec.structs.replace(recipe.encoder, weight_init="moco")
+    scratch = train_run(msgspec.structs.replace(recipe, encoder=encoder, stages=stages), out / "baseline", "auto")
     rows = [row for row in read_results(scratch.results) if row.encoder.startswith("scratch")]
     write_results(out / "results.json", rows)
     write_report([out])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from layergraft.report.run_files import RunFiles
 from layergraft.report.section import Section
 from layergraft.report.sections.analyses import analyses
+from layergraft.report.sections.compared import compared
 from layergraft.report.sections.curves import curves
 from layergraft.report.sections.plans import plans
 from layergraft.report.sections.provenance import provenance
@@ -20,5 +21,6 @@ SECTIONS: tuple[Callable[[list[RunFiles]], Section | None], ...] = (
     curves,
     analyses,
     plans,
+    compared,
     provenance,
 )

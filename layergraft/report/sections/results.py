@@ -15,7 +15,7 @@ FLOORS = ("pixels", "random")
 def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
     """(how the page calls the encoder, row); with several runs the last stages alone, and the floors once."""
     if len(runs) == 1:
-        return [(row.encoder, row) for row in runs[0].results]
+        return [*((row.encoder, row) for row in runs[0].results), *_recorded_baseline(runs[0])]
     found: list[tuple[str, ResultRow]] = []
     floors: set[tuple[str, str]] = set()
     for run in runs:
@@ -26,6 +26,15 @@ def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
                 found.append((f"{run.name}: {row.encoder}", row))
         floors |= {(row.source, row.test) for row in run.results}
     return found
+
+
+def _recorded_baseline(run: RunFiles) -> list[tuple[str, ResultRow]]:
+    """The recorded rows of a baseline run, where this one measured the same and trained no baseline itself."""
+    rows = [ResultRow(**row) for row in run.record.get("baseline", {}).get("rows", [])]
+    measured = {(row.test, row.protocol, row.variant, row.shots, row.split) for row in run.results}
+    rows = [row for row in rows if (row.test, row.protocol, row.variant, row.shots, row.split) in measured]
+    own = {row.encoder for row in run.results}
+    return [(f"{row.encoder} (recorded)", row) for row in rows if row.encoder not in own]
 
 
 def _others(run: RunFiles) -> set[str]:
