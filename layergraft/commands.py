@@ -150,7 +150,8 @@ def analyze(
     Args:
         encoder: a run, stage or encoder directory, a checkpoint file, or timm:NAME.
         data: the images that it is shown; those that trained nothing, where they are the run's own.
-        what: all, or some of cka, rank, attention-distance, reconstruct, neighbours.
+        what: all, or some of conflict, suggest, layer-probe, cka, attention-distance, rank, uniformity, invariance,
+            information, token-similarity, spectrum, reconstruct, neighbours, attention-maps, saliency, pca, map.
         against: encoders to compare it with.
         out: directory of analysis.json and report.html; by default the encoder's run, where it is one.
     """

@@ -104,4 +104,4 @@ def attention_distance(subject: Subject) -> Findings:
             "entropy (bits)",
         ),
     ]
-    return Findings(numbers={"heads": data, "uniform_distance": uniform}, figures=figures)
+    return Findings(compares=True, numbers={"heads": data, "uniform_distance": uniform}, figures=figures)

@@ -92,4 +92,4 @@ def cka(subject: Subject) -> Findings:
             )
         )
         numbers[which] = values.tolist()
-    return Findings(numbers=numbers, figures=figures)
+    return Findings(compares=True, numbers=numbers, figures=figures)

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from layergraft.analysis.findings import Entry, write_analysis
-from layergraft.analysis.fitted import fitted_stages
+from layergraft.analysis.fitted import FittedStage, fitted_stages
 from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import NotApplicable, Subject, run_directory
 from layergraft.checkpoints.encoder import load_encoder
@@ -50,8 +50,11 @@ def encoder_name(encoder: str) -> str:
     folder = Path(encoder.partition("?")[0]).name
     if folder.startswith("encoder_"):
         copy = "/" + folder.removeprefix("encoder_")
-    stages = [own.name for own in fitted_stages(run)]
-    return (stage or (stages[-1] if stages else run.name)) + copy
+    return (stage or list(_recipe(run).stages)[-1]) + copy
+
+
+def _recipe(run: Path) -> Recipe:
+    return msgspec.convert(yaml.safe_load((run / "recipe.yaml").read_text()), Recipe)
 
 
 def build_subject(encoder: str, against: list[str], data: str) -> Subject:
@@ -66,20 +69,18 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
         encoders[name if name not in encoders else place] = load_encoder(place).requires_grad_(False).to(device)
     found = run_directory(encoder)
     source = open_source(data)
-    images, stages, seed = source, fitted_stages(found[0]) if found else [], 0
+    images, seed, stages = source, 0, list[FittedStage]()
+    stage: str | None = None
     share: int | float = BANK_SHARE
     if found is not None:
-        run, stage = found
-        recipe = msgspec.convert(yaml.safe_load((run / "recipe.yaml").read_text()), Recipe)
-        names = [own.name for own in stages]
-        if stage in names:
-            stages = stages[: names.index(stage) + 1]
+        recipe = _recipe(found[0])
+        stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
         if recipe.data.source is not None and open_source(recipe.data.source).fingerprint == source.fingerprint:
             share, seed = recipe.data.holdout, recipe.seed
     bank, queries = split_holdout(source, share, seed)
     if share is not BANK_SHARE and len(queries):
         images = queries
-    return Subject(encoders=encoders, images=images, bank=bank, queries=queries, stages=stages, seed=seed)
+    return Subject(encoders=encoders, images=images, bank=bank, queries=queries, stages=stages, stage=stage, seed=seed)
 
 
 def run_analyses(
@@ -112,15 +113,16 @@ def run_analyses(
             Entry(
                 analysis=name,
                 encoder=names[0],
-                against=" ".join(names[1:]) or None,
+                against=" ".join(names[1:]) or None if findings.compares else None,
                 data=data,
                 seconds=round(seconds, 2),
                 numbers=findings.numbers,
                 notes=findings.notes,
                 figures=findings.figures,
+                snippet=findings.snippet,
             )
         )
-        say(f"{name}: {seconds:.1f} s.")
+        say(f"{name}: {seconds:.1f} s." + (f"\n{findings.snippet}" if findings.snippet else ""))
     return entries, skipped
 
 

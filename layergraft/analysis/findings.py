@@ -17,11 +17,15 @@ class Findings:
     numbers: the measured values, small enough to read.
     figures: what the report shows.
     notes: what has to be known to read them: estimators, settings, what was left out.
+    snippet: a piece of a recipe that follows from it.
+    compares: whether it took the second encoder into account.
     """
 
     numbers: dict[str, Any]
     figures: list[Figure]
     notes: list[str] = field(default_factory=list)
+    snippet: str = ""
+    compares: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Entry:
         numbers: as in `Findings`.
         notes: likewise.
         figures: likewise.
+        snippet: likewise.
     """
 
     analysis: str
@@ -47,6 +52,7 @@ class Entry:
     numbers: dict[str, Any]
     notes: list[str]
     figures: list[Figure]
+    snippet: str
 
     @property
     def identity(self) -> tuple[object, ...]:

@@ -126,6 +126,7 @@ def rank(subject: Subject) -> Findings:
             )
         )
     return Findings(
+        compares=True,
         numbers=numbers,
         figures=figures,
         notes=[

@@ -28,11 +28,11 @@ def unpatchify(encoder: Encoder, patches: Tensor) -> Tensor:
 @torch.inference_mode()
 def reconstruct(subject: Subject) -> Findings:
     """Images, what the encoder sees of them, and what the decoder fills in."""
-    stage = next((stage for stage in reversed(subject.stages) if isinstance(stage.objective, MaeConfig)), None)
-    if stage is None:
+    part = subject.last_part(MaeConfig)
+    if part is None:
         raise NotApplicable("no stage of its run has a fitted MAE decoder")
-    encoder = stage.encoder()
-    objective = stage.load(encoder)
+    encoder = part.stage.encoder()
+    objective = part.load(encoder)
     assert isinstance(objective, Mae)
     source = subject.sample(IMAGES)
     images = next(inputs(encoder, source))
@@ -61,7 +61,7 @@ def reconstruct(subject: Subject) -> Findings:
     figure = gallery(
         "reconstruct",
         "Reconstructions",
-        f"Images that trained nothing: as they are, what stage {stage.name} sees of them, and what it fills in.",
+        f"Images that trained nothing: as they are, what stage {part.stage.name} sees of them, and what it fills in.",
         data,
         "kind",
         "file",

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from layergraft.analysis.fitted import FittedStage
+from layergraft.analysis.fitted import FittedPart, FittedStage
+from layergraft.config.base import Config
 from layergraft.data.batch import Normalize
 from layergraft.data.sources import Source
 from layergraft.evaluation.features import view_batches
@@ -21,14 +22,15 @@ class NotApplicable(Exception):
     """An analysis cannot say anything about this encoder or these images; the message says why."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
     """Args:
     encoders: name -> encoder in evaluation mode: the one that is analysed, then the one it is compared with.
     images: what is shown to it; images that trained nothing where the run knows them.
     bank: images whose neighbours and labels are used.
     queries: images that are looked up in the bank; disjoint from it.
-    stages: the stages of the encoder's run up to its own, with their heads.
+    stages: all stages of the encoder's run that left heads.
+    stage: which of them the encoder is the result of.
     seed: of the sample of images and of every other draw.
     """
 
@@ -37,6 +39,7 @@ class Subject:
     bank: Source
     queries: Source
     stages: list[FittedStage] = field(default_factory=list)
+    stage: str | None = None
     seed: int = 0
 
     @property
@@ -50,6 +53,16 @@ class Subject:
     @property
     def random(self) -> Randomness:
         return Randomness(seed=self.seed, scope="analysis")
+
+    def last_part(self, kind: type[Config]) -> FittedPart | None:
+        """The fitted objective of a kind in the encoder's own stage, else in the stage nearest before it, or after."""
+        names = [stage.name for stage in self.stages]
+        own = names.index(self.stage) if self.stage in names else len(names) - 1
+        for stage in [*self.stages[own::-1], *self.stages[own + 1 :]]:
+            for part in stage.parts():
+                if isinstance(part.config, kind):
+                    return part
+        return None
 
     def sample(self, count: int, source: Source | None = None) -> Source:
         """At most `count` images, by default of `images`, drawn at random but always the same."""

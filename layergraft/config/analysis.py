@@ -4,4 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-AnalysisName = Literal["cka", "rank", "attention-distance", "reconstruct", "neighbours"]
+AnalysisName = Literal[
+    "conflict",
+    "suggest",
+    "layer-probe",
+    "cka",
+    "attention-distance",
+    "rank",
+    "uniformity",
+    "invariance",
+    "information",
+    "token-similarity",
+    "spectrum",
+    "reconstruct",
+    "neighbours",
+    "attention-maps",
+    "saliency",
+    "pca",
+    "map",
+]

@@ -1,0 +1,192 @@
+"""Do the two losses pull a block in opposite directions? The cosine of their gradients, per image and per block.
+
+The argument of Layer Grafted Pre-training (ICLR 2023): for an image x and the parameters of one block,
+C(x) = <g_mim, g_cl> / (|g_mim| |g_cl|), with the gradients of x's own loss terms (see `terms`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from layergraft.analysis.charts import LAYER_AXIS
+from layergraft.analysis.findings import Findings
+from layergraft.analysis.fitted import fit_heads, objective_batch
+from layergraft.analysis.subject import NotApplicable, Subject
+from layergraft.analysis.terms import SampleLoss, Terms, cl_terms, mim_terms, plain_attention
+from layergraft.config.objectives import MaeConfig, MocoConfig
+from layergraft.models.vit import Encoder
+from layergraft.objectives.mae import Mae
+from layergraft.objectives.moco import Moco
+from layergraft.report.figure import Figure, Rows, field, tooltip
+
+IMAGES = 256
+CHUNK = 16  # images whose gradients are in memory at once
+
+
+class _WithEncoder(nn.Module):
+    """A loss as a module of its encoder, so that parameters can be put in from outside."""
+
+    def __init__(self, encoder: Encoder, loss: SampleLoss) -> None:
+        super().__init__()
+        self.encoder, self._loss = encoder, loss
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        return self._loss(self.encoder, *arguments)
+
+
+def block_parameters(encoder: Encoder) -> dict[str, tuple[int, Tensor]]:
+    """Name in `_WithEncoder` -> (block, value), for the parameters of all blocks."""
+    owner = {id(p): index for index, block in enumerate(encoder.vit.blocks) for p in block.parameters()}
+    return {f"encoder.{name}": (owner[id(p)], p.detach()) for name, p in encoder.named_parameters() if id(p) in owner}
+
+
+def sample_gradients(encoder: Encoder, terms: Terms, chunk: int = CHUNK) -> Iterator[dict[str, Tensor]]:
+    """Gradients of every image's loss, some images at a time: parameter -> (images, *shape)."""
+    module = _WithEncoder(encoder, terms.loss)
+    values = {name: value for name, (_, value) in block_parameters(encoder).items()}
+
+    def loss(parameters: dict[str, Tensor], *arguments: Tensor) -> Tensor:
+        result: Tensor = functional_call(module, parameters, arguments)
+        return result
+
+    gradient = vmap(grad(loss), in_dims=(None, *(0 for _ in terms.arguments)))
+    for start in range(0, len(terms.arguments[0]), chunk):
+        yield gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
+
+
+def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int = CHUNK) -> Tensor:
+    """C(x) of every image and block, float64 of shape (images, blocks).
+
+    Args:
+        encoder: whose blocks are meant; it is left as it is.
+        first: one loss.
+        second: the other, of the same images.
+        chunk: images whose gradients are in memory at once.
+    """
+    own = plain_attention(encoder)
+    blocks = {name: block for name, (block, _) in block_parameters(own).items()}
+    parts = []
+    for a, b in zip(sample_gradients(own, first, chunk), sample_gradients(own, second, chunk), strict=True):
+        count = len(next(iter(a.values())))
+        sums = torch.zeros(3, own.depth, count, dtype=torch.float64)
+        for name, block in blocks.items():
+            x, y = a[name].flatten(1), b[name].flatten(1)
+            for row, (p, q) in enumerate(((x, y), (x, x), (y, y))):
+                sums[row, block] += (p * q).sum(1).double().cpu()
+        parts.append((sums[0] / (sums[1] * sums[2]).sqrt().clamp(min=1e-30)).T)
+    return torch.cat(parts)
+
+
+@functools.lru_cache(maxsize=1)
+def measure(subject: Subject) -> tuple[Tensor, list[str]]:
+    """(cosines of shape (images, blocks), how the heads were come by)."""
+    encoder = subject.encoder
+    if not encoder.per_sample:
+        raise NotApplicable("the encoder has BatchNorm, so an image has no gradient of its own")
+    mim, cl = subject.last_part(MaeConfig), subject.last_part(MocoConfig)
+    if mim is None or cl is None:
+        raise NotApplicable("it needs fitted heads of mae and moco: the stages of a run, or one joint stage")
+    source = subject.sample(IMAGES)
+    terms: list[Terms] = []
+    notes: list[str] = []
+    for part in (mim, cl):
+        objective = part.load(encoder)
+        if part.stage.name != subject.stage:
+            losses = fit_heads(objective, encoder, part, subject.bank, subject.random)
+            notes.append(
+                f"The heads of {part.name} come from stage {part.stage.name}: they were fitted to this encoder, which "
+                f"stood still, for {len(losses)} steps (loss {losses[0]:.3f} to {losses[-1]:.3f})."
+            )
+        batch = objective_batch(encoder, part, source, subject.random)
+        if isinstance(objective, Mae):
+            terms.append(mim_terms(encoder, objective, batch))
+        elif isinstance(objective, Moco):
+            terms.append(cl_terms(encoder, objective, batch))
+    first, second = terms
+    return gradient_cosines(encoder, first, second), notes
+
+
+def conflict(subject: Subject) -> Findings:
+    """Distribution of the cosine in each block, its mean, and the share of images in conflict."""
+    cosines, notes = measure(subject)
+    data: Rows = [
+        {"block": str(block), "cosine": round(value, 5), "jitter": (image * 0.618034) % 1}
+        for block, column in enumerate(cosines.T.tolist())
+        for image, value in enumerate(column)
+    ]
+    numbers = [
+        {
+            "block": block,
+            "mean": float(own.mean()),
+            "standard_error": float(own.std() / len(own) ** 0.5),
+            "negative": float((own < 0).double().mean()),
+        }
+        for block, own in enumerate(cosines.T)
+    ]
+    notes.append(
+        f"{len(cosines)} images as one batch; keys and BatchNorm statistics of the batch are computed once and held "
+        "constant, an image's own terms are differentiated, both directions."
+    )
+    return Findings(numbers={"blocks": numbers}, figures=[_distribution(data), _share(numbers)], notes=notes)
+
+
+def _distribution(data: Rows) -> Figure:
+    x = LAYER_AXIS | {"field": "block", "title": "block"}
+    y = field("cosine", "quantitative", "cosine of the two gradients")
+    sign = {"condition": {"test": "datum.cosine < 0", "value": "#d64f63"}, "value": "#3d7fd9"}
+    mean = {"aggregate": "mean", "field": "cosine", "type": "quantitative"}
+    spec = {
+        "encoding": {"x": x},
+        "layer": [
+            {
+                "mark": {"type": "rule", "strokeDash": [4, 4]},
+                "encoding": {"y": {"datum": 0}, "x": {"value": 0}, "x2": {"value": "width"}},
+            },
+            {
+                "mark": {"type": "circle", "size": 14, "opacity": 0.35},
+                "encoding": {
+                    "y": y,
+                    "color": sign,
+                    "xOffset": {"field": "jitter", "type": "quantitative", "scale": {"domain": [-0.2, 1.2]}},
+                    "tooltip": tooltip("block", cosine=".3f"),
+                },
+            },
+            {"mark": {"type": "line", "strokeWidth": 2, "color": "#8a8f98"}, "encoding": {"y": mean}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 70, "color": "#8a8f98"},
+                "encoding": {
+                    "y": mean,
+                    "tooltip": [field("block", "nominal"), mean | {"title": "mean", "format": ".3f"}],
+                },
+            },
+        ],
+    }
+    return Figure(
+        name="conflict",
+        title="Do the losses agree?",
+        caption="A dot per image: cosine between the gradients of the masked-image and the contrastive loss in a "
+        "block. Below 0 (red) they pull in opposite directions. Line: mean.",
+        data=data,
+        spec=spec,
+    )
+
+
+def _share(numbers: Rows) -> Figure:
+    data = [{"block": str(row["block"]), "in conflict": 100 * row["negative"], "mean": row["mean"]} for row in numbers]
+    encoding = {
+        "x": LAYER_AXIS | {"field": "block", "title": "block"},
+        "y": field("in conflict", "quantitative", "images in conflict (%)", scale={"domain": [0, 100]}),
+        "tooltip": tooltip("block", **{"in conflict": ".0f", "mean": ".3f"}),
+    }
+    return Figure(
+        name="conflict-share",
+        title="Images in conflict",
+        caption="Share of images whose two gradients have a negative cosine, by block.",
+        data=data,
+        spec={"mark": {"type": "bar", "color": "#d64f63", "cornerRadiusEnd": 3}, "encoding": encoding},
+    )

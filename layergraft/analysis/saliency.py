@@ -1,0 +1,86 @@
+"""Which patches decide the class? Grad-CAM (Selvaraju et al., ICCV 2017) for a ViT.
+
+A self-supervised encoder has no class scores, so the score is the cosine to the mean feature of the image's own class
+minus that to the mean of all; without labels, to the mean of the image's ten nearest neighbours. Activations are the
+patch tokens that enter the last block (behind it only the class token counts).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layergraft.analysis.charts import gallery
+from layergraft.analysis.findings import Findings
+from layergraft.analysis.neighbours import label_of, nearest
+from layergraft.analysis.pictures import address, heat, show
+from layergraft.analysis.subject import NotApplicable, Subject, device_of, inputs
+from layergraft.evaluation.features import extract
+from layergraft.models.vit import Encoder
+from layergraft.report.figure import Rows
+
+IMAGES, BANK = 8, 2000
+
+
+def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """ReLU of activations weighted by their mean gradients.
+
+    Args:
+        activations: patch tokens (N, P, D).
+        gradients: of the score with respect to them.
+
+    Returns:
+        Importance of each patch, (N, P).
+    """
+    weights = gradients.mean(1, keepdim=True)
+    return (activations * weights).sum(2).relu()
+
+
+def score_gradients(encoder: Encoder, images: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Patch tokens before the last block, and the gradient of each image's cosine to its direction (N, D)."""
+    with torch.no_grad():
+        tokens, _ = encoder.run_blocks(encoder.tokens(images), 0, encoder.depth - 1)
+    tokens = tokens.detach().requires_grad_(True)
+    feature = encoder.feature(encoder.norm(encoder.run_blocks(tokens, encoder.depth - 1)[0]))
+    score = (torch.nn.functional.normalize(feature, dim=1) * torch.nn.functional.normalize(directions, dim=1)).sum()
+    (gradient,) = torch.autograd.grad(score, tokens)
+    return tokens.detach()[:, encoder.prefix_tokens :], gradient[:, encoder.prefix_tokens :]
+
+
+def saliency(subject: Subject) -> Findings:
+    """Images with the patches that speak for their class."""
+    encoder = subject.encoder
+    if not len(subject.queries):
+        raise NotApplicable("no image is left to explain: the source has too few")
+    queries, bank = subject.sample(IMAGES, subject.queries), subject.sample(BANK, subject.bank)
+    unit = torch.nn.functional.normalize(torch.from_numpy(extract(encoder, bank, "cls")), dim=1)
+    if bank.labels is not None:
+        own = torch.from_numpy(bank.own_labels)
+        target = [
+            unit[own == label].mean(0) if bool((own == label).any()) else unit.mean(0) for label in queries.own_labels
+        ]
+        towards = torch.stack(target)
+        what = "its class"
+    else:
+        features = torch.from_numpy(extract(encoder, queries, "cls"))
+        towards = unit[nearest(features, unit, 10)[1]].mean(1)
+        what = "its nearest neighbours"
+    directions = (towards - unit.mean(0)).to(device_of(encoder))
+    images = next(inputs(encoder, queries))
+    maps = grad_cam(*score_gradients(encoder, images, directions)).cpu()
+    data: Rows = []
+    for column, (key, image, own_map) in enumerate(zip(queries.keys, images, maps, strict=True)):
+        pixels = show(encoder, image)
+        facts = {"column": column, "file": queries.images.name(int(key)), "label": label_of(queries, int(key))}
+        picture = heat((own_map / own_map.max().clamp(min=1e-12)).reshape(encoder.grid), pixels)
+        data.append({"row": 0, **facts, "image": address(pixels)})
+        data.append({"row": 1, **facts, "image": address(picture)})
+    figure = gallery(
+        "saliency",
+        "What decides",
+        f"Grad-CAM: patches that pull the feature towards {what} (yellow most).",
+        data,
+        "file",
+        "label",
+    )
+    return Findings(numbers={"maps": maps.tolist()}, figures=[figure])

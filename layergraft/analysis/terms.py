@@ -1,0 +1,132 @@
+"""The losses of mae and moco, image by image: functions that autograd can take apart.
+
+A contrastive loss couples the images of a batch. The convention: keys and BatchNorm statistics of the batch are
+computed once and held constant; what remains is a term of each image's own, in both directions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from layergraft.data.batch import Batch
+from layergraft.models.batchnorm import BatchNorm
+from layergraft.models.vit import Encoder
+from layergraft.objectives.losses import masked_pixel_loss
+from layergraft.objectives.mae import Mae
+from layergraft.objectives.moco import Moco
+
+Statistics = list[tuple[Tensor, Tensor]]
+SampleLoss = Callable[..., Tensor]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """One loss of every image, as a function that autograd and vmap can take apart.
+
+    Args:
+        loss: `loss(encoder, *arguments of one image)`, a scalar.
+        arguments: of all images, each tensor with the images in front.
+    """
+
+    loss: SampleLoss
+    arguments: tuple[Tensor, ...]
+
+
+def plain_attention(module: Module) -> Module:
+    """A copy whose attention layers form the matrix: vmap cannot take fused attention apart on a CPU."""
+    own = copy.deepcopy(module)
+    for part in own.modules():
+        if hasattr(part, "fused_attn"):
+            setattr(part, "fused_attn", False)  # noqa: B010 - of timm's attention
+    return own.requires_grad_(False).eval()
+
+
+def mim_terms(encoder: Encoder, objective: Mae, batch: Batch) -> Terms:
+    """MAE's loss of each image: the mean over its own removed patches."""
+    images = batch.views["image"]
+    keep, removed = objective.split(batch.uniform("mask", encoder.num_patches, images.device))
+    decoder, norm_pix = plain_attention(objective.heads["decoder"]), objective.config.norm_pix
+
+    def loss(own: Encoder, image: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
+        tokens = own.norm(own.run_blocks(own.tokens(image[None], kept[None]))[0])
+        prediction = decoder(tokens, kept[None], hidden[None])
+        target = own.patchify(image[None])
+        target = target.gather(1, hidden[None, :, None].expand(-1, -1, target.shape[2]))
+        everywhere = torch.ones_like(hidden[None], dtype=target.dtype)
+        return masked_pixel_loss(prediction, target, everywhere, norm_pix=norm_pix)
+
+    return Terms(loss=loss, arguments=(images, keep, removed))
+
+
+def batch_statistics(head: nn.Module, features: Tensor) -> tuple[Tensor, Statistics]:
+    """(output, mean and biased variance at each BatchNorm) of a head over a batch."""
+    found: Statistics = []
+    for module in head.children():
+        if isinstance(module, BatchNorm):
+            found.append((features.mean(0), features.var(0, unbiased=False)))
+        features = _apply(module, features, found[-1:])
+    return features, found
+
+
+def with_statistics(head: nn.Module, features: Tensor, statistics: Statistics) -> Tensor:
+    """A head whose BatchNorms use given statistics: each row by itself."""
+    remaining = iter(statistics)
+    for module in head.children():
+        features = _apply(module, features, [next(remaining)] if isinstance(module, BatchNorm) else [])
+    return features
+
+
+def _apply(module: nn.Module, x: Tensor, statistics: Statistics) -> Tensor:
+    if isinstance(module, BatchNorm):
+        mean, var = statistics[0]
+        x = (x - mean) * torch.rsqrt(var + module.eps)
+        return x if module.weight is None or module.bias is None else x * module.weight + module.bias
+    if isinstance(module, nn.ReLU):
+        return x.relu()  # the module itself works in place, which vmap cannot take apart
+    applied: Tensor = module(x)
+    return applied
+
+
+@torch.no_grad()
+def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
+    """MoCo v3's loss of each image: its two queries against the batch's keys."""
+    slow = objective.slow["encoder"]
+    assert isinstance(slow, Encoder)
+    projector, predictor = objective.heads["projector"], objective.heads["predictor"]
+    views = torch.stack([batch.views["first"], batch.views["second"]], dim=1)
+    kept = objective.kept_patches(encoder, batch, views.device)
+    every = torch.arange(encoder.num_patches, device=views.device).expand(2 * len(views), -1)
+    keep = torch.stack((every if kept is None else kept).chunk(2), dim=1)
+    statistics: list[tuple[Statistics, Statistics]] = []
+    keys: list[Tensor] = []
+    for view in (0, 1):
+        # Not `objective.encode`: it takes blocks that stand still for equal in both encoders.
+        query, key = (
+            own.feature(own.norm(own.run_blocks(own.tokens(views[:, view], keep[:, view]))[0]))
+            for own in (encoder, slow)
+        )
+        projected, below = batch_statistics(projector, query)
+        statistics.append((below, batch_statistics(predictor, projected)[1]))
+        keys.append(nn.functional.normalize(batch_statistics(objective.slow["projector"], key)[0], dim=1))
+    keys.reverse()  # the queries of one view meet the keys of the other
+    temperature = objective.config.temperature
+
+    def loss(own: Encoder, images: Tensor, patches: Tensor, index: Tensor) -> Tensor:
+        seen = own.feature(own.norm(own.run_blocks(own.tokens(images, patches))[0]))
+        total = seen.new_zeros(())
+        for view, (below, above) in enumerate(statistics):
+            query = with_statistics(projector, seen[view : view + 1], below)
+            query = nn.functional.normalize(with_statistics(predictor, query, above), dim=1)
+            logits = query @ keys[view].T / temperature
+            positive = logits.gather(1, index.reshape(1, 1)).squeeze()
+            total = total + 2 * temperature * (logits.logsumexp(1).squeeze() - positive)
+        return total
+
+    return Terms(loss=loss, arguments=(views, keep, torch.arange(len(views), device=views.device)))

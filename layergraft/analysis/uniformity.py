@@ -1,0 +1,66 @@
+"""Are views of an image close, and images spread out? By layer (Wang and Isola, ICML 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from layergraft.analysis.charts import by_layer
+from layergraft.analysis.findings import Findings
+from layergraft.analysis.subject import NotApplicable, Subject, layer_names
+from layergraft.analysis.views import CONTRASTIVE, view_features
+from layergraft.report.figure import Rows
+
+IMAGES = 512
+
+
+def alignment(first: Tensor, second: Tensor) -> float:
+    """Mean squared distance of pairs (N, D) on the sphere: 0 where each pair is equal, 2 where it is orthogonal."""
+    a, b = (torch.nn.functional.normalize(part, dim=1) for part in (first, second))
+    return float((a - b).square().sum(1).mean())
+
+
+def uniformity(features: Tensor) -> float:
+    """log of the mean of exp(-2 d^2) over pairs of (N, D) on the sphere: 0 is a point, about -4 spread out evenly."""
+    squared = torch.pdist(torch.nn.functional.normalize(features, dim=1)).square()
+    return float((-2 * squared).exp().mean().log())
+
+
+def uniformity_and_alignment(subject: Subject) -> Findings:
+    """Both, of two contrastive views of each image."""
+    if len(subject.images) < 2:
+        raise NotApplicable("it needs two images")
+    data: Rows = []
+    for name, encoder in subject.encoders.items():
+        views = view_features(encoder, subject.sample(IMAGES), CONTRASTIVE, 2, subject.random)
+        data += [
+            {
+                "encoder": name,
+                "layer": layer,
+                "alignment": alignment(own[:, 0], own[:, 1]),
+                "uniformity": uniformity(own[:, 0]),
+            }
+            for layer, own in zip(layer_names(encoder), views, strict=True)
+        ]
+    figures = [
+        by_layer(
+            "alignment",
+            "Are views of an image close?",
+            "Alignment: squared distance between two views of an image on the sphere. Lower is more invariant.",
+            [{key: row[key] for key in ("encoder", "layer", "alignment")} for row in data],
+            "alignment",
+            zero=True,
+        ),
+        by_layer(
+            "uniformity",
+            "Are images spread out?",
+            "Uniformity: 0 is all images in one point, -4 spread evenly over the sphere. Lower keeps more apart.",
+            [{key: row[key] for key in ("encoder", "layer", "uniformity")} for row in data],
+            "uniformity",
+            zero=True,
+        ),
+    ]
+    notes = [
+        "At `embed` the class token is the same for every image. Views: crops of a fifth or more, colour, blur, flip."
+    ]
+    return Findings(numbers={"layers": data}, figures=figures, notes=notes, compares=True)

@@ -1,0 +1,141 @@
+"""Per-image gradients: against a plain loop with autograd, and where the answer is known."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from layergraft.analysis.conflict import gradient_cosines, sample_gradients
+from layergraft.analysis.suggest import non_decreasing, suggested_scales
+from layergraft.analysis.terms import (
+    Terms,
+    batch_statistics,
+    cl_terms,
+    mim_terms,
+    plain_attention,
+    with_statistics,
+)
+from layergraft.config.encoder import EncoderConfig
+from layergraft.config.objectives import DecoderConfig, MaeConfig, MocoConfig
+from layergraft.data.batch import Batch
+from layergraft.models.vit import Encoder, create_encoder
+from layergraft.objectives.base import Progress
+from layergraft.objectives.mae import Mae
+from layergraft.objectives.moco import Moco
+from layergraft.randomness import Randomness
+
+IMAGES = 12
+
+
+def make(seed: int, depth: int = 3, width: int = 24) -> Encoder:
+    config = EncoderConfig(img_size=16, in_chans=1, patch_size=4, embed_dim=width, depth=depth, num_heads=2)
+    return create_encoder(config, seed)
+
+
+class Setting:
+    """An encoder, both objectives with a momentum encoder of its own, and a batch."""
+
+    def __init__(self, images: int = IMAGES, keep_ratio: float = 0.5) -> None:
+        torch.manual_seed(0)
+        self.encoder = make(0)
+        self.mae = Mae(MaeConfig(decoder=DecoderConfig(embed_dim=16, depth=1, num_heads=2)), self.encoder)
+        config = MocoConfig(projector=(32, 32, 8), predictor=(32, 8), keep_ratio=keep_ratio)
+        self.moco = Moco(config, self.encoder)
+        self.moco.start(make(1))
+        views = {name: torch.randn(images, 1, 16, 16) for name in ("image", "first", "second")}
+        keys = np.arange(images)
+        self.batch = Batch(keys=keys, epoch=0, views=views, labels=None, random=Randomness(seed=0, scope="test"))
+        self.mim = mim_terms(self.encoder, self.mae, self.batch)
+        self.cl = cl_terms(self.encoder, self.moco, self.batch)
+
+
+def loop(encoder: Encoder, terms: Terms) -> list[list[Tensor]]:
+    """The same gradients, image by image: block -> gradient, flattened."""
+    found = []
+    parameters = [list(block.parameters()) for block in encoder.vit.blocks]
+    for index in range(len(terms.arguments[0])):
+        loss = terms.loss(encoder, *(argument[index] for argument in terms.arguments))
+        gradients = iter(torch.autograd.grad(loss, [p for own in parameters for p in own]))
+        found.append([torch.cat([next(gradients).flatten() for _ in own]) for own in parameters])
+    return found
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return Setting()
+
+
+def test_equals_a_loop_over_images(setting: Setting) -> None:
+    cosines = gradient_cosines(setting.encoder, setting.mim, setting.cl, chunk=5)
+    pairs = zip(loop(setting.encoder, setting.mim), loop(setting.encoder, setting.cl), strict=True)
+    rows = [[torch.cosine_similarity(a, b, dim=0) for a, b in zip(*pair, strict=True)] for pair in pairs]
+    expected = torch.tensor([[float(value.detach()) for value in row] for row in rows])
+    assert cosines.shape == (IMAGES, 3)
+    assert float((cosines - expected).abs().max()) < 1e-4
+    assert float(expected.abs().max()) > 0.01
+
+
+def test_a_loss_agrees_with_itself_and_fights_its_negative(setting: Setting) -> None:
+    mim = setting.mim
+    negative = Terms(loss=lambda *arguments: -mim.loss(*arguments), arguments=mim.arguments)
+    assert torch.allclose(gradient_cosines(setting.encoder, mim, mim), torch.ones(IMAGES, 3).double(), atol=1e-6)
+    assert torch.allclose(gradient_cosines(setting.encoder, mim, negative), -torch.ones(IMAGES, 3).double(), atol=1e-6)
+
+
+def test_the_terms_add_up_to_the_training_losses(setting: Setting) -> None:
+    """The mean of the images' terms is the objective's own loss in training mode."""
+    progress = Progress(step=0, steps=1)
+    setting.encoder.train()
+    for objective, terms in ((setting.mae, setting.mim), (setting.moco, setting.cl)):
+        whole = objective.train().losses(objective.encode(setting.encoder, setting.batch), progress)[0]["loss"]
+        own = [terms.loss(setting.encoder, *(a[i] for a in terms.arguments)) for i in range(IMAGES)]
+        assert abs(float(torch.stack(own).mean() - whole)) < 1e-5
+
+
+def test_held_statistics_give_the_batch_output() -> None:
+    setting = Setting()
+    features = torch.randn(IMAGES, 24)
+    head = setting.moco.heads["projector"]
+    output, statistics = batch_statistics(head, features)
+    assert torch.allclose(output, head.train()(features), atol=1e-5)
+    assert torch.allclose(with_statistics(head, features[3:4], statistics), output[3:4], atol=1e-5)
+
+
+def test_mim_gradients_add_up_to_the_batch_gradient(setting: Setting) -> None:
+    """MAE's images do not see each other: the mean of their gradients is the gradient of the batch's loss."""
+    total = sum(sum(part["encoder.vit.blocks.0.mlp.fc1.weight"]) for part in sample_gradients_plain(setting))
+    loss = setting.mae.losses(setting.mae.encode(setting.encoder, setting.batch), Progress(step=0, steps=1))[0]["loss"]
+    (expected,) = torch.autograd.grad(loss, setting.encoder.vit.blocks[0].mlp.fc1.weight)
+    assert torch.allclose(total / IMAGES, expected, atol=1e-6)
+
+
+def sample_gradients_plain(setting: Setting) -> list[dict[str, Tensor]]:
+    return list(sample_gradients(plain_attention(setting.encoder), setting.mim))
+
+
+@pytest.mark.slow
+def test_is_faster_than_a_loop() -> None:
+    setting = Setting(64)
+    gradient_cosines(setting.encoder, setting.mim, setting.cl)
+    times: dict[str, list[float]] = {"ours": [], "loop": []}
+    for _ in range(3):
+        for name in times:
+            began = time.perf_counter()
+            if name == "ours":
+                gradient_cosines(setting.encoder, setting.mim, setting.cl)
+            else:
+                loop(setting.encoder, setting.mim), loop(setting.encoder, setting.cl)
+            times[name].append(time.perf_counter() - began)
+    assert min(times["loop"]) >= 1.5 * min(times["ours"]), times
+
+
+def test_suggested_scales_rise() -> None:
+    assert non_decreasing([3, 1, 2]) == [2, 2, 2]
+    assert non_decreasing([1, 3, 2, 4]) == [1, 2.5, 2.5, 4]
+    assert suggested_scales([0.0, 0.25, 0.5]) == [0.1, 0.5, 1.0]
+    assert suggested_scales([0.4, 0.4]) == [1.0, 1.0]
+    assert suggested_scales([0.0, 0.0]) == [1.0, 1.0]

@@ -1,0 +1,175 @@
+"""report.html as a reader meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CLASSES, HOSTILE
+
+import layergraft
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def visit(chromium: Any, tmp_path: Path) -> Iterator[Open]:
+    """Opens a page; at the end nothing may have gone wrong or been asked from any address."""
+    trouble: list[str] = []
+    contexts: list[Any] = []
+
+    def visit_page(path: Path, width: int = 1280, theme: str = "light") -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        address = path.resolve().as_uri()
+        page.on("console", lambda m: trouble.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith(("data:", "blob:", address)) else trouble.append(f"request: {r.url}"),
+        )
+        page.goto(address)
+        return page
+
+    yield visit_page
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def scroll_through(page: Any) -> None:
+    for chart in page.locator("[data-figure] > .chart").all():
+        chart.scroll_into_view_if_needed()
+        chart.locator("svg").first.wait_for()
+
+
+def test_every_figure_is_drawn(run: Path, visit: Open) -> None:
+    page = visit(run / "report.html")
+    scroll_through(page)
+    figures = page.locator("[data-figure]").count()
+    analyses = json.loads((run / "analysis.json").read_text())
+    assert {entry["analysis"] for entry in analyses} == set(layergraft.analysis_names())
+    assert figures >= sum(len(entry["figures"]) for entry in analyses) + 3
+    for chart in page.locator("[data-figure] > .chart").all():
+        assert chart.locator("svg path, svg image").count() > 0
+        assert chart.bounding_box()["height"] > 60
+
+
+def test_names_are_text(run: Path, visit: Open) -> None:
+    page = visit(run / "report.html")
+    scroll_through(page)
+    page.locator('[data-figure^="neighbours"] [data-do="enlarge"]').click()
+    page.locator("dialog summary").click()
+    assert page.locator("dialog td", has_text=HOSTILE).count() > 0
+    assert page.locator("dialog td", has_text=CLASSES[0]).count() > 0
+    assert page.locator("img[src='x'], b[onmouseover]").count() == 0
+
+
+def test_hover_shows_values(run: Path, visit: Open) -> None:
+    page = visit(run / "report.html")
+    image = page.locator('[data-figure^="neighbours"] svg image').first
+    image.scroll_into_view_if_needed()
+    image.hover()
+    tip = page.locator("#tip")
+    tip.wait_for(state="visible")
+    assert "query" in tip.inner_text()
+    assert tip.locator("script, b[onmouseover]").count() == 0
+
+
+def test_theme_switch(run: Path, visit: Open) -> None:
+    page = visit(run / "report.html", theme="dark")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    label = page.locator("[data-figure] svg text").first
+    label.wait_for()
+    before, background = label.get_attribute("fill"), page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.wait_for_function(
+        "before => document.querySelector('[data-figure] svg text')?.getAttribute('fill') !== before", arg=before
+    )
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != background
+
+
+def test_enlarge_by_pointer_and_by_keyboard(run: Path, visit: Open) -> None:
+    page = visit(run / "report.html")
+    chart = page.locator('[data-figure="loss"] > .chart')
+    chart.locator("svg").wait_for()
+    small = chart.locator("svg").bounding_box()["width"]
+    chart.click()
+    large = page.locator("dialog .chart svg")
+    large.wait_for()
+    assert large.bounding_box()["width"] > 1.5 * small
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    page.locator('[data-figure="loss"] [data-do="enlarge"]').focus()
+    page.keyboard.press("Enter")
+    large.wait_for()
+    page.locator("#close").click()
+    assert not page.locator("dialog").is_visible()
+
+
+def test_downloads(run: Path, visit: Open, tmp_path: Path) -> None:
+    page = visit(run / "report.html")
+    figures = json.loads(page.locator("#figures").text_content())
+    for name in ("few-shot", next(name for name in figures if name.startswith("neighbours"))):
+        files = {}
+        for kind in ("svg", "csv"):
+            with page.expect_download() as download:
+                page.locator(f'[data-figure="{name}"] [data-do="{kind}"]').click()
+            files[kind] = tmp_path / download.value.suggested_filename
+            download.value.save_as(files[kind])
+            assert files[kind].name == f"{name}.{kind}"
+        assert ElementTree.parse(files["svg"]).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        with open(files["csv"], newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(figures[name]["data"])
+        for row, own in zip(rows, figures[name]["data"], strict=True):
+            for column, text in row.items():
+                assert text == str(own[column]) or float(text) == own[column]
+
+
+def test_phone(run: Path, visit: Open) -> None:
+    page = visit(run / "report.html", width=360)
+    scroll_through(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator('[data-figure="few-shot"] [data-do="enlarge"]').click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessibility(run: Path, visit: Open, theme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit(run / "report.html", theme=theme)
+    scroll_through(page)
+
+    def serious() -> list[str]:
+        found = axe.run(page).response["violations"]
+        return [f"{v['id']}: {v['nodes'][0]['html']}" for v in found if v["impact"] in ("serious", "critical")]
+
+    assert serious() == []
+    page.locator('[data-figure="loss"] [data-do="enlarge"]').click()
+    assert serious() == []
+
+
+def test_several_runs_side_by_side(run: Path, visit: Open, tmp_path: Path) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    page = visit(layergraft.report(runs=[str(run), str(other)], out=tmp_path / "both.html"))
+    scroll_through(page)
+    rows = page.locator("#results tbody th").all_inner_texts()
+    assert rows == ["pixels", "run: graft", "run: graft/momentum", "other: graft", "other: graft/momentum"]
+    figures = json.loads(page.locator("#figures").text_content())
+    assert {row["run"] for row in figures["loss"]["data"]} == {"run", "other"}
+
+
+def test_size(run: Path) -> None:
+    assert (run / "report.html").stat().st_size < 5_000_000
