@@ -4,17 +4,80 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import typing
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
-from conftest import CLASSES, HOSTILE
 
 import layergraft
+from layergraft.config.analysis import AnalysisName
 
 Open = Callable[..., Any]
+HOSTILE = "<img src=x onerror=alert(1)>.png"
+CLASSES = ("<b onmouseover=alert(2)>bold", "plain & simple")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+SMALL: dict[str, Any] = {
+    "data.holdout": 24,
+    "data.workers": 0,
+    "encoder.img_size": 16,
+    "encoder.patch_size": 4,
+    "encoder.in_chans": 3,
+    "encoder.embed_dim": 16,
+    "encoder.depth": 2,
+    "encoder.num_heads": 2,
+    "stages.mae.epochs": 2,
+    "stages.mae.batch_size": 16,
+    "stages.graft.epochs": 2,
+    "stages.graft.batch_size": 16,
+    "stages.graft.objective.projector": [16, 16, 8],
+    "stages.graft.objective.predictor": [16, 8],
+    "engine.log_every": 1,
+    "monitor.every": 1,
+    "evaluate.shots": [1, 2],
+    "evaluate.splits": 2,
+}
+
+
+def write_images(folder: Path, count: int) -> None:
+    random = np.random.default_rng(0)
+    for index in range(count):
+        own = folder / CLASSES[index % 2]
+        own.mkdir(parents=True, exist_ok=True)
+        image = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        image[:, :, index % 2] //= 4
+        cv2.imwrite(str(own / (HOSTILE if index < 2 else f"{index}.png")), image)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with every analysis."""
+    root = tmp_path_factory.mktemp("report")
+    write_images(root / "images" / "train", 120)
+    write_images(root / "images" / "test", 24)
+    data = str(root / "images" / "train")
+    layergraft.train(recipe="fashion_tiny", data=data, out=root / "run", overrides=SMALL)
+    layergraft.analyze(encoder=root / "run", data=data, what=["all"])
+    return root / "run"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -55,7 +118,7 @@ def test_every_figure_is_drawn(run: Path, visit: Open) -> None:
     scroll_through(page)
     figures = page.locator("[data-figure]").count()
     analyses = json.loads((run / "analysis.json").read_text())
-    assert {entry["analysis"] for entry in analyses} == set(layergraft.analysis_names())
+    assert {entry["analysis"] for entry in analyses} == set(typing.get_args(AnalysisName))
     assert figures >= sum(len(entry["figures"]) for entry in analyses) + 3
     for chart in page.locator("[data-figure] > .chart").all():
         assert chart.locator("svg path, svg image").count() > 0
@@ -159,8 +222,6 @@ def test_accessibility(run: Path, visit: Open, theme: str) -> None:
 
 
 def test_several_runs_side_by_side(run: Path, visit: Open, tmp_path: Path) -> None:
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(run, other)
     page = visit(layergraft.report(runs=[str(run), str(other)], out=tmp_path / "both.html"))
