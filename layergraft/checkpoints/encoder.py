@@ -128,6 +128,15 @@ def load_encoder(encoder: str | Path) -> Encoder:
     return checkpoint.encoder
 
 
+def load_heads(encoder: str | Path) -> dict[str, Tensor]:
+    """The heads, momentum copies and queues that an ENC has, by their names in `heads.safetensors`."""
+    path = Path(str(encoder).partition("?")[0]).expanduser()
+    heads = _stage_of(path) / "heads.safetensors"
+    if heads.is_file():
+        return read_file(heads)
+    return detect(read_file(path), str(path)).heads if path.is_file() else {}
+
+
 def announce(sentence: str) -> None:
     """Tell the user, once over all processes, what was found in a checkpoint or made of it."""
     if os.environ.get("RANK", "0") == "0":

@@ -40,11 +40,17 @@ class AnchorConfig(Config, frozen=True, kw_only=True):
         norm: `l1` is the sum of absolute differences, `l2` half the sum of squares.
         weight: its factor in the loss.
         blocks: how many of the lowest blocks it covers, with everything below them; null covers the whole encoder.
+        rows: names or patterns of the rows it covers instead, heads among them (`blocks.*`, `heads.projector`).
     """
 
     norm: Literal["l1", "l2"] = "l1"
     weight: float = 1e-5
     blocks: int | None = None
+    rows: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.blocks is not None and self.rows is not None:
+            raise ValueError("give either `blocks` or `rows`")
 
 
 class HeadsPlanConfig(Config, frozen=True, kw_only=True):
@@ -52,11 +58,13 @@ class HeadsPlanConfig(Config, frozen=True, kw_only=True):
 
     Args:
         lr_scale: scale of their learning rate; null is that of the final norm.
-        weight_decay: their weight decay; null is the optimizer's.
+        weight_decay: their weight decay, of matrices; null is the optimizer's.
+        source: where their weights come from, unless the plan's `source` names them: `previous`, `fresh` or an encoder.
     """
 
     lr_scale: float | None = None
     weight_decay: float | None = None
+    source: str = "previous"
 
 
 class PlanConfig(Config, frozen=True, kw_only=True):
@@ -67,6 +75,7 @@ class PlanConfig(Config, frozen=True, kw_only=True):
             `{blocks: [...]}` or `{decay: r}`. Layers below block 0 follow the lowest block, norm and heads the highest.
         freeze: names or patterns of rows that do not move (`patch_embed`, `blocks.*`), or `{blocks: K}`.
         source: where a row's weights come from, pattern -> `previous`, `fresh` or an encoder; the first match wins.
+        force_positions: take positions and patch embedding from different encoders all the same.
         anchor: penalty that holds rows near their start.
         weight_decay: weight decay of rows where it is not the optimizer's, pattern -> value; the first match wins.
         weight_decay_1d: weight decay of biases and norms; null decays them like the matrices.
@@ -76,6 +85,7 @@ class PlanConfig(Config, frozen=True, kw_only=True):
     lr_scale: float | tuple[float, ...] | LrScaleConfig = 1.0
     freeze: tuple[str, ...] | FreezeBlocks = ("positions",)
     source: dict[str, str] = {}
+    force_positions: bool = False
     anchor: AnchorConfig | None = None
     weight_decay: dict[str, float] = {}
     weight_decay_1d: float | None = 0.0

@@ -1,14 +1,16 @@
-"""Carry out a plan: starting weights, freezing, parameter groups, anchor."""
+"""Carry out a plan: freezing, parameter groups, anchor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layergraft.graft.plan import Plan
+from layergraft.config.stage import StageConfig
+from layergraft.errors import UserError
+from layergraft.graft.plan import Plan, build_plan
 from layergraft.models.sharding import local
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
@@ -21,23 +23,23 @@ def stage_rows(encoder: Encoder, objective: Objective) -> Rows:
     return encoder.layers() | {f"heads.{name}": list(head.parameters()) for name, head in objective.head_rows().items()}
 
 
-def graft_weights(encoder: Encoder, plan: Plan, load: Callable[[str], Encoder]) -> None:
-    """Take rows whose source is not `previous` from elsewhere.
+def stage_plan(
+    stage: StageConfig, name: str, encoder: Encoder, objective: Objective, batch_size: int | None = None
+) -> tuple[Rows, Plan]:
+    """Rows and table of a stage; see `build_plan`.
 
-    Args:
-        encoder: as the stage before left it; changed in place.
-        plan: the stage's plan.
-        load: source (`fresh` or an encoder's name) -> an encoder of the same shape.
+    Raises:
+        UserError: the plan does not fit the encoder, or would train layers that the loss does not depend on.
     """
-    own = encoder.layers()
-    donors: dict[str, Rows] = {}
-    for row in plan.rows:
-        if row.source != "previous" and row.name in own:
-            if row.source not in donors:
-                donors[row.source] = load(row.source).layers()
-            with torch.no_grad():
-                for target, value in zip(own[row.name], donors[row.source][row.name], strict=True):
-                    target.copy_(value)
+    rows = stage_rows(encoder, objective)
+    plan = build_plan(stage, name, count_parameters(rows), encoder.depth, batch_size)
+    idle = [row for row in objective.unused(encoder) if not plan[row].frozen]
+    if idle:
+        raise UserError(
+            f"No head of stage {name!r} depends on {', '.join(idle)}.",
+            f"Add a head above, or freeze: stages.{name}.plan.freeze: [patch_embed, positions, {', '.join(idle)}].",
+        )
+    return rows, plan
 
 
 def set_frozen(rows: Rows, plan: Plan) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 from layergraft.config.plan import FreezeBlocks, LrScaleConfig, PlanConfig
 from layergraft.config.stage import StageConfig
-from layergraft.config.supervised import ClassifyConfig
 from layergraft.errors import UserError, nearest
 
 BELOW = ("patch_embed", "positions", "tokens")
@@ -87,20 +86,54 @@ def block_scales(config: PlanConfig, depth: int, where: str) -> tuple[float, lis
     return blocks[0], blocks, blocks[-1]
 
 
+def matching(patterns: Iterable[str], names: list[str], where: str) -> set[str]:
+    """Names of the rows that any of the patterns fits.
+
+    Raises:
+        UserError: a pattern fits none.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = {name for name in names if fnmatchcase(name, pattern)}
+        if not hits:
+            raise UserError(f"`{where}` names {pattern!r}, but no layer is called so.", nearest(pattern, names))
+        found |= hits
+    return found
+
+
+def lowest(count: int, depth: int, where: str) -> set[str]:
+    """Names of the lowest `count` blocks and all rows below them.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if not 0 <= count <= depth:
+        raise UserError(f"`{where}.blocks` is {count}, but the encoder has {depth} blocks.")
+    return {*BELOW, *(f"blocks.{index}" for index in range(count))}
+
+
 def frozen_rows(config: PlanConfig, names: list[str], depth: int, where: str) -> set[str]:
     """Names of the rows that do not move."""
     if isinstance(config.freeze, FreezeBlocks):
-        count = config.freeze.blocks
-        if not 0 <= count <= depth:
-            raise UserError(f"`{where}.freeze.blocks` is {count}, but the encoder has {depth} blocks.")
-        return {*BELOW, *(f"blocks.{index}" for index in range(count))}
-    frozen: set[str] = set()
-    for pattern in config.freeze:
-        hits = {name for name in names if fnmatchcase(name, pattern)}
-        if not hits:
-            raise UserError(f"`{where}.freeze` names {pattern!r}, but no layer is called so.", nearest(pattern, names))
-        frozen |= hits
-    return frozen
+        return lowest(config.freeze.blocks, depth, f"{where}.freeze")
+    return matching(config.freeze, names, f"{where}.freeze")
+
+
+def anchored_rows(config: PlanConfig, names: list[str], depth: int, where: str) -> set[str]:
+    """Names of the rows that the anchor holds."""
+    if config.anchor is None:
+        return set()
+    if config.anchor.rows is not None:
+        return matching(config.anchor.rows, names, f"{where}.anchor.rows")
+    if config.anchor.blocks is not None:
+        return lowest(config.anchor.blocks, depth, f"{where}.anchor")
+    return {name for name in names if not name.startswith("heads.")}
+
+
+def row_source(config: PlanConfig, row: str) -> str:
+    """Where a row's weights come from."""
+    default = config.heads.source if row.startswith("heads.") else "previous"
+    return next((source for pattern, source in config.source.items() if fnmatchcase(row, pattern)), default)
 
 
 def build_plan(
@@ -122,61 +155,40 @@ def build_plan(
     below, blocks, above = block_scales(config, depth, where)
     names = list(parameters)
     frozen = frozen_rows(config, names, depth, where)
-    _known(config.source, names, f"{where}.source")
-    _known(config.weight_decay, names, f"{where}.weight_decay")
-    linears = stage.objective.linears() if isinstance(stage.objective, ClassifyConfig) else {}
+    anchored = anchored_rows(config, names, depth, where)
+    matching(config.source, names, f"{where}.source")
+    anchor: dict[str, str | float] | None
+    anchor = None if config.anchor is None else {"norm": config.anchor.norm, "weight": config.anchor.weight}
     peak = stage.optimizer.base_lr * (batch_size or stage.batch_size) / 256
-    decay = stage.optimizer.weight_decay
     rows = []
     for row in names:
-        head = row.startswith("heads.")
+        scale, decay = above, stage.optimizer.weight_decay
         if row in BELOW:
             scale = below
         elif row.startswith("blocks."):
             scale = blocks[int(row.removeprefix("blocks."))]
-        else:
-            scale = config.heads.lr_scale if head and config.heads.lr_scale is not None else above
-        own = config.heads.weight_decay if head and config.heads.weight_decay is not None else decay
-        own = next((value for pattern, value in config.weight_decay.items() if fnmatchcase(row, pattern)), own)
-        grid_scale, grid_decay = linears.get(row.removeprefix("heads."), (None, None)) if head else (None, None)
-        scale = scale if grid_scale is None else scale * grid_scale
-        own = own if grid_decay is None else grid_decay
-        covered = config.anchor is not None and not head and _anchored(row, config.anchor.blocks)
-        source = next((s for p, s in config.source.items() if fnmatchcase(row, p)), "previous")
+        elif row.startswith("heads."):
+            scale = above if config.heads.lr_scale is None else config.heads.lr_scale
+            decay = decay if config.heads.weight_decay is None else config.heads.weight_decay
         rows.append(
             PlanRow(
                 name=row,
-                source=source,
+                source=row_source(config, row),
                 lr_scale=scale,
                 lr=0.0 if row in frozen else peak * scale,
-                weight_decay=own,
-                weight_decay_1d=own if config.weight_decay_1d is None else config.weight_decay_1d,
+                weight_decay=decay,
+                weight_decay_1d=decay if config.weight_decay_1d is None else config.weight_decay_1d,
                 frozen=row in frozen,
-                anchor={"norm": config.anchor.norm, "weight": config.anchor.weight}
-                if covered and config.anchor
-                else None,
+                anchor=anchor if row in anchored else None,
                 parameters=parameters[row],
             )
         )
-    if {row.source for row in rows if row.name == "positions"} != {
-        row.source for row in rows if row.name == "patch_embed"
-    }:
+    if not config.force_positions and row_source(config, "positions") != row_source(config, "patch_embed"):
         raise UserError(
             f"`{where}.source` takes positions and patch embedding from different encoders.",
-            "Position tables differ between methods (rows first or columns first): take both from one.",
+            "Position tables differ between methods (rows first or columns first): take both from one, "
+            "or set `force_positions: true`.",
         )
     if all(row.frozen for row in rows):
         raise UserError(f"`{where}` freezes every layer.", "Leave at least one that is trained.")
     return Plan(tuple(rows))
-
-
-def _known(patterns: Iterable[str], names: list[str], where: str) -> None:
-    for pattern in patterns:
-        if not any(fnmatchcase(row, pattern) for row in names):
-            raise UserError(f"`{where}` names {pattern!r}, but no layer is called so.", nearest(pattern, names))
-
-
-def _anchored(row: str, blocks: int | None) -> bool:
-    if blocks is None or row in BELOW:
-        return True
-    return row.startswith("blocks.") and int(row.removeprefix("blocks.")) < blocks

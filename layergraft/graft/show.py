@@ -14,8 +14,7 @@ from layergraft.config.loading import dump_recipe, recipe_names, recipe_text
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources import open_source, split_holdout
 from layergraft.errors import UserError, nearest
-from layergraft.graft.apply import count_parameters, stage_rows
-from layergraft.graft.plan import build_plan
+from layergraft.graft.apply import stage_plan
 from layergraft.models.vit import create_encoder
 from layergraft.objectives.base import create_objective, know_classes
 
@@ -48,8 +47,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
     for name, stage in recipe.stages.items():
         objective = create_objective(know_classes(stage.objective, train, name), encoder)
         batch_size = min(stage.batch_size, images) if images else stage.batch_size
-        rows = count_parameters(stage_rows(encoder, objective))
-        plan = build_plan(stage, name, rows, encoder.depth, batch_size)
+        _, plan = stage_plan(stage, name, encoder, objective, batch_size)
         steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
         trained = sum(row.parameters for row in plan.rows if not row.frozen)
         total = sum(row.parameters for row in plan.rows)

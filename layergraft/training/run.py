@@ -21,8 +21,7 @@ from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.splits import few_labels
 from layergraft.evaluation.trained import TrainedTask, evaluate_trained, same_classes, show_trained
-from layergraft.graft.apply import count_parameters, stage_rows
-from layergraft.graft.plan import build_plan
+from layergraft.graft.apply import stage_plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
 from layergraft.training.display import Display
@@ -30,9 +29,10 @@ from layergraft.training.divergence import read_replay, replay_steps
 from layergraft.training.guard import SignalGuard
 from layergraft.training.launch import launch, machine
 from layergraft.training.loop import train_stage
+from layergraft.training.origins import first_encoder, shaped
 from layergraft.training.resume import Resume, claim, open_run
 from layergraft.training.slurm import requeue
-from layergraft.training.stage import first_encoder, is_done, prepare_stage, save_stage, stage_directory
+from layergraft.training.stage import is_done, prepare_stage, save_stage, stage_directory
 from layergraft.training.stage_run import StageRun
 from layergraft.training.state import State
 from layergraft.training.trainer import Trainer
@@ -69,17 +69,20 @@ def load_data(recipe: Recipe) -> tuple[Source, Source, tuple[float, ...], tuple[
     return train, holdout, recipe.data.mean or own[0] or mean, recipe.data.std or own[1] or std
 
 
-def check_recipe(recipe: Recipe, encoder: Encoder, train: Source) -> None:
+def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> None:
     """Find what would stop the run later, before anything is written.
 
     Raises:
-        UserError: a plan does not fit the encoder, or there are more shots than images of a class.
+        UserError: a plan does not fit the encoder, a source cannot be read, or there are more shots than images of a
+            class.
     """
+    sources: set[str] = set()
     for name, stage in recipe.stages.items():
-        rows = count_parameters(
-            stage_rows(encoder, create_objective(know_classes(stage.objective, train, name), encoder))
-        )
-        build_plan(stage, name, rows, encoder.depth)
+        objective = create_objective(know_classes(stage.objective, train, name), encoder)
+        sources |= {row.source for row in stage_plan(stage, name, encoder, objective)[1].rows}
+    for source in sorted(sources - {"previous", "fresh"}):
+        if not Path(source).is_relative_to(out):  # else it is still to be made
+            shaped(source, recipe.encoder)
     if recipe.evaluate is not None and train.labels is not None and "logistic" in recipe.evaluate.protocols:
         for shots in recipe.evaluate.frozen_shots:
             few_labels(train.own_labels, train.keys, train.classes, shots, 0)
@@ -116,7 +119,7 @@ class _Training:
         self.recipe, self.files = recipe, files
         self.train, self.holdout, mean, std = load_data(recipe)
         self.encoder = first_encoder(recipe, mean, std)
-        check_recipe(recipe, self.encoder, self.train)
+        check_recipe(recipe, self.encoder, self.train, files.out)
         self.fabric = launch(recipe.engine)
         self.display = Display(quiet=not self.fabric.is_global_zero)
         self.identity = hashlib.blake2b(dump_recipe(recipe).encode(), digest_size=8).hexdigest()

@@ -10,24 +10,23 @@ from typing import Any
 import msgspec
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
-from layergraft.checkpoints.fit import fit
 from layergraft.config.recipe import Recipe
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source
 from layergraft.errors import UserError
-from layergraft.graft.apply import count_parameters, graft_weights, set_frozen, stage_rows
-from layergraft.graft.plan import build_plan
-from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives.base import Objective, create_objective, know_classes
+from layergraft.graft.apply import set_frozen, stage_plan
+from layergraft.graft.start import start_weights
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import create_objective, know_classes
 from layergraft.randomness import Randomness
 from layergraft.training.best import Best
 from layergraft.training.monitor import Monitor
+from layergraft.training.origins import Origins
 from layergraft.training.stage_run import StageRun
 
 SLOW_ENCODER = "slow.encoder."
@@ -41,29 +40,6 @@ def stage_directory(run: Path, recipe: Recipe, name: str) -> Path:
 def is_done(directory: Path) -> bool:
     """Whether a stage has left all its files; plan.json is written last."""
     return (directory / "plan.json").is_file()
-
-
-def _load_matching(objective: Objective, previous: Path) -> None:
-    """Take heads and momentum encoder of the stage before where names and shapes agree."""
-    weights: dict[str, Tensor] = {}
-    for name, value in load_file(previous / "heads.safetensors").items():
-        slow = name.startswith("momentum.")
-        weights[f"slow.{name.removeprefix('momentum.')}" if slow else f"heads.{name}"] = value
-    slow_encoder = previous / "encoder_momentum" / "model.safetensors"
-    if slow_encoder.is_file():
-        weights |= {f"{SLOW_ENCODER}vit.{name}": value for name, value in load_file(slow_encoder).items()}
-    own = objective.state_dict()
-    own |= {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-    objective.load_state_dict(own)
-
-
-def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Encoder:
-    """The recipe's initial weights: fresh, or those of `start`."""
-    seed = Randomness(seed=recipe.seed, scope="encoder").torch_seed("init")
-    encoder = create_encoder(recipe.encoder, seed, mean, std)
-    if recipe.start is not None:
-        fit(load_encoder(recipe.start), encoder, recipe.start, announce)
-    return encoder
 
 
 def prepare_stage(
@@ -99,25 +75,13 @@ def prepare_stage(
     names = list(recipe.stages)
     position = names.index(name)
 
-    def load(source: str) -> Encoder:
-        if source == "fresh":
-            seed = Randomness(seed=recipe.seed, scope=name).torch_seed("fresh")
-            return create_encoder(recipe.encoder, seed, encoder.mean, encoder.std)
-        like = create_encoder(recipe.encoder, 0, encoder.mean, encoder.std)
-        return fit(load_encoder(source), like, source, announce)
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.torch_seed("heads"))
         objective = create_objective(config.objective, encoder)
-    rows = stage_rows(encoder, objective)
-    plan = build_plan(config, name, count_parameters(rows), encoder.depth, batch_size)
-    graft_weights(encoder, plan, load)
-    previous = stage_directory(run, recipe, names[position - 1]) if position else None
-    if previous:
-        _load_matching(objective, previous)  # the heads, before momentum copies are made of them
-    objective.start(encoder)
-    if previous:
-        _load_matching(objective, previous)  # and the momentum copies of the stage before, where it had any
+    rows, plan = stage_plan(config, name, encoder, objective, batch_size)
+    before = str(stage_directory(run, recipe, names[position - 1])) if position else recipe.start
+    origins = Origins(recipe=recipe, stage=name, like=encoder, before=before)
+    start_weights(encoder, objective, plan, origins, announce)
     set_frozen(rows, plan)
     loader = TrainLoader(
         train,

@@ -13,7 +13,7 @@ from conftest import TINY, assert_close
 import layergraft
 from layergraft.cli import main
 from layergraft.config import load_recipe
-from layergraft.training.stage import first_encoder
+from layergraft.training.origins import first_encoder
 
 ENCODER = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 9, "in_chans": 1}
 
@@ -58,7 +58,7 @@ def test_a_class_token_without_position_gets_zeros(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "query", "message"),
     [
-        ({"depth": 2}, "?num_heads=2", "missing: blocks.2.attn"),
+        ({"depth": 2}, "?num_heads=2", "nothing says where blocks.2 comes from"),
         ({"embed_dim": 64}, "?num_heads=2", "other shape"),
         ({"in_chans": 3}, "?num_heads=2", "patch_embed.proj.weight (32, 3, 9, 9) for (32, 1, 9, 9)"),
         ({"reg_tokens": 2}, "?num_heads=2", "unexpected: reg_token"),

@@ -48,6 +48,107 @@ def test_freeze_and_peak_lr() -> None:
     assert plan["blocks.1"].lr == 0
 
 
+# The whole table by hand, for a plan of each kind: (row, source, lr scale, decay, decay of 1-D, frozen, anchor).
+F, T = False, True
+L1, L2 = {"norm": "l1", "weight": 1e-5}, {"norm": "l2", "weight": 0.1}
+TABLES: dict[str, tuple[dict[str, object], list[tuple[object, ...]]]] = {
+    "lower third frozen, upper third from elsewhere": (
+        {"freeze": {"blocks": 2}, "source": {"blocks.[45]": "other.pth", "norm": "other.pth"}},
+        [
+            ("patch_embed", "previous", 1.0, 0.1, 0.0, T, None),
+            ("positions", "previous", 1.0, 0.1, 0.0, T, None),
+            ("tokens", "previous", 1.0, 0.1, 0.0, T, None),
+            ("blocks.0", "previous", 1.0, 0.1, 0.0, T, None),
+            ("blocks.1", "previous", 1.0, 0.1, 0.0, T, None),
+            ("blocks.2", "previous", 1.0, 0.1, 0.0, F, None),
+            ("blocks.3", "previous", 1.0, 0.1, 0.0, F, None),
+            ("blocks.4", "other.pth", 1.0, 0.1, 0.0, F, None),
+            ("blocks.5", "other.pth", 1.0, 0.1, 0.0, F, None),
+            ("norm", "other.pth", 1.0, 0.1, 0.0, F, None),
+            ("heads.projector", "previous", 1.0, 0.1, 0.0, F, None),
+        ],
+    ),
+    "slow below and anchored, upper blocks new, 1-D decayed": (
+        {
+            "lr_scale": [0.1, 0.2, 1],
+            "freeze": ["patch_embed", "positions"],
+            "source": {"blocks.4": "previous", "blocks.[345]": "fresh"},  # the first match wins
+            "anchor": {"norm": "l1", "weight": 1e-5, "blocks": 3},
+            "weight_decay_1d": None,
+        },
+        [
+            ("patch_embed", "previous", 0.1, 0.1, 0.1, T, L1),
+            ("positions", "previous", 0.1, 0.1, 0.1, T, L1),
+            ("tokens", "previous", 0.1, 0.1, 0.1, F, L1),
+            ("blocks.0", "previous", 0.1, 0.1, 0.1, F, L1),
+            ("blocks.1", "previous", 0.1, 0.1, 0.1, F, L1),
+            ("blocks.2", "previous", 0.2, 0.1, 0.1, F, L1),
+            ("blocks.3", "fresh", 0.2, 0.1, 0.1, F, None),
+            ("blocks.4", "previous", 1, 0.1, 0.1, F, None),
+            ("blocks.5", "fresh", 1, 0.1, 0.1, F, None),
+            ("norm", "previous", 1, 0.1, 0.1, F, None),
+            ("heads.projector", "previous", 1, 0.1, 0.1, F, None),
+        ],
+    ),
+    "heads apart": (
+        {
+            "lr_scale": {"decay": 0.5},
+            "freeze": ["positions"],
+            "source": {"patch_embed": "other.pth", "positions": "other.pth"},
+            "anchor": {"norm": "l2", "weight": 0.1, "rows": ["norm", "heads.*"]},
+            "heads": {"lr_scale": 3.0, "weight_decay": 1e-5, "source": "fresh"},
+        },
+        [
+            ("patch_embed", "other.pth", 0.5**7, 0.1, 0.0, F, None),
+            ("positions", "other.pth", 0.5**7, 0.1, 0.0, T, None),
+            ("tokens", "previous", 0.5**7, 0.1, 0.0, F, None),
+            ("blocks.0", "previous", 0.5**6, 0.1, 0.0, F, None),
+            ("blocks.1", "previous", 0.5**5, 0.1, 0.0, F, None),
+            ("blocks.2", "previous", 0.5**4, 0.1, 0.0, F, None),
+            ("blocks.3", "previous", 0.5**3, 0.1, 0.0, F, None),
+            ("blocks.4", "previous", 0.5**2, 0.1, 0.0, F, None),
+            ("blocks.5", "previous", 0.5, 0.1, 0.0, F, None),
+            ("norm", "previous", 1.0, 0.1, 0.0, F, L2),
+            ("heads.projector", "fresh", 3.0, 1e-5, 0.0, F, L2),
+        ],
+    ),
+    "heads alone": (
+        {
+            "lr_scale": {"blocks": [1, 2, 3, 4, 5, 6]},
+            "freeze": ["patch_embed", "positions", "tokens", "blocks.*", "norm"],
+            "anchor": {"norm": "l2", "weight": 0.1},
+            "source": {"heads.projector": "other.pth"},
+            "heads": {"source": "fresh"},  # what names the row goes before what names all heads
+        },
+        [
+            ("patch_embed", "previous", 1, 0.1, 0.0, T, L2),
+            ("positions", "previous", 1, 0.1, 0.0, T, L2),
+            ("tokens", "previous", 1, 0.1, 0.0, T, L2),
+            ("blocks.0", "previous", 1, 0.1, 0.0, T, L2),
+            ("blocks.1", "previous", 2, 0.1, 0.0, T, L2),
+            ("blocks.2", "previous", 3, 0.1, 0.0, T, L2),
+            ("blocks.3", "previous", 4, 0.1, 0.0, T, L2),
+            ("blocks.4", "previous", 5, 0.1, 0.0, T, L2),
+            ("blocks.5", "previous", 6, 0.1, 0.0, T, L2),
+            ("norm", "previous", 6, 0.1, 0.0, T, L2),
+            ("heads.projector", "other.pth", 6, 0.1, 0.0, F, None),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_whole_table(kind: str) -> None:
+    """base_lr 1 at a batch of 512: the peak is twice the scale, 0 where frozen."""
+    plan, expected = TABLES[kind]
+    settings = {"base_lr": 1.0, "weight_decay": 0.1}
+    table = build_plan(stage(plan, optimizer=settings), "graft", ROWS, 6)  # type: ignore[arg-type]
+    found = [(r.name, r.source, r.lr_scale, r.weight_decay, r.weight_decay_1d, r.frozen, r.anchor) for r in table.rows]
+    assert found == expected
+    assert [row.lr for row in table.rows] == [0.0 if row[5] else 2 * row[2] for row in expected]  # type: ignore[operator]
+    assert [row.parameters for row in table.rows] == list(ROWS.values())
+
+
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
@@ -56,11 +157,27 @@ def test_freeze_and_peak_lr() -> None:
         ({"freeze": ["patch_embd"]}, "'patch_embed'"),
         ({"freeze": ["*"]}, "freezes every layer"),
         ({"source": {"positions": "fresh"}}, "different encoders"),
+        ({"anchor": {"rows": ["block.0"]}}, "'blocks.0'"),
+        ({"anchor": {"blocks": 7}}, "`stages.graft.plan.anchor.blocks` is 7"),
+        ({"source": {"head.*": "fresh"}}, "no layer is called so"),
     ],
 )
 def test_plans_that_do_not_fit(plan: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_plan(stage(plan), "graft", ROWS, 6)  # type: ignore[arg-type]
+
+
+def test_positions_from_elsewhere_by_force() -> None:
+    plan = {"source": {"positions": "fresh"}, "force_positions": True}
+    assert build_plan(stage(plan), "graft", ROWS, 6)["positions"].source == "fresh"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "plan", [{"anchor": {"blocks": 1, "rows": ["norm"]}}, {"lr_scale": {"decay": 0.5, "blocks": [1] * 6}}]
+)
+def test_forms_exclude_each_other(plan: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="give either"):
+        stage(plan)
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_224", "vit_large_patch16_224"])

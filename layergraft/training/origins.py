@@ -1,0 +1,103 @@
+"""Where a stage's weights come from: what came before, fresh ones, or any ENC, in the shape of the recipe's encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from layergraft.checkpoints.encoder import announce, load_encoder, load_heads, open_checkpoint
+from layergraft.checkpoints.fit import fit
+from layergraft.config.encoder import EncoderConfig
+from layergraft.config.plan import PlanConfig
+from layergraft.config.recipe import Recipe
+from layergraft.errors import UserError
+from layergraft.graft.plan import row_source
+from layergraft.graft.start import Origin, copy_row
+from layergraft.models.vit import Encoder, create_encoder
+from layergraft.randomness import Randomness
+
+
+def shaped(enc: str, config: EncoderConfig) -> Encoder:
+    """An ENC in the shape of a recipe's encoder, with as many blocks as it has itself.
+
+    Raises:
+        UserError: it differs in more than depth and image size.
+    """
+    donor = load_encoder(enc)
+    like = create_encoder(structs.replace(config, depth=donor.depth), 0, donor.mean, donor.std)
+    return fit(donor, like, enc, announce)
+
+
+def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Encoder:
+    """The recipe's initial weights: fresh, or those of `start`.
+
+    `start` may have fewer blocks: those above are appended, and the first stage's plan has to say where they come from.
+
+    Raises:
+        UserError: `start` does not fit.
+    """
+    seed = Randomness(seed=recipe.seed, scope="encoder").torch_seed("init")
+    encoder = create_encoder(recipe.encoder, seed, mean, std)
+    if recipe.start is not None:
+        donor = shaped(recipe.start, recipe.encoder)
+        name, stage = next(iter(recipe.stages.items()))
+        check_depth(recipe.start, donor.depth, encoder.depth, stage.plan, name)
+        for row in donor.layers():
+            copy_row(row, donor, encoder, recipe.start)
+    return encoder
+
+
+def check_depth(start: str, given: int, depth: int, plan: PlanConfig, stage: str) -> None:
+    """Find blocks that nothing gives weights to.
+
+    Args:
+        start: the ENC, for messages.
+        given: blocks that it has.
+        depth: blocks of the recipe's encoder.
+        plan: of the first stage.
+        stage: its name.
+
+    Raises:
+        UserError: `start` has more blocks, or fewer and the plan does not say where the others come from.
+    """
+    if given > depth:
+        raise UserError(f"`start` {start!r} has {given} blocks, the encoder {depth}.", "Set encoder.depth.")
+    appended = [f"blocks.{i}" for i in range(given, depth) if row_source(plan, f"blocks.{i}") == "previous"]
+    if appended:
+        raise UserError(
+            f"`start` {start!r} has {given} blocks, the encoder {depth}: nothing says where {appended[0]} comes from.",
+            f"Set encoder.depth, or append it: `stages.{stage}.plan.source: {{{appended[0]}: fresh}}`.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origins:
+    """Source of a plan's row -> what it can be taken from.
+
+    Args:
+        recipe: the run's recipe.
+        stage: name of the stage.
+        like: its encoder.
+        before: the stage before, or the recipe's `start`, or None.
+    """
+
+    recipe: Recipe
+    stage: str
+    like: Encoder
+    before: str | None
+
+    def __call__(self, source: str) -> Origin:
+        if source == "fresh":
+            seed = Randomness(seed=self.recipe.seed, scope=self.stage).torch_seed("fresh")
+            return Origin(encoder=create_encoder(self.recipe.encoder, seed, self.like.mean, self.like.std))
+        if source != "previous":
+            return Origin(encoder=shaped(source, self.recipe.encoder), heads=load_heads(source))
+        if self.before is None:
+            return Origin()
+        momentum = None
+        # Where one encoder of several was asked for, both start from it.
+        if "encoder=" not in self.before and "momentum" in open_checkpoint(self.before).roles:
+            asked = "&" if "?" in self.before else "?"
+            momentum = shaped(f"{self.before}{asked}encoder=momentum", self.recipe.encoder)
+        return Origin(momentum=momentum, heads=load_heads(self.before))
