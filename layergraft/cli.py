@@ -16,10 +16,11 @@ from layergraft import commands
 from layergraft.errors import Stopped, UserError, nearest
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    name: getattr(commands, name) for name in ("demo", "train", "plan", "evaluate", "analyze", "report", "bench")
+    name: getattr(commands, name)
+    for name in ("demo", "train", "plan", "evaluate", "analyze", "inspect", "export", "report", "bench")
 }
 # Arguments that are given without an option's name.
-POSITIONAL = {"report": "runs", "bench": "what"}
+POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,7 +62,8 @@ def _add(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any, se
         options["choices"] = typing.get_args(literal)
     if positional:
         optional = default is not inspect.Parameter.empty
-        parser.add_argument(name, nargs="?" if optional else "+", default=default if optional else None, **options)
+        count = "?" if optional else "+" if many else None
+        parser.add_argument(name, nargs=count, default=default if optional else None, **options)
         return
     if many:
         options["nargs"] = "+"
@@ -97,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 # Return types that are imported for type checking alone.
-_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object, "Entry": object}
+_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object, "Entry": object, "Export": object}
 
 
 def _overrides(words: list[str], command: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from layergraft.errors import UserError
 
 if TYPE_CHECKING:
     from layergraft.analysis.findings import Entry
+    from layergraft.checkpoints.export import Export
     from layergraft.evaluation.results import ResultRow
     from layergraft.training.run import Run
 
@@ -160,6 +161,31 @@ def analyze(
     others = [str(other) for other in against or []]
     place = None if out is None else Path(out)
     return analyze_command(encoder=str(encoder), against=others, data=data, what=list(what), out=place)
+
+
+def inspect(*, checkpoint: str, json: bool = False) -> dict[str, Any]:
+    """Say what a checkpoint is: its format, layers, parameters, GFLOP an image, heads, and what was assumed.
+
+    Args:
+        checkpoint: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
+        json: print JSON.
+    """
+    from layergraft.checkpoints.inspect import inspect_checkpoint
+
+    return inspect_checkpoint(str(checkpoint), as_json=json)
+
+
+def export(*, encoder: str | Path, format: Literal["timm", "hf", "onnx", "torch_export"], out: str | Path) -> Export:
+    """Write an encoder for another program, checked to give the same features.
+
+    Args:
+        encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
+        format: a directory of timm or of Hugging Face's ViTModel, an ONNX file, or a file of torch.export.
+        out: the directory or file; it must not exist.
+    """
+    from layergraft.checkpoints.export import export_encoder
+
+    return export_encoder(str(encoder), format, Path(out))
 
 
 def report(*, runs: list[str], out: str | Path | None = None) -> Path:

@@ -164,14 +164,19 @@ class Encoder(nn.Module):
         """The final LayerNorm."""
         return cast(Tensor, self.vit.norm(tokens))
 
+    @property
+    def feature_is_token(self) -> bool:
+        """Whether the feature is the class token, else it is the mean of the patches."""
+        return bool(self.vit.has_class_token and self.vit.global_pool == "token")
+
     def feature(self, tokens: Tensor) -> Tensor:
         """(N, T, D) after `norm` -> (N, D).
 
         The class token, or the mean of the patches where there is none, or where the weights were trained on that mean
         (timm's `global_pool: avg`); what timm gives without a classifier.
         """
-        token = self.vit.has_class_token and self.vit.global_pool == "token"
-        return cast(Tensor, self.vit.fc_norm(tokens[:, 0] if token else tokens[:, self.prefix_tokens :].mean(dim=1)))
+        pooled = tokens[:, 0] if self.feature_is_token else tokens[:, self.prefix_tokens :].mean(dim=1)
+        return cast(Tensor, self.vit.fc_norm(pooled))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) -> features (N, D)."""

@@ -1,0 +1,219 @@
+"""`layergraft export`: an encoder in the form that another program reads, checked to give the same features.
+
+What a format cannot express is refused, nothing is approximated; a file that gives other features is not left behind.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from layergraft.checkpoints.atomic import write_bytes, write_text
+from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
+from layergraft.checkpoints.fit import norm_eps, num_heads
+from layergraft.checkpoints.huggingface import from_timm
+from layergraft.errors import UserError
+from layergraft.models.stem import ConvStem
+from layergraft.models.vit import Encoder
+
+Format = Literal["timm", "hf", "onnx", "torch_export"]
+Run = Callable[[Tensor], Tensor]
+TOLERANCE = 1e-4  # of the largest entry of the features
+_LARGEST_PROTOBUF = 1.9e9  # bytes; larger weights go into a file beside the .onnx
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What was written.
+
+    Args:
+        out: the directory or file.
+        format: its format.
+        difference: largest difference of its features from the encoder's, relative to their largest entry.
+    """
+
+    out: Path
+    format: str
+    difference: float
+
+
+def export_encoder(encoder: str, format_name: Format, out: Path) -> Export:
+    """Write an encoder for another program; see `layergraft.export`."""
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise UserError(f"{str(out)!r} exists already.", "Use another --out. Nothing was changed.")
+    loaded = load_encoder(encoder)
+    writer = {"timm": _write_timm, "hf": _write_hf, "onnx": _write_onnx, "torch_export": _write_torch_export}[
+        format_name
+    ]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
+    try:
+        difference = _difference(loaded, writer(loaded, working / out.name, encoder))
+        for path in working.iterdir():  # more than one for a large ONNX model
+            path.replace(out.parent / path.name)
+    finally:
+        shutil.rmtree(working)
+    announce(
+        f"{out} ({format_name}): features differ by {difference:.1e} of their largest entry. Its input is normalised: "
+        f"pixels in [0, 1], mean {_numbers(loaded.mean)}, standard deviation {_numbers(loaded.std)}."
+    )
+    return Export(out=out, format=format_name, difference=difference)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+@torch.inference_mode()
+def _difference(encoder: Encoder, exported: Run) -> float:
+    """Compare features on batches of several sizes.
+
+    Raises:
+        UserError: they differ by more than the tolerance.
+    """
+    generator, worst = torch.Generator().manual_seed(0), 0.0
+    for size in (1, 3):
+        images = torch.randn(size, encoder.in_chans, encoder.img_size, encoder.img_size, generator=generator)
+        expected = encoder(images)
+        worst = max(worst, float((exported(images) - expected).abs().max() / expected.abs().max()))
+    if not worst <= TOLERANCE:
+        raise UserError(f"The exported encoder gives other features (difference {worst:.1e}).", "Nothing was written.")
+    return worst
+
+
+def _write_timm(encoder: Encoder, out: Path, name: str) -> Run:
+    """A directory for `timm.create_model("local-dir:…", pretrained=True)`."""
+    _refuse_conv_stem(encoder, "timm")
+    save_encoder(encoder, out, {"exported_from": name})
+    model: Run = timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=0).eval()
+    return model
+
+
+def _refuse_conv_stem(encoder: Encoder, whose: str) -> None:
+    if isinstance(encoder.vit.patch_embed, ConvStem):
+        raise UserError(
+            f"{whose} has no ViT with a convolutional stem.",
+            "Such an encoder loads through layergraft.load_encoder alone, or exports to onnx and torch_export.",
+        )
+
+
+def _write_hf(encoder: Encoder, out: Path, name: str) -> Run:
+    """A directory for `transformers.ViTModel.from_pretrained`, with its image processor."""
+    _refuse_conv_stem(encoder, "Hugging Face's ViTModel")
+    vit = encoder.vit
+    weights = {key: value.detach().cpu().contiguous() for key, value in vit.state_dict().items()}
+    prefix = weights["pos_embed"].shape[1] - encoder.num_patches
+    if prefix == 0 and vit.has_class_token:  # no position is a position of zeros
+        row = torch.zeros(1, 1, encoder.embed_dim)
+        weights["pos_embed"] = torch.cat([row, weights["pos_embed"]], dim=1)
+    renamed = from_timm(weights)
+    homeless = [key for key in renamed if key in weights]
+    homeless += [key for key in renamed if ".attn." in key or ".ls" in key or ".mlp." in key]
+    activations = {type(block.mlp.act) for block in vit.blocks}
+    reasons = [f"it has no place for {', '.join(homeless[:4])}"] if homeless else []
+    reasons += (
+        [] if encoder.feature_is_token else ["its feature is the class token, here it is the mean of the patches"]
+    )
+    reasons += (
+        [] if activations == {nn.GELU} and vit.blocks[0].mlp.act.approximate == "none" else ["another activation"]
+    )
+    if reasons:
+        raise UserError(
+            f"Hugging Face's ViTModel cannot express this encoder: {'; '.join(reasons)}.", "Use timm or onnx."
+        )
+    config = {
+        "architectures": ["ViTModel"],
+        "model_type": "vit",
+        "hidden_size": encoder.embed_dim,
+        "num_hidden_layers": encoder.depth,
+        "num_attention_heads": num_heads(encoder),
+        "intermediate_size": vit.blocks[0].mlp.fc1.out_features,
+        "hidden_act": "gelu",
+        "layer_norm_eps": norm_eps(encoder),
+        "image_size": encoder.img_size,
+        "patch_size": encoder.patch_size,
+        "num_channels": encoder.in_chans,
+        "qkv_bias": vit.blocks[0].attn.qkv.bias is not None,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "exported_from": name,
+    }
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": encoder.img_size, "width": encoder.img_size},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(encoder.mean),
+        "image_std": list(encoder.std),
+    }
+    write_bytes(out / "model.safetensors", save(renamed, metadata={"format": "pt"}))
+    write_text(out / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
+    write_text(out / "config.json", json.dumps(config, indent=2) + "\n")
+    if importlib.util.find_spec("transformers") is None:
+        announce("transformers is not installed: the directory was read back by layergraft alone.")
+        return load_encoder(out)
+    from transformers import ViTModel
+
+    model = ViTModel.from_pretrained(out, add_pooling_layer=False).eval()
+    return lambda images: model(images).last_hidden_state[:, 0]
+
+
+def _write_onnx(encoder: Encoder, out: Path, name: str) -> Run:
+    """One file with a dynamic batch: input `images`, output `features`; mean and std are in its metadata."""
+    missing = [
+        package for package in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(package) is None
+    ]
+    if missing:
+        raise UserError(f"ONNX needs {', '.join(missing)}.", "pip install 'layergraft[onnx]'")
+    import onnxruntime
+
+    program: Any = torch.onnx.export(
+        encoder,
+        (_example(encoder),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["features"],
+        verbose=False,
+    )
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in _metadata(encoder, name).items()})
+    size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
+    program.save(str(out), external_data=size > _LARGEST_PROTOBUF)
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
+
+
+def _write_torch_export(encoder: Encoder, out: Path, name: str) -> Run:
+    """A `.pt2` for `torch.export.load` with a dynamic batch; mean and std are in its `layergraft.json`."""
+    program = torch.export.export(encoder, (_example(encoder),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"layergraft.json": json.dumps(_metadata(encoder, name))})
+    write_bytes(out, buffer.getvalue())
+    model: Run = torch.export.load(str(out)).module()
+    return model
+
+
+def _example(encoder: Encoder) -> Tensor:
+    return torch.zeros(2, encoder.in_chans, encoder.img_size, encoder.img_size)
+
+
+def _metadata(encoder: Encoder, name: str) -> dict[str, Any]:
+    return {"exported_from": name, "mean": list(encoder.mean), "std": list(encoder.std)}
