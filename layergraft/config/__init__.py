@@ -5,6 +5,7 @@ from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe, load_recipe, recipe_names
 from layergraft.config.objectives import (
     DecoderConfig,
+    GateConfig,
     JointConfig,
     MaeConfig,
     MocoConfig,
@@ -32,6 +33,7 @@ __all__ = [
     "EngineConfig",
     "EvaluateConfig",
     "FreezeBlocks",
+    "GateConfig",
     "GridConfig",
     "HeadsPlanConfig",
     "JointConfig",

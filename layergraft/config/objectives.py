@@ -46,6 +46,20 @@ _TWO_VIEWS = {
 }
 
 
+class GateConfig(Config, frozen=True, kw_only=True):
+    """A predictor that is a mixture of several, weighted for each sample by the softmax of a linear gate.
+
+    Args:
+        experts: how many predictors there are.
+        temperature: of the gate's softmax, at the first step and once it has cooled: from nearly equal weights to few.
+        cooling: part of the stage over which it falls, linearly.
+    """
+
+    experts: int = 4
+    temperature: tuple[float, float] = (30.0, 1.0)
+    cooling: float = 1 / 3
+
+
 class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"):
     """MoCo v3: contrast two views against the keys of a momentum encoder (Chen et al., ICCV 2021).
 
@@ -56,6 +70,8 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
         predictor: widths of the predictor's layers.
         keep_ratio: fraction of the patches of a view that both encoders see, chosen at random per image and view;
             1 keeps all. Features at evaluation always see all.
+        full_view_teacher: whether the momentum encoder sees all patches, so that `keep_ratio` masks the student alone.
+        gate: makes the predictor a gated mixture of several; null is a single one.
     """
 
     temperature: float = 0.2
@@ -63,6 +79,8 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
     projector: tuple[int, ...] = (4096, 4096, 256)
     predictor: tuple[int, ...] = (4096, 256)
     keep_ratio: float = 1.0
+    full_view_teacher: bool = False
+    gate: GateConfig | None = None
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
 

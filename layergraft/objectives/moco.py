@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from layergraft.config.objectives import MocoConfig
+from layergraft.config.objectives import GateConfig, MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.models.batchnorm import Pending, collect_pending
-from layergraft.models.heads import mlp_head
+from layergraft.models.heads import Mixture, mlp_head
 from layergraft.models.momentum import momentum_update
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
@@ -29,7 +30,10 @@ class Moco(Objective):
         super().__init__()
         self.config = config
         self.heads["projector"] = mlp_head(encoder.embed_dim, config.projector)
-        self.heads["predictor"] = mlp_head(config.projector[-1], config.predictor)
+        width, gate = config.projector[-1], config.gate
+        self.heads["predictor"] = (
+            mlp_head(width, config.predictor) if gate is None else Mixture(width, config.predictor, gate.experts)
+        )
 
     def start(self, encoder: Encoder) -> None:
         self.slow["encoder"] = copy.deepcopy(encoder).requires_grad_(False)
@@ -43,7 +47,8 @@ class Moco(Objective):
         momentum = self.momentum(progress)
         momentum_update(self.slow["encoder"], encoder, momentum)
         momentum_update(self.slow["projector"], self.heads["projector"], momentum)
-        return {"momentum": momentum}
+        gate = {} if self.config.gate is None else {"gate_temperature": gate_temperature(self.config.gate, progress)}
+        return {"momentum": momentum} | gate
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         """Both views go through each encoder as one batch, or one by one where BatchNorm takes a view's statistics."""
@@ -62,11 +67,12 @@ class Moco(Objective):
         """Features of both encoders; the lowest frozen blocks, equal in both, run once."""
         slow = self.slow["encoder"]
         assert isinstance(slow, Encoder)
-        shared = frozen_blocks(encoder)
+        # A teacher that sees other patches has no trunk to share.
+        shared, seen = (None, None) if self.config.full_view_teacher else (frozen_blocks(encoder), keep)
         if shared is None:
             query = encoder.feature(encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0]))
             with torch.no_grad():
-                key = slow.feature(slow.norm(slow.run_blocks(slow.tokens(images, keep))[0]))
+                key = slow.feature(slow.norm(slow.run_blocks(slow.tokens(images, seen))[0]))
         else:
             with torch.no_grad():
                 trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
@@ -82,9 +88,16 @@ class Moco(Objective):
         noise = [batch.uniform(f"patches {view}", encoder.num_patches, device) for view in ("first", "second")]
         return torch.cat(noise).argsort(dim=1, stable=True)[:, :count]
 
+    def predict(self, projected: Tensor, progress: Progress) -> Tensor:
+        """Projections (N, D) -> predictions of the keys (N, D)."""
+        predictor = self.heads["predictor"]
+        if self.config.gate is not None:
+            return cast(Tensor, predictor(projected, gate_temperature(self.config.gate, progress)))
+        return cast(Tensor, predictor(projected))
+
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        projector, predictor = self.heads["projector"], self.heads["predictor"]
-        queries = [predictor(projector(features[view])) for view in ("first", "second")]
+        projector = self.heads["projector"]
+        queries = [self.predict(projector(features[view]), progress) for view in ("first", "second")]
         with torch.no_grad():
             keys = [self.slow["projector"](features[f"{view}_slow"]) for view in ("first", "second")]
         gathered = [gather(key.float()) for key in keys]
@@ -94,6 +107,12 @@ class Moco(Objective):
             for query, (key, offset) in zip(queries, reversed(gathered), strict=True)
         ]
         return {"loss": parts[0] + parts[1]}, collect_pending(self)
+
+
+def gate_temperature(gate: GateConfig, progress: Progress) -> float:
+    """Falls linearly, then stays."""
+    first, last = gate.temperature
+    return first + (last - first) * min(1.0, progress.fraction / gate.cooling)
 
 
 def frozen_blocks(encoder: Encoder) -> int | None:

@@ -16,6 +16,7 @@ from msgspec import structs
 from layergraft.config import (
     DecoderConfig,
     EncoderConfig,
+    GateConfig,
     JointConfig,
     MaeConfig,
     MocoConfig,
@@ -40,6 +41,9 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "mae": MAE,
     "moco": MOCO,
     "moco, half the patches": MocoConfig(projector=(64, 16), predictor=(16,), keep_ratio=0.5),
+    "moco, gated, masked student": structs.replace(
+        MOCO, keep_ratio=0.5, full_view_teacher=True, gate=GateConfig(experts=3)
+    ),
     "simclr": SimclrConfig(projector=(64, 64, 16)),
     "vicreg": VicregConfig(expander=(64, 64, 32)),
     "nnclr": NnclrConfig(
