@@ -18,6 +18,7 @@ import torch
 from layergraft.config.data import Augment, ViewConfig
 from layergraft.data.augment import Pixels, random_view
 from layergraft.data.batch import Batch
+from layergraft.data.masks import mask_of, mask_view
 from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
 from layergraft.data.skipped import SkippedImages
@@ -40,6 +41,7 @@ class TrainLoader:
         world_size: number of processes.
         workers: threads that prepare batches; 0 prepares them when asked.
         augment: which path makes the views.
+        masks: whether the masks of the source are wanted, under the same views.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class TrainLoader:
         world_size: int = 1,
         workers: int = 0,
         augment: Augment = "fast",
+        masks: bool = False,
     ) -> None:
         self.source, self.views, self.size, self.channels = source, dict(views), size, channels
         self.batch_size, self.random, self.skipped = batch_size, random, skipped
-        self.rank, self.world_size, self.workers, self.augment = rank, world_size, workers, augment
+        self.rank, self.world_size, self.workers = rank, world_size, workers
+        self.augment, self.masks = augment, masks
         self.steps_per_epoch = len(source) // batch_size
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
@@ -74,18 +78,25 @@ class TrainLoader:
         start = position * self.batch_size + self.rank * local
         return epoch, self.source.keys[order[start : start + local]]
 
-    def _views(self, key: int, epoch: int, draws: list[Draws], targets: list[Pixels]) -> None:
-        """Make every view of one image."""
+    def _views(self, key: int, epoch: int, draws: list[Draws], targets: list[Pixels], masks: list[Pixels]) -> int:
+        """Make every view of one image, and of its mask where `masks` has a place for it; the key that was read."""
         sides = [target.shape[-1] for target in targets]
         crops = list(zip(self.views.values(), sides, draws, strict=True))
-        reduce = (lambda height, width: reduction(height, width, crops)) if self.augment == "fast" else None
-        image = self.skipped.load(self.source, key, self.channels, self.random, epoch, reduce)
+        # An image that is reduced while it is decoded would have another size than its mask.
+        fast = self.augment == "fast" and not masks
+        reduce = (lambda height, width: reduction(height, width, crops)) if fast else None
+        read, image = self.skipped.load(self.source, key, self.channels, self.random, epoch, reduce)
         for name, (config, size, own), target in zip(self.views, crops, targets, strict=True):
             view = random_view(image, config, size, own, self.augment)
             if config.rand_augment is not None:
                 generator = self.random.generators(f"operations {name}", [key], epoch)[0]
                 view = rand_augment(view, config.rand_augment, generator)
             cv2.split(view, list(target))
+        if masks:
+            mask = mask_of(self.source, read, image)
+            for (config, size, own), target in zip(crops, masks, strict=True):
+                target[:] = mask_view(mask, config, size, own)
+        return read
 
     def batch(self, step: int) -> Batch:
         """Prepare one step."""
@@ -93,11 +104,20 @@ class TrainLoader:
         draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS) for name in self.views]
         sizes = [config.size or self.size for config in self.views.values()]
         pixels = [np.empty((len(keys), self.channels, size, size), dtype=np.uint8) for size in sizes]
-        for row, key in enumerate(keys.tolist()):
-            self._views(key, epoch, [own[row] for own in draws], [own[row] for own in pixels])
-        views = {name: torch.from_numpy(own) for name, own in zip(self.views, pixels, strict=True)}
-        labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[keys])
-        return Batch(keys=keys, epoch=epoch, views=views, labels=labels, random=self.random)
+        masks = [np.empty((len(keys), size, size), dtype=np.uint8) for size in sizes] if self.masks else []
+        read = [
+            self._views(key, epoch, *([part[row] for part in own] for own in (draws, pixels, masks)))
+            for row, key in enumerate(keys.tolist())
+        ]
+        labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[read])
+        return Batch(
+            keys=keys,
+            epoch=epoch,
+            views={name: torch.from_numpy(own) for name, own in zip(self.views, pixels, strict=True)},
+            labels=labels,
+            random=self.random,
+            masks={name: torch.from_numpy(own) for name, own in zip(self.views, masks, strict=False)},
+        )
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches of steps `start` to `stop` - 1, in order."""

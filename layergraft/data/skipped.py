@@ -34,16 +34,16 @@ class SkippedImages:
         random: Randomness,
         epoch: int,
         reduction: Reduction | None = None,
-    ) -> npt.NDArray[np.uint8]:
-        """The image of a key, or of its replacement; `reduction` as in `decode`."""
+    ) -> tuple[int, npt.NDArray[np.uint8]]:
+        """(key, its image), or those of its replacement, whose label counts; `reduction` as in `decode`."""
         try:
-            return source.images.load(key, channels, reduction)
+            return key, source.images.load(key, channels, reduction)
         except BadImage as error:
             self._record(source, key, str(error))
         for word in random.words("replacement", [key], epoch, _REPLACEMENTS)[0]:
             other = int(source.keys[int(word) % len(source)])
             try:
-                return source.images.load(other, channels, reduction)
+                return other, source.images.load(other, channels, reduction)
             except BadImage as error:
                 self._record(source, other, str(error))
         raise UserError(f"Twenty images in a row of {source.spec!r} cannot be read.", self.summary(source))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.decode import BadImage, Reduction, decode
+from layergraft.data.masks import FolderMasks, Masks, class_names, match_masks, paired_folders, validation_of
 from layergraft.errors import UserError, nearest
 from layergraft.randomness import Randomness
 
@@ -46,6 +47,7 @@ class Source:
         images: where the pixels are.
         keys: indices into `images`, the sample keys, of shape (N,).
         labels: class of every image of `images`, or None.
+        masks: class of every pixel of every image of `images`, or None; 1 is the first of `classes`, 0 is ignored.
         classes: names of the classes.
         fingerprint: changes when files are added, removed or renamed.
         mean: mean of each channel, of pixels in [0, 1], where the source knows it.
@@ -56,6 +58,7 @@ class Source:
     images: Images
     keys: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64] | None = None
+    masks: Masks | None = None
     classes: list[str] = field(default_factory=list)
     fingerprint: str = ""
     mean: tuple[float, ...] | None = None
@@ -136,6 +139,13 @@ def _open_folder(spec: str, root: Path) -> Source:
     )
 
 
+def _open_masks(spec: str, images: Path, masks: Path) -> Source:
+    """Images with a mask each."""
+    source = _open_folder(spec, images)
+    names = match_masks([source.images.name(index) for index in range(len(source))], masks)
+    return replace(source, labels=None, masks=FolderMasks(masks, names), classes=class_names(masks))
+
+
 def _select(source: Source, query: dict[str, str]) -> Source:
     """Apply what follows the `?` of a SOURCE."""
     known = {"mean", "std", "fraction", "shots", "seed"}
@@ -162,7 +172,8 @@ def open_source(spec: str) -> Source:
     """Open a SOURCE.
 
     Args:
-        spec: a folder, `builtin:fashion` or `builtin:fashion-canvas` (with `:train` or `:test`), and optionally
+        spec: a folder (flat, by class, or `images` and `annotations` as ADE20K has them), `builtin:fashion`,
+            `builtin:fashion-canvas` or `builtin:fashion-scenes` (with `:train` or `:test`), and optionally
             `?fraction=0.1&seed=0`, `?shots=5&seed=0`, `?mean=…&std=…`.
 
     Raises:
@@ -179,7 +190,8 @@ def open_source(spec: str) -> Source:
             raise UserError(f"There is no folder {place!r}.", "Give a folder of images, or `builtin:fashion-canvas`.")
         if not root.is_dir():
             raise UserError(f"{place!r} is not a folder.", "Give the folder that holds the images.")
-        source = _open_folder(spec, root)
+        pair = paired_folders(root)
+        source = _open_masks(spec, *pair) if pair else _open_folder(spec, root)
     return _select(source, dict(parse_qsl(options, keep_blank_values=True)))
 
 
@@ -191,6 +203,9 @@ def default_test_source(spec: str) -> str | None:
     if place.startswith("builtin:"):
         return place.removesuffix(":train").removesuffix(":test") + ":test" + tail
     folder = Path(place).expanduser()
+    validation = validation_of(folder)
+    if validation is not None:
+        return str(validation) + tail
     for name in ("val", "test"):
         if folder.name == "train" and (folder.parent / name).is_dir():
             return str(folder.parent / name) + tail

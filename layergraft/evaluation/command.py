@@ -69,6 +69,7 @@ def _train(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out:
             test_name=task.test_name,
             seed=task.seed,
             config=config,
+            protocols=config.trained_stages,
             engine=EngineConfig(),
             out=out,
             fabric=fabric,

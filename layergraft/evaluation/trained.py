@@ -10,6 +10,7 @@ import copy
 import hashlib
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layergraft.checkpoints.atomic import write_text
+from layergraft.checkpoints.fit import resize
 from layergraft.config.data import DataConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe
@@ -30,9 +32,11 @@ from layergraft.data.sources import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task
 from layergraft.evaluation.results import ResultRow, summarize
-from layergraft.evaluation.splits import few_labels
+from layergraft.evaluation.splits import few_labels, parse_shots
 from layergraft.models.vit import Encoder
+from layergraft.objectives.base import know_classes
 from layergraft.objectives.classify import Classify
+from layergraft.randomness import Randomness
 from layergraft.training.best import load_best
 from layergraft.training.display import Display
 from layergraft.training.loop import train_stage
@@ -41,6 +45,8 @@ from layergraft.training.stage import is_done, prepare_stage, restore_stage, sav
 from layergraft.training.stage_run import StageRun
 
 BEST_EPOCH = "best_epoch"
+# Field of EvaluateConfig -> variant of protocol `segment`.
+SEGMENTS = {"segment": "linear", "upernet": "upernet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,8 @@ class TrainedTask:
         test: what is reported; its classes are those of `train`, in the same order.
         test_name: `test` of the result rows.
         seed: of all random numbers.
-        config: protocols and their stages.
+        config: stages of the protocols.
+        protocols: its fields that are carried out.
         engine: how they are trained.
         out: directory of the results; stages go to `out/trained`.
         fabric: launched; every process calls.
@@ -66,6 +73,7 @@ class TrainedTask:
     test_name: str
     seed: int
     config: EvaluateConfig
+    protocols: Sequence[str]
     engine: EngineConfig
     out: Path
     fabric: Fabric
@@ -90,7 +98,13 @@ def identity(encoder: Encoder) -> str:
 
 def same_classes(train: Source, test: Source) -> Source:
     """The test images with the training images' numbers of classes; classes are matched by name."""
-    if test.labels is None:
+    if test.masks is not None and train.masks is not None and test.classes != train.classes:
+        raise UserError(
+            f"The masks of {test.spec!r} have {len(test.classes)} classes and those of {train.spec!r} "
+            f"{len(train.classes)}, or other names.",
+            "Both need the same objectInfo150.txt or classes.txt.",
+        )
+    if test.labels is None or train.labels is None:
         return test
     task = Task(train=train, test=test, test_name=test.spec, seed=0)
     labels = np.full_like(test.labels, -1)
@@ -98,14 +112,27 @@ def same_classes(train: Source, test: Source) -> Source:
     return replace(test, labels=labels, classes=train.classes)
 
 
-def few_images(source: Source, shots: int | str, split: int) -> Source:
-    """The part of the training images whose labels are used."""
+def few_images(source: Source, protocol: str, shots: int | str, split: int) -> Source:
+    """The part of the training images whose labels, or masks, are used."""
+    if protocol in SEGMENTS:
+        return few_masks(source, shots, split)
     if source.labels is None:
         raise UserError(
             f"The images of {source.spec!r} have no labels, which `linear` and `finetune` need.",
             "Put each class into a folder of its own.",
         )
     return source.subset(source.keys[few_labels(source.own_labels, source.keys, source.classes, shots, split)])
+
+
+def few_masks(source: Source, shots: int | str, split: int) -> Source:
+    """A fraction of the images with masks; a larger one of the same split holds a smaller one."""
+    count, fraction = parse_shots(shots)
+    if count is not None:
+        raise UserError(
+            f"`segment` was asked for {count} shots, but its images have no classes.", "Use percentages: 10%."
+        )
+    order = Randomness(seed=split, scope="shots").permutation("order", source.keys, 0)
+    return source.subset(np.sort(source.keys[order[: max(1, round(fraction * len(order)))]]))
 
 
 def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder) -> list[ResultRow]:
@@ -120,8 +147,14 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder) -> list[Res
         Rows for results.json, equal on all processes but for the times; only the first process has figures.
     """
     rows: list[ResultRow] = []
-    for protocol in task.config.trained_stages:
-        stage: StageConfig = getattr(task.config, protocol)
+    stages: dict[str, StageConfig] = {field: getattr(task.config, field) for field in task.protocols}
+    for protocol, stage in stages.items():  # what would stop a later one stops before the first
+        known = know_classes(stage.objective, task.train, protocol)
+        for part in (task.holdout, task.test):
+            know_classes(known, part, protocol)
+        for shots in task.config.trained_shots:
+            few_images(task.train, protocol, shots, 0)
+    for protocol, stage in stages.items():
         for shots in task.config.trained_shots:
             splits = 1 if shots == "100%" else task.config.splits
             found = [_one(task, name, encoder, protocol, stage, shots, split) for split in range(splits)]
@@ -136,7 +169,9 @@ def _one(
     task: TrainedTask, name: str, encoder: Encoder, protocol: str, config: StageConfig, shots: int | str, split: int
 ) -> list[ResultRow]:
     """Train, or go on, or find done; then test the last and the best epoch."""
-    train = few_images(task.train, shots, split)
+    train = few_images(task.train, protocol, shots, split)
+    size = config.views["image"].size or encoder.img_size
+    encoder = resize(copy.deepcopy(encoder), size, name, task.display.say).train()
     recipe = Recipe(
         seed=task.seed,
         encoder=encoder_config(encoder),
@@ -207,6 +242,10 @@ def _rows(
     values = stage.objective.measure(stage.encoder, task.test)
     objective = stage.objective
     pooling = None
+    protocol, variant = stage.name, epoch
+    if stage.name in SEGMENTS:
+        protocol, head = "segment", SEGMENTS[stage.name]
+        variant = head if epoch is None else f"{head}/{epoch}"
     if isinstance(objective, Classify):
         pooling = objective.config.pooling
         if objective.config.grid is not None:
@@ -217,8 +256,8 @@ def _rows(
             encoder=name,
             source=task.train.spec,
             test=task.test_name,
-            protocol=stage.name,
-            variant=epoch,
+            protocol=protocol,
+            variant=variant,
             shots=str(shots),
             split=str(split),
             pooling=pooling,
@@ -253,5 +292,6 @@ def show_trained(rows: list[ResultRow]) -> None:
         if row.split == "mean" or (row.split == "0" and row.identity not in several):
             text = f"{row.value:.1f}" + (f" ± {spread[row.identity]:.1f}" if row.identity in spread else "")
             epoch = "best held-out" if row.variant and row.variant.endswith(BEST_EPOCH) else "last"
-            table.add_row(row.encoder, row.protocol, epoch, row.shots, row.metric, text)
+            head = (row.variant or "").removesuffix(BEST_EPOCH).removesuffix("/")
+            table.add_row(row.encoder, f"{row.protocol} {head}", epoch, row.shots, row.metric, text)
     Console(stderr=True).print(table)

@@ -22,6 +22,7 @@ from layergraft.config.objectives import (
 )
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.batch import Batch
+from layergraft.data.masks import check_masks
 from layergraft.data.sources import Source
 from layergraft.errors import UserError
 from layergraft.models.batchnorm import Pending, apply_pending
@@ -125,6 +126,14 @@ def know_classes(config: ObjectiveConfig, source: Source | None, where: str) -> 
             f"Stage {where!r} learns classes, but the {len(source)} images of {source.spec!r} have no labels.",
             "Put each class into a folder of its own.",
         )
+    if isinstance(config, SegmentConfig) and source is not None:
+        if source.masks is None:
+            raise UserError(
+                f"Stage {where!r} learns masks, but the {len(source)} images of {source.spec!r} have none.",
+                "Give a folder with `images` and `annotations`, or builtin:fashion-scenes.",
+            )
+        classes = check_masks(source, config.classes or len(source.classes) or None)
+        return msgspec.structs.replace(config, classes=classes)
     if config.classes is not None:
         return config
     if source is None or not source.classes:
@@ -139,6 +148,7 @@ def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
     from layergraft.objectives.mae import Mae
     from layergraft.objectives.moco import Moco
     from layergraft.objectives.nnclr import Nnclr
+    from layergraft.objectives.segment import Segment
     from layergraft.objectives.simclr import Simclr
     from layergraft.objectives.vicreg import Vicreg
 
@@ -148,6 +158,7 @@ def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
         MaeConfig: Mae,
         MocoConfig: Moco,
         NnclrConfig: Nnclr,
+        SegmentConfig: Segment,
         SimclrConfig: Simclr,
         VicregConfig: Vicreg,
     }

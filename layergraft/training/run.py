@@ -20,7 +20,7 @@ from layergraft.errors import Stopped, UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.splits import few_labels
-from layergraft.evaluation.trained import TrainedTask, evaluate_trained, same_classes, show_trained
+from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, same_classes, show_trained
 from layergraft.graft.apply import stage_plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
@@ -271,9 +271,16 @@ def train_protocols(recipe: Recipe, out: Path, fabric: Fabric, display: Display)
     assert recipe.data.source is not None
     train, holdout, mean, std = load_data(recipe)
     spec = default_test_source(recipe.data.source)
-    if train.labels is None or spec is None:
-        lacks = "labels" if train.labels is None else "test images (val/ or test/ beside train/)"
-        display.say(f"{recipe.data.source!r} has no {lacks}: {', '.join(recipe.evaluate.trained_stages)} are skipped.")
+    asked = recipe.evaluate.trained_stages
+    possible = (
+        []
+        if spec is None
+        else [name for name in asked if (train.masks if name in SEGMENTS else train.labels) is not None]
+    )
+    skipped = [name for name in asked if name not in possible]
+    if skipped:
+        display.say(f"{recipe.data.source!r} has no labels, masks or test images for {', '.join(skipped)}: skipped.")
+    if spec is None or not possible:
         return
     task = TrainedTask(
         train=train,
@@ -282,6 +289,7 @@ def train_protocols(recipe: Recipe, out: Path, fabric: Fabric, display: Display)
         test_name=spec,
         seed=recipe.seed,
         config=recipe.evaluate,
+        protocols=possible,
         engine=recipe.engine,
         out=out,
         fabric=fabric,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
 from layergraft.config.recipe import Recipe
-from layergraft.config.supervised import ClassifyConfig
+from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source
@@ -95,6 +95,7 @@ def prepare_stage(
         world_size=world_size,
         workers=recipe.data.workers,
         augment=recipe.data.augment,
+        masks=isinstance(known, SegmentConfig),
     )
     return StageRun(
         name=name,

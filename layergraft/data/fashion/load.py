@@ -18,6 +18,7 @@ from layergraft.errors import UserError, nearest
 FILE = Path(__file__).with_name("fashion.npy.xz")
 CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 CANVAS = 36
+SCENES = "fashion-scenes"
 # Mean and standard deviation of the training pixels, in [0, 1].
 STATISTICS = {"fashion": ((0.286,), (0.353,)), "fashion-canvas": ((0.173,), (0.307,))}
 
@@ -58,13 +59,23 @@ def _canvas(split: str) -> npt.NDArray[np.uint8]:
     return canvas
 
 
+def embedded(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """(images of shape (N, 28, 28), their classes) of `train` or `test`."""
+    images, labels, _ = _arrays()[split]
+    return images, labels
+
+
 def open_builtin(spec: str, place: str) -> Source:
-    """Open `builtin:fashion` or `builtin:fashion-canvas`, `:train` (default) or `:test`."""
+    """Open `builtin:fashion`, `builtin:fashion-canvas` or `builtin:fashion-scenes`, `:train` (default) or `:test`."""
+    from layergraft.data.fashion.scenes import open_scenes
+
     _, name, split = (place + ":train").split(":")[:3]
-    if name not in STATISTICS:
-        raise UserError(f"There is no built-in set {name!r}.", nearest(name, STATISTICS))
+    if name not in (*STATISTICS, SCENES):
+        raise UserError(f"There is no built-in set {name!r}.", nearest(name, [*STATISTICS, SCENES]))
     if split not in ("train", "test"):
         raise UserError(f"{place!r} has no split {split!r}.", "Use `:train` or `:test`.")
+    if name == SCENES:
+        return open_scenes(spec, split)
     images, labels, _ = _arrays()[split]
     mean, std = STATISTICS[name]
     return Source(

@@ -1,0 +1,110 @@
+"""Segmentation: a linear on the patches of a frozen encoder, or UperNet on four blocks. The plan decides what moves."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
+
+from layergraft.config.supervised import SegmentConfig
+from layergraft.data.batch import Batch, Normalize
+from layergraft.data.sources import Source
+from layergraft.evaluation.segmentation import confusion, scores
+from layergraft.models.batchnorm import BatchNorm, Pending, collect_pending
+from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path
+from layergraft.models.upernet import UperNet
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import Features, Losses, Objective, Progress
+
+IGNORED = -1
+
+
+def mean_over_pixels(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy averaged over the pixels of all processes that are not ignored.
+
+    Args:
+        logits: of shape (N, classes, H, W).
+        target: classes of shape (N, H, W), `IGNORED` where there is none.
+    """
+    total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+    count, processes = (target != IGNORED).sum(), 1
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(count)
+        processes = dist.get_world_size()  # gradients are averaged over them
+    return total * (processes / count.clamp(min=1))
+
+
+class Segment(Objective):
+    """Args:
+    config: head; `classes` is known.
+    encoder: what it will train, or probe.
+    """
+
+    figure = "holdout_miou"
+
+    def __init__(self, config: SegmentConfig, encoder: Encoder) -> None:
+        super().__init__()
+        assert config.classes is not None
+        self.config, self.classes, depth = config, config.classes, encoder.depth
+        self.paths: list[DropPath] = []
+        quarters = tuple(max(0, (quarter * depth) // 4 - 1) for quarter in range(1, 5))
+        self.blocks = (depth - 1,) if config.head == "linear" else config.blocks or quarters
+        self.norm: nn.Module = nn.Identity()
+        if config.head == "linear":
+            self.norm = BatchNorm(encoder.embed_dim, affine=False) if config.batchnorm else nn.Identity()
+            self.heads["linear"] = nn.Conv2d(encoder.embed_dim, self.classes, 1)
+        else:
+            self.heads["upernet"] = UperNet(encoder.embed_dim, config.width, self.classes)
+
+    def start(self, encoder: Encoder) -> None:
+        self.paths = install_drop_path(encoder, self.config.drop_path)
+
+    def maps(self, encoder: Encoder, images: Tensor) -> Features:
+        """Normalised images -> `block N` -> its patches, of shape (N, D, rows, columns), after the final norm."""
+        _, outputs = encoder.run_blocks(encoder.tokens(images), return_blocks=self.blocks)
+        rows, columns = (side // encoder.patch_size for side in images.shape[2:])
+        return {
+            f"block {index}": encoder.norm(outputs[index])[:, encoder.prefix_tokens :]
+            .transpose(1, 2)
+            .reshape(len(images), -1, rows, columns)
+            for index in self.blocks
+        }
+
+    def logits(self, maps: Features, height: int, width: int) -> Tensor:
+        """Maps -> logits of every pixel, of shape (N, classes, height, width)."""
+        x = [maps[f"block {index}"] for index in self.blocks]
+        if self.config.head == "linear":
+            n, d, rows, columns = x[0].shape
+            flat = self.norm(x[0].permute(0, 2, 3, 1).reshape(-1, d))
+            coarse = self.heads["linear"](flat.reshape(n, rows, columns, d).permute(0, 3, 1, 2))
+        else:
+            coarse = self.heads["upernet"](x)
+        return F.interpolate(coarse.float(), (height, width), mode="bilinear", align_corners=False)
+
+    def encode(self, encoder: Encoder, batch: Batch) -> Features:
+        images = batch.views["image"]
+        if self.paths:
+            draw_paths(self.paths, batch.uniform("drop path", len(self.paths), images.device))
+        return self.maps(encoder, images) | {"target": batch.masks["image"].long() - 1}
+
+    def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
+        target = features["target"]
+        logits = self.logits(features, *target.shape[1:])
+        return {"loss": mean_over_pixels(logits, target)}, collect_pending(self)
+
+    @torch.no_grad()
+    def predict(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) -> logits of shape (N, classes, H, W)."""
+        return self.logits(self.maps(encoder, images), *images.shape[2:])
+
+    def measure(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        normalize, device = Normalize(mean=encoder.mean, std=encoder.std), next(self.heads.parameters()).device
+
+        def predict(pixels: Tensor) -> Tensor:
+            return self.predict(encoder, normalize(pixels.to(device))).cpu()
+
+        return scores(confusion(predict, source, self.classes, encoder.img_size, encoder.in_chans))
+
+    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        return {f"holdout_{metric}": value for metric, value in self.measure(encoder, source).items()}
