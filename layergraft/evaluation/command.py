@@ -55,7 +55,8 @@ def _train(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out:
         raise UserError(
             f"{', '.join(config.trained_stages)} of {name!r} need a directory to train in.", "Give --out DIR."
         )
-    from layergraft.evaluation.trained import TrainedTask, evaluate_trained, same_classes, show_trained
+    from layergraft.evaluation.labels import same_classes
+    from layergraft.evaluation.trained import TrainedTask, evaluate_trained, show_trained
     from layergraft.training.display import Display
     from layergraft.training.launch import launch
 
@@ -75,6 +76,6 @@ def _train(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out:
             fabric=fabric,
             display=display,
         )
-        rows = evaluate_trained(trained, name, encoder)
+        rows = evaluate_trained(trained, name, encoder, start=name)
     show_trained(rows)
     return rows

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
@@ -24,19 +22,17 @@ from rich.table import Table
 from layergraft.checkpoints.atomic import write_text
 from layergraft.checkpoints.fit import resize
 from layergraft.config.data import DataConfig
-from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
+from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.sources import Source
-from layergraft.errors import UserError
-from layergraft.evaluation.evaluate import Task
+from layergraft.evaluation.beginning import check_projector, encoder_config, grown, identity
+from layergraft.evaluation.labels import few_images
 from layergraft.evaluation.results import ResultRow, summarize
-from layergraft.evaluation.splits import few_labels, parse_shots
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import know_classes
 from layergraft.objectives.classify import Classify
-from layergraft.randomness import Randomness
 from layergraft.training.best import load_best
 from layergraft.training.display import Display
 from layergraft.training.loop import train_stage
@@ -80,68 +76,14 @@ class TrainedTask:
     display: Display
 
 
-def encoder_config(encoder: Encoder) -> EncoderConfig:
-    """The configuration that an encoder could have been made from."""
-    known = {field.name for field in msgspec.structs.fields(EncoderConfig)}
-    arguments = {name: value for name, value in encoder.model_args.items() if name in known}
-    sizes = {"img_size": encoder.img_size, "in_chans": encoder.in_chans}
-    return EncoderConfig(name=encoder.architecture, **(arguments | sizes))
-
-
-def identity(encoder: Encoder) -> str:
-    """A name for an encoder's weights that changes with any of them."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in encoder.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def same_classes(train: Source, test: Source) -> Source:
-    """The test images with the training images' numbers of classes; classes are matched by name."""
-    if test.masks is not None and train.masks is not None and test.classes != train.classes:
-        raise UserError(
-            f"The masks of {test.spec!r} have {len(test.classes)} classes and those of {train.spec!r} "
-            f"{len(train.classes)}, or other names.",
-            "Both need the same objectInfo150.txt or classes.txt.",
-        )
-    if test.labels is None or train.labels is None:
-        return test
-    task = Task(train=train, test=test, test_name=test.spec, seed=0)
-    labels = np.full_like(test.labels, -1)
-    labels[test.keys] = task.test_labels()
-    return replace(test, labels=labels, classes=train.classes)
-
-
-def few_images(source: Source, protocol: str, shots: int | str, split: int) -> Source:
-    """The part of the training images whose labels, or masks, are used."""
-    if protocol in SEGMENTS:
-        return few_masks(source, shots, split)
-    if source.labels is None:
-        raise UserError(
-            f"The images of {source.spec!r} have no labels, which `linear` and `finetune` need.",
-            "Put each class into a folder of its own.",
-        )
-    return source.subset(source.keys[few_labels(source.own_labels, source.keys, source.classes, shots, split)])
-
-
-def few_masks(source: Source, shots: int | str, split: int) -> Source:
-    """A fraction of the images with masks; a larger one of the same split holds a smaller one."""
-    count, fraction = parse_shots(shots)
-    if count is not None:
-        raise UserError(
-            f"`segment` was asked for {count} shots, but its images have no classes.", "Use percentages: 10%."
-        )
-    order = Randomness(seed=split, scope="shots").permutation("order", source.keys, 0)
-    return source.subset(np.sort(source.keys[order[: max(1, round(fraction * len(order)))]]))
-
-
-def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder) -> list[ResultRow]:
+def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str | None = None) -> list[ResultRow]:
     """Train and test every trained protocol that was asked for on one encoder.
 
     Args:
         task: images, protocols, and where stages go.
         name: `encoder` of the rows.
         encoder: where every stage starts; it stays as it is.
+        start: the ENC that it is, where heads are taken from it.
 
     Returns:
         Rows for results.json, equal on all processes but for the times; only the first process has figures.
@@ -149,15 +91,17 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder) -> list[Res
     rows: list[ResultRow] = []
     stages: dict[str, StageConfig] = {field: getattr(task.config, field) for field in task.protocols}
     for protocol, stage in stages.items():  # what would stop a later one stops before the first
+        if start is not None:
+            check_projector(stage, start)
         known = know_classes(stage.objective, task.train, protocol)
         for part in (task.holdout, task.test):
             know_classes(known, part, protocol)
         for shots in task.config.trained_shots:
-            few_images(task.train, protocol, shots, 0)
+            few_images(task.train, shots, 0)
     for protocol, stage in stages.items():
         for shots in task.config.trained_shots:
             splits = 1 if shots == "100%" else task.config.splits
-            found = [_one(task, name, encoder, protocol, stage, shots, split) for split in range(splits)]
+            found = [_one(task, name, encoder, start, protocol, stage, shots, split) for split in range(splits)]
             rows += [row for part in found for row in part]
             if splits > 1:
                 for same in zip(*found, strict=True):
@@ -166,21 +110,31 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder) -> list[Res
 
 
 def _one(
-    task: TrainedTask, name: str, encoder: Encoder, protocol: str, config: StageConfig, shots: int | str, split: int
+    task: TrainedTask,
+    name: str,
+    encoder: Encoder,
+    start: str | None,
+    protocol: str,
+    config: StageConfig,
+    shots: int | str,
+    split: int,
 ) -> list[ResultRow]:
     """Train, or go on, or find done; then test the last and the best epoch."""
-    train = few_images(task.train, protocol, shots, split)
+    train = few_images(task.train, shots, split)
     size = config.views["image"].size or encoder.img_size
-    encoder = resize(copy.deepcopy(encoder), size, name, task.display.say).train()
+    weights = identity(encoder)
+    encoder = grown(resize(copy.deepcopy(encoder), size, name, task.display.say), config.plan).train()
+    takes_heads = isinstance(config.objective, ClassifyConfig) and config.objective.projector is not None
     recipe = Recipe(
         seed=task.seed,
         encoder=encoder_config(encoder),
+        start=start if takes_heads else None,
         data=DataConfig(source=train.spec),
         stages={protocol: config},
         evaluate=None,
         engine=task.engine,
     )
-    settings = (dump_recipe(recipe), identity(encoder), train.fingerprint, len(task.train), shots, split)
+    settings = (dump_recipe(recipe), weights, train.fingerprint, len(task.train), shots, split)
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
     short = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(name).name}-{shots}-{split}").strip("-")
     out = task.out / "trained" / f"{protocol}-{short}-{digest}"

@@ -80,6 +80,7 @@ class Record:
         if look and stage.monitor is not None and self.writes:
             row |= stage.monitor.look(stage.encoder, stage.objective)
             stage.best.offer(step, row)
+            trainer.keep_choices()
         row |= {
             "images_per_second": self._images / elapsed,
             "data_wait": self._waited / elapsed,

@@ -18,9 +18,10 @@ from layergraft.config.recipe import Recipe
 from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
 from layergraft.errors import Stopped, UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.splits import few_labels
-from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, same_classes, show_trained
+from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 from layergraft.graft.apply import stage_plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
@@ -297,7 +298,8 @@ def train_protocols(recipe: Recipe, out: Path, fabric: Fabric, display: Display)
     )
     last = list(recipe.stages)[-1]
     rows = evaluate_trained(task, "random", first_encoder(recipe, mean, std))
-    rows += evaluate_trained(task, last, load_encoder(stage_directory(out, recipe, last)))
+    directory = stage_directory(out, recipe, last)
+    rows += evaluate_trained(task, last, load_encoder(directory), start=str(directory))
     if fabric.is_global_zero:
         write_results(out / "results.json", rows)
         show_trained(rows)

@@ -113,7 +113,9 @@ class Trainer:
 
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""
-        batch = replace(raw, views={name: self.normalize(self.to_device(v)) for name, v in raw.views.items()})
+        views = {name: self.normalize(self.to_device(view)) for name, view in raw.views.items()}
+        masks = {name: self.to_device(mask) for name, mask in raw.masks.items()}
+        batch = replace(raw, views=views, masks=masks)
         losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
         gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
         if self.scaler.enabled:
@@ -167,6 +169,12 @@ class Trainer:
             if stage.ema and self.ema:
                 stage.ema.load_state_dict(full(self.ema.state_dict()))
 
+    def keep_choices(self) -> None:
+        """What a look chose, a buffer of the stage's objective, goes to the one that is trained and saved."""
+        if self.split:
+            for own, seen in zip(self.objective.buffers(), self.stage.objective.buffers(), strict=True):
+                own.copy_(seen)
+
     def state(self) -> State:
         """Everything that a resumed stage needs, for any number of processes; tensors are the live ones where one
         process holds them all."""
@@ -183,6 +191,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "anchor": self.anchor.start,
             "numbers": self.numbers,
+            "best": self.stage.best.state_dict(),
         }
         return full(state) if self.split else state
 
@@ -201,6 +210,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.anchor.start = [like(s, now) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]
         self.numbers = state["numbers"]
+        self.stage.best.load_state_dict(state["best"])
         self.step, self.skipped, self.returns, self.rejected = (
             int(state[name]) for name in ("step", "skipped", "returns", "rejected")
         )
