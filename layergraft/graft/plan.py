@@ -12,6 +12,7 @@ from typing import Any
 
 from layergraft.config.plan import FreezeBlocks, LrScaleConfig, PlanConfig
 from layergraft.config.stage import StageConfig
+from layergraft.config.supervised import ClassifyConfig
 from layergraft.errors import UserError, nearest
 
 BELOW = ("patch_embed", "positions", "tokens")
@@ -157,6 +158,8 @@ def build_plan(
     frozen = frozen_rows(config, names, depth, where)
     anchored = anchored_rows(config, names, depth, where)
     matching(config.source, names, f"{where}.source")
+    matching(config.weight_decay, names, f"{where}.weight_decay")
+    linears = stage.objective.linears() if isinstance(stage.objective, ClassifyConfig) else {}
     anchor: dict[str, str | float] | None
     anchor = None if config.anchor is None else {"norm": config.anchor.norm, "weight": config.anchor.weight}
     peak = stage.optimizer.base_lr * (batch_size or stage.batch_size) / 256
@@ -170,6 +173,11 @@ def build_plan(
         elif row.startswith("heads."):
             scale = above if config.heads.lr_scale is None else config.heads.lr_scale
             decay = decay if config.heads.weight_decay is None else config.heads.weight_decay
+        decay = next((value for pattern, value in config.weight_decay.items() if fnmatchcase(row, pattern)), decay)
+        # Heads of a grid bring a rate and a decay of their own.
+        grid_scale, grid_decay = linears.get(row.removeprefix("heads."), (None, None))
+        scale = scale if grid_scale is None else scale * grid_scale
+        decay = decay if grid_decay is None else grid_decay
         rows.append(
             PlanRow(
                 name=row,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from timm.layers import DropPath as TimmDropPath
 
 from layergraft.config import ClassifyConfig, EncoderConfig, GridConfig, HeadsPlanConfig, PlanConfig, StageConfig
+from layergraft.config.protocols import PROTOCOLS
 from layergraft.data.batch import Batch
 from layergraft.data.sources import open_source
 from layergraft.errors import UserError
@@ -89,6 +91,34 @@ def test_each_head_of_a_grid_learns_as_if_alone() -> None:
     ours = objective.heads["linear05"]
     assert torch.allclose(ours.weight, alone.weight, atol=1e-6)
     assert torch.allclose(ours.bias, alone.bias, atol=1e-6)
+
+
+def test_fine_tuning_is_a_plan() -> None:
+    """Layer decay, no decay of class token and positions, as table rows; checked by hand."""
+    encoder = create_encoder(SMALL, 0)
+    stage = PROTOCOLS["finetune"]
+    objective = make(ClassifyConfig(classes=5), encoder)
+    rows = count_parameters(stage_rows(encoder, objective))
+    plan = build_plan(stage, "finetune", rows, encoder.depth, 256)
+    scales = {
+        "patch_embed": 0.6**4,
+        "positions": 0.6**4,
+        "blocks.0": 0.6**3,
+        "blocks.2": 0.6,
+        "norm": 1,
+        "heads.linear": 1,
+    }
+    assert {row: plan[row].lr_scale for row in scales} == pytest.approx(scales)
+    assert {row: plan[row].weight_decay for row in ("tokens", "positions", "blocks.0")} == {
+        "tokens": 0,
+        "positions": 0,
+        "blocks.0": 0.05,
+    }
+    assert {row.weight_decay_1d for row in plan.rows if row.name.startswith(("blocks", "norm", "heads"))} == {0}
+    assert not any(row.frozen for row in plan.rows)
+    wrong = msgspec.structs.replace(stage, plan=PlanConfig(weight_decay={"bloks.*": 0.0}))
+    with pytest.raises(UserError, match=r"bloks"):
+        build_plan(wrong, "finetune", rows, encoder.depth, 256)
 
 
 def test_the_best_head_on_held_out_images_is_the_classifier() -> None:
