@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test slow soak lint bench clean
+.PHONY: demo test slow soak lint bench docs clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,9 @@ soak: $(READY)
 bench: $(READY)
 	$(BIN)/layergraft bench step --objective mae
 	$(BIN)/layergraft bench step --objective moco
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet --site-dir runs/site
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -189,14 +189,18 @@ def export(*, encoder: str | Path, format: Literal["timm", "hf", "onnx", "torch_
 
 
 def report(*, runs: list[str], out: str | Path | None = None) -> Path:
-    """Build report.html again from what a run directory holds; several runs are shown side by side in one page.
+    """Build report.html and the encoder's model card again from a run directory; several runs side by side in one page.
 
     Args:
         runs: directories of the runs.
         out: the page; by default report.html in the first of the directories.
     """
+    from layergraft.report.model_card import write_model_card
     from layergraft.report.page import write_report
 
+    for run in map(Path, runs):
+        if (run / "encoder").is_dir():
+            write_model_card(run, run / "encoder")
     page = write_report([Path(run) for run in runs], None if out is None else Path(out))
     print(f"Report: {page}")
     return page

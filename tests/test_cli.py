@@ -46,6 +46,17 @@ def test_every_recipe_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
             ]
 
 
+def test_a_package_does_not_hide_the_command_of_its_name() -> None:
+    import layergraft
+    import layergraft.bench
+    import layergraft.report.page
+    from layergraft.errors import UserError
+
+    with pytest.raises(UserError, match="is no run"):
+        layergraft.report(runs=["/nowhere"])
+    assert callable(layergraft.bench)
+
+
 def test_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "'train'" in capsys.readouterr().err

@@ -6,6 +6,13 @@ from typing import Any
 
 from layergraft.report.figure import Figure, Rows, field, tooltip
 
+
+def by_name(name: str, data: Rows) -> dict[str, Any]:
+    """A colour per value of a field, with a legend only where there is more than one."""
+    alone = len({row[name] for row in data}) == 1
+    return field(name, "nominal", sort=None, legend=None if alone else {"title": None})
+
+
 LAYER_AXIS = field("layer", "ordinal", "layer (embed = input of block 0)", sort=None, axis={"labelAngle": 0})
 
 
@@ -38,7 +45,7 @@ def by_layer(
     encoding = {
         "x": LAYER_AXIS,
         "y": field(value, "quantitative", label, scale={"zero": zero}),
-        "color": field(color, "nominal", sort=None),
+        "color": by_name(color, data),
         "tooltip": [
             *tooltip("layer", color, **{value: shown}),
             *(field(key, "quantitative", format=".3f") for key in others),
@@ -59,11 +66,11 @@ def heat_map(
     encoding = {
         "x": field(x, "ordinal", sort=None, axis={"labelAngle": 0, "labelOverlap": True}),
         "y": field(y, "ordinal", sort=None, scale={"reverse": True}),
-        "color": field(value, "quantitative", scale=scale, legend={"gradientLength": 180}),
+        "color": field(value, "quantitative", scale=scale, legend={"gradientLength": 180, "title": None}),
         "tooltip": tooltip(x, y, **{value: ".3f"}),
     }
     spec = {"mark": {"type": "rect"}, "encoding": encoding}
-    return Figure(name=name, title=title, caption=caption, data=data, spec=spec, ratio=0.95)
+    return Figure(name=name, title=title, caption=caption, data=data, spec=spec)
 
 
 def gallery(name: str, title: str, caption: str, data: Rows, *fields: str, top: bool = False) -> Figure:
@@ -87,6 +94,6 @@ def gallery(name: str, title: str, caption: str, data: Rows, *fields: str, top: 
         "tooltip": [{"field": name, "type": "nominal"} for name in fields],
     }
     spec = {"mark": {"type": "image"}, "encoding": encoding}
-    return Figure(
-        name=name, title=title, caption=caption, data=data, spec=spec, ratio=rows / columns, wide=columns > 10
-    )
+    # A strip of pictures takes a row of the page; the margin holds the names above.
+    ratio = rows / columns + (0.03 if top else 0)
+    return Figure(name=name, title=title, caption=caption, data=data, spec=spec, ratio=ratio, wide=columns > 2 * rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
+import numpy as np
 import torch
 import yaml
 from rich.console import Console
@@ -75,7 +76,8 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
     if found is not None:
         recipe = _recipe(found[0])
         stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
-        if recipe.data.source is not None and open_source(recipe.data.source).fingerprint == source.fingerprint:
+        own = open_source(recipe.data.source) if recipe.data.source is not None else None
+        if own is not None and own.fingerprint == source.fingerprint and np.array_equal(own.keys, source.keys):
             share, seed = recipe.data.holdout, recipe.seed
     bank, queries = split_holdout(source, share, seed)
     if share is not BANK_SHARE and len(queries):
@@ -84,14 +86,15 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
 
 
 def run_analyses(
-    subject: Subject, what: Sequence[AnalysisName], data: str, say: Callable[[str], None]
+    subject: Subject, what: Sequence[AnalysisName], data: str, file: Path, say: Callable[[str], None]
 ) -> tuple[list[Entry], dict[str, str]]:
-    """Carry out analyses.
+    """Carry out analyses; each is kept as soon as it is done.
 
     Args:
         subject: what is analysed.
         what: names of analyses.
         data: the images' SOURCE.
+        file: analysis.json.
         say: called with a sentence for each.
 
     Returns:
@@ -122,6 +125,7 @@ def run_analyses(
                 snippet=findings.snippet,
             )
         )
+        write_analysis(file, entries[-1:])
         say(f"{name}: {seconds:.1f} s." + (f"\n{findings.snippet}" if findings.snippet else ""))
     return entries, skipped
 
@@ -139,10 +143,10 @@ def analyze_command(*, encoder: str, against: list[str], data: str, what: list[s
         )
     console = Console(stderr=True, highlight=False)
     subject = build_subject(encoder, against, data)
-    entries, skipped = run_analyses(subject, names, data, lambda text: console.print(text, markup=False))
+    file = out / "analysis.json"
+    entries, skipped = run_analyses(subject, names, data, file, lambda text: console.print(text, markup=False))
     if not entries:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(f"Nothing of {', '.join(names)} could be said about {encoder!r}.", reasons)
-    write_analysis(out / "analysis.json", entries)
-    console.print(f"Numbers: {out / 'analysis.json'}\nReport:  {write_report([out])}", markup=False)
+    console.print(f"Numbers: {file}\nReport:  {write_report([out])}", markup=False)
     return entries

@@ -148,7 +148,7 @@ def _distribution(data: Rows) -> Figure:
                 "encoding": {"y": {"datum": 0}, "x": {"value": 0}, "x2": {"value": "width"}},
             },
             {
-                "mark": {"type": "circle", "size": 14, "opacity": 0.35},
+                "mark": {"type": "circle", "size": 14, "opacity": 0.55},
                 "encoding": {
                     "y": y,
                     "color": sign,

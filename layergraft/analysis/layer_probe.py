@@ -74,7 +74,7 @@ def layer_probe(subject: Subject) -> Findings:
     figure = by_layer(
         "layer-probe",
         "Which layer holds the classes?",
-        "Top-1 accuracy of two probes on the feature of each layer; at `embed` the class token knows nothing yet.",
+        "Top-1 accuracy of two probes on the feature of each layer; the class token knows nothing at embed.",
         data,
         "top1",
         color="probe",

@@ -80,7 +80,7 @@ def plane_map(subject: Subject) -> Findings:
         },
     }
     if source.labels is not None:
-        spec["encoding"]["color"] = field("label", "nominal", scale={"scheme": "tableau20"})
+        spec["encoding"]["color"] = field("label", "nominal", scale={"scheme": "tableau20"}, legend={"title": None})
     else:
         del spec["params"]
         spec["encoding"]["opacity"] = {"value": 0.8}

@@ -68,7 +68,7 @@ def spectrum(subject: Subject) -> Findings:
     encoding = {
         "x": field("frequency", "quantitative", "frequency (1: alternating patches)"),
         "y": field("log amplitude", "quantitative", "log10 of relative amplitude"),
-        "color": field("layer", "ordinal", sort=None, scale={"scheme": "viridis"}),
+        "color": field("layer", "ordinal", sort=None, scale={"scheme": "viridis"}, legend={"title": None}),
         "tooltip": tooltip("encoder", "layer", **{"frequency": ".2f", "log amplitude": ".2f"}),
     }
     if len(subject.encoders) > 1:

@@ -40,7 +40,7 @@ def suggested_scales(shares: Sequence[float]) -> list[float]:
 
 def suggest(subject: Subject) -> Findings:
     """A recipe's `plan`, from the share of images in conflict."""
-    cosines, notes = measure(subject)
+    cosines, _ = measure(subject)
     shares = (cosines < 0).double().mean(0).tolist()
     scales = suggested_scales(shares)
     data = [
@@ -62,4 +62,4 @@ def suggest(subject: Subject) -> Findings:
     )
     written = ", ".join(f"{scale:g}" for scale in scales)
     snippet = f"plan: {{lr_scale: {{blocks: [{written}]}}, freeze: [patch_embed, positions]}}"
-    return Findings(numbers={"lr_scale": scales, "in_conflict": shares}, figures=[figure], notes=notes, snippet=snippet)
+    return Findings(numbers={"lr_scale": scales, "in_conflict": shares}, figures=[figure], snippet=snippet)

@@ -61,6 +61,6 @@ def uniformity_and_alignment(subject: Subject) -> Findings:
         ),
     ]
     notes = [
-        "At `embed` the class token is the same for every image. Views: crops of a fifth or more, colour, blur, flip."
+        "At embed the class token is the same for every image. Views: crops from a fifth up, colour, blur, flip."
     ]
     return Findings(numbers={"layers": data}, figures=figures, notes=notes, compares=True)

@@ -1,1 +1,5 @@
 """One HTML page from a run directory."""
+
+from layergraft.callable_package import make_callable
+
+make_callable(__name__)

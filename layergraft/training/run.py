@@ -199,8 +199,10 @@ class _Training:
             },
         }
         write_text(files.out / "run.json", json.dumps(summary, indent=1) + "\n")
+        from layergraft.report.model_card import write_model_card
         from layergraft.report.page import write_report
 
+        write_model_card(files.out, files.encoder)
         write_report([files.out])
         self.display.say(f"Encoder: {files.encoder}\nReport:  {files.report}")
 
@@ -234,13 +236,11 @@ def run_encoders(recipe: Recipe, out: Path, mean: tuple[float, ...], std: tuple[
 def analyze_run(recipe: Recipe, out: Path, display: Display) -> None:
     """Look inside the last encoder, for the report."""
     from layergraft.analysis.command import build_subject, run_analyses
-    from layergraft.analysis.findings import write_analysis
 
     assert recipe.data.source is not None
     if recipe.analyze:
         subject = build_subject(str(out), [], recipe.data.source)
-        entries, _ = run_analyses(subject, recipe.analyze, recipe.data.source, display.say)
-        write_analysis(out / "analysis.json", entries)
+        run_analyses(subject, recipe.analyze, recipe.data.source, out / "analysis.json", display.say)
 
 
 def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]:

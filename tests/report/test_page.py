@@ -137,9 +137,8 @@ def test_names_are_text(run: Path, visit: Open) -> None:
 
 def test_hover_shows_values(run: Path, visit: Open) -> None:
     page = visit(run / "report.html")
-    image = page.locator('[data-figure^="neighbours"] svg image').first
-    image.scroll_into_view_if_needed()
-    image.hover()
+    page.locator('[data-figure^="neighbours"] > .chart').scroll_into_view_if_needed()
+    page.locator('[data-figure^="neighbours"] svg image').first.hover()
     tip = page.locator("#tip")
     tip.wait_for(state="visible")
     assert "query" in tip.inner_text()

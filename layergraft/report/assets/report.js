@@ -9,9 +9,10 @@ function colours() {
   const css = getComputedStyle(root), of = name => css.getPropertyValue(name).trim();
   const ink = of("--ink"), soft = of("--soft"), line = of("--line");
   return {
-    background: null, font: "system-ui, sans-serif", view: { stroke: null }, range: { category: PALETTE },
+    aria: false, background: null, font: "system-ui, sans-serif", view: { stroke: null }, range: { category: PALETTE },
     axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: 500, labelLimit: 140 },
-    legend: { labelColor: ink, titleColor: soft, orient: "bottom", direction: "horizontal", titleFontWeight: 500, labelLimit: 220 },
+    legend: { labelColor: ink, titleColor: soft, orient: "top", direction: "horizontal", titleFontWeight: 500, labelLimit: 220, labelFontSize: 12, symbolOpacity: 1 },
+    numberFormat: "~g",
     text: { color: ink, fill: ink }, rule: { color: soft }, title: { color: ink },
   };
 }
@@ -40,7 +41,7 @@ function showTip(_, event, __, value) {
 function draw(figure, place, tallest) {
   const width = Math.max(180, place.clientWidth);
   const height = figure.ratio ? Math.min(width * figure.ratio, tallest ?? Infinity) : Math.min(tallest ?? 300, tallest ? tallest : 300);
-  const columns = Math.max(1, Math.floor(width / 150));
+  const columns = Math.max(1, Math.floor(width / 130));
   const config = colours();
   config.legend.columns = columns;
   const spec = { ...figure.spec, data: { values: figure.data }, width, height, autosize: { type: "fit", contains: "padding" },

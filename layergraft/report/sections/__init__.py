@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from layergraft.report.run_files import RunFiles
 from layergraft.report.section import Section
-from layergraft.report.sections.analyses import analyses
+from layergraft.report.sections.analyses import layers, losses, pictures
 from layergraft.report.sections.compared import compared
 from layergraft.report.sections.curves import curves
 from layergraft.report.sections.plans import plans
@@ -19,7 +19,9 @@ SECTIONS: tuple[Callable[[list[RunFiles]], Section | None], ...] = (
     warnings,
     results,
     curves,
-    analyses,
+    losses,
+    layers,
+    pictures,
     plans,
     compared,
     provenance,

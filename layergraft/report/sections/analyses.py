@@ -1,9 +1,10 @@
-"""Every analysis in analysis.json, under the heading of its kind."""
+"""Every analysis in analysis.json, in three sections: the two losses, the layers, and what the encoder sees."""
 
 from __future__ import annotations
 
 import re
 import typing
+from collections.abc import Callable
 from dataclasses import replace
 
 from layergraft.config.analysis import AnalysisName
@@ -11,24 +12,50 @@ from layergraft.report.figure import Figure
 from layergraft.report.run_files import RunFiles
 from layergraft.report.section import Code, Notes, Section
 
+PICTURES = ("reconstruct", "neighbours", "attention-maps", "saliency", "pca", "map")
+LOSSES = ("conflict", "suggest")
+LAYERS = tuple(name for name in typing.get_args(AnalysisName) if name not in (*PICTURES, *LOSSES))
 
-def analyses(runs: list[RunFiles]) -> Section | None:
-    """Figures of all entries, those of one kind together, with what has to be known to read them."""
-    order = [*typing.get_args(AnalysisName)]
-    entries = [(run, entry) for run in runs for entry in run.analyses]
-    entries.sort(key=lambda pair: order.index(pair[1].analysis))
-    blocks: list[Figure | Notes | Code] = []
-    several = len({(run.name, entry.encoder) for run, entry in entries}) > 1
-    for number, (run, entry) in enumerate(entries):
-        own = entry.encoder if len(runs) == 1 else f"{run.name}: {entry.encoder}"
-        for figure in entry.figures:
-            title = f"{figure.title} · {own}" if several else figure.title
-            name = re.sub(r"[^\w-]+", "-", f"{figure.name}-{own}")
-            blocks.append(replace(figure, name=f"{name}-{number}", title=title))
-        if entry.snippet:
-            blocks.append(Code(title=f"{entry.analysis} ({own}), to copy into a stage of a recipe", text=entry.snippet))
-        if entry.notes:
-            blocks.append(Notes(lines=[f"{entry.analysis} ({own}): {note}" for note in entry.notes]))
-    if not blocks:
-        return None
-    return Section(name="analyses", title="Inside the encoder", blocks=[*blocks])
+
+def _section(
+    name: str, title: str, intro: str, analyses: tuple[str, ...]
+) -> Callable[[list[RunFiles]], Section | None]:
+    def build(runs: list[RunFiles]) -> Section | None:
+        entries = [(run, entry) for run in runs for entry in run.analyses if entry.analysis in analyses]
+        entries.sort(key=lambda pair: analyses.index(pair[1].analysis))
+        several = len({(run.name, entry.encoder) for run, entry in entries}) > 1
+        blocks: list[Figure | Notes | Code] = []
+        notes: list[str] = []
+        for number, (run, entry) in enumerate(entries):
+            own = entry.encoder if len(runs) == 1 else f"{run.name}: {entry.encoder}"
+            for figure in entry.figures:
+                shown = f"{figure.title} · {own}" if several else figure.title
+                anchor = re.sub(r"[^\w-]+", "-", f"{figure.name}-{own}")
+                blocks.append(replace(figure, name=f"{anchor}-{number}", title=shown))
+            if entry.snippet:
+                blocks.append(
+                    Code(title=f"{entry.analysis} ({own}): copy it into a stage of a recipe", text=entry.snippet)
+                )
+            label = f"{entry.analysis} ({own})" if several else entry.analysis
+            notes += [f"{label}: {note}" for note in entry.notes]
+        if not blocks:
+            return None
+        return Section(name=name, title=title, intro=intro, blocks=[*blocks, *([Notes(lines=notes)] if notes else [])])
+
+    return build
+
+
+losses = _section(
+    "losses",
+    "Do the two losses fight?",
+    "Masked image modelling and contrast pull on the same weights. Where their gradients point apart, a block cannot "
+    "serve both: the reason to let layers move at their own speed.",
+    LOSSES,
+)
+layers = _section("layers", "Layer by layer", "How what the encoder holds changes from input to output.", LAYERS)
+pictures = _section(
+    "pictures",
+    "What it sees",
+    "The same encoder in pictures, on images that trained nothing where the run knows them.",
+    PICTURES,
+)

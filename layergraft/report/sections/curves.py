@@ -34,7 +34,7 @@ def curve_figure(runs: list[RunFiles], value: str) -> Figure | None:
     encoding = {
         "x": field("step", "quantitative"),
         "y": field(value, "quantitative", scale={"zero": False}),
-        "color": field("stage", "nominal", sort=None),
+        "color": field("stage", "nominal", sort=None, legend={"title": None}),
         "tooltip": tooltip("stage", "step", **{value: shown}),
     }
     if len(runs) > 1:

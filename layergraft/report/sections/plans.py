@@ -45,7 +45,7 @@ def rates_figure(runs: list[RunFiles]) -> Figure:
     encoding = {
         "x": field("layer", "nominal", sort=None, axis={"labelAngle": -40}),
         "y": field("peak lr", "quantitative", axis={"format": ".1e"}),
-        "color": field("stage", "nominal", sort=None),
+        "color": field("stage", "nominal", sort=None, legend={"title": None}),
         "tooltip": tooltip("stage", "layer", "moves", "source", **{"peak lr": ".2e"}),
     }
     return Figure(

@@ -56,11 +56,17 @@ def few_shot_figure(results: list[tuple[str, ResultRow]]) -> Figure | None:
     if not data:
         return None
     shots = sorted({d["shots"] for d in data})
-    x = field("shots", "quantitative", "labelled images per class", scale={"type": "log"}, axis={"values": shots})
+    x = field(
+        "shots",
+        "quantitative",
+        "labelled images per class",
+        scale={"type": "log", "nice": False},
+        axis={"values": shots},
+    )
     low = field("low", "quantitative", "top-1 (%)", scale={"zero": False})
     floor = {"condition": {"test": "datum.encoder == 'pixels' || datum.encoder == 'random'", "value": [4, 4]}}
     spec = {
-        "encoding": {"x": x, "color": field("encoder", "nominal", sort=None)},
+        "encoding": {"x": x, "color": field("encoder", "nominal", sort=None, legend={"title": None})},
         "layer": [
             {"mark": {"type": "area", "opacity": 0.13}, "encoding": {"y": low, "y2": {"field": "high"}}},
             {

@@ -1,0 +1,86 @@
+"""MODEL_CARD.md beside an encoder: what it is, how it was made and measured, from its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layergraft.checkpoints.atomic import write_text
+from layergraft.report.run_files import RunFiles, read_run
+from layergraft.report.section import Table
+from layergraft.report.sections.results import named_results, results_table
+from layergraft.report.sections.warnings import run_warnings
+
+
+def _cell(text: str) -> str:
+    """Text that stays text in a Markdown table."""
+    for mark, written in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " "), ("`", "\\`")):
+        text = text.replace(mark, written)
+    return text
+
+
+def _table(table: Table) -> str:
+    head = [f"| {' | '.join(_cell(c) or ' ' for c in table.columns)} |", "|---" * len(table.columns) + "|"]
+    return "\n".join([*head, *(f"| {' | '.join(_cell(c) for c in row)} |" for row in table.rows)])
+
+
+def model_card(run: RunFiles) -> str:
+    """The card as Markdown."""
+    assert run.recipe is not None
+    recipe, data = run.recipe, run.summary.get("data", {})
+    encoder = recipe.encoder
+    shape = [f"timm `{encoder.name}`", f"{encoder.img_size} px", f"{encoder.in_chans} channels"]
+    shape += [f"patch {encoder.patch_size}"] if encoder.patch_size else []
+    shape += [f"width {encoder.embed_dim}"] if encoder.embed_dim else []
+    shape += [f"depth {encoder.depth}"] if encoder.depth else []
+    stages = [
+        f"{number}. **{stage['name']}**: {stage['objective']}, {stage['epochs']} epochs, {stage['steps']} steps of "
+        f"{stage['batch_size']} images; frozen: "
+        f"{', '.join(row['name'] for row in stage['layers'] if row['frozen']) or 'nothing'}"
+        for number, stage in enumerate(run.stages, start=1)
+    ]
+    trained, held = data.get("train"), data.get("holdout")
+    counts = f", {trained:,} images trained and {held:,} were held out" if trained is not None else ""
+    table = results_table(named_results([run]))
+    machine = run.summary.get("machine", {})
+    made = f"{machine['cpu']}{', ' + machine['gpu'] if machine['gpu'] else ''}" if machine else "an unknown machine"
+    parts = [
+        f"# {_cell(run.name)}",
+        "A Vision Transformer encoder pre-trained without labels by [layergraft](https://arxiv.org/abs/2302.14138).",
+        "## Use",
+        "```python\nimport timm\n\n"
+        'encoder = timm.create_model("local-dir:PATH_OF_THIS_DIRECTORY", pretrained=True).eval()\n```',
+        f"Input: {', '.join(shape)}; mean and standard deviation are in `config.json`. Output: one feature per image.",
+        "## Training",
+        "\n".join(stages),
+        f"Images: `{recipe.data.source}`{counts}. Seed {recipe.seed}. Started from "
+        f"{f'`{recipe.start}`' if recipe.start else 'fresh weights'}. Made on {made}.",
+        "## Measured",
+        _table(table) if table else "Nothing was measured.",
+    ]
+    if table:
+        tests = sorted({row.test for row in run.results})
+        protocol = (
+            f"Top-1 in percent on {', '.join(f'`{test}`' for test in tests)}, frozen features of the test view, mean ± "
+            "standard deviation over random splits. Logistic regression without intercept on row-centred, "
+            "L2-normalised features; kNN: cosine, k = 20. `pixels` and `random` are the floors."
+        )
+        parts.append(protocol)
+    limits = [
+        *run_warnings(run),
+        "The features reflect the images it was trained on; measure them on yours before you rely on them.",
+    ]
+    parts += ["## Limits", "\n".join(f"- {_cell(line)}" for line in limits)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_model_card(run: Path, directory: Path) -> Path | None:
+    """Write MODEL_CARD.md into an encoder's directory; None where the directory is of no run.
+
+    Args:
+        run: the run's directory.
+        directory: where the encoder is.
+    """
+    if not (run / "recipe.yaml").is_file():
+        return None
+    write_text(directory / "MODEL_CARD.md", model_card(read_run(run)))
+    return directory / "MODEL_CARD.md"

@@ -1,0 +1,132 @@
+"""The documentation's code blocks run, and the site builds without a warning.
+
+`python` and `sh` blocks are run page by page in a directory where the runs they speak of exist, shortened. Commands on
+ImageNet are checked without it; `console` and `bash` blocks (installing, a Slurm script) are not run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+import layergraft
+from layergraft.cli import build_parser, main
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHORT: dict[str, Any] = {
+    "data.holdout": 60,
+    "data.workers": 0,
+    "encoder.embed_dim": 16,
+    "encoder.depth": 4,
+    "encoder.num_heads": 2,
+    "stages.mae.epochs": 0.1,
+    "stages.graft.epochs": 0.05,
+    "stages.mae.warmup_epochs": 0,
+    "stages.graft.warmup_epochs": 0,
+    "stages.mae.batch_size": 32,
+    "stages.graft.batch_size": 32,
+    "stages.graft.objective.projector": [16, 16, 8],
+    "stages.graft.objective.predictor": [16, 8],
+    "monitor.every": 0,
+    "evaluate.shots": [1, 2],
+    "evaluate.splits": 2,
+}
+SHORT_WORDS = [
+    word
+    for key, value in SHORT.items()
+    for word in (f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)]))
+]
+
+
+def blocks(page: str, kind: str) -> list[str]:
+    return [text for own, text in BLOCK.findall((ROOT / "docs" / page).read_text()) if own == kind]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with images, `runs/demo` and `runs/mine`."""
+    root = tmp_path_factory.mktemp("docs")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 80), ("test", 20)):
+        for index in range(count):
+            folder = root / "images" / part / ("cats", "dogs")[index % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{index}.png"), random.integers(0, 256, (72, 72, 3), dtype=np.uint8))
+    layergraft.train(recipe="fashion_tiny", out=root / "runs" / "demo", overrides=SHORT)
+    colour = SHORT | {"encoder.img_size": 72, "encoder.in_chans": 3, "data.source": str(root / "images" / "train")}
+    layergraft.train(recipe="fashion_tiny", out=root / "runs" / "mine", overrides=colour)
+    return root
+
+
+def run_command(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    start = words.index("layergraft") + 1
+    command, arguments = words[start], words[start + 1 :]
+    if "imagenet/" in line or start > 1 or command == "demo":
+        known, rest = build_parser().parse_known_args([command, *arguments])
+        if command == "train":
+            assert main(["plan", "--recipe", known.recipe, *rest]) == 0
+        else:
+            assert not rest
+    elif command == "train":
+        folder = Path(arguments[arguments.index("--out") + 1] + "-again")
+        arguments[arguments.index("--out") + 1] = str(folder)
+        assert main([command, *arguments, *SHORT_WORDS]) == 0
+    else:
+        assert main([command, *arguments]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_code_blocks(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    train = layergraft.train
+
+    def short(**arguments: Any) -> Any:
+        return train(**(arguments | {"overrides": SHORT | arguments.get("overrides", {})}))
+
+    monkeypatch.setattr(layergraft, "train", short, raising=False)
+    for block in blocks(page, "sh"):
+        for line in block.splitlines():
+            run_command(line)
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_recipes_are_valid(page: str, tmp_path: Path) -> None:
+    for block in blocks(page, "yaml"):
+        for part in block.splitlines() if block.startswith("plan:") else [block]:
+            if part.startswith("plan:"):
+                layergraft.plan(recipe="fashion_tiny", overrides={"stages.graft.plan": yaml.safe_load(part)["plan"]})
+            else:
+                (tmp_path / "recipe.yaml").write_text(part)
+                layergraft.plan(recipe=tmp_path / "recipe.yaml")
+
+
+@pytest.mark.slow
+def test_site_builds_without_warnings(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    assert (tmp_path / "index.html").is_file()
+    missing = [
+        f"{page.name}: {target}"
+        for page in tmp_path.glob("*.html")
+        for target in re.findall(r'<img[^>]* src="([^"]+)"', page.read_text())
+        if not target.startswith("data:") and not (page.parent / target).is_file()
+    ]
+    assert missing == []
