@@ -60,7 +60,5 @@ def uniformity_and_alignment(subject: Subject) -> Findings:
             zero=True,
         ),
     ]
-    notes = [
-        "At embed the class token is the same for every image. Views: crops from a fifth up, colour, blur, flip."
-    ]
+    notes = ["At embed the class token is the same for every image. Views: crops from a fifth up, colour, blur, flip."]
     return Findings(numbers={"layers": data}, figures=figures, notes=notes, compares=True)

@@ -12,7 +12,7 @@ function colours() {
     aria: false, background: null, font: "system-ui, sans-serif", view: { stroke: null }, range: { category: PALETTE },
     axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: 500, labelLimit: 140 },
     legend: { labelColor: ink, titleColor: soft, orient: "top", direction: "horizontal", titleFontWeight: 500, labelLimit: 220, labelFontSize: 12, symbolOpacity: 1 },
-    numberFormat: "~g",
+    numberFormat: ",.6~r",
     text: { color: ink, fill: ink }, rule: { color: soft }, title: { color: ink },
   };
 }
