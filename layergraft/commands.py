@@ -183,9 +183,14 @@ def export(*, encoder: str | Path, format: Literal["timm", "hf", "onnx", "torch_
         format: a directory of timm or of Hugging Face's ViTModel, an ONNX file, or a file of torch.export.
         out: the directory or file; it must not exist.
     """
+    from layergraft.analysis.subject import run_directory
     from layergraft.checkpoints.export import export_encoder
+    from layergraft.report.model_card import write_model_card
 
-    return export_encoder(str(encoder), format, Path(out))
+    written = export_encoder(str(encoder), format, Path(out))
+    if found := run_directory(str(encoder)):
+        write_model_card(found[0], written.out, format, found[1])
+    return written
 
 
 def report(*, runs: list[str], out: str | Path | None = None) -> Path:

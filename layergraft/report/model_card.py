@@ -10,6 +10,14 @@ from layergraft.report.section import Table
 from layergraft.report.sections.results import named_results, results_table
 from layergraft.report.sections.warnings import run_warnings
 
+# How each format of `layergraft export` is read.
+USE = {
+    "timm": 'import timm\n\nencoder = timm.create_model("local-dir:PATH", pretrained=True).eval()',
+    "hf": 'from transformers import ViTModel\n\nencoder = ViTModel.from_pretrained("PATH").eval()',
+    "onnx": 'import onnxruntime\n\nencoder = onnxruntime.InferenceSession("PATH")',
+    "torch_export": 'import torch\n\nencoder = torch.export.load("PATH").module()',
+}
+
 
 def _cell(text: str) -> str:
     """Text that stays text in a Markdown table."""
@@ -23,8 +31,14 @@ def _table(table: Table) -> str:
     return "\n".join([*head, *(f"| {' | '.join(_cell(c) for c in row)} |" for row in table.rows)])
 
 
-def model_card(run: RunFiles) -> str:
-    """The card as Markdown."""
+def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | None = None) -> str:
+    """The card as Markdown.
+
+    Args:
+        run: the encoder's run.
+        encoder_format: a key of `USE`.
+        stage_name: the stage that the encoder is the result of; None is the last.
+    """
     assert run.recipe is not None
     recipe, data = run.recipe, run.summary.get("data", {})
     encoder = recipe.encoder
@@ -47,11 +61,11 @@ def model_card(run: RunFiles) -> str:
         f"# {_cell(run.name)}",
         "A Vision Transformer encoder pre-trained without labels by [layergraft](https://arxiv.org/abs/2302.14138).",
         "## Use",
-        "```python\nimport timm\n\n"
-        'encoder = timm.create_model("local-dir:PATH_OF_THIS_DIRECTORY", pretrained=True).eval()\n```',
-        f"Input: {', '.join(shape)}; mean and standard deviation are in `config.json`. Output: one feature per image.",
+        f"```python\n{USE[encoder_format]}\n```",
+        f"Input: {', '.join(shape)}; pixels in [0, 1], then normalised as in training. Output: a feature per image.",
         "## Training",
         "\n".join(stages),
+        *([f"This is the encoder after stage **{stage_name}**."] if stage_name else []),
         f"Images: `{recipe.data.source}`{counts}. Seed {recipe.seed}. Started from "
         f"{f'`{recipe.start}`' if recipe.start else 'fresh weights'}. Made on {made}.",
         "## Measured",
@@ -73,14 +87,15 @@ def model_card(run: RunFiles) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_model_card(run: Path, directory: Path) -> Path | None:
-    """Write MODEL_CARD.md into an encoder's directory; None where the directory is of no run.
+def write_model_card(run: Path, out: Path, encoder_format: str = "timm", stage_name: str | None = None) -> None:
+    """Write MODEL_CARD.md into an encoder's directory, or beside its file.
 
     Args:
-        run: the run's directory.
-        directory: where the encoder is.
+        run: the run's directory; where it is none, nothing is written.
+        out: the encoder's directory or file; beside a file, a card that is there already is left alone.
+        encoder_format: as in `model_card`.
+        stage_name: likewise.
     """
-    if not (run / "recipe.yaml").is_file():
-        return None
-    write_text(directory / "MODEL_CARD.md", model_card(read_run(run)))
-    return directory / "MODEL_CARD.md"
+    card = (out if out.is_dir() else out.parent) / "MODEL_CARD.md"
+    if (run / "recipe.yaml").is_file() and (out.is_dir() or not card.exists()):
+        write_text(card, model_card(read_run(run), encoder_format, stage_name))

@@ -9,7 +9,7 @@ function colours() {
   const css = getComputedStyle(root), of = name => css.getPropertyValue(name).trim();
   const ink = of("--ink"), soft = of("--soft"), line = of("--line");
   return {
-    aria: false, background: null, font: "system-ui, sans-serif", view: { stroke: null }, range: { category: PALETTE },
+    background: null, font: "system-ui, sans-serif", view: { stroke: null }, range: { category: PALETTE },
     axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: 500, labelLimit: 140 },
     legend: { labelColor: ink, titleColor: soft, orient: "top", direction: "horizontal", titleFontWeight: 500, labelLimit: 220, labelFontSize: 12, symbolOpacity: 1 },
     numberFormat: ",.6~r",
@@ -50,7 +50,11 @@ function draw(figure, place, tallest) {
   place.replaceChildren();
   const view = new vega.View(vega.parse(vegaLite.compile(spec).spec), { renderer: "svg", container: place, hover: true, tooltip: showTip });
   drawn.set(place, view);
-  return view.runAsync();
+  // The place is one image with a name; Vega's own roles, a nameless one for every group of marks, would be read out.
+  return view.runAsync().then(() => {
+    for (const part of place.querySelectorAll("[role], [aria-roledescription], [aria-label]"))
+      for (const name of ["role", "aria-roledescription", "aria-label"]) part.removeAttribute(name);
+  });
 }
 
 const watcher = new IntersectionObserver(entries => {
