@@ -28,6 +28,8 @@ def view_batches(source: Source, size: int, channels: int, batch_size: int = 256
 
 def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:
     """Normalised images -> features: `cls`, `mean` of patches, `cls+mean`, or `last4`, class tokens of four blocks."""
+    if pooling == "cls":
+        return encoder.finish(encoder.tokens(images))
     wanted = range(encoder.depth - 4, encoder.depth) if pooling == "last4" else ()
     tokens, blocks = encoder.run_blocks(encoder.tokens(images), return_blocks=wanted)
     if pooling == "last4":

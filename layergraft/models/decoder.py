@@ -8,6 +8,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from layergraft.models.partial_block import partial_block
 from layergraft.models.positions import sincos_positions
 
 
@@ -68,10 +69,9 @@ class MaeDecoder(nn.Module):
         index = keep[:, :, None].expand(-1, -1, width)
         tokens = self.mask_token.to(x.dtype).expand(n, count, width).scatter(1, index, x[:, self.prefix_tokens :])
         x = torch.cat([x[:, : self.prefix_tokens], tokens], dim=1) + self.positions.to(x.dtype)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        x = x[:, self.prefix_tokens :]
-        if patches is not None:
-            x = x.gather(1, patches[:, :, None].expand(-1, -1, width))
+        wanted = slice(self.prefix_tokens, None) if patches is None else patches + self.prefix_tokens
+        x = partial_block(self.blocks[-1], x, wanted)
         prediction: Tensor = self.pred(self.norm(x))
         return prediction

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from layergraft.config.encoder import EncoderConfig
 from layergraft.errors import UserError
 from layergraft.models.batchnorm import BatchNorm
+from layergraft.models.partial_block import partial_block
 from layergraft.models.positions import sincos_positions
 from layergraft.models.stem import ConvStem
 
@@ -178,10 +179,20 @@ class Encoder(nn.Module):
         pooled = tokens[:, 0] if self.feature_is_token else tokens[:, self.prefix_tokens :].mean(dim=1)
         return cast(Tensor, self.vit.fc_norm(pooled))
 
+    def finish(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """Tokens (N, T, D) in front of block `start` -> features (N, D).
+
+        `run_blocks`, `norm` and `feature` in one, where nothing else is wanted: then the last block needs to make no
+        token but the class token.
+        """
+        if start == self.depth or not self.feature_is_token:
+            return self.feature(self.norm(self.run_blocks(tokens, start)[0]))
+        tokens, _ = self.run_blocks(tokens, start, self.depth - 1)
+        return self.feature(self.norm(partial_block(self.vit.blocks[-1], tokens, slice(0, 1))))
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) -> features (N, D)."""
-        tokens, _ = self.run_blocks(self.tokens(images))
-        return self.feature(self.norm(tokens))
+        return self.finish(self.tokens(images))
 
     def layers(self) -> dict[str, list[nn.Parameter]]:
         """The rows of a graft plan and their parameters, from the module tree."""

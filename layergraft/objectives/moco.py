@@ -70,14 +70,14 @@ class Moco(Objective):
         # A teacher that sees other patches has no trunk to share.
         shared, seen = (None, None) if self.config.full_view_teacher else (frozen_blocks(encoder), keep)
         if shared is None:
-            query = encoder.feature(encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0]))
+            query = encoder.finish(encoder.tokens(images, keep))
             with torch.no_grad():
-                key = slow.feature(slow.norm(slow.run_blocks(slow.tokens(images, seen))[0]))
+                key = slow.finish(slow.tokens(images, seen))
         else:
             with torch.no_grad():
                 trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
-                key = slow.feature(slow.norm(slow.run_blocks(trunk, shared)[0]))
-            query = encoder.feature(encoder.norm(encoder.run_blocks(trunk, shared)[0]))
+                key = slow.finish(trunk, shared)
+            query = encoder.finish(trunk, shared)
         return query, key
 
     def kept_patches(self, encoder: Encoder, batch: Batch, device: torch.device) -> Tensor | None:

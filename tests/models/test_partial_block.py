@@ -1,0 +1,76 @@
+"""A block for some of its tokens against the same tokens of the whole block: values and every gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from timm.models.vision_transformer import Block, ResPostBlock
+from torch import Tensor, nn
+
+from layergraft.config import EncoderConfig
+from layergraft.models.drop_path import DropPath
+from layergraft.models.partial_block import partial_block, take
+from layergraft.models.vit import create_encoder
+
+WANTED: dict[str, slice | Tensor] = {
+    "class token": slice(0, 1),
+    "patches": slice(1, None),
+    "each its own": torch.tensor([[2, 5, 1], [6, 0, 3], [4, 2, 6], [1, 3, 5]]),
+}
+KINDS = {
+    "plain": {"qkv_bias": True},
+    "no biases": {"qkv_bias": False, "proj_bias": False},
+    "layer scale": {"qkv_bias": True, "init_values": 0.1},
+    "normed queries and keys": {"qkv_bias": True, "qk_norm": True},
+    "normed attention": {"qkv_bias": True, "scale_attn_norm": True, "scale_mlp_norm": True},
+}
+
+
+def compare(block: nn.Module, wanted: slice | Tensor) -> None:
+    """In double precision, so that only a mistake can make a difference."""
+    block = block.double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    tokens = torch.randn(4, 7, 24, generator=generator, dtype=torch.float64, requires_grad=True)
+    leaves = [tokens, *block.parameters()]
+    whole, part = take(block(tokens), wanted), partial_block(block, tokens, wanted)
+    assert part.shape == whole.shape
+    torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)
+    weight = torch.randn(whole.shape, generator=generator, dtype=torch.float64)
+    expected, ours = (torch.autograd.grad((x * weight).sum(), leaves) for x in (whole, part))
+    for own, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED.keys())
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_equals_the_whole_block(kind: dict[str, object], wanted: slice | Tensor) -> None:
+    compare(Block(24, 3, **kind), wanted)
+
+
+def test_a_dropped_branch_is_dropped() -> None:
+    block = Block(24, 3, qkv_bias=True).train()
+    block.drop_path1, block.drop_path2 = DropPath(0.5), DropPath(0.5)
+    block.drop_path1.draw(torch.tensor([0.1, 0.9, 0.2, 0.8]))
+    block.drop_path2.draw(torch.tensor([0.9, 0.1, 0.2, 0.8]))
+    compare(block, slice(0, 1))
+
+
+def test_other_kinds_of_blocks_are_computed_whole() -> None:
+    compare(ResPostBlock(24, 3, qkv_bias=True), slice(0, 1))
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"reg_tokens": 4}, {"class_token": False}], ids=["class token", "registers", "mean of patches"]
+)
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_finish_is_blocks_norm_and_feature(kind: dict[str, object], start: int) -> None:
+    config = EncoderConfig(
+        name="vit_small_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, **kind
+    )
+    encoder = create_encoder(config, 0).double()
+    tokens = torch.randn(3, encoder.num_patches + encoder.prefix_tokens, 32, dtype=torch.float64)
+    whole = encoder.feature(encoder.norm(encoder.run_blocks(tokens, start)[0]))
+    torch.testing.assert_close(encoder.finish(tokens, start), whole, rtol=1e-12, atol=1e-12)
