@@ -11,7 +11,7 @@ from typing import cast
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from timm.layers import Attention
 from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def take(tokens: Tensor, wanted: Tensor | slice) -> Tensor:
@@ -26,11 +26,11 @@ def take(tokens: Tensor, wanted: Tensor | slice) -> Tensor:
     return tokens.gather(1, wanted[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
-def partial_block(block: nn.Module, tokens: Tensor, wanted: Tensor | slice) -> Tensor:
+def partial_block(block: Block, tokens: Tensor, wanted: Tensor | slice) -> Tensor:
     """`take(block(tokens), wanted)` without what is not wanted.
 
     Args:
-        block: timm's; a kind other than the plain one, and attention with a gate, is computed whole.
+        block: of timm; a kind other than the plain one, and attention with a gate, is computed whole.
         tokens: of shape (N, T, D).
         wanted: the same tokens of every sample, or indices of shape (N, M).
 
