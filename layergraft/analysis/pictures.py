@@ -16,10 +16,14 @@ LARGEST = 112
 
 
 def address(image: Pixels, largest: int = LARGEST) -> str:
-    """uint8 (H, W, C), grey or RGB, as a data address; shrunk where a side is longer than `largest`.
+    """uint8 (H, W, C) as a data address; shrunk where a side is longer than `largest`.
+
+    Of images that are neither grey nor RGB the first channels are shown.
 
     PNG up to 48 pixels, where it is small and exact; WebP above.
     """
+    if image.shape[2] not in (1, 3):
+        image = np.ascontiguousarray(image[:, :, : 3 if image.shape[2] > 3 else 1])
     longest = max(image.shape[:2])
     if longest > largest:
         size = tuple(max(1, round(side * largest / longest)) for side in image.shape[1::-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from layergraft.checkpoints import huggingface
 from layergraft.checkpoints.architecture import infer_architecture
 from layergraft.checkpoints.atomic import write_bytes, write_text
-from layergraft.checkpoints.files import read_directory, read_file, read_json
+from layergraft.checkpoints.files import has_weights, read_directory, read_file, read_json
 from layergraft.checkpoints.fit import fill, norm_eps, num_heads, resize, set_norm_eps
 from layergraft.checkpoints.foreign import Foreign, detect
 from layergraft.errors import UserError, nearest
@@ -36,7 +36,8 @@ class Checkpoint:
         format: whose form it is in.
         roles: the encoders that are there; the first is the default.
         heads: projector, predictor, decoder, with our names.
-        classifier: a linear or fine-tuned head (see `Foreign.classifier`).
+        classifier: weights of a linear or fine-tuned head (see `Foreign.classifier`).
+        classes: the names of its outputs, where the checkpoint has them.
         notes: what was found, assumed, resized and left aside.
     """
 
@@ -45,6 +46,7 @@ class Checkpoint:
     roles: tuple[str, ...] = ()
     heads: dict[str, Tensor] = field(default_factory=dict)
     classifier: dict[str, Tensor] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -103,7 +105,7 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
 def encoder_directory(path: Path) -> Path | None:
     """The encoder directory that a run or stage directory stands for."""
     for candidate in (path, path / "encoder"):
-        if (candidate / "model.safetensors").is_file() and (candidate / "config.json").is_file():
+        if has_weights(candidate) and (candidate / "config.json").is_file():
             return candidate
     return None
 
@@ -157,14 +159,7 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
     if "num_heads" in options and int(options["num_heads"]) != num_heads(found.encoder):
         raise UserError(f"{place!r} has {num_heads(found.encoder)} heads and says so.", "Leave ?num_heads= out.")
     resized = resize(found.encoder, int(options.get("img_size", found.encoder.img_size)), place, notes.append)
-    return Checkpoint(
-        encoder=resized.eval(),
-        format=found.format,
-        roles=found.roles,
-        heads=found.heads,
-        classifier=found.classifier,
-        notes=(*found.notes, *notes),
-    )
+    return replace(found, encoder=resized.eval(), notes=(*found.notes, *notes))
 
 
 def _options(query: str, place: str) -> dict[str, str]:
@@ -194,7 +189,8 @@ def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
         config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
         if "model_type" in config:
             foreign = detect(read_directory(path), place)
-            return _build(foreign, place, options, huggingface.known_arguments(config, place), path)
+            found = _build(foreign, place, options, huggingface.known_arguments(config, place), path)
+            return replace(found, classes=huggingface.class_names(config))
         return _open_native(path, place, options)
     if not path.is_file():
         raise UserError(f"There is no encoder {place!r}.", "Give a run, a checkpoint file, or timm:NAME.")
@@ -221,15 +217,32 @@ def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
         )
     config = read_json(directory / "config.json")
     try:
-        name, arguments, pretrained = config["architecture"], config.get("model_args", {}), config["pretrained_cfg"]
+        name, pretrained = config["architecture"], config["pretrained_cfg"]
         mean, std = tuple(pretrained["mean"]), tuple(pretrained["std"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json lacks {error}.") from None
+    arguments = _square({key: value for key, value in config.get("model_args", {}).items() if key != "num_classes"})
     encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
     weights = read_directory(directory)
     classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
     fill(encoder, weights, str(directory))
-    return Checkpoint(encoder=encoder, format="encoder directory", roles=("online", *roles), classifier=classifier)
+    return Checkpoint(
+        encoder=encoder,
+        format="encoder directory",
+        roles=("online", *roles),
+        classifier=classifier,
+        classes=tuple(config.get("label_names") or ()),
+    )
+
+
+def _square(arguments: dict[str, Any]) -> dict[str, Any]:
+    """timm writes the size of an image as two numbers."""
+    size = arguments.get("img_size")
+    if isinstance(size, list):
+        if size[0] != size[1]:
+            raise UserError(f"An encoder for images of {size[0]}×{size[1]} pixels is not known here, square ones are.")
+        arguments["img_size"] = size[0]
+    return arguments
 
 
 def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[str, Any], folder: Path) -> Checkpoint:

@@ -78,17 +78,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+PARTS = "model.safetensors.index.json"
+
+
+def has_weights(path: Path) -> bool:
+    """Whether `read_directory` finds weights."""
+    return any((path / name).is_file() for name in (*WEIGHTS, PARTS))
+
+
 def read_directory(path: Path) -> dict[str, Tensor]:
     """The weights of a directory: `model.safetensors`, its numbered parts, or `pytorch_model.bin`.
 
     Raises:
         UserError: there are none, or they cannot be read.
     """
-    index = path / "model.safetensors.index.json"
+    index = path / PARTS
     if index.is_file():
         parts = sorted(set(read_json(index)["weight_map"].values()))
         return {name: tensor for part in parts for name, tensor in read_file(path / part).items()}
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in WEIGHTS:
         if (path / name).is_file():
             return read_file(path / name)
     raise UserError(f"{str(path)!r} holds no weights.", "They are expected in model.safetensors.")

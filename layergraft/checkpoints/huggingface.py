@@ -107,3 +107,10 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
         "num_heads": int(config.get("num_attention_heads", 12)),
         "norm_eps": float(config.get("layer_norm_eps", LAYER_NORM_EPS)),
     }
+
+
+def class_names(config: dict[str, Any]) -> tuple[str, ...]:
+    """The names of a classifier's outputs; none where they are transformers' placeholders."""
+    names = {int(index): str(name) for index, name in config.get("id2label", {}).items()}
+    ordered = tuple(names[index] for index in sorted(names))
+    return () if ordered == tuple(f"LABEL_{index}" for index in range(len(ordered))) else ordered

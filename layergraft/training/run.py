@@ -63,8 +63,6 @@ def load_data(recipe: Recipe) -> tuple[Source, Source, tuple[float, ...], tuple[
     source = open_source(recipe.data.source)
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed)
     channels = recipe.encoder.in_chans
-    if channels not in (1, 3):
-        raise UserError(f"encoder.in_chans is {channels}; images are read with 1 or 3 channels.")
     mean, std = default_statistics(channels)
     own = (source.mean, source.std) if source.mean and len(source.mean) == channels else (None, None)
     return train, holdout, recipe.data.mean or own[0] or mean, recipe.data.std or own[1] or std

@@ -13,6 +13,7 @@ import timm
 import torch
 from conftest import FIXTURES, assert_close
 from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
@@ -262,6 +263,23 @@ def test_timm_files(arguments: dict[str, Any], suffix: str, tmp_path: Path) -> N
     assert checkpoint.classifier.keys() == {"weight", "bias"}
     logits = features @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"]
     assert_close(logits.detach(), theirs(images()).detach())
+
+
+def test_directories_of_timm(tmp_path: Path) -> None:
+    """timm writes an image's size as two numbers, and a pickle where it is asked to."""
+    torch.manual_seed(0)
+    theirs = timm.create_model("vit_small_patch16_224", depth=2, num_classes=3, img_size=32).eval()
+    for serialization in (True, False):
+        folder = tmp_path / str(serialization)
+        save_for_hf(theirs, folder, model_config={"label_names": ["a", "b", "c"]}, safe_serialization=serialization)
+        checkpoint = open_checkpoint(folder)
+        assert checkpoint.classes == ("a", "b", "c")
+        assert checkpoint.classifier.keys() == {"weight", "bias"}
+        with torch.no_grad():
+            assert_close(
+                checkpoint.encoder(images(32)),
+                theirs.forward_head(theirs.forward_features(images(32)), pre_logits=True),
+            )
 
 
 def test_conv_stem_of_moco(tmp_path: Path) -> None:

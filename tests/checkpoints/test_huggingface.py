@@ -90,9 +90,10 @@ def test_decoder_of_vitmae(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_classifier(tmp_path: Path) -> None:
-    model = build("ViTForImageClassification", num_labels=5)
+    model = build("ViTForImageClassification", id2label=dict(enumerate("abcde")))
     model.save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.classes == ("a", "b", "c", "d", "e")
     logits = checkpoint.encoder(images()) @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"]
     assert_close(logits, model(images()).logits)
 

@@ -6,6 +6,7 @@ import itertools
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -168,3 +169,17 @@ def test_conv_stem_trains_and_comes_back(tmp_path: Path) -> None:
     assert int(encoder.vit.patch_embed.proj[1].num_batches_tracked) > 0
     with pytest.raises(TypeError, match="stem"):
         timm.create_model(f"local-dir:{run.encoder}", pretrained=True)
+
+
+def test_twelve_channels_train(tmp_path: Path) -> None:
+    """TIFF files of 12 channels, through both stages, the report and back."""
+    tifffile = pytest.importorskip("tifffile")
+    random = np.random.default_rng(0)
+    for index in range(24):
+        tifffile.imwrite(tmp_path / f"{index}.tif", random.integers(0, 256, (40, 40, 12), dtype=np.uint8))
+    changes = {"encoder.in_chans": 12, "data.source": str(tmp_path), "data.holdout": 4, "data.workers": 0}
+    changes |= {f"stages.{name}.batch_size": 8 for name in ("mae", "graft")}
+    run = layergraft.train(recipe="fashion_tiny", out=tmp_path.parent / "run", overrides=TINY | changes)
+    encoder = layergraft.load_encoder(run.encoder)
+    assert encoder.in_chans == len(encoder.mean) == 12
+    assert run.report.is_file()
