@@ -112,7 +112,7 @@ def evaluate(
 ) -> list[ResultRow]:
     """Measure how few labels an encoder needs.
 
-    Any key of a trained protocol's stage can be set: --finetune.epochs 100 --linear.objective.batchnorm true.
+    Any key of the engine and of a trained protocol's stage can be set: --finetune.epochs 100 --engine.keep 1.
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
@@ -124,7 +124,7 @@ def evaluate(
         splits: random splits per number of shots.
         pooling: cls, mean, cls+mean, last4.
         out: directory of the results; by default the encoder's run, where it is one.
-        overrides: dotted key of a trained protocol's stage -> value.
+        overrides: dotted key of a trained protocol's stage or of the engine -> value.
     """
     from layergraft.evaluation.command import evaluate_command
 

@@ -13,7 +13,7 @@ import yaml
 from layergraft.config.check import takes_list, type_at, unknown_keys
 from layergraft.config.data import ViewConfig
 from layergraft.config.protocols import PROTOCOLS, lay_over
-from layergraft.config.recipe import EvaluateConfig, Recipe
+from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.errors import UserError, nearest
 
@@ -136,21 +136,21 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     return _load(raw, overrides or {})
 
 
-def load_evaluate(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> EvaluateConfig:
-    """Read what `layergraft evaluate` measures.
+def load_evaluate(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[EvaluateConfig, EngineConfig]:
+    """Read what `layergraft evaluate` measures, and how what it trains is carried out.
 
     Args:
         given: fields of `EvaluateConfig`.
-        overrides: dotted key of a trained protocol's stage -> value: `finetune.epochs`.
+        overrides: dotted key of a trained protocol's stage (`finetune.epochs`), or of the engine, -> value.
 
     Raises:
         UserError: an unknown key, or a value of the wrong type.
     """
-    stage = {"objective": {"name": "mae"}}
-    raw = {"evaluate": dict(given), "stages": {"none": stage}}
-    config = _load(raw, {f"evaluate.{key}": value for key, value in overrides.items()}).evaluate
-    assert config is not None
-    return config
+    raw = {"evaluate": dict(given), "stages": {}}
+    dotted = {key if key.startswith("engine.") else f"evaluate.{key}": value for key, value in overrides.items()}
+    recipe = _load(raw, dotted)
+    assert recipe.evaluate is not None
+    return recipe.evaluate, recipe.engine
 
 
 def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:

@@ -6,14 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
+
 from layergraft.checkpoints.encoder import encoder_directory, load_encoder
 from layergraft.config.loading import load_evaluate, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig
 from layergraft.data.sources import default_test_source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow, show_results, write_results
+from layergraft.evaluation.trained import TrainedTask, evaluate_trained, show_trained
 from layergraft.models.vit import Encoder
+from layergraft.training.display import Display
+from layergraft.training.launch import launch
+
+# Fraction of the labelled images on which heads and epochs are chosen.
+HOLDOUT = 0.1
 
 
 def evaluate_command(
@@ -29,7 +38,7 @@ def evaluate_command(
     given = {key: value for key, value in changes.items() if value is not None}
     if "shots" in given:
         given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
-    config = load_evaluate(given, overrides)
+    config, engine = load_evaluate(given, overrides)
     loaded = load_encoder(encoder)
     source = open_source(data)
     spec = test or default_test_source(data)
@@ -38,30 +47,34 @@ def evaluate_command(
     task = Task(train=source, test=open_source(spec), test_name=spec, seed=0)
     if out is None and encoder_directory(Path(encoder)) is not None:
         out = Path(encoder)
+    if config.trained_stages and out is None:
+        raise UserError(
+            f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
+        )
+    fabric = launch(engine)
     rows = []
-    if config.frozen_protocols:
+    if config.frozen_protocols and fabric.is_global_zero:
         rows = evaluate_encoders(task, config, {encoder: loaded})
         show_results(rows)
-    if config.trained_stages:
-        rows += _train(task, config, encoder, loaded, out)
-    if out is not None:
+    fabric.barrier()
+    if config.trained_stages and out is not None:
+        rows += _train(task, config, engine, fabric, encoder, loaded, out)
+    if out is not None and fabric.is_global_zero:
         write_results(out / "results.json", rows)
     return rows
 
 
-def _train(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out: Path | None) -> list[ResultRow]:
-    """Carry out the trained protocols."""
-    if out is None:
-        raise UserError(
-            f"{', '.join(config.trained_stages)} of {name!r} need a directory to train in.", "Give --out DIR."
-        )
-    from layergraft.evaluation.labels import same_classes
-    from layergraft.evaluation.trained import TrainedTask, evaluate_trained, show_trained
-    from layergraft.training.display import Display
-    from layergraft.training.launch import launch
-
-    fabric = launch(EngineConfig())
-    train, holdout = split_holdout(task.train, 0.1, task.seed)
+def _train(
+    task: Task,
+    config: EvaluateConfig,
+    engine: EngineConfig,
+    fabric: Fabric,
+    name: str,
+    encoder: Encoder,
+    out: Path,
+) -> list[ResultRow]:
+    """Carry out the trained protocols; every process calls."""
+    train, holdout = split_holdout(task.train, HOLDOUT, task.seed)
     with Display(quiet=not fabric.is_global_zero) as display:
         trained = TrainedTask(
             train=train,
@@ -71,11 +84,12 @@ def _train(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out:
             seed=task.seed,
             config=config,
             protocols=config.trained_stages,
-            engine=EngineConfig(),
+            engine=engine,
             out=out,
             fabric=fabric,
             display=display,
         )
         rows = evaluate_trained(trained, name, encoder, start=name)
-    show_trained(rows)
+    if fabric.is_global_zero:
+        show_trained(rows)
     return rows

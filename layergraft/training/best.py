@@ -6,6 +6,7 @@ before a bad one, must also go back to the best of that time.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Best:
     def write(self, directory: Path) -> None:
         """Write `best.safetensors` of a stage, if anything was kept."""
         if self.weights:
-            note = {"step": str(self.step), "figure": str(self.figure), "value": repr(self.value)}
+            # One entry: safetensors writes several in an order that changes from process to process.
+            note = {"best": json.dumps({"step": self.step, self.figure: self.value})}
             write_bytes(directory / FILE, save(self.weights, metadata=note))
 
 
@@ -67,8 +69,8 @@ def load_best(encoder: Encoder, objective: Objective, directory: Path) -> tuple[
     if not (directory / FILE).is_file():
         return None
     with safe_open(directory / FILE, framework="pt") as file:
-        note = file.metadata()
+        note = json.loads(file.metadata()["best"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     found = _both(encoder, objective).load_state_dict(weights, strict=False)
     assert not found.unexpected_keys
-    return int(note["step"]), float(note["value"])
+    return int(note["step"]), float(note[objective.figure])
