@@ -8,7 +8,7 @@ from layergraft.models.vit import Encoder
 
 
 def forward_gflop(encoder: Encoder) -> float:
-    """GFLOP of one image's forward pass with all tokens: convolutions, linears, attention's products, 2 a multiply-add."""
+    """GFLOP of one image's forward pass with all tokens: convolutions, linears, attention; 2 a multiply-add."""
     tokens = encoder.num_patches + encoder.prefix_tokens
     side, total = encoder.img_size, 0
     for module in encoder.vit.patch_embed.modules():
