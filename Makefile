@@ -33,7 +33,7 @@ bench: $(READY)
 	$(BIN)/layergraft bench step --objective moco
 
 docs: $(READY)
-	$(BIN)/mkdocs build --strict --quiet --site-dir runs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir runs/site
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

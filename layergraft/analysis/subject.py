@@ -115,8 +115,9 @@ def layer_features(encoder: Encoder, source: Source) -> list[Tensor]:
 def run_directory(encoder: str) -> tuple[Path, str | None] | None:
     """(run, name of the stage or None) of an ENC that is a run or one of its stages; None for any other."""
     path = Path(encoder.partition("?")[0]).expanduser()
-    if (path / "recipe.yaml").is_file():
-        return path, None
+    for run in (path, path.parent):
+        if (run / "recipe.yaml").is_file() and (run == path or path.name == "encoder"):
+            return run, None
     for candidate in (path, path.parent):
         if candidate.parent.name == "stages" and (candidate.parents[1] / "recipe.yaml").is_file():
             return candidate.parents[1], candidate.name.partition("-")[2]

@@ -6,6 +6,7 @@ ImageNet are checked without it; `console` and `bash` blocks (installing, a Slur
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -23,6 +24,7 @@ from layergraft.cli import build_parser, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+QUIET = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement of the theme's authors
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHORT: dict[str, Any] = {
     "data.holdout": 60,
@@ -119,9 +121,9 @@ def test_recipes_are_valid(page: str, tmp_path: Path) -> None:
 def test_site_builds_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | QUIET)
     assert built.returncode == 0, built.stderr
-    assert "WARNING" not in built.stderr
+    assert built.stderr == ""
     assert (tmp_path / "index.html").is_file()
     missing = [
         f"{page.name}: {target}"

@@ -1,0 +1,52 @@
+"""Take the documentation's pictures from a run's report, as a reader would: open it in Chromium, download the SVGs.
+
+python tools/docs_pictures.py runs/demo      (after `layergraft analyze --encoder runs/demo --data … --what all`)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+# Picture -> how the figure's name begins in the page.
+WANTED = {
+    "few-shot": "few-shot",
+    "reconstruct": "reconstruct",
+    "neighbours": "neighbours",
+    "conflict-share": "conflict-share",
+    "learning-rates": "learning-rates",
+    "layer-probe": "layer-probe",
+    "cka": "cka",
+    "pca": "pca",
+}
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
+
+
+def main(run: Path) -> None:
+    """Write docs/pictures: SVGs on white so that they can be read on a dark page, too, and one screenshot."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        page = browser.new_page(viewport={"width": 820, "height": 900}, color_scheme="light", device_scale_factor=2)
+        page.goto((run / "report.html").resolve().as_uri())
+        for name, start in WANTED.items():
+            with page.expect_download() as download:
+                page.locator(f'[data-figure^="{start}"] [data-do="svg"]').first.click()
+            download.value.save_as(PICTURES / f"{name}.svg")
+            text = (PICTURES / f"{name}.svg").read_text(encoding="utf-8")
+            end = text.index(">", text.index("<svg")) + 1
+            (PICTURES / f"{name}.svg").write_text(
+                text[:end] + '<rect width="100%" height="100%" fill="white"/>' + text[end:], encoding="utf-8"
+            )
+        # A dot per image makes a large SVG.
+        chart = page.locator('[data-figure^="conflict-graft"] > .chart')
+        chart.scroll_into_view_if_needed()
+        chart.locator("svg").wait_for()
+        chart.screenshot(path=PICTURES / "conflict.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
