@@ -176,7 +176,7 @@ def inspect(*, checkpoint: str, json: bool = False) -> dict[str, Any]:
 
 
 def export(*, encoder: str | Path, format: Literal["timm", "hf", "onnx", "torch_export"], out: str | Path) -> Export:
-    """Write an encoder for another program, checked to give the same features, with a model card if a run made it.
+    """Write an encoder for another program, checked to give the same features.
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
@@ -213,7 +213,7 @@ def report(*, runs: list[str], out: str | Path | None = None) -> Path:
 
 def bench(
     *,
-    what: Literal["step", "data"] = "step",
+    what: Literal["step", "data", "loop", "checkpoint"] = "step",
     objective: Literal["mae", "moco"] = "mae",
     encoder: str = "vit_small_patch16_224",
     img_size: int | None = None,
@@ -226,10 +226,11 @@ def bench(
     """How fast is this machine at a training step, or at making views? The last line is one JSON object.
 
     Args:
-        what: what to time.
-        objective: step: mae or moco.
-        encoder: step: timm's model name.
-        img_size: side of the images; 64 for a step, 224 for views.
+        what: a training step; making views (data); what logging, guards and checkpoints add to a step (loop); how long
+            training waits for a checkpoint.
+        objective: step, loop: mae or moco.
+        encoder: step, checkpoint: timm's model name.
+        img_size: side of the images; 64 for a step and a checkpoint, 224 for views.
         batch_size: step: images of a step.
         data: data: the files to make views of.
         views: data: mae (one view) or moco (two), on one core.
@@ -242,6 +243,14 @@ def bench(
         if data is None:
             raise UserError("`layergraft bench data` has no images.", "Give --data FOLDER.")
         return bench_data(data, views, img_size or 224, seconds, quiet=json)
+    if what == "loop":
+        from layergraft.bench.loop import bench_loop
+
+        return bench_loop({"mae": "mae", "moco": "graft"}[objective], seconds, quiet=json)
+    if what == "checkpoint":
+        from layergraft.bench.loop import bench_checkpoint
+
+        return bench_checkpoint(encoder, img_size or 64, quiet=json)
     from layergraft.bench.step import bench_step
 
     return bench_step(objective, encoder, img_size or 64, batch_size, seconds, quiet=json)

@@ -17,10 +17,15 @@ class MonitorConfig(Config, frozen=True, kw_only=True):
     Args:
         every: epochs between two looks; 0 never looks. The last epoch of a stage is always looked at.
         images: at most this many training images are the neighbours.
+        min_feature_std: warn of a collapse where the mean standard deviation of the normalised features is below this
+            part of its value for features in all directions, 1/sqrt(width).
+        min_rankme: warn where the effective rank of the features (RankMe) is below this.
     """
 
     every: int | float = 1
     images: int = 2000
+    min_feature_std: float = 0.05
+    min_rankme: float = 1.5
 
 
 class EvaluateConfig(Config, frozen=True, kw_only=True):
@@ -83,7 +88,7 @@ class EngineConfig(Config, frozen=True, kw_only=True):
 
     Args:
         strategy: what several processes do: `ddp` keeps all weights in each, `fsdp` splits them (for large encoders).
-        precision: Lightning Fabric's name: `32-true`, `bf16-mixed`, `16-mixed`.
+        precision: `32-true`, or with products in 16 bits: `bf16-mixed`, `16-mixed`.
         micro_batch: images of a process that go through the network at once, where the batch does not fit the memory;
             null takes all. The gradient is that of the whole batch, also for contrastive losses and BatchNorm heads.
         activation_checkpointing: keep the input of each block alone and compute the block again for the gradient: less
@@ -93,6 +98,8 @@ class EngineConfig(Config, frozen=True, kw_only=True):
         checkpoint_minutes: minutes between two checkpoints.
         checkpoint_steps: steps between two checkpoints, in addition; null for none.
         keep: how many checkpoints of a stage are kept.
+        tracking: where the rows of `metrics.jsonl` go as well: `tensorboard`, `wandb`, `mlflow`, `trackio`.
+        profile: how many steps of each stage are profiled, into `profile.json` (a Chrome trace); null for none.
     """
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -104,6 +111,8 @@ class EngineConfig(Config, frozen=True, kw_only=True):
     checkpoint_minutes: float = 5.0
     checkpoint_steps: int | None = None
     keep: int = 2
+    tracking: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    profile: int | None = None
 
 
 class Recipe(Config, frozen=True, kw_only=True):

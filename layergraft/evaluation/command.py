@@ -51,7 +51,7 @@ def evaluate_command(
         raise UserError(
             f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
         )
-    fabric = launch(engine)
+    fabric = launch()
     rows = []
     if config.frozen_protocols and fabric.is_global_zero:
         rows = evaluate_encoders(task, config, {encoder: loaded})

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import msgspec
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -14,9 +15,10 @@ from layergraft.config.loading import dump_recipe, recipe_names, recipe_text
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources import open_source, split_holdout
 from layergraft.errors import UserError, nearest
-from layergraft.graft.apply import stage_plan
+from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.models.vit import create_encoder
 from layergraft.objectives.base import create_objective, know_classes
+from layergraft.training.memory import memory_warning, step_memory
 
 
 def list_recipes(as_json: bool) -> dict[str, Any]:
@@ -43,16 +45,20 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         train = split_holdout(open_source(recipe.data.source), recipe.data.holdout, recipe.seed)[0]
     images = len(train) if train else None
     encoder = create_encoder(recipe.encoder, 0)
-    stages = []
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stages, warnings = [], {}
     for name, stage in recipe.stages.items():
         objective = create_objective(know_classes(stage.objective, train, name), encoder)
         batch_size = min(stage.batch_size, images) if images else stage.batch_size
-        _, plan = stage_plan(stage, name, encoder, objective, batch_size)
+        rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
         steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
-        trained = sum(row.parameters for row in plan.rows if not row.frozen)
-        total = sum(row.parameters for row in plan.rows)
+        set_frozen(rows, plan)
         objective.start(encoder)
-        copies = sum(parameter.numel() for parameter in objective.slow.parameters())
+        needed = step_memory(
+            encoder, objective, plan, msgspec.structs.replace(stage, batch_size=batch_size), recipe.engine
+        )
+        warning = memory_warning(name, needed, device)
+        warnings[name] = f"{warning}\n" if warning else ""
         stages.append(
             {
                 "name": name,
@@ -61,12 +67,11 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
                 "steps": steps,
                 "epochs": stage.epochs,
                 "batch_size": batch_size,
-                # Weights, momentum copies where there are any, and gradient and two averages of what is trained.
-                "memory_bytes": 4 * (total + copies + 3 * trained),
+                "memory_bytes": needed,
                 "seconds": None,
                 "flops": None,
                 "notes": {
-                    "memory_bytes": "weights, gradients and optimizer in fp32; activations are not counted",
+                    "memory_bytes": "an estimate for one process that takes the whole batch",
                     "seconds": "nothing was run",
                     "flops": "not counted",
                 }
@@ -86,6 +91,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         for stage_json in stages:
             if only is None or stage_json["name"] == only:
                 console.print(plan_table(stage_json))
+                console.print(warnings[str(stage_json["name"])], style="yellow", end="")
     return found
 
 
@@ -94,7 +100,7 @@ def plan_table(stage: dict[str, Any]) -> Table:
     memory = stage["memory_bytes"] or 0
     title = f"Stage {stage['name']}: {stage['objective']}, {stage['epochs']} epochs, batch {stage['batch_size']}"
     table = Table(
-        title=title + (f", {stage['steps']} steps" if stage["steps"] else "") + f", {memory / 2**20:.0f} MiB state"
+        title=title + (f", {stage['steps']} steps" if stage["steps"] else "") + f", about {memory / 2**30:.2g} GiB"
     )
     for column in ("layer", "source", "lr scale", "peak lr", "decay", "decay 1-D", "anchor", "parameters"):
         table.add_column(column, justify="left" if column in ("layer", "source") else "right")

@@ -15,7 +15,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from layergraft.config.recipe import EngineConfig
+from layergraft.errors import UserError
 
 
 def processes() -> tuple[ClusterEnvironment, int, int]:
@@ -24,16 +24,18 @@ def processes() -> tuple[ClusterEnvironment, int, int]:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return TorchElasticEnvironment(), local, int(os.environ["WORLD_SIZE"]) // local
     if os.environ.get("SLURM_STEP_ID", "").isdigit() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        if "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise UserError("The Slurm job says --ntasks alone.", "Say --nodes and --ntasks-per-node instead.")
         nodes = int(os.environ["SLURM_NNODES"])
         return SLURMEnvironment(auto_requeue=False), int(os.environ["SLURM_NTASKS"]) // nodes, nodes
     return LightningEnvironment(), 1, 1
 
 
-def launch(engine: EngineConfig) -> Fabric:
+def launch() -> Fabric:
     """Join the other processes, if there are any.
 
-    Fabric gives device, process group and precision. The wrapper around the model is torch's own: Fabric's would cast
-    the images, which are also the targets of a reconstruction.
+    Fabric gives device and process group. The wrapper around the model and the precision are torch's own: Fabric's
+    would cast the images, which are also the targets of a reconstruction, and has no fp16 on a CPU.
     """
     environment, local, nodes = processes()
     world = local * nodes
@@ -43,7 +45,6 @@ def launch(engine: EngineConfig) -> Fabric:
         num_nodes=nodes,
         strategy=DDPStrategy(cluster_environment=environment) if world > 1 else "auto",
         plugins=None if world > 1 else [LightningEnvironment()],
-        precision=engine.precision,
     )
     fabric.launch()
     return fabric

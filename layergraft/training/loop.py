@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from layergraft.errors import UserError
 from layergraft.training.divergence import IN_A_ROW, go_back
 from layergraft.training.guard import SignalGuard, agree
+from layergraft.training.profile import Profile
 from layergraft.training.record import Record, Report
 from layergraft.training.stage_run import StageRun
 from layergraft.training.state import Checkpoints
@@ -29,11 +30,12 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
         UserError: the run diverged or the disk is full.
     """
     trainer = Trainer(fabric, stage)
-    record = Record(stage, report, fabric.is_global_zero)
+    record = Record(stage, report, say, fabric.is_global_zero)
     checkpoints = Checkpoints(
         stage.directory / "checkpoints", stage.engine, say, fabric.is_global_zero, before=record.to_disk
     )
-    with checkpoints, SignalGuard(wait=True) as signals:
+    profile = Profile(stage.engine.profile if fabric.is_global_zero else None, stage.directory / "profile.json", say)
+    with checkpoints, record, profile, SignalGuard(wait=True) as signals:
         begin(trainer, checkpoints, say)
         record.rewind(trainer.step)
         batches = trainer.batches()
@@ -57,6 +59,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
                 batches = trainer.batches()
                 continue
             record.step(trainer, outcome, numbers)
+            profile.step()
             if stop or trainer.step == stage.steps or (due and finite):
                 checkpoints.save(trainer.state())
             if stop:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layergraft.checkpoints.atomic import write_text
+from layergraft.errors import UserError
 
 
 class MetricsFile:
@@ -27,8 +28,14 @@ class MetricsFile:
     def write(self, row: dict[str, Any]) -> None:
         """One line; numbers that are not finite (a step that was thrown away) become null, as JSON has none."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite, allow_nan=False) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(finite, allow_nan=False) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"Cannot write {str(self.path)!r}: {error.strerror}.",
+                "Free space or permissions; the checkpoints are intact. Then run the same command again.",
+            ) from None
 
     def to_disk(self) -> None:
         """Lines must be as safe as the checkpoint that comes after them."""

@@ -6,6 +6,8 @@ signs of collapse.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from layergraft.config.recipe import MonitorConfig
@@ -26,7 +28,7 @@ class Monitor:
     """
 
     def __init__(self, config: MonitorConfig, train: Source, holdout: Source, seed: int) -> None:
-        self.every = config.every
+        self.config, self.every = config, config.every
         order = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0)
         self.train = train.subset(train.keys[order[: config.images]])
         self.holdout, self.all_held_out = holdout.subset(holdout.keys[: config.images]), holdout
@@ -57,4 +59,19 @@ class Monitor:
             bank = extract(encoder, self.train, "cls")
             found["knn"] = knn_accuracy(bank, self.train.own_labels, held.numpy(), self.holdout.own_labels)
         encoder.train(train_mode)
+        return found
+
+    def warnings(self, numbers: dict[str, Any], width: int) -> list[str]:
+        """Sentences about features that say little: all images alike, or all along few directions.
+
+        Args:
+            numbers: what `look` found, among others.
+            width: of the features.
+        """
+        found = []
+        part = numbers.get("feature_std", float("inf")) * width**0.5
+        if part < self.config.min_feature_std:
+            found.append(f"the features of all images are nearly alike (feature_std {part:.3f} of an even spread).")
+        if numbers.get("rankme", float("inf")) < self.config.min_rankme:
+            found.append(f"the features have collapsed to few directions (RankMe {numbers['rankme']:.2f}).")
         return found

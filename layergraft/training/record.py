@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from layergraft.data.batch import Batch
 from layergraft.training.metrics import MetricsFile
 from layergraft.training.stage_run import StageRun
+from layergraft.training.tracking import Trackers
 from layergraft.training.trainer import Outcome, Trainer
 
 Report = Callable[[dict[str, Any], int], None]
@@ -23,13 +25,23 @@ class Record:
     Args:
         stage: what is trained.
         report: called with each row and the number of steps of the stage.
+        say: called with a sentence that the user should see.
         writes: whether this is the process that writes.
     """
 
-    def __init__(self, stage: StageRun, report: Report, writes: bool) -> None:
-        self.stage, self.report, self.writes = stage, report, writes
+    def __init__(self, stage: StageRun, report: Report, say: Callable[[str], None], writes: bool) -> None:
+        self.stage, self.report, self.say, self.writes = stage, report, say, writes
         self.metrics = MetricsFile(stage.directory / "metrics.jsonl") if writes else None
+        self.trackers = Trackers(stage.engine.tracking if writes else (), stage, say)
         self._restart()
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.trackers.close()
 
     def _restart(self) -> None:
         self._began, self._waited, self._images = time.perf_counter(), 0.0, 0
@@ -81,6 +93,8 @@ class Record:
             row |= stage.monitor.look(stage.encoder, stage.objective)
             stage.best.offer(step, row)
             trainer.keep_choices()
+            for warning in stage.monitor.warnings(row, stage.encoder.embed_dim):
+                self.say(f"Stage {stage.name}, step {step}: {warning}")
         row |= {
             "images_per_second": self._images / elapsed,
             "data_wait": self._waited / elapsed,
@@ -88,6 +102,7 @@ class Record:
         }
         if self.metrics:
             self.metrics.write(row)
+            self.trackers.log(row)
         self.report(row, stage.steps)
         self._restart()
 

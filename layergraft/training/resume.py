@@ -29,6 +29,8 @@ FREE_KEYS = (
     "engine.keep",
     "engine.tracking",
     "engine.profile",
+    "monitor.min_feature_std",
+    "monitor.min_rankme",
     "evaluate",
     "analyze",
 )

@@ -30,6 +30,7 @@ from layergraft.training.divergence import read_replay, replay_steps
 from layergraft.training.guard import SignalGuard
 from layergraft.training.launch import launch, machine
 from layergraft.training.loop import train_stage
+from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.origins import first_encoder, shaped
 from layergraft.training.resume import Resume, claim, open_run
 from layergraft.training.slurm import requeue
@@ -119,7 +120,7 @@ class _Training:
         self.train, self.holdout, mean, std = load_data(recipe)
         self.encoder = first_encoder(recipe, mean, std)
         check_recipe(recipe, self.encoder, self.train, files.out)
-        self.fabric = launch(recipe.engine)
+        self.fabric = launch()
         self.display = Display(quiet=not self.fabric.is_global_zero)
         self.identity = hashlib.blake2b(dump_recipe(recipe).encode(), digest_size=8).hexdigest()
 
@@ -166,6 +167,12 @@ class _Training:
             stage = self.prepare(name)
             if stage.config.batch_size < self.recipe.stages[name].batch_size:
                 self.display.say(f"The batch of stage {name} was capped at {stage.config.batch_size} images.")
+            if sum(row.parameters for row in stage.plan.rows) > SMALL:
+                world = self.fabric.world_size
+                needed = step_memory(stage.encoder, stage.objective, stage.plan, stage.config, stage.engine, world)
+                warning = memory_warning(name, needed, self.fabric.device)
+                if warning:
+                    self.display.say(warning)
             train_stage(self.fabric, stage, self.display.report, self.display.say)
             if self.fabric.is_global_zero:
                 save_stage(stage, self.provenance(name) | {"step": stage.steps})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -66,7 +69,9 @@ class Trainer:
         distributed = dist.is_available() and dist.is_initialized()
         self.split = distributed and engine.strategy == "fsdp"
         stage.encoder.recompute = engine.activation_checkpointing
-        module = TrainStep(stage.encoder, stage.objective, fabric.autocast).train()
+        low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
+        autocast = partial(torch.autocast, fabric.device.type, low) if low else nullcontext
+        module = TrainStep(stage.encoder, stage.objective, autocast).train()
         if engine.compile:
             for part in module.modules():
                 if isinstance(part, Block):
@@ -83,7 +88,9 @@ class Trainer:
         model: nn.Module = module
         if distributed and not self.split:
             # BatchNorm's buffers are equal on all processes already: its statistics are the global batch's.
-            model = DistributedDataParallel(module, broadcast_buffers=False)
+            with warnings.catch_warnings():  # newer versions of torch call the argument by another name
+                warnings.simplefilter("ignore", FutureWarning)
+                model = DistributedDataParallel(module, broadcast_buffers=False)
         self.rows = stage_rows(self.encoder, self.objective)
         self.anchor = Anchor(self.rows, stage.plan)
         self.optimizer = build_optimizer(stage.config.optimizer, parameter_groups(self.rows, stage.plan))
