@@ -16,6 +16,7 @@ USE = {
     "hf": 'from transformers import ViTModel\n\nencoder = ViTModel.from_pretrained("PATH").eval()',
     "onnx": 'import onnxruntime\n\nencoder = onnxruntime.InferenceSession("PATH")',
     "torch_export": 'import torch\n\nencoder = torch.export.load("PATH").module()',
+    "layergraft": 'import layergraft\n\nencoder = layergraft.load_encoder("PATH")',
 }
 
 
@@ -42,7 +43,10 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     assert run.recipe is not None
     recipe, data = run.recipe, run.summary.get("data", {})
     encoder = recipe.encoder
+    if encoder.stem == "conv" and encoder_format == "timm":  # timm has no such ViT
+        encoder_format = "layergraft"
     shape = [f"timm `{encoder.name}`", f"{encoder.img_size} px", f"{encoder.in_chans} channels"]
+    shape += ["convolutional stem"] if encoder.stem == "conv" else []
     shape += [f"patch {encoder.patch_size}"] if encoder.patch_size else []
     shape += [f"width {encoder.embed_dim}"] if encoder.embed_dim else []
     shape += [f"depth {encoder.depth}"] if encoder.depth else []

@@ -45,7 +45,9 @@ def test_a_stage_and_its_heads(tmp_path: Path) -> None:
     found = layergraft.inspect(checkpoint=str(run.out / "stages" / "1-graft"))
     assert found["encoders"] == ["online", "momentum"]
     assert found["heads"].keys() == {"projector", "predictor", "momentum.projector"}
-    vit = timm.create_model(f"local-dir:{run.encoder}", pretrained=True)
+    done = layergraft.export(encoder=run.out / "stages" / "0-mae", format="timm", out=tmp_path / "exported")
+    assert "after stage **mae**" in (done.out / "MODEL_CARD.md").read_text()
+    vit = timm.create_model(f"local-dir:{done.out}", pretrained=True)
     assert found["parameters"] == sum(parameter.numel() for parameter in vit.parameters())
 
 
@@ -65,7 +67,7 @@ def test_gflop_as_torch_counts_them(config: EncoderConfig) -> None:
     for block in encoder.vit.blocks:
         block.attn.fused_attn = False  # torch does not count the fused kernel on every device
     with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        encoder(images)
+        encoder.vit(images)
     assert forward_gflop(encoder) == pytest.approx(counter.get_total_flops() / 1e9, rel=1e-9)
 
 

@@ -163,10 +163,14 @@ def test_conv_stem_over_two_processes(tmp_path: Path) -> None:
 
 def test_conv_stem_trains_and_comes_back(tmp_path: Path) -> None:
     stem = {"encoder.stem": "conv", "encoder.img_size": 32, "encoder.patch_size": 16, "data.workers": 0}
+    cached = TINY | stem | {"engine.micro_batch": 8}
+    with pytest.raises(UserError, match="micro_batch needs an encoder whose samples do not see each other"):
+        layergraft.train(recipe="fashion_tiny", out=tmp_path / "cached", overrides=cached)
     run = layergraft.train(recipe="fashion_tiny", out=tmp_path / "run", overrides=TINY | stem)
     encoder = layergraft.load_encoder(run.encoder)
     assert isinstance(encoder, Encoder)
     assert int(encoder.vit.patch_embed.proj[1].num_batches_tracked) > 0
+    assert "layergraft.load_encoder" in (run.encoder / "MODEL_CARD.md").read_text()
     with pytest.raises(TypeError, match="stem"):
         timm.create_model(f"local-dir:{run.encoder}", pretrained=True)
 
