@@ -175,7 +175,13 @@ def _options(query: str, place: str) -> dict[str, str]:
 
 
 def _open_timm(name: str) -> Checkpoint:
-    vit = build_vit(name, {"pretrained": True})
+    try:
+        vit = build_vit(name, {"pretrained": True})
+    except OSError as error:  # what the hub's errors have in common
+        raise UserError(
+            f"The weights of timm:{name} could not be fetched: {str(error).splitlines()[0]}",
+            "They come from the Hugging Face hub, or from its cache on this machine (HF_HOME).",
+        ) from None
     pretrained: Any = vit.pretrained_cfg
     return Checkpoint(
         encoder=Encoder(vit, name, {}, tuple(pretrained["mean"]), tuple(pretrained["std"])), format="timm"

@@ -6,6 +6,7 @@ their names stay timm's (`encoder.vit`), so timm loads our result without us.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 from typing import Any, cast
 
@@ -230,7 +231,7 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
         UserError: timm has no such model, it is no plain ViT, or the arguments do not fit.
     """
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:3]
+        close = difflib.get_close_matches(name, timm.list_models("*vit*"), cutoff=0.5)
         raise UserError(
             f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}."
         )

@@ -75,3 +75,16 @@ def test_gflop_as_torch_counts_them(config: EncoderConfig) -> None:
 def test_nothing_there(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", path]) == 2
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import huggingface_hub.errors
+
+    def offline(*arguments: object, **others: object) -> None:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    assert main(["inspect", "timm:vit_tiny_patch16_224"]) == 2
+    assert "could not be fetched: no connection" in capsys.readouterr().err
+    assert main(["inspect", "timm:vit_smal_patch16_224"]) == 2
+    assert "vit_small_patch16_224" in capsys.readouterr().err
