@@ -176,7 +176,7 @@ def inspect(*, checkpoint: str, json: bool = False) -> dict[str, Any]:
 
 
 def export(*, encoder: str | Path, format: Literal["timm", "hf", "onnx", "torch_export"], out: str | Path) -> Export:
-    """Write an encoder for another program, checked to give the same features.
+    """Write an encoder for another program, checked to give the same features, with a model card if a run made it.
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
