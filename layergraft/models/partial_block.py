@@ -53,7 +53,10 @@ def _attention(attn: Attention, tokens: Tensor, wanted: Tensor | slice) -> Tenso
     q = F.linear(take(tokens, wanted), own, own_bias).view(n, -1, attn.num_heads, attn.head_dim).transpose(1, 2)
     kv = F.linear(tokens, other, other_bias).view(n, count, 2, attn.num_heads, attn.head_dim)
     k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-    dropout = attn.attn_drop.p if attn.training else 0.0
-    x = F.scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v, dropout_p=dropout)
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    if attn.fused_attn:
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0)
+    else:
+        x = attn.attn_drop((q * attn.scale @ k.transpose(-2, -1)).softmax(-1)) @ v
     x = attn.norm(x.transpose(1, 2).reshape(n, -1, attn.attn_dim))
     return cast(Tensor, attn.proj_drop(attn.proj(x)))

@@ -19,11 +19,14 @@ from layergraft.analysis.terms import (
     plain_attention,
     with_statistics,
 )
+from layergraft.bench.step import gemm_peak_gflops
+from layergraft.config import load_recipe
 from layergraft.config.encoder import EncoderConfig
-from layergraft.config.objectives import DecoderConfig, MaeConfig, MocoConfig
+from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives.base import Progress
+from layergraft.objectives.base import Progress, create_objective
+from layergraft.objectives.joint import Joint
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
 from layergraft.randomness import Randomness
@@ -75,7 +78,7 @@ def test_equals_a_loop_over_images(setting: Setting) -> None:
     rows = [[torch.cosine_similarity(a, b, dim=0) for a, b in zip(*pair, strict=True)] for pair in pairs]
     expected = torch.tensor([[float(value.detach()) for value in row] for row in rows])
     assert cosines.shape == (IMAGES, 3)
-    assert float((cosines - expected).abs().max()) < 1e-4
+    assert float((cosines - expected).detach().abs().max()) < 1e-4
     assert float(expected.abs().max()) > 0.01
 
 
@@ -118,19 +121,39 @@ def sample_gradients_plain(setting: Setting) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.slow
-def test_is_faster_than_a_loop() -> None:
-    setting = Setting(64)
-    gradient_cosines(setting.encoder, setting.mim, setting.cl)
-    times: dict[str, list[float]] = {"ours": [], "loop": []}
-    for _ in range(3):
-        for name in times:
-            began = time.perf_counter()
-            if name == "ours":
-                gradient_cosines(setting.encoder, setting.mim, setting.cl)
-            else:
-                loop(setting.encoder, setting.mim), loop(setting.encoder, setting.cl)
-            times[name].append(time.perf_counter() - began)
-    assert min(times["loop"]) >= 1.5 * min(times["ours"]), times
+def test_is_faster_than_a_loop_at_the_size_of_the_joint_recipe() -> None:
+    """256 images: at most 20 s where the machine multiplies matrices at 195 GFLOP/s, 1.5 times as fast as a loop."""
+    recipe = load_recipe("fashion_joint")
+    config = recipe.stages["joint"].objective
+    assert isinstance(config, JointConfig)
+    encoder = create_encoder(recipe.encoder, 0)
+    torch.manual_seed(0)
+    objective = create_objective(config, encoder)
+    assert isinstance(objective, Joint)
+    mae, moco = objective.parts["mae"], objective.parts["moco"]
+    assert isinstance(mae, Mae)
+    assert isinstance(moco, Moco)
+    moco.start(create_encoder(recipe.encoder, 1))
+    size = recipe.encoder.img_size
+    views = {name: torch.randn(256, 1, size, size) for name in ("image", "first", "second")}
+    batch = Batch(keys=np.arange(256), epoch=0, views=views, labels=None, random=Randomness(seed=0, scope="test"))
+    mim, cl = mim_terms(encoder, mae, batch), cl_terms(encoder, moco, batch)
+    gradient_cosines(encoder, *(Terms(loss=t.loss, arguments=tuple(a[:16] for a in t.arguments)) for t in (mim, cl)))
+    began = time.perf_counter()
+    cosines = gradient_cosines(encoder, mim, cl)
+    ours = time.perf_counter() - began
+    began = time.perf_counter()
+    rows = []
+    for index in range(256):
+        alone = (Terms(loss=t.loss, arguments=tuple(a[index : index + 1] for a in t.arguments)) for t in (mim, cl))
+        pair = [loop(encoder, terms)[0] for terms in alone]
+        rows.append([float(torch.cosine_similarity(a, b, dim=0).detach()) for a, b in zip(*pair, strict=True)])
+    looped = time.perf_counter() - began
+    assert float((cosines - torch.tensor(rows)).abs().max()) < 1e-4
+    limit = 20 * 195 / gemm_peak_gflops()
+    print(f"conflict of 256 images: {ours:.1f} s, a loop {looped:.1f} s, limit {limit:.1f} s")
+    assert ours <= limit
+    assert looped >= 1.5 * ours
 
 
 def test_suggested_scales_rise() -> None:
