@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
@@ -30,7 +31,7 @@ def _recipe(recipe: str | Path | Mapping[str, Any], data: str | None, overrides:
 
 
 def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
-    """Train the built-in recipe on built-in images and write a report (a few minutes on a laptop).
+    """Train the built-in recipe on built-in images, look inside and write a report (a few minutes on a laptop).
 
     Args:
         out: directory of the run.
@@ -39,7 +40,7 @@ def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
     from layergraft.training.baseline import train_baseline
     from layergraft.training.run import train_run
 
-    recipe = load_recipe("fashion_tiny")
+    recipe = load_recipe("fashion_tiny", {"analyze": list(get_args(AnalysisName))})
     run = train_run(recipe, Path(out), "auto")
     if baseline:
         train_baseline(recipe, Path(out))

@@ -144,7 +144,9 @@ def analyze_command(*, encoder: str, against: list[str], data: str, what: list[s
     console = Console(stderr=True, highlight=False)
     subject = build_subject(encoder, against, data)
     file = out / "analysis.json"
-    entries, skipped = run_analyses(subject, names, data, file, lambda text: console.print(text, markup=False))
+    entries, skipped = run_analyses(
+        subject, names, data, file, lambda text: console.print(text, markup=False, soft_wrap=True)
+    )
     if not entries:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(f"Nothing of {', '.join(names)} could be said about {encoder!r}.", reasons)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layergraft.checkpoints.atomic import write_text
+from layergraft.errors import UserError
 from layergraft.report.figure import Figure
 
 
@@ -61,11 +62,20 @@ class Entry:
 
 
 def read_analysis(path: Path) -> list[Entry]:
-    """The entries of an analysis.json; none where there is no file."""
+    """The entries of an analysis.json; none where there is no file.
+
+    Raises:
+        UserError: it was not written by this version.
+    """
     if not path.is_file():
         return []
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    return [Entry(**(entry | {"figures": [Figure(**figure) for figure in entry["figures"]]})) for entry in entries]
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [Entry(**(entry | {"figures": [Figure(**figure) for figure in entry["figures"]]})) for entry in entries]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{str(path)!r} cannot be read: {error}.", "Move it away and run `layergraft analyze` again."
+        ) from None
 
 
 def write_analysis(path: Path, new: list[Entry]) -> None:

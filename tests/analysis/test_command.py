@@ -75,6 +75,13 @@ def test_any_encoder_against_another(joint: Path, bare: str, tmp_path: Path) -> 
     assert (tmp_path / "found" / "report.html").is_file()
 
 
+def test_a_damaged_file_is_named(joint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(joint, tmp_path / "run")
+    (run / "analysis.json").write_text('[{"analysis": "cka"}]')
+    assert main(["report", str(run)]) == 2
+    assert "analysis.json" in capsys.readouterr().err
+
+
 def test_what_it_refuses(joint: Path, bare: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["analyze", "--data", DATA, "--encoder"]
     assert main([*words, str(joint), "--what", "conflct"]) == 2

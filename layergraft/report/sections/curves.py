@@ -38,7 +38,10 @@ def curve_figure(runs: list[RunFiles], value: str) -> Figure | None:
         "tooltip": tooltip("stage", "step", **{value: shown}),
     }
     if len(runs) > 1:
-        encoding |= {"color": field("run", "nominal", sort=None), "strokeDash": field("stage", "nominal", sort=None)}
+        encoding |= {
+            "color": field("run", "nominal", sort=None, legend={"title": None}),
+            "strokeDash": field("stage", "nominal", sort=None, legend={"title": None, "symbolType": "stroke"}),
+        }
         encoding["tooltip"] = tooltip("run", "stage", "step", **{value: shown})
     mark = {"type": "line", "point": len(data) < 60}
     return Figure(name=value, title=title, caption=caption, data=data, spec={"mark": mark, "encoding": encoding})

@@ -64,7 +64,5 @@ def provenance(runs: list[RunFiles]) -> Section | None:
     for run in runs:
         if run.recipe_text:
             title = "Recipe" if len(runs) == 1 else f"Recipe of {run.name}"
-            blocks.append(
-                Code(title=f"{title} (`layergraft train --recipe FILE` makes this run again)", text=run.recipe_text)
-            )
+            blocks.append(Code(title=f"{title} (train --recipe FILE makes this run again)", text=run.recipe_text))
     return Section(name="made", title="How it was made", blocks=[*blocks]) if blocks else None

@@ -17,14 +17,17 @@ def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
     if len(runs) == 1:
         return [*((row.encoder, row) for row in runs[0].results), *_recorded_baseline(runs[0])]
     found: list[tuple[str, ResultRow]] = []
-    floors: set[tuple[str, str]] = set()
+    floor_of: dict[tuple[str, str], str] = {}
     for run in runs:
         for row in run.results:
-            if row.encoder in FLOORS and row.encoder == "pixels" and (row.source, row.test) not in floors:
-                found.append((row.encoder, row))
+            if row.encoder == "pixels":
+                # The pixels are the same for all runs on the same images; other images have a floor of their own.
+                owner = floor_of.setdefault((row.source, row.test), run.name)
+                if owner == run.name:
+                    alone = next(iter(floor_of.values())) == owner
+                    found.append(("pixels" if alone else f"{run.name}: pixels", row))
             elif row.encoder not in FLOORS and row.encoder in (run.last_stage, *_others(run)):
                 found.append((f"{run.name}: {row.encoder}", row))
-        floors |= {(row.source, row.test) for row in run.results}
     return found
 
 
@@ -44,27 +47,22 @@ def _others(run: RunFiles) -> set[str]:
 
 
 def few_shot_figure(results: list[tuple[str, ResultRow]]) -> Figure | None:
-    """Accuracy over labelled images per class, with the standard deviation over splits."""
+    """Accuracy over labelled images, with the standard deviation over splits."""
     wanted = [(name, row) for name, row in results if row.protocol == "logistic" and row.variant == "published"]
     spread = {(name, row.shots, row.pooling): row.value for name, row in wanted if row.split == "std"}
     data: list[dict[str, Any]] = []
     for name, row in wanted:
-        if row.split == "mean" and row.pooling in (None, "cls") and not row.shots.endswith("%"):
+        if row.split == "mean" and row.pooling in (None, "cls"):
             std = spread.get((name, row.shots, row.pooling), 0.0)
             band = {"low": row.value - std, "high": row.value + std}
-            data.append({"encoder": name, "shots": int(row.shots), "top1": row.value, **band})
+            data.append({"encoder": name, "labels": row.n_train, "shots": row.shots, "top1": row.value, **band})
     if not data:
         return None
-    shots = sorted({d["shots"] for d in data})
-    x = field(
-        "shots",
-        "quantitative",
-        "labelled images per class",
-        scale={"type": "log", "nice": False},
-        axis={"values": shots},
-    )
+    scale = {"type": "log", "nice": False}
+    axis = {"values": sorted({d["labels"] for d in data})}
+    x = field("labels", "quantitative", "labelled images", scale=scale, axis=axis)
     low = field("low", "quantitative", "top-1 (%)", scale={"zero": False})
-    floor = {"condition": {"test": "datum.encoder == 'pixels' || datum.encoder == 'random'", "value": [4, 4]}}
+    floor = {"condition": {"test": "test(/(^|: )(pixels|random)$/, datum.encoder)", "value": [4, 4]}}
     spec = {
         "encoding": {"x": x, "color": field("encoder", "nominal", sort=None, legend={"title": None})},
         "layer": [
@@ -77,7 +75,7 @@ def few_shot_figure(results: list[tuple[str, ResultRow]]) -> Figure | None:
                 "mark": {"type": "point", "filled": True, "size": 60},
                 "encoding": {
                     "y": field("top1", "quantitative", "top-1 (%)"),
-                    "tooltip": tooltip("encoder", "shots", top1=".1f", low=".1f", high=".1f"),
+                    "tooltip": tooltip("encoder", "shots", "labels", top1=".1f", low=".1f", high=".1f"),
                 },
             },
         ],
@@ -94,33 +92,29 @@ def few_shot_figure(results: list[tuple[str, ResultRow]]) -> Figure | None:
 
 
 def results_table(results: list[tuple[str, ResultRow]]) -> Table | None:
-    """A row per encoder: mean ± standard deviation over splits."""
-    spread = {
-        (name, r.protocol, r.variant, r.shots, r.pooling, r.metric): r.value for name, r in results if r.split == "std"
-    }
+    """A row per encoder, a column per protocol: mean ± standard deviation over splits, or the one value."""
+
+    def measured(name: str, row: ResultRow) -> tuple[object, ...]:
+        return name, row.protocol, row.variant, row.shots, row.pooling, row.metric
+
+    spread = {measured(name, row): row.value for name, row in results if row.split == "std"}
+    means = {measured(name, row) for name, row in results if row.split == "mean"}
     cells: dict[str, dict[str, str]] = {}
+    order: dict[str, tuple[object, ...]] = {}
     for name, row in results:
-        averaged = (name, row.protocol, row.variant, row.shots, row.pooling, row.metric) in spread
-        if row.split == "mean" or (row.split == "0" and not averaged and not _has_mean(results, name, row)):
-            std = spread.get((name, row.protocol, row.variant, row.shots, row.pooling, row.metric))
-            text = f"{row.value:.1f}" + (f" ± {std:.1f}" if std is not None else "")
+        key = measured(name, row)
+        if row.split == "mean" or (row.split == "0" and key not in means):
+            text = f"{row.value:.1f}" + (f" ± {spread[key]:.1f}" if key in spread else "")
             full = name if row.pooling in (None, "cls") else f"{name}, {row.pooling}"
             cells.setdefault(full, {})[_column(row)] = text
+            order[_column(row)] = (row.protocol, row.variant or "", "%" in row.shots, float(row.shots.rstrip("%")))
     if not cells:
         return None
-    columns = list(dict.fromkeys(column for own in cells.values() for column in own))
+    columns = sorted(order, key=lambda column: order[column])
     return Table(
         title="Top-1 accuracy (%)",
         columns=["encoder", *columns],
         rows=[[name, *(own.get(column, "") for column in columns)] for name, own in cells.items()],
-    )
-
-
-def _has_mean(results: list[tuple[str, ResultRow]], name: str, row: ResultRow) -> bool:
-    wanted = (row.protocol, row.variant, row.shots, row.pooling, row.metric)
-    return any(
-        n == name and r.split == "mean" and (r.protocol, r.variant, r.shots, r.pooling, r.metric) == wanted
-        for n, r in results
     )
 
 
@@ -141,7 +135,7 @@ def knn_note(results: list[tuple[str, ResultRow]]) -> str:
     if not below:
         return ""
     return (
-        f"kNN on all labels: {', '.join(below)} do not beat the pixels. With this many labelled images a nearest "
+        f"kNN on all labels does not beat the pixels for {', '.join(below)}. With this many labelled images a nearest "
         "neighbour in raw pixels still finds an object of the same shape at the same place, so this number says little "
         "about few labels."
     )
