@@ -12,9 +12,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from layergraft.checkpoints.encoder import load_encoder
-    from layergraft.commands import analyze, bench, demo, evaluate, export, inspect, plan, report, train
+    from layergraft.commands import analyze, bench, demo, evaluate, export, inspect, pack, plan, report, train
 
-__all__ = ["analyze", "bench", "demo", "evaluate", "export", "inspect", "load_encoder", "plan", "report", "train"]
+__all__ = [
+    "analyze",
+    "bench",
+    "demo",
+    "evaluate",
+    "export",
+    "inspect",
+    "load_encoder",
+    "pack",
+    "plan",
+    "report",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

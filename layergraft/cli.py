@@ -17,7 +17,7 @@ from layergraft.errors import Stopped, UserError, nearest
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(commands, name)
-    for name in ("demo", "train", "plan", "evaluate", "analyze", "inspect", "export", "report", "bench")
+    for name in ("demo", "train", "plan", "evaluate", "analyze", "inspect", "export", "pack", "report", "bench")
 }
 # Arguments that are given without an option's name.
 POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
@@ -99,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 # Return types that are imported for type checking alone.
-_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object, "Entry": object, "Export": object}
+_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object, "Entry": object, "Export": object, "Packed": object}
 
 
 def _overrides(words: list[str], command: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _ROUNDS = 10
+_CHUNK = 16384
 
 
 def philox(counter: npt.NDArray[np.uint64], key: tuple[int, int]) -> npt.NDArray[np.uint64]:
@@ -96,10 +97,33 @@ class Randomness:
         words = self.words(purpose, keys, epoch, 4)
         return [np.random.Generator(np.random.Philox(key=row[:2] << _SHIFT | row[2:])) for row in words]
 
-    def permutation(self, purpose: str, keys: npt.ArrayLike, epoch: int) -> npt.NDArray[np.int64]:
-        """Indices into `keys`, shape (N,), in an order that is random and depends on the set of keys alone."""
-        words = self.words(purpose, keys, epoch, 2)
-        return np.lexsort((np.asarray(keys), (words[:, 0] << _SHIFT) | words[:, 1])).astype(np.int64)
+    def permutation(
+        self, purpose: str, keys: npt.ArrayLike, epoch: int, first: int | None = None
+    ) -> npt.NDArray[np.int64]:
+        """A random order that depends on the set of keys alone.
+
+        Args:
+            purpose: what the order is for.
+            keys: sample keys, of shape (N,).
+            epoch: another epoch gives another order.
+            first: return only so many of its first places.
+
+        Returns:
+            Indices into `keys`, of shape (N,) or (first,).
+        """
+        samples = np.asarray(keys, dtype=np.uint64)
+        words = np.empty(len(samples), dtype=np.uint64)
+        for start in range(0, len(samples), _CHUNK):  # a chunk's intermediate arrays stay in the cache
+            pair = self.words(purpose, samples[start : start + _CHUNK], epoch, 2)
+            words[start : start + _CHUNK] = (pair[:, 0] << _SHIFT) | pair[:, 1]
+        if first is not None and first < len(words) // 4:
+            near = np.flatnonzero(words <= np.partition(words, first)[first])
+            return near[np.lexsort((samples[near], words[near]))][:first].astype(np.int64)
+        order = np.argsort(words)
+        ordered = words[order]
+        if bool((ordered[1:] == ordered[:-1]).any()):  # two equal words: the keys decide
+            order = np.lexsort((samples, words))
+        return order[:first].astype(np.int64, copy=False)
 
     def torch_seed(self, purpose: str) -> int:
         """A seed for a `torch.Generator`: fresh weights are drawn once, in a fixed order, by torch's initialisers."""

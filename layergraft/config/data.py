@@ -13,7 +13,7 @@ class DataConfig(Config, frozen=True, kw_only=True):
     """The images.
 
     Args:
-        source: a folder, flat or with one subfolder per class, or a built-in set.
+        source: a folder, list, table, tar shards, `hf:NAME`, any of them at a URL, or a built-in set.
         holdout: images that never train anything and are where every choice is made: a count, or a fraction below 1;
             capped at a fifth of the source.
         max_bad: fraction of images that may be unreadable before the run stops.

@@ -72,7 +72,7 @@ def _to_channels(image: Pillow.Image, channels: int) -> Pixels:
     if channels in (1, 3) and image.has_transparency_data:
         colours = image.convert("RGBA")
         image = Pillow.alpha_composite(Pillow.new("RGBA", colours.size, "white"), colours)
-    return np.asarray(image.convert(MODES[channels]), dtype=np.uint8).reshape(image.height, image.width, channels)
+    return np.array(image.convert(MODES[channels]), dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
 def _decode_pillow(content: bytes, channels: int) -> Pixels:

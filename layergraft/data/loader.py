@@ -6,6 +6,7 @@ steps ahead. Threads, not processes: OpenCV decodes and resizes outside Python's
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,15 +66,17 @@ class TrainLoader:
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.augment, self.masks = augment, masks
         self.steps_per_epoch = len(source) // batch_size
+        self._sorting = threading.Lock()
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
     def keys(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
         """(epoch, this process's sample keys) of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        cached, order = self._order
-        if cached != epoch:
-            order = self.random.permutation("order", self.source.keys, epoch)
-            self._order = (epoch, order)
+        with self._sorting:  # one thread sorts, the others wait for it
+            cached, order = self._order
+            if cached != epoch:
+                order = self.random.permutation("order", self.source.keys, epoch)
+                self._order = (epoch, order)
         local = self.batch_size // self.world_size
         start = position * self.batch_size + self.rank * local
         return epoch, self.source.keys[order[start : start + local]]

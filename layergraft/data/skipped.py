@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +17,35 @@ from layergraft.errors import UserError
 from layergraft.randomness import Randomness
 
 _REPLACEMENTS = 20
+NAMED = 20
+
+
+def _silent(message: str) -> None:
+    """Say nothing."""
+
+
+def read_skipped(file: Path) -> dict[int, str]:
+    """Key -> reason of a `skipped.jsonl`, empty where there is none; a line that a kill cut off is left out."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return {row["key"]: row["reason"] for row in rows}
+
+
+def count_reasons(reasons: dict[int, str]) -> str:
+    """How many for each reason."""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons.values()).most_common())
 
 
 class SkippedImages:
     """Args:
     max_bad: fraction of the source that may be unreadable.
+    file: `skipped.jsonl`, a line an image; what an earlier start wrote there counts. None writes nothing.
+    warn: called with a sentence about each of the first images.
     """
 
-    def __init__(self, max_bad: float) -> None:
-        self.max_bad = max_bad
-        self.reasons: dict[int, str] = {}
+    def __init__(self, max_bad: float, file: Path | None = None, warn: Callable[[str], None] = _silent) -> None:
+        self.max_bad, self.file, self.warn = max_bad, file, warn
+        self.reasons = read_skipped(file) if file else {}
         self._lock = threading.Lock()
 
     def load(
@@ -50,19 +72,26 @@ class SkippedImages:
 
     def _record(self, source: Source, key: int, reason: str) -> None:
         with self._lock:
+            fresh = key not in self.reasons
             self.reasons[key] = reason
-            too_many = len(self.reasons) > self.max_bad * len(source)
-        if too_many:
+            count = len(self.reasons)
+            if fresh and self.file:
+                row = {"key": key, "name": source.images.name(key), "reason": reason}
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.file, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+        if fresh and count <= NAMED:
+            self.warn(f"Skipped {source.images.name(key)!r}: {reason}.")
+        if count > self.max_bad * len(source):
             raise UserError(
-                f"{len(self.reasons)} of {len(source)} images of {source.spec!r} cannot be read, "
+                f"{count} of {len(source)} images of {source.spec!r} cannot be read, "
                 f"more than --data.max-bad {self.max_bad:g} allows.",
-                self.summary(source) + "\nRemove them, or raise --data.max-bad. The last checkpoint is kept.",
+                self.summary(source) + "\nRemove them, or raise --data.max-bad and run the same command again.",
             )
 
     def summary(self, source: Source) -> str:
         """Counts by reason, and the first names."""
         with self._lock:
             reasons = dict(self.reasons)
-        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(reasons.values()).most_common())
-        names = ", ".join(repr(source.images.name(key)) for key in sorted(reasons)[:20])
-        return f"{counts}: {names}" if reasons else ""
+        names = ", ".join(repr(source.images.name(key)) for key in sorted(reasons)[:NAMED])
+        return f"{count_reasons(reasons)}: {names}" if reasons else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
+from layergraft.data.decode import BadImage
 from layergraft.data.sources import Source
 from layergraft.models.vit import Encoder
 
@@ -18,12 +20,18 @@ Array = npt.NDArray[np.float32]
 
 
 def view_batches(source: Source, size: int, channels: int, batch_size: int = 256) -> Iterator[Tensor]:
-    """Test views as uint8 batches (N, C, H, W)."""
+    """Test views as uint8 batches (N, C, H, W). An image that cannot be read is black: it counts as an error."""
+    unreadable = 0
     for start in range(0, len(source), batch_size):
-        views = [
-            fixed_view(source.images.load(int(k), channels), size) for k in source.keys[start : start + batch_size]
-        ]
-        yield torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+        views = np.zeros((min(batch_size, len(source) - start), size, size, channels), dtype=np.uint8)
+        for view, key in zip(views, source.keys[start : start + batch_size].tolist(), strict=True):
+            try:
+                view[...] = fixed_view(source.images.load(key, channels), size)
+            except BadImage:
+                unreadable += 1
+        yield torch.from_numpy(views).permute(0, 3, 1, 2)
+    if unreadable:
+        warnings.warn(f"{unreadable} of {len(source)} images of {source.spec!r} cannot be read: black", stacklevel=2)
 
 
 def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:

@@ -40,7 +40,13 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
         record.rewind(trainer.step)
         batches = trainer.batches()
         while trainer.step < stage.steps:
-            outcome, numbers = trainer.compute(record.next(batches)), trainer.numbers
+            try:
+                batch = record.next(batches)
+            except UserError:  # too many unreadable images
+                if fabric.world_size == 1:  # a state takes all processes, and the others do not know
+                    checkpoints.save(trainer.state())
+                raise
+            outcome, numbers = trainer.compute(batch), trainer.numbers
             due = checkpoints.due(trainer.step + 1)
             finite, stop, requeue, due, failed = agree(
                 outcome.size, signals.received is not None, signals.requeue, due, checkpoints.failed()

@@ -29,8 +29,8 @@ class Monitor:
 
     def __init__(self, config: MonitorConfig, train: Source, holdout: Source, seed: int) -> None:
         self.config, self.every = config, config.every
-        order = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0)
-        self.train = train.subset(train.keys[order[: config.images]])
+        chosen = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0, first=config.images)
+        self.train = train.subset(train.keys[chosen])
         self.holdout, self.all_held_out = holdout.subset(holdout.keys[: config.images]), holdout
 
     def due(self, step: int, steps: int, steps_per_epoch: int, must: bool = False) -> bool:

@@ -67,7 +67,7 @@ def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
     """
     file = out / "recipe.yaml"
     if not file.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(entry.name != "index" for entry in out.iterdir())):
             raise UserError(
                 f"{str(out)!r} exists and is no run of layergraft.", "Use another --out. Nothing was changed."
             )

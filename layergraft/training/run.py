@@ -15,6 +15,7 @@ from layergraft.checkpoints.atomic import write_text
 from layergraft.checkpoints.encoder import default_statistics, load_encoder, save_encoder
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
+from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
 from layergraft.errors import Stopped, UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
@@ -57,11 +58,12 @@ class Run:
     report: Path
 
 
-def load_data(recipe: Recipe) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
-    """(training images, held-out images, mean, std)."""
+def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
+    """(training images, held-out images, mean, std); the index of the images lies in the run, where it may be one."""
     if recipe.data.source is None:
         raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
-    source = open_source(recipe.data.source)
+    index = out / "index" if out and ((out / "recipe.yaml").is_file() or not out.exists()) else None
+    source = open_source(recipe.data.source, index)
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed)
     channels = recipe.encoder.in_chans
     mean, std = default_statistics(channels)
@@ -117,7 +119,7 @@ class _Training:
 
     def __init__(self, recipe: Recipe, files: Run) -> None:
         self.recipe, self.files = recipe, files
-        self.train, self.holdout, mean, std = load_data(recipe)
+        self.train, self.holdout, mean, std = load_data(recipe, files.out)
         self.encoder = first_encoder(recipe, mean, std)
         check_recipe(recipe, self.encoder, self.train, files.out)
         self.fabric = launch()
@@ -191,6 +193,9 @@ class _Training:
     def finish(self, began: float) -> None:
         """The run's findings, summary and report."""
         recipe, files = self.recipe, self.files
+        skipped = read_skipped(files.out / "skipped.jsonl")
+        if skipped:
+            self.display.say(f"{len(skipped)} images were skipped, skipped.jsonl names them: {count_reasons(skipped)}.")
         analyze_run(recipe, files.out, self.display)
         summary = {
             "recipe": self.identity,
@@ -201,6 +206,7 @@ class _Training:
                 "train": len(self.train),
                 "holdout": len(self.holdout),
                 "fingerprint": self.train.fingerprint,
+                "skipped": len(skipped),
             },
         }
         write_text(files.out / "run.json", json.dumps(summary, indent=1) + "\n")
@@ -255,7 +261,7 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
     protocols = recipe.evaluate.frozen_protocols
     if not protocols:
         return []
-    train, _, mean, std = load_data(recipe)
+    train, _, mean, std = load_data(recipe, out)
     if train.labels is None:
         display.say(f"{recipe.data.source!r} has no labels: {', '.join(protocols)} are skipped.")
         return []
@@ -275,7 +281,7 @@ def train_protocols(recipe: Recipe, out: Path, fabric: Fabric, display: Display)
     """Carry out the trained protocols on the first weights and on the last stage's encoder; all processes call."""
     assert recipe.evaluate is not None
     assert recipe.data.source is not None
-    train, holdout, mean, std = load_data(recipe)
+    train, holdout, mean, std = load_data(recipe, out)
     spec = default_test_source(recipe.data.source)
     asked = recipe.evaluate.trained_stages
     possible = (

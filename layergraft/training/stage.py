@@ -90,7 +90,7 @@ def prepare_stage(
         channels=encoder.in_chans,
         batch_size=batch_size,
         random=random,
-        skipped=SkippedImages(recipe.data.max_bad),
+        skipped=SkippedImages(recipe.data.max_bad, run / "skipped.jsonl", announce),
         rank=rank,
         world_size=world_size,
         workers=recipe.data.workers,

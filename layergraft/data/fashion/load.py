@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.decode import Reduction, match_channels
-from layergraft.data.sources import Image, Source
+from layergraft.data.sources.source import Image, Source
 from layergraft.errors import UserError, nearest
 
 FILE = Path(__file__).with_name("fashion.npy.xz")

@@ -1,0 +1,108 @@
+"""Write a source as tar shards with an index: few large files instead of many small ones."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+
+from layergraft.data.decode import BadImage
+from layergraft.data.fast import resize
+from layergraft.data.sources import Source, open_source
+from layergraft.data.sources.files import Place
+from layergraft.data.sources.shards import PACKED, build_index
+from layergraft.errors import UserError
+
+QUALITY = 95
+_SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PN": "png", b"RIF": "webp", b"II*": "tif", b"MM\0": "tif", b"BM": "bmp"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """The files of a packed source.
+
+    Args:
+        shards: the tars.
+        index: `index.arrow`.
+        source: a SOURCE that opens them.
+        images: how many they hold.
+        skipped: how many could not be read.
+    """
+
+    shards: list[Path]
+    index: Path
+    source: str
+    images: int
+    skipped: int
+
+
+def _suffix(content: bytes) -> str:
+    return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), "img")
+
+
+def _resized(source: Source, key: int, channels: int, short: int) -> bytes:
+    """The image with its shorter side at `short` where it is longer, as a JPEG."""
+    image = source.images.load(key, channels)
+    scale = short / min(image.shape[:2])
+    if scale < 1:
+        height, width = (max(short, round(side * scale)) for side in image.shape[:2])
+        image = resize(image, height, width, "bicubic")
+    if channels == 3:
+        image = image[:, :, ::-1]
+    done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert done
+    return bytes(content)
+
+
+def _members(source: Source, channels: int, short: int | None) -> Iterator[list[tuple[str, bytes]] | None]:
+    """The members of each image, file and class; None for one that cannot be read."""
+    for key in source.keys.tolist():
+        try:
+            content = _resized(source, key, channels, short) if short else source.images.read(key)
+        except BadImage:
+            yield None
+            continue
+        members = [(f"{key:09d}.{_suffix(content)}", content)]
+        if source.labels is not None:
+            members.append((f"{key:09d}.cls", source.classes[int(source.labels[key])].encode()))
+        yield members
+
+
+def pack(data: str, out: Path, short: int | None, channels: int, shard_images: int) -> Packed:
+    """See `layergraft.pack`."""
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{str(out)!r} is not empty.", "Use another --out. Nothing was changed.")
+    source = open_source(data)
+    out.mkdir(parents=True, exist_ok=True)
+    shards: list[Path] = []
+    archive: tarfile.TarFile | None = None
+    images = skipped = 0
+    for members in _members(source, channels, short):
+        if members is None:
+            skipped += 1
+            continue
+        if images % shard_images == 0:
+            if archive:
+                archive.close()
+            shards.append(out / f"{len(shards):06d}.tar")
+            archive = tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by the next
+        assert archive is not None
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+        images += 1
+    if archive is None:
+        raise UserError(f"No image of {data!r} can be read.")
+    archive.close()
+    build_index([Place(str(shard)) for shard in shards], out / PACKED)
+    name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"
+    found = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)
+    note = f", {skipped} could not be read" if skipped else ""
+    Console(stderr=True, soft_wrap=True).print(f"{images} images{note}. Use them with --data '{found.source}'")
+    return found

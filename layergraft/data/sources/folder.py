@@ -1,0 +1,77 @@
+"""A folder of images: flat, or with one subfolder per class."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from layergraft.data.sources.files import FileImages, Place
+from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
+from layergraft.errors import UserError
+
+SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
+
+
+def _walk(root: str, stamps: dict[str, int]) -> Iterator[str]:
+    """Relative paths of the images below a folder; notes when each folder last changed. Links are followed once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        stamps[folder] = status.st_mtime_ns
+        prefix = "" if folder == root else os.path.relpath(folder, root) + "/"
+        yield from (prefix + file for file in files if file.lower().endswith(IMAGE_SUFFIXES))
+
+
+def _unchanged(signature: str) -> bool:
+    """Whether no folder has gained or lost a file; a remote listing is taken as it was."""
+    try:
+        return all(os.stat(folder).st_mtime_ns == stamp for folder, stamp in json.loads(signature).items())
+    except OSError:
+        return False
+
+
+def _build(root: Place, path: Path | None) -> Index:
+    stamps: dict[str, int] = {}
+    if root.remote:
+        found = [file.removeprefix(root.path + "/") for file in root.fs.find(root.path)]
+        paths = [os.fsencode(file) for file in found if file.lower().endswith(IMAGE_SUFFIXES)]
+    else:
+        paths = [os.fsencode(file) for file in _walk(root.path, stamps)]
+    paths.sort()
+    if not paths:
+        raise UserError(
+            f"There is no image in the folder {root.path!r}.",
+            f"Looked for files ending in {' '.join(IMAGE_SUFFIXES)}.",
+        )
+    builder = IndexBuilder(SCHEMA, path, "path")
+    tops = [os.fsdecode(name.partition(b"/")[0]) if b"/" in name else "" for name in paths]
+    classes = set(tops)
+    labelled = "" not in classes and len(classes) > 1
+    labels = builder.class_ids(tops) if labelled else np.zeros(len(paths), dtype=np.int32)
+    builder.add({"path": pa.array(paths, pa.large_binary()), "label": pa.array(labels)})
+    return builder.finish(json.dumps(stamps))
+
+
+def open_folder(spec: str, root: Place, index_directory: Path | None) -> Source:
+    """Open a folder; sample key = place in the byte-sorted listing."""
+    index = open_index(index_directory, root.path, _unchanged, lambda path: _build(root, path))
+    labels, classes = index.labels()
+    images = FileImages(root, index.table.column("path"))
+    return Source(
+        spec=spec,
+        images=images,
+        keys=np.arange(len(images), dtype=np.int64),
+        labels=labels,
+        classes=classes,
+        fingerprint=index.fingerprint,
+    )

@@ -1,0 +1,52 @@
+"""Split a source into images that train and images that every choice is made on."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.data.sources.source import Labels, Source
+from layergraft.randomness import Randomness
+
+
+def _first_of_each_class(labels: Labels, count: int) -> npt.NDArray[np.int64]:
+    """Deal the classes in turn: the first of each, then the second of each, ... until there are `count`.
+
+    Args:
+        labels: class of each image in a random order, of shape (N,).
+        count: how many are dealt.
+
+    Returns:
+        Their places in that order, of shape (count,).
+    """
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_class], np.arange(int(labels.max()) + 2))
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
+    return np.lexsort((np.arange(len(labels)), rank))[:count]
+
+
+def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Source, Source]:
+    """Split a source.
+
+    Args:
+        source: the training source.
+        holdout: a count, or a fraction below 1; capped at a fifth of the source.
+        seed: the recipe's seed.
+
+    Returns:
+        (training images, held-out images); stratified by class where there are labels.
+    """
+    wanted = round(holdout * len(source)) if 0 < holdout < 1 else int(holdout)
+    count = min(wanted, len(source) // 5)
+    random = Randomness(seed=seed, scope="holdout")
+    if source.labels is None:
+        chosen = random.permutation("order", source.keys, 0, first=count)
+    elif count:
+        order = random.permutation("order", source.keys, 0)
+        chosen = order[_first_of_each_class(source.own_labels[order], count)]
+    else:
+        chosen = np.empty(0, dtype=np.int64)
+    held = np.zeros(len(source), dtype=bool)
+    held[chosen] = True
+    return source.subset(np.sort(source.keys[~held])), source.subset(np.sort(source.keys[held]))

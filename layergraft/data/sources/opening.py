@@ -1,0 +1,113 @@
+"""From what a user writes to a source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
+from layergraft.data.sources.files import Place
+from layergraft.data.sources.folder import open_folder
+from layergraft.data.sources.hub import open_hub
+from layergraft.data.sources.listing import open_list
+from layergraft.data.sources.shards import open_shards
+from layergraft.data.sources.source import Source
+from layergraft.data.sources.table import open_table
+from layergraft.errors import UserError, nearest
+from layergraft.randomness import Randomness
+
+OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root"}
+
+
+def _select(source: Source, query: dict[str, str]) -> Source:
+    """Apply what follows the `?` of a SOURCE."""
+    try:
+        statistics = {k: tuple(float(x) for x in query[k].split(",")) for k in ("mean", "std") if k in query}
+        seed = int(query.get("seed", 0))
+        fraction, shots = float(query.get("fraction", 1)), int(query.get("shots", 0))
+    except ValueError as error:
+        raise UserError(f"{source.spec!r} has an option of the wrong type: {error}.") from None
+    source = replace(source, mean=statistics.get("mean", source.mean), std=statistics.get("std", source.std))
+    if fraction >= 1 and not shots:
+        return source
+    order = Randomness(seed=seed, scope="subset").permutation("order", source.keys, 0)
+    if fraction < 1:
+        order = order[: max(1, round(fraction * len(order)))]
+    if shots:
+        labels = source.own_labels
+        order = np.concatenate([order[labels[order] == c][:shots] for c in range(len(source.classes))])
+    return source.subset(np.sort(source.keys[order]))
+
+
+def _open_masks(spec: str, images: Path, masks: Path, index: Path | None) -> Source:
+    """Images with a mask each."""
+    source = open_folder(spec, Place(str(images)), index)
+    names = match_masks([source.images.name(key) for key in range(len(source))], masks)
+    return replace(source, labels=None, masks=FolderMasks(masks, names), classes=class_names(masks))
+
+
+def _open(spec: str, place: str, root: Place | None, index: Path | None) -> Source:
+    from layergraft.data.fashion.load import open_builtin
+
+    if place.startswith("builtin:"):
+        return open_builtin(spec, place)
+    if place.startswith("hf:"):
+        return open_hub(spec, place)
+    if place.endswith(".tar"):
+        return open_shards(spec, place, index)
+    where = Place(place)
+    if not where.exists():
+        raise UserError(f"There is no folder or file {place!r}.", "Give images, or `builtin:fashion-canvas`.")
+    if where.is_folder():
+        pair = None if where.remote else paired_folders(Path(where.path))
+        return _open_masks(spec, *pair, index) if pair else open_folder(spec, where, index)
+    if place.endswith(".txt"):
+        return open_list(spec, where, root, index)
+    if place.endswith((".csv", ".parquet")):
+        return open_table(spec, where, root, index)
+    raise UserError(
+        f"{place!r} is no folder, and no file of a known kind.",
+        "Lists end in .txt, tables in .csv or .parquet, shards in .tar.",
+    )
+
+
+def open_source(spec: str, index: Path | None = None) -> Source:
+    """Open a SOURCE.
+
+    Args:
+        spec: a folder, flat, by class, or `images` and `annotations` as ADE20K has them; a list `.txt`; a table `.csv`
+            or `.parquet`; shards `{000..099}.tar`; any of them at a URL that fsspec knows; `hf:NAME[:SPLIT]`; or a
+            built-in set; and optionally `?fraction=0.1&seed=0`,
+            `?shots=5&seed=0`, `?mean=…&std=…`, `?root=DIR`.
+        index: a directory for index files; without one nothing is written.
+
+    Raises:
+        UserError: there is no such place, or no image in it.
+    """
+    place, _, options = spec.partition("?")
+    query = dict(parse_qsl(options, keep_blank_values=True))
+    for key in query:
+        if key not in OPTIONS:
+            raise UserError(f"{spec!r} has an unknown option {key!r}.", nearest(key, OPTIONS))
+    root = Place(query["root"]) if "root" in query else None
+    return _select(_open(spec, place, root, index), query)
+
+
+def default_test_source(spec: str) -> str | None:
+    """The SOURCE of the test images that belong to training images, or None where there is none."""
+    place, mark, options = spec.partition("?")
+    statistics = "&".join(f"{k}={v}" for k, v in parse_qsl(options) if k in ("mean", "std"))
+    tail = f"?{statistics}" if mark and statistics else ""
+    if place.startswith("builtin:"):
+        return place.removesuffix(":train").removesuffix(":test") + ":test" + tail
+    folder = Path(place).expanduser()
+    validation = validation_of(folder)
+    if validation is not None:
+        return str(validation) + tail
+    for name in ("val", "test"):
+        if folder.name == "train" and (folder.parent / name).is_dir():
+            return str(folder.parent / name) + tail
+    return None

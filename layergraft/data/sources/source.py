@@ -1,0 +1,84 @@
+"""What a source is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.data.decode import Reduction, decode
+from layergraft.data.masks import Masks
+from layergraft.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+Image = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+class Images(Protocol):
+    """Where the pixels of a source are. Threads call it side by side."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+        """One image as uint8 of shape (height, width, channels), perhaps reduced; else raises `BadImage`."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The image's file; raises `BadImage` if there is none."""
+        ...
+
+    def name(self, index: int) -> str: ...
+
+
+class EncodedImages:
+    """Images that are files, wherever those are: a kind of source adds `read`, `name` and its length."""
+
+    def read(self, index: int) -> bytes:
+        raise NotImplementedError
+
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+        return decode(self.read(index), channels, reduction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A set of images, perhaps labelled.
+
+    Args:
+        spec: the text it was opened from.
+        images: where the pixels are.
+        keys: indices into `images`, the sample keys, of shape (N,).
+        labels: class of every image of `images`, or None.
+        masks: class of every pixel of every image of `images`, or None; 1 is the first of `classes`, 0 is ignored.
+        classes: names of the classes.
+        fingerprint: changes when files are added, removed or renamed.
+        mean: mean of each channel, of pixels in [0, 1], where the source knows it.
+        std: likewise the standard deviation.
+    """
+
+    spec: str
+    images: Images
+    keys: npt.NDArray[np.int64]
+    labels: Labels | None = None
+    masks: Masks | None = None
+    classes: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def subset(self, keys: npt.NDArray[np.int64]) -> Source:
+        """The same source with other keys."""
+        return replace(self, keys=keys)
+
+    @property
+    def own_labels(self) -> Labels:
+        """Class of each of `keys`, of shape (N,)."""
+        if self.labels is None:
+            raise UserError(f"The images of {self.spec!r} have no labels.", "Put each class into a folder of its own.")
+        return self.labels[self.keys]

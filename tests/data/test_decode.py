@@ -1,0 +1,89 @@
+"""Formats as people have them, and files that are none. Expected pixels are Pillow's or the ones written."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from broken import SMOOTH, broken_files, save
+from PIL import Image
+
+from layergraft.data.decode import BadImage, decode
+from layergraft.data.sources import open_source
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_formats(kind: str) -> None:
+    content = save(Image.fromarray(SMOOTH), kind)
+    expected = Image.open(io.BytesIO(content))
+    assert np.array_equal(decode(content, 3), np.asarray(expected.convert("RGB")))
+    # A colour JPEG read as grey is its luma plane; Pillow converts what it has turned into RGB.
+    worst = np.abs(decode(content, 1)[:, :, 0].astype(int) - np.asarray(expected.convert("L"))).max()
+    assert worst <= (2 if kind == "JPEG" else 0)
+
+
+def test_sixteen_bits() -> None:
+    deep = (SMOOTH.astype(np.uint16) << 8) + 77
+    for suffix in (".png", ".tif"):
+        for pixels, channels in ((deep[:, :, ::-1], 3), (deep[:, :, 0], 1)):
+            content = cv2.imencode(suffix, pixels)[1].tobytes()
+            assert np.array_equal(decode(content, channels), SMOOTH[:, :, :channels])
+
+
+def test_palette_cmyk_and_transparency() -> None:
+    image = Image.fromarray(SMOOTH)
+    palette = image.quantize(16)
+    assert np.array_equal(decode(save(palette, "PNG"), 3), np.asarray(palette.convert("RGB")))
+    cmyk = save(image.convert("CMYK"), "JPEG", quality=100)
+    assert np.abs(decode(cmyk, 3).astype(int) - SMOOTH).max() <= 6
+    alpha = np.dstack([SMOOTH, np.zeros((40, 60), np.uint8)])
+    alpha[:, 30:, 3] = 255
+    content = save(Image.fromarray(alpha), "PNG")
+    assert (decode(content, 3)[:, :30] == 255).all()  # on white
+    assert np.array_equal(decode(content, 3)[:, 30:], SMOOTH[:, 30:])
+    assert np.array_equal(decode(content, 4), alpha)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = {1: SMOOTH, 2: SMOOTH[:, ::-1], 3: SMOOTH[::-1, ::-1], 4: SMOOTH[::-1]}
+    transposed = SMOOTH.transpose(1, 0, 2)
+    upright |= {5: transposed, 6: transposed[:, ::-1], 7: transposed[::-1, ::-1], 8: transposed[::-1]}
+    found = decode(save(Image.fromarray(SMOOTH), "JPEG", quality=100, subsampling=0, exif=exif), 3)
+    assert np.abs(found.astype(int) - upright[orientation]).max() <= 4
+
+
+def test_many_channels() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    planes = np.concatenate([SMOOTH, SMOOTH[::-1]], axis=2)
+    for stored in (planes, planes.astype(np.uint16) << 8):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, stored, photometric="minisblack", planarconfig="contig")
+        assert np.array_equal(decode(buffer.getvalue(), 6), planes)
+        with pytest.raises(BadImage):
+            decode(buffer.getvalue(), 5)
+
+
+def test_reduced_jpeg_has_the_size_and_look_of_the_whole() -> None:
+    large = cv2.resize(SMOOTH, (601, 399), interpolation=cv2.INTER_CUBIC)
+    content = save(Image.fromarray(large), "JPEG", quality=95)
+    for factor in (2, 4, 8):
+        found = decode(content, 3, lambda height, width, factor=factor: factor)
+        assert found.shape[:2] == (-(-399 // factor), -(-601 // factor))
+        whole = cv2.resize(large, found.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(found.astype(int) - whole).mean() < 2
+
+
+def test_broken_files_have_reasons(tmp_path: Path) -> None:
+    expected = broken_files(tmp_path)
+    source = open_source(str(tmp_path))
+    assert len(source) == 10
+    for key in range(10):
+        with pytest.raises(BadImage) as error:
+            source.images.load(key, 3)
+        assert str(error.value) == expected[source.images.name(key)], source.images.name(key)

@@ -1,0 +1,209 @@
+"""Every kind of source: the same images, classes and batches, whatever they lie in."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from layergraft.config import ViewConfig
+from layergraft.data.decode import BadImage
+from layergraft.data.loader import TrainLoader
+from layergraft.data.pack import pack
+from layergraft.data.skipped import SkippedImages
+from layergraft.data.sources import Source, open_source
+from layergraft.errors import UserError
+from layergraft.randomness import Randomness
+
+CLASSES = ["cat", "dog", "young fox"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """24 images in three class folders, one with a space in its name."""
+    random = np.random.default_rng(0)
+    for index in range(24):
+        path = tmp_path / "images" / CLASSES[index % 3] / f"image {index}.{('jpg', 'png', 'webp', 'bmp')[index % 4]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = random.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+        cv2.imwrite(str(path), cv2.resize(small, (40 + index, 30)))
+    return tmp_path / "images"
+
+
+def files(root: Path) -> list[str]:
+    """Relative paths in the order of their bytes: what a folder's keys count."""
+    return sorted((str(path.relative_to(root)) for path in root.rglob("*.*")), key=os.fsencode)
+
+
+def write_list(root: Path, path: Path) -> str:
+    lines = [f"{name} {name.partition('/')[0].replace(' ', '_')}" for name in files(root)]
+    path.write_text("\n".join(lines))  # no newline at the end
+    return f"{path}?root={root}"
+
+
+def write_table(root: Path, path: Path, embedded: bool) -> str:
+    names = files(root)
+    labels = [name.partition("/")[0] for name in names]
+    if path.suffix == ".csv":
+        path.write_text("path,label\n" + "".join(f'"{n}",{c}\n' for n, c in zip(names, labels, strict=True)))
+    else:
+        images = [{"bytes": (root / name).read_bytes(), "path": name} for name in names] if embedded else names
+        pa.parquet.write_table(pa.table({"image": images, "label": labels}), path, row_group_size=5)
+    return str(path) if embedded else f"{path}?root={root}"
+
+
+def spec_of(kind: str, root: Path, tmp_path: Path) -> str:
+    if kind == "list":
+        return write_list(root, tmp_path / "list.txt")
+    if kind in ("table.csv", "table.parquet", "embedded.parquet"):
+        return write_table(root, tmp_path / kind, kind == "embedded.parquet")
+    if kind == "shards":
+        return pack(str(root), tmp_path / "packed", None, 3, 7).source
+    if kind == "hf":
+        datasets = pytest.importorskip("datasets")
+        names = files(root)
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
+        rows = {"image": [str(root / n) for n in names], "label": [n.partition("/")[0] for n in names]}
+        datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hf")
+        return f"hf:{tmp_path / 'hf'}"
+    return str(root)
+
+
+def views(source: Source, steps: range, rank: int = 0, world_size: int = 1, workers: int = 0) -> list[np.ndarray]:
+    loader = TrainLoader(
+        source,
+        {"a": ViewConfig(jitter=0.8, blur=0.5, gray=0.2, solarize=0.2)},
+        size=16,
+        channels=3,
+        batch_size=8,
+        random=Randomness(seed=0, scope="x"),
+        skipped=SkippedImages(0),
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+    )
+    return [batch.views["a"].numpy() for batch in loader.batches(steps.start, steps.stop)]
+
+
+KINDS = ["folder", "list", "table.csv", "table.parquet", "embedded.parquet", "shards", "hf"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_images_and_batches_in_every_kind(kind: str, folder: Path, tmp_path: Path) -> None:
+    source, plain = open_source(spec_of(kind, folder, tmp_path)), open_source(str(folder))
+    assert [c.replace(" ", "_") for c in source.classes] == [c.replace(" ", "_") for c in CLASSES]
+    assert source.own_labels.tolist() == plain.own_labels.tolist()
+    for key in range(24):
+        assert source.images.read(key) == (folder / files(folder)[key]).read_bytes()
+    whole = views(source, range(7))
+    for workers in (1, 3):
+        for one, other in zip(whole, views(source, range(7), workers=workers), strict=True):
+            assert np.array_equal(one, other)
+    parts = [views(source, range(7), rank=rank, world_size=2) for rank in (0, 1)]
+    for one, first, second in zip(whole, *parts, strict=True):
+        assert np.array_equal(one, np.concatenate((first, second)))
+    for stop in range(1, 7):  # stopped after any batch and resumed
+        for one, other in zip(whole[stop:], views(source, range(stop, 7), workers=1), strict=True):
+            assert np.array_equal(one, other)
+    for one, other in zip(whole, views(plain, range(7)), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_index_lies_beside_the_run_and_is_used_again(kind: str, folder: Path, tmp_path: Path) -> None:
+    spec, index = spec_of(kind, folder, tmp_path), tmp_path / "run" / "index"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_relative_to(index.parent)}
+    first = open_source(spec, index)
+    written = {path: path.stat().st_mtime_ns for path in index.glob("*.arrow")}
+    assert len(written) == (0 if kind == "shards" else 1)  # packed shards bring theirs
+    again = open_source(spec, index)
+    assert {path: path.stat().st_mtime_ns for path in index.glob("*.arrow")} == written
+    assert again.fingerprint == first.fingerprint == open_source(spec).fingerprint
+    assert again.images.read(5) == first.images.read(5)
+    now = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_relative_to(index.parent)}
+    assert now == before
+
+
+def test_a_changed_folder_has_a_new_index(folder: Path, tmp_path: Path) -> None:
+    first = open_source(str(folder), tmp_path / "index")
+    (folder / "dog" / "new.png").write_bytes((folder / files(folder)[0]).read_bytes())
+    second = open_source(str(folder), tmp_path / "index")
+    assert (len(first), len(second)) == (24, 25)
+    assert first.fingerprint != second.fingerprint
+
+
+def test_lists_as_people_write_them(tmp_path: Path) -> None:
+    content = cv2.imencode(".png", np.zeros((5, 5, 3), np.uint8))[1].tobytes()
+    for name in ("a b.png", "c.JPG", "n01440764/n01440764_10.JPEG", "n02123045/n02123045_7.JPEG"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    file = tmp_path / "list.txt"
+
+    def opened(text: str) -> tuple[list[str], list[str] | None]:
+        file.write_bytes(text.encode())
+        source = open_source(str(file))
+        assert all(source.images.load(key, 3).shape == (5, 5, 3) for key in range(len(source)))
+        labels = None if source.labels is None else [source.classes[i] for i in source.own_labels]
+        return [source.images.name(key) for key in range(len(source))], labels
+
+    assert opened("a b.png\r\n\r\nc.JPG\r\n") == (["a b.png", "c.JPG"], None)
+    assert opened("a b.png 10\nc.JPG\t9") == (["a b.png", "c.JPG"], ["10", "9"])
+    assert open_source(str(file)).classes == ["9", "10"]  # by number
+    assert opened("a b.png cat \nc.JPG dog\n") == (["a b.png", "c.JPG"], ["cat", "dog"])
+    paths = ["n01440764/n01440764_10.JPEG", "n02123045/n02123045_7.JPEG"]
+    assert opened("n01440764_10.JPEG\nn02123045_7.JPEG") == (paths, ["n01440764", "n02123045"])
+    for text, message in (("", "empty"), ("a b.png cat\nc.JPG\n", "have none")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            open_source(str(file))
+
+
+def test_paths_and_members_cannot_leave_their_root(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes((folder / files(folder)[0]).read_bytes())
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "cat/../../secret.png"):
+        (folder / "t.csv").write_text(f"path\n{path}\n")
+        source = open_source(str(folder / "t.csv"))
+        with pytest.raises(BadImage, match="outside"):
+            source.images.read(0)
+    with tarfile.open(tmp_path / "evil.tar", "w") as archive:
+        link = tarfile.TarInfo("x.png")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret.png")
+        archive.addfile(link)
+        content = (folder / files(folder)[0]).read_bytes()
+        header = tarfile.TarInfo("../../up.jpg")
+        header.size = len(content)
+        archive.addfile(header, io.BytesIO(content))
+    source = open_source(str(tmp_path / "evil.tar"))
+    assert [source.images.name(key) for key in range(len(source))] == ["evil.tar:../../up.jpg"]
+    assert source.images.read(0) == content  # read where it lies, never unpacked
+
+
+def test_pack_shrinks_once(folder: Path, tmp_path: Path) -> None:
+    packed = pack(str(folder), tmp_path / "packed", 20, 3, 10)
+    source = open_source(packed.source)
+    assert (packed.images, packed.skipped, len(packed.shards)) == (24, 0, 3)
+    assert {min(source.images.load(key, 3).shape[:2]) for key in range(24)} == {20}
+    with pytest.raises(UserError, match="not empty"):
+        pack(str(folder), tmp_path / "packed", None, 3, 10)
+
+
+def test_wrong_sources_are_explained(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,label\na.png,1\n")
+    (tmp_path / "no.tar").write_bytes(b"x" * 2000)
+    for spec, message in (
+        (str(tmp_path / "t.csv"), "no column `path` or `image`"),
+        (str(tmp_path / "no.tar"), "no tar file"),
+        (str(tmp_path / "{0..2}.tar"), "no shard"),
+        (f"{folder}?fracton=1", "'fraction'"),
+        (str(folder / files(folder)[0]), "no file of a known kind"),
+        (f"hf:{tmp_path / 'nothing'}", "cannot be opened"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_source(spec)
