@@ -235,8 +235,9 @@ def bench(
     what: Literal["step", "data", "loop", "checkpoint"] = "step",
     objective: Literal["mae", "moco"] = "mae",
     encoder: str = "vit_small_patch16_224",
-    img_size: int | None = None,
+    img_size: int = 224,
     batch_size: int = 32,
+    frozen: list[int] | None = None,
     data: str | None = None,
     views: Literal["mae", "moco"] = "moco",
     seconds: float = 10.0,
@@ -249,8 +250,9 @@ def bench(
             training waits for a checkpoint.
         objective: step, loop: mae or moco.
         encoder: step, checkpoint: timm's model name.
-        img_size: side of the images; 64 for a step and a checkpoint, 224 for views.
+        img_size: side of the images.
         batch_size: step: images of a step.
+        frozen: step: numbers of frozen lowest blocks to compare, 0 4 6; the first one meets the reference.
         data: data: the files to make views of.
         views: data: mae (one view) or moco (two), on one core.
         seconds: how long to measure.
@@ -261,7 +263,7 @@ def bench(
 
         if data is None:
             raise UserError("`layergraft bench data` has no images.", "Give --data FOLDER.")
-        return bench_data(data, views, img_size or 224, seconds, quiet=json)
+        return bench_data(data, views, img_size, seconds, quiet=json)
     if what == "loop":
         from layergraft.bench.loop import bench_loop
 
@@ -269,7 +271,7 @@ def bench(
     if what == "checkpoint":
         from layergraft.bench.loop import bench_checkpoint
 
-        return bench_checkpoint(encoder, img_size or 64, quiet=json)
+        return bench_checkpoint(encoder, img_size, quiet=json)
     from layergraft.bench.step import bench_step
 
-    return bench_step(objective, encoder, img_size or 64, batch_size, seconds, quiet=json)
+    return bench_step(objective, encoder, img_size, batch_size, frozen, seconds, quiet=json)

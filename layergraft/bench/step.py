@@ -1,102 +1,227 @@
-"""Time one training step against the machine's matrix-multiplication peak."""
+"""Time one training step against a straightforward one and against the machine's matrix-multiplication peak."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
+from torch import Tensor
 
+from layergraft.bench import reference
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import MaeConfig, MocoConfig
+from layergraft.config.plan import FreezeBlocks, PlanConfig
+from layergraft.config.recipe import Recipe
+from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
-from layergraft.graft.apply import stage_rows
-from layergraft.models.vit import create_encoder
-from layergraft.objectives.base import Progress, create_objective
-from layergraft.randomness import Randomness
+from layergraft.data.sources import open_source
+from layergraft.errors import UserError
+from layergraft.graft.cost import count_flops
+from layergraft.models.vit import Encoder, create_encoder
+from layergraft.objectives.mae import Mae
+from layergraft.objectives.moco import Moco
+from layergraft.training.launch import launch
+from layergraft.training.stage import prepare_stage
+from layergraft.training.stage_run import StageRun
+from layergraft.training.trainer import Trainer
+
+IMAGES = "builtin:fashion-canvas"
+Step = Callable[[], object]
 
 
-def gemm_peak_gflops(size: int = 2048, repeats: int = 8) -> float:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def gemm_peak_gflops(device: torch.device, size: int = 2048, repeats: int = 8) -> float:
     """The best rate of an fp32 matrix product, in GFLOP/s."""
-    a, b, best = torch.randn(size, size), torch.randn(size, size), 0.0
+    (a, b), best = torch.randn(2, size, size, device=device), 0.0
     for _ in range(repeats):
+        wait(device)
         began = time.perf_counter()
         a @ b
+        wait(device)
         best = max(best, 2 * size**3 / (time.perf_counter() - began) / 1e9)
     return best
 
 
-def block_gflop(tokens: int, width: int, depth: int, mlp_ratio: float = 4.0) -> float:
-    """Forward GFLOP of one image through `depth` blocks: linears and the two attention products."""
-    return depth * (2 * tokens * width**2 * (4 + 2 * mlp_ratio) + 4 * tokens**2 * width) / 1e9
+def prepare(
+    config: MaeConfig | MocoConfig, encoder: EncoderConfig, batch_size: int, frozen: int
+) -> tuple[Trainer, Batch]:
+    """A stage as `train` would build it, and one batch of it.
+
+    Args:
+        config: the objective.
+        encoder: what is trained.
+        batch_size: images of a step.
+        frozen: lowest blocks that do not move, with all below them; at 0 only what the method keeps fixed: the
+            positions and, in MoCo v3, the patch projection.
+    """
+    fixed = ("positions",) if isinstance(config, MaeConfig) else ("patch_embed", "positions")
+    plan = PlanConfig(freeze=FreezeBlocks(blocks=frozen) if frozen else fixed)
+    stage = StageConfig(objective=config, plan=plan, views=type(config).views, epochs=1000, batch_size=batch_size)
+    recipe = Recipe(encoder=encoder, stages={"bench": stage}, evaluate=None)
+    source = open_source(IMAGES)
+    none = source.subset(source.keys[:0])
+    run = prepare_stage(recipe, "bench", Path(), create_encoder(encoder, 0), source, none, 0, 1)
+    trainer = Trainer(launch(), run)
+    trainer.begin()
+    return trainer, run.loader.batch(0)
+
+
+def our_step(trainer: Trainer, batch: Batch) -> Step:
+    """A step of the training loop, from pixels to new weights."""
+
+    def step() -> None:
+        outcome = trainer.compute(batch)
+        assert bool(torch.isfinite(outcome.size))
+        trainer.accept(outcome)
+
+    return step
+
+
+def reference_model(stage: StageRun) -> reference.Mae | reference.Moco:
+    """The straightforward model with a stage's weights, frozen where they are.
+
+    Raises:
+        UserError: the encoder has what the reference has not: registers, LayerScale, ...
+    """
+    encoder, objective = stage.encoder, stage.objective
+    heads = int(encoder.vit.blocks[0].attn.num_heads)
+
+    def plain(own: Encoder) -> reference.Vit:
+        vit = reference.Vit(own.img_size, own.in_chans, own.patch_size, own.embed_dim, own.depth, heads)
+        try:
+            vit.load_state_dict(own.vit.state_dict())
+        except RuntimeError:
+            raise UserError(
+                f"The reference of `bench step` cannot be built as {encoder.architecture!r}.",
+                "Take a plain one with a class token, such as vit_small_patch16_224.",
+            ) from None
+        trained = {name for name, parameter in own.vit.named_parameters() if parameter.requires_grad}
+        for name, parameter in vit.named_parameters():
+            parameter.requires_grad_(name in trained)
+        return vit
+
+    if isinstance(objective, Mae):
+        settings, pixels = objective.config.decoder, encoder.patch_size**2 * encoder.in_chans
+        size = (settings.embed_dim, settings.depth, settings.num_heads)
+        decoder = reference.Decoder(encoder.num_patches, pixels, encoder.embed_dim, *size)
+        decoder.load_state_dict(objective.heads["decoder"].state_dict())
+        return reference.Mae(plain(encoder), decoder, encoder.patch_size, objective.config.mask_ratio)
+    assert isinstance(objective, Moco)
+    config, slow = objective.config, objective.slow["encoder"]
+    assert isinstance(slow, Encoder)
+    widths = (encoder.embed_dim, config.projector, config.predictor)
+    model = reference.Moco(plain(encoder), plain(slow), *widths, config.temperature)
+    model.projector.load_state_dict(objective.heads["projector"].state_dict())
+    model.predictor.load_state_dict(objective.heads["predictor"].state_dict())
+    model.slow_projector.load_state_dict(objective.slow["projector"].state_dict())
+    model.slow_projector.requires_grad_(False)
+    return model
+
+
+def reference_inputs(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the straightforward model sees of a batch: images and noise, or two views."""
+    views = {name: trainer.normalize(trainer.to_device(pixels)) for name, pixels in batch.views.items()}
+    if "image" in views:
+        return views["image"], batch.uniform("mask", trainer.stage.encoder.num_patches, views["image"].device)
+    return views["first"], views["second"]
+
+
+def reference_step(trainer: Trainer, batch: Batch) -> Step:
+    """A step of the straightforward model from the same weights, on the same images, normalised beforehand."""
+    inputs = reference_inputs(trainer, batch)
+    model = reference_model(trainer.stage).to(inputs[0].device)
+    settings = trainer.stage.config.optimizer
+    optimizer = reference.adamw(model, settings.base_lr, settings.weight_decay)
+    if isinstance(model, reference.Mae):
+        return lambda: reference.mae_step(model, optimizer, *inputs)
+    return lambda: reference.moco_step(model, optimizer, *inputs, 0.99)
+
+
+def reference_gflop(trainer: Trainer, batch: Batch) -> float:
+    """GFLOP an image of the straightforward step, forwards and backwards, by the formula of each product."""
+    part = batch.part(0, 2)
+    inputs = reference_inputs(trainer, part)
+    model = reference_model(trainer.stage).to(inputs[0].device)
+    return count_flops(lambda: model(*inputs).backward()) / len(part.keys) / 1e9
+
+
+def alternate(steps: Sequence[Step], seconds: float, device: torch.device) -> list[float]:
+    """Median seconds of each step; they take turns, so that a slow moment of the machine meets all of them.
+
+    Args:
+        steps: what to time; each is called once before.
+        seconds: how long all of them together are measured; at least three rounds.
+        device: where they run.
+    """
+    for step in steps:
+        step()
+    rounds: list[list[float]] = []
+    began = time.perf_counter()
+    while len(rounds) < 3 or time.perf_counter() - began < seconds:
+        times = []
+        for step in steps:
+            start = time.perf_counter()
+            step()
+            wait(device)
+            times.append(time.perf_counter() - start)
+        rounds.append(times)
+    return [float(x) for x in np.median(rounds, axis=0)]
 
 
 def bench_step(
-    objective: str, encoder_name: str, img_size: int, batch_size: int, seconds: float, quiet: bool
+    objective: str,
+    encoder_name: str,
+    img_size: int,
+    batch_size: int,
+    frozen: Sequence[int] | None,
+    seconds: float,
+    quiet: bool,
 ) -> dict[str, Any]:
-    """Run steps on random images; see `layergraft.bench`."""
-    encoder = create_encoder(EncoderConfig(name=encoder_name, img_size=img_size), 0).train()
+    """Steps with each number of frozen blocks and the straightforward one in turn; see `layergraft.bench`."""
+    torch.set_float32_matmul_precision("highest")
+    encoder = EncoderConfig(name=encoder_name, img_size=img_size)
     config = MaeConfig() if objective == "mae" else MocoConfig()
-    target = create_objective(config, encoder)
-    for parameter in encoder.layers()["positions"]:
-        parameter.requires_grad_(False)
-    if objective == "moco":
-        for parameter in encoder.layers()["patch_embed"]:
-            parameter.requires_grad_(False)
-    target.start(encoder)
-    parameters = [p for row in stage_rows(encoder, target).values() for p in row if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
-    images = torch.randn(batch_size, encoder.in_chans, img_size, img_size)
-    views = dict.fromkeys(config.views, images)
-    keys, random = np.arange(batch_size, dtype=np.int64), Randomness(seed=0, scope="bench")
-    batch = Batch(keys=keys, epoch=0, views=views, labels=None, random=random)
-
-    def step() -> None:
-        progress = Progress(step=0, steps=100)
-        target.before_step(encoder, progress)
-        losses, pending = target.losses(target.encode(encoder, batch), progress)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        target.after_step(pending)
-        optimizer.zero_grad()
-
-    peak, rate = gemm_peak_gflops(), batch_size / median_seconds(step, seconds)
-    tokens, width = encoder.num_patches + encoder.prefix_tokens, encoder.embed_dim
-    patch = 2 * encoder.num_patches * encoder.patch_size**2 * encoder.in_chans * width / 1e9
-    if isinstance(config, MaeConfig):
-        visible = int(encoder.num_patches * (1 - config.mask_ratio)) + encoder.prefix_tokens
-        decoder = block_gflop(tokens, config.decoder.embed_dim, config.decoder.depth)
-        gflop = 3 * (block_gflop(visible, width, encoder.depth) + decoder) + 3 * patch
-    else:
-        gflop = 8 * block_gflop(tokens, width, encoder.depth) + 4 * patch
-    found = {
+    prepared = [prepare(config, encoder, batch_size, count) for count in frozen or (0,)]
+    steps = [our_step(*pair) for pair in prepared]
+    gflop = reference_gflop(*prepared[0])
+    device = prepared[0][0].parameters[0].device
+    peak = gemm_peak_gflops(device)
+    *ours, plain = alternate([*steps, reference_step(*prepared[0])], seconds, device)
+    rate, plain_rate = batch_size / ours[0], batch_size / plain
+    found: dict[str, Any] = {
         "images_per_second": rate,
         "gflop_per_image": gflop,
         "gemm_peak_gflops": peak,
         "gemm_fraction": rate * gflop / peak,
-        "reference_images_per_second": None,
-        "ratio": None,
+        "reference_images_per_second": plain_rate,
+        "ratio": rate / plain_rate,
     }
+    if frozen:
+        found["cases"] = [
+            {"frozen": count, "images_per_second": batch_size / own, "ratio": ours[0] / own}
+            for count, own in zip(frozen, ours, strict=True)
+        ]
     if not quiet:
-        Console(stderr=True).print(
+        console = Console(stderr=True)
+        console.print(
             f"{objective} on {encoder_name}, {img_size} px, batch {batch_size}: {rate:.1f} images/s, "
-            f"{gflop:.2f} GFLOP an image, {found['gemm_fraction']:.2f} of the machine's {peak:.0f} GFLOP/s"
+            f"{found['ratio']:.2f} x the straightforward step; {gflop:.2f} GFLOP an image there, "
+            f"{found['gemm_fraction']:.2f} of this machine's {peak:.0f} GFLOP/s"
         )
+        for case in found.get("cases", []):
+            console.print(
+                f"{case['frozen']} blocks frozen: {case['images_per_second']:.1f} images/s, {case['ratio']:.2f} x"
+            )
     print(json.dumps(found))
     return found
-
-
-def median_seconds(function: Callable[[], None], seconds: float) -> float:
-    """Median time of a call, measured for about `seconds` after two calls of warm-up."""
-    function()
-    function()
-    times: list[float] = []
-    while sum(times) < seconds or len(times) < 3:
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
