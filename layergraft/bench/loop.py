@@ -61,23 +61,31 @@ class _Enough(Exception):
 
 
 class _InTurn(TrainLoader):
-    """A loader that makes as many bare steps after each window of the loop's, and times both."""
+    """A loader that makes a bare step beside each step of the loop, before it and after it in turn, and times both."""
 
     def __init__(self, loader: TrainLoader, bare: _Bare, seconds: float) -> None:
         self.__dict__.update(loader.__dict__)
         self.bare, self.seconds = bare, seconds
-        self.times: list[tuple[float, float]] = []
+        self.loop_times: list[float] = []
+        self.bare_times: list[float] = []
+
+    def _bare_step(self, batch: Batch, start: int, stop: int) -> None:
+        began = time.perf_counter()
+        self.bare(batch, Progress(step=start, steps=stop))
+        self.bare_times.append(time.perf_counter() - began)
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         inner, end = super().batches(start, stop), time.monotonic() + self.seconds
-        while time.monotonic() < end or len(self.times) < 4:
+        while time.monotonic() < end or len(self.loop_times) < 4 * WINDOW:
+            before = len(self.loop_times) % 2 == 0
+            if before:
+                self._bare_step(next(inner), start, stop)
+            batch = next(inner)
             began = time.perf_counter()
-            for _ in range(WINDOW):
-                yield next(inner)
-            between = time.perf_counter()
-            for _ in range(WINDOW):
-                self.bare(next(inner), Progress(step=start, steps=stop))
-            self.times.append((between - began, time.perf_counter() - between))
+            yield batch
+            self.loop_times.append(time.perf_counter() - began)
+            if not before:
+                self._bare_step(next(inner), start, stop)
         raise _Enough
 
 
@@ -103,13 +111,15 @@ def bench_loop(stage: str, seconds: float, quiet: bool) -> dict[str, Any]:
         run.loader = turns
         with suppress(_Enough):
             train_stage(launch(), run, lambda row, steps: None, lambda text: None)
-    loop, bare = np.array(turns.times[1:]).T  # the first window warms up
+    # Sums over windows, so that what happens every few steps counts; the first window warms up.
+    count = len(turns.loop_times) // WINDOW * WINDOW
+    loop, bare = (np.array(t[:count]).reshape(-1, WINDOW).sum(1)[1:] for t in (turns.loop_times, turns.bare_times))
     per_step = float(np.median(bare)) / WINDOW
     found = {
         "images_per_second": run.config.batch_size / (float(np.median(loop)) / WINDOW),
         "bare_images_per_second": run.config.batch_size / per_step,
         "overhead": float(np.median(loop / bare)) - 1,
-        "windows": len(loop),
+        "steps": count,
     }
     if not quiet:
         Console(stderr=True).print(

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from processes import bits, finish, rows, running, start, start_group, wait_for, write_recipe
 
+from layergraft.errors import Stopped
+from layergraft.training.guard import SignalGuard
+
 
 def slow_disk() -> None:
     """Every flush takes a while, so that kills fall into writes."""
@@ -83,6 +86,16 @@ def test_signals_stop_with_75(undisturbed: Path, tmp_path: Path, number: signal.
     assert finish(start(words, errors)) == [0], errors.read_text()
     assert bits(out) == bits(undisturbed)
     assert rows(out) == rows(undisturbed)
+
+
+def test_a_second_interrupt_forces() -> None:
+    with pytest.raises(Stopped), SignalGuard(wait=True) as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Stopped), SignalGuard(wait=False):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_signal_to_one_of_two_processes_stops_both(tmp_path: Path) -> None:
