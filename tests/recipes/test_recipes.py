@@ -15,11 +15,13 @@ import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import layergraft
 from layergraft.config import load_recipe
 from layergraft.config.loading import recipe_names, recipe_text
 from layergraft.graft.apply import stage_plan
+from layergraft.models.queue import Queue
 from layergraft.models.vit import create_encoder
 from layergraft.objectives import create_objective
 
@@ -64,9 +66,18 @@ def small(name: str, steps: int) -> dict[str, Any]:
     return changes
 
 
-def train(name: str, out: Path, steps: int) -> Path:
-    recipe = load_recipe(name, small(name, steps))
-    content = msgspec.to_builtins(recipe) | {"evaluate": None, "analyze": []}
+def real(name: str, steps: int) -> dict[str, Any]:
+    """Changes that end every stage of a recipe after a few steps, and nothing else: warm-up and sizes are its own."""
+    recipe = load_recipe(name)
+    images = 12000 - int(recipe.data.holdout)
+    changes: dict[str, Any] = {"engine.log_every": 1, "monitor.every": 0}
+    for stage, config in recipe.stages.items():
+        changes[f"stages.{stage}.epochs"] = steps / (images // config.batch_size)
+    return changes
+
+
+def train(name: str, out: Path, changes: dict[str, Any]) -> Path:
+    content = msgspec.to_builtins(load_recipe(name, changes)) | {"evaluate": None, "analyze": []}
     return layergraft.train(recipe=content, out=out).out
 
 
@@ -83,7 +94,7 @@ def losses(run: Path) -> dict[str, list[float]]:
 @pytest.mark.parametrize("name", FASHION)
 def test_small_recipes_train(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
-    run = train(name, tmp_path / "run", 3)
+    run = train(name, tmp_path / "run", small(name, 3))
     curves = losses(run)
     assert list(curves) == list(recipe.stages)
     assert all(len(curve) == 3 and all(abs(loss) < 1e4 for loss in curve) for curve in curves.values())
@@ -101,8 +112,7 @@ def test_heads_are_carried_from_a_stage_of_heads_alone(tmp_path: Path) -> None:
     """The refiner's last stage starts from the heads and the queue that the stage before trained."""
     changes = small("fashion_refiner", 3)
     changes["stages.refine.optimizer.base_lr"] = 0.0
-    content = msgspec.to_builtins(load_recipe("fashion_refiner", changes)) | {"evaluate": None, "analyze": []}
-    run = layergraft.train(recipe=content, out=tmp_path / "run").out
+    run = train("fashion_refiner", tmp_path / "run", changes)
     heads, refine = (load_file(run / "stages" / stage / "heads.safetensors") for stage in ("1-heads", "2-refine"))
     names = [name for name in heads if name.endswith("weight")]
     assert len(names) == 16  # two heads, each of five linears and three BatchNorms with a scale
@@ -113,14 +123,35 @@ def test_heads_are_carried_from_a_stage_of_heads_alone(tmp_path: Path) -> None:
         assert torch.equal(heads[f"nnclr.{block}.queue.features"][:96], refine[f"nnclr.{block}.queue.features"][:96])
 
 
+def drawn(self: Queue, features: Tensor, draws: Tensor, topk: int, exclude: Tensor | None = None) -> Tensor:
+    """A remembered feature by lot instead of by nearness."""
+    filled = int((self.ids >= 0).sum())
+    return self.features[(draws * filled).long()] if filled else torch.nn.functional.normalize(features, dim=1)
+
+
+def train_all(out: Path) -> None:
+    """20 steps of every stage of every small recipe, the refiner's also with neighbours by lot."""
+    for name in FASHION:
+        train(name, out / name, real(name, 20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Queue, "neighbours", drawn)
+        train("fashion_refiner", out / "by lot", real("fashion_refiner", 20))
+
+
 TWO = """
 import sys
-from pathlib import Path
 sys.path[:0] = {places!r}
-from test_recipes import FASHION, train
-for name in FASHION:
-    train(name, Path({out!r}) / name, 20)
+from pathlib import Path
+from test_recipes import train_all
+train_all(Path({out!r}))
 """
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one")
+    train_all(out)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +172,24 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FASHION)
-def test_two_processes_have_the_loss_curve_of_one(name: str, two_processes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*(name for name in FASHION if name != "fashion_refiner"), "by lot"])
+def test_two_processes_have_the_loss_curve_of_one(name: str, one_process: Path, two_processes: Path) -> None:
     """The same recipe at the same global batch: the same loss to 1e-4 over 20 steps of every stage."""
-    one, two = losses(train(name, tmp_path / "run", 20)), losses(two_processes / name)
+    one, two = losses(one_process / name), losses(two_processes / name)
     assert one.keys() == two.keys()
     for stage, curve in one.items():
         assert len(curve) == 20
         assert two[stage] == pytest.approx(curve, rel=1e-4), stage
+
+
+@pytest.mark.slow
+def test_two_processes_until_a_neighbour_differs(one_process: Path, two_processes: Path) -> None:
+    """Which neighbour is nearest is a yes or no that rounding decides: weights changed by 3e-8 within one process
+    move the refiner's loss by up to 8e-3 from the fourth step of its heads on. Until then two processes are held to
+    1e-4 like every other recipe; beyond, to what such a change does.
+    """
+    one, two = losses(one_process / "fashion_refiner"), losses(two_processes / "fashion_refiner")
+    assert two["mae"] == pytest.approx(one["mae"], rel=1e-4)
+    assert two["heads"][:3] == pytest.approx(one["heads"][:3], rel=1e-4)
+    for stage in ("heads", "refine"):
+        assert two[stage] == pytest.approx(one[stage], rel=2e-2), stage
