@@ -12,12 +12,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from layergraft.checkpoints.encoder import load_encoder
-    from layergraft.commands import analyze, bench, demo, evaluate, export, inspect, pack, plan, report, train
+    from layergraft.commands import analyze, bench, demo, embed, evaluate, export, inspect, pack, plan, report, train
 
 __all__ = [
     "analyze",
     "bench",
     "demo",
+    "embed",
     "evaluate",
     "export",
     "inspect",

@@ -17,7 +17,19 @@ from layergraft.errors import Stopped, UserError, nearest
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(commands, name)
-    for name in ("demo", "train", "plan", "evaluate", "analyze", "inspect", "export", "pack", "report", "bench")
+    for name in (
+        "demo",
+        "train",
+        "plan",
+        "evaluate",
+        "embed",
+        "analyze",
+        "inspect",
+        "export",
+        "pack",
+        "report",
+        "bench",
+    )
 }
 # Arguments that are given without an option's name.
 POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
@@ -54,8 +66,9 @@ def _add(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any, se
     if typing.get_origin(kind) not in (typing.Union, types.UnionType):
         parts = [kind]
     literal = next((p for p in parts if typing.get_origin(p) is typing.Literal), None)
-    many = any(typing.get_origin(p) is list for p in parts)
-    simple = next((p for p in parts if p in (bool, int, float)), str)
+    listed = next((p for p in parts if typing.get_origin(p) is list), None)
+    many = listed is not None
+    simple = next((p for p in (typing.get_args(listed) if many else parts) if p in (bool, int, float)), str)
     convert: Any = _boolean if simple is bool else simple
     options: dict[str, Any] = {"help": sentence, "type": convert}
     if literal is not None:

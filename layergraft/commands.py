@@ -107,8 +107,12 @@ def evaluate(
     protocols: list[str] | None = None,
     variant: list[str] | None = None,
     shots: list[str] | None = None,
-    splits: int = 5,
+    splits: list[str] | int = 5,
     pooling: list[str] | None = None,
+    k: list[int] | None = None,
+    temperature: list[float] | None = None,
+    holdout: float | None = None,
+    against: list[str] | None = None,
     out: str | Path | None = None,
     overrides: Overrides | None = None,
 ) -> list[ResultRow]:
@@ -120,24 +124,55 @@ def evaluate(
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: labelled training images.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/.
-        protocols: knn, logistic on frozen features; linear, finetune, segment train.
-        variant: of the logistic regression: published, cv; of segment: linear, upernet.
+        protocols: knn, logistic, ridge, prototype on frozen features; linear, finetune, segment train.
+        variant: how a penalty is found: published, cv, holdout; of segment: linear, upernet.
         shots: labelled images per class, or percentages: 1 5 10 1%.
-        splits: random splits per number of shots.
-        pooling: cls, mean, cls+mean, last4.
+        splits: random splits per number of shots; or files that name the labelled images, one a line.
+        pooling: cls, mean, cls+mean, last4; auto chooses on held-out images.
+        k: neighbours of knn; of several the best on held-out images.
+        temperature: of the neighbours' votes, likewise.
+        holdout: labelled images that everything is chosen on, a count or a fraction; by default the run's own, else a
+            tenth where something is chosen.
+        against: encoders to measure beside it.
         out: directory of the results; by default the encoder's run, where it is one.
         overrides: dotted key of a trained protocol's stage or of the engine -> value.
     """
     from layergraft.evaluation.command import evaluate_command
 
+    asked = {"protocols": protocols, "variant": variant, "shots": shots, "pooling": pooling}
     return evaluate_command(
         encoder=str(encoder),
+        against=[str(other) for other in against or []],
         data=data,
         test=test,
-        changes={"protocols": protocols, "variant": variant, "shots": shots, "pooling": pooling, "splits": splits},
+        changes=asked | {"k": k, "temperature": temperature},
+        splits=splits,
+        holdout=holdout,
         out=None if out is None else Path(out),
         overrides=overrides or {},
     )
+
+
+def embed(
+    *,
+    encoder: str | Path,
+    data: str,
+    out: str | Path,
+    pooling: Literal["cls", "mean", "cls+mean", "last4"] = "cls",
+    block: int | None = None,
+) -> Path:
+    """Write the features of every image to a Parquet file.
+
+    Args:
+        encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
+        data: the images.
+        out: the file: columns key, name, label and feature.
+        pooling: of the features; last4 holds four blocks side by side.
+        block: whose output is pooled, counted from 0; by default the last.
+    """
+    from layergraft.evaluation.embed import embed_command
+
+    return embed_command(encoder=str(encoder), data=data, out=Path(out), pooling=pooling, block=block)
 
 
 def analyze(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,14 @@ from layergraft.config import Recipe, load_recipe
 
 FIXTURES = Path(__file__).with_name("fixtures")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Features that tests cache go to a folder of the test session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERGRAFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

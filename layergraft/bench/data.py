@@ -17,10 +17,10 @@ from rich.console import Console
 
 from layergraft.config.data import Augment, ViewConfig
 from layergraft.config.objectives import MaeConfig, MocoConfig
-from layergraft.data.decode import Pixels, Reduction, decode
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source, open_source
+from layergraft.data.sources.source import EncodedImages
 from layergraft.randomness import Randomness
 
 FILES = 200
@@ -31,7 +31,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLUR_KERNEL = 9
 
 
-class FilesInMemory:
+class FilesInMemory(EncodedImages):
     """The files of a source, read ahead, so that no pipeline waits for the disk."""
 
     def __init__(self, contents: list[bytes]) -> None:
@@ -45,9 +45,6 @@ class FilesInMemory:
 
     def read(self, index: int) -> bytes:
         return self.contents[index]
-
-    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
-        return decode(self.contents[index], channels, reduction)
 
 
 def ours(files: FilesInMemory, views: list[ViewConfig], size: int, augment: Augment) -> Pipeline:

@@ -32,23 +32,31 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     """What is measured once training has ended.
 
     Args:
-        protocols: `knn`, `logistic` on frozen features; `linear`, `finetune`, `segment` are trained.
-        variant: of the logistic regression: `published`, `cv`; of `segment`: `linear`, `upernet`.
+        protocols: `knn`, `logistic`, `ridge`, `prototype` on frozen features; `linear`, `finetune`, `segment` train.
+        variant: how a penalty is found, of `logistic` (`published`, `cv`, `holdout`) and `ridge` (`holdout`, `cv`); of
+            `segment`: `linear`, `upernet`. A protocol that has none of those given takes its first.
         shots: labelled images per class (1, 5, ...) or a percentage ("1%"); null is 1, 5 and 10 on frozen features, and
             all labels where something is trained.
         splits: random splits per number of shots.
-        pooling: `cls`, `mean`, `cls+mean` or `last4`.
+        pooling: `cls`, `mean`, `cls+mean` or `last4`; `auto` chooses one of them on held-out images.
+        k: neighbours of `knn`; several are chosen from on held-out images.
+        temperature: of the neighbours' votes, likewise.
         linear: changed keys of the stage that trains `linear`: `{epochs: 30}`.
         finetune: likewise of `finetune`.
         segment: likewise of `segment` with a linear head on the frozen encoder.
         upernet: likewise of `segment` with an UperNet head.
     """
 
-    protocols: tuple[Literal["knn", "logistic", "linear", "finetune", "segment"], ...] = ("knn", "logistic")
-    variant: tuple[Literal["published", "cv", "linear", "upernet"], ...] = ("published",)
+    protocols: tuple[Literal["knn", "logistic", "ridge", "prototype", "linear", "finetune", "segment"], ...] = (
+        "knn",
+        "logistic",
+    )
+    variant: tuple[Literal["published", "cv", "holdout", "linear", "upernet"], ...] = ("published",)
     shots: tuple[int | str, ...] | None = None
     splits: int = 5
-    pooling: tuple[Literal["cls", "mean", "cls+mean", "last4"], ...] = ("cls",)
+    pooling: tuple[Literal["cls", "mean", "cls+mean", "last4", "auto"], ...] = ("cls",)
+    k: tuple[int, ...] = (20,)
+    temperature: tuple[float, ...] = (0.07,)
     linear: StageConfig | None = None
     finetune: StageConfig | None = None
     segment: StageConfig | None = None
@@ -79,8 +87,23 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
 
     def variants(self, protocol: str) -> tuple[str, ...]:
         """The variants of a protocol that were asked for, its first one where none was."""
-        own = {"logistic": ("published", "cv"), "segment": ("linear", "upernet")}[protocol]
+        own = VARIANTS[protocol]
         return tuple(variant for variant in self.variant if variant in own) or own[:1]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether something on frozen features is chosen on held-out images."""
+        several = "knn" in self.frozen_protocols and len(self.k) * len(self.temperature) > 1
+        penalty = any("holdout" in self.variants(name) for name in self.frozen_protocols if name in VARIANTS)
+        return several or penalty or "auto" in self.pooling
+
+
+VARIANTS = {
+    "logistic": ("published", "cv", "holdout"),
+    "ridge": ("holdout", "cv"),
+    "segment": ("linear", "upernet"),
+}
+"""protocol -> how it can be carried out, the default first."""
 
 
 class EngineConfig(Config, frozen=True, kw_only=True):

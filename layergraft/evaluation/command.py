@@ -5,48 +5,62 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
+import numpy as np
 from lightning_fabric import Fabric
 
-from layergraft.checkpoints.encoder import encoder_directory, load_encoder
-from layergraft.config.loading import load_evaluate, parse_value
-from layergraft.config.recipe import EngineConfig, EvaluateConfig
-from layergraft.data.sources import default_test_source, open_source, split_holdout
+from layergraft.analysis.subject import run_directory
+from layergraft.checkpoints.encoder import announce, encoder_directory, load_encoder
+from layergraft.config.loading import load_evaluate, load_recipe, parse_value
+from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
+from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow, show_results, write_results
+from layergraft.evaluation.splits import read_splits
 from layergraft.evaluation.trained import TrainedTask, evaluate_trained, show_trained
 from layergraft.models.vit import Encoder
 from layergraft.training.display import Display
 from layergraft.training.launch import launch
 
-# Fraction of the labelled images on which heads and epochs are chosen.
+# Fraction of the labelled images on which penalties, heads and epochs are chosen.
 HOLDOUT = 0.1
 
 
 def evaluate_command(
     *,
     encoder: str,
+    against: list[str],
     data: str,
     test: str | None,
     changes: dict[str, Any],
+    splits: int | list[str],
+    holdout: float | None,
     out: Path | None,
     overrides: Mapping[str, Any],
 ) -> list[ResultRow]:
-    """Measure one encoder and the pixels; see `layergraft.evaluate`."""
+    """Measure encoders and the pixels; see `layergraft.evaluate`."""
     given = {key: value for key, value in changes.items() if value is not None}
+    count, files = _count(splits)
+    if files and "shots" in given:
+        raise UserError(
+            "Both --shots and lists of labelled images are given.", "The lists say how many shots there are."
+        )
     if "shots" in given:
         given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
-    config, engine = load_evaluate(given, overrides)
-    loaded = load_encoder(encoder)
+    config, engine = load_evaluate(given | {"splits": count}, overrides)
+    if out is None and encoder_directory(Path(encoder)) is not None:
+        out = _run_of(encoder) or Path(encoder)
+    named = {_name(one, out): one for one in [encoder, *against]}
+    encoders = {name: load_encoder(one) for name, one in named.items()}
     source = open_source(data)
     spec = test or default_test_source(data)
     if spec is None:
         raise UserError(f"{data!r} has no test images beside it.", "Give them with --test.")
-    task = Task(train=source, test=open_source(spec), test_name=spec, seed=0)
-    if out is None and encoder_directory(Path(encoder)) is not None:
-        out = Path(encoder)
+    recipe = _recipe_of(encoder)
+    task = _task(source, open_source(spec), spec, config, files, holdout, recipe)
     if config.trained_stages and out is None:
         raise UserError(
             f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
@@ -54,14 +68,94 @@ def evaluate_command(
     fabric = launch()
     rows = []
     if config.frozen_protocols and fabric.is_global_zero:
-        rows = evaluate_encoders(task, config, {encoder: loaded})
+        rows = evaluate_encoders(task, config, encoders, out)
         show_results(rows)
     fabric.barrier()
     if config.trained_stages and out is not None:
-        rows += _train(task, config, engine, fabric, encoder, loaded, out)
+        for name, loaded in encoders.items():
+            rows += _train(task, config, engine, fabric, name, named[name], loaded, out)
     if out is not None and fabric.is_global_zero:
         write_results(out / "results.json", rows)
+        if (out / "recipe.yaml").is_file():
+            from layergraft.report.page import write_report
+
+            write_report([out])
     return rows
+
+
+def _count(splits: int | list[str]) -> tuple[int, list[str]]:
+    """(number of random splits, lists of labelled images): `5`, `["5"]`, `["1percent.txt"]`."""
+    words = [str(splits)] if isinstance(splits, int) else list(splits)
+    if len(words) == 1 and words[0].isdigit():
+        if int(words[0]) < 1:
+            raise UserError("There must be at least one split.", "Give --splits 5, or files.")
+        return int(words[0]), []
+    return 1, words
+
+
+def _run_of(encoder: str) -> Path | None:
+    place = run_directory(encoder)
+    return place[0] if place else None
+
+
+def _recipe_of(encoder: str) -> Recipe | None:
+    run = _run_of(encoder)
+    return load_recipe(run / "recipe.yaml") if run else None
+
+
+def _name(encoder: str, out: Path | None) -> str:
+    """`encoder` of the rows: in the results of its own run an encoder is called by its stage, elsewhere as given."""
+    place, recipe = run_directory(encoder), _recipe_of(encoder)
+    if place is None or recipe is None or out is None or out.resolve() != place[0].resolve():
+        return encoder
+    chosen = dict(parse_qsl(encoder.partition("?")[2])).get("encoder")
+    return (place[1] or list(recipe.stages)[-1]) + (f"/{chosen}" if chosen else "")
+
+
+def _task(
+    source: Source,
+    test: Source,
+    test_name: str,
+    config: EvaluateConfig,
+    files: list[str],
+    holdout: float | None,
+    recipe: Recipe | None,
+) -> Task:
+    """Labels, held-out images and test images.
+
+    The held-out images are the run's own where `source` is what it was trained on. Otherwise none are, unless
+    something is to be chosen on them. Images of a given list are labelled, never held out.
+    """
+    needing = [name for name in config.protocols if source.masks is None or name != "segment"]
+    if source.labels is None and needing:
+        raise UserError(
+            f"The {len(source)} images of {source.spec!r} have no labels, which {', '.join(needing)} need.",
+            "Put each class into a folder of its own.",
+        )
+    seed = 0
+    if recipe is not None and recipe.data.source == source.spec:
+        seed, own = recipe.seed, recipe.data.holdout
+    else:
+        own = HOLDOUT if config.chooses or config.trained_stages else 0
+    train, held = split_holdout(source, own if holdout is None else holdout, seed)
+    splits = None
+    if files:
+        listed = {int(key) for split in read_splits(files, source) for key in source.keys[split.rows]}
+        held = held.subset(np.array([key for key in held.keys if int(key) not in listed], dtype=np.int64))
+        train = source.subset(np.setdiff1d(source.keys, held.keys))
+        splits = tuple(read_splits(files, train))
+    announce(
+        f"{len(train)} labelled images of {source.spec}, {len(held)} more held out; "
+        f"tested on {len(test)} images of {test_name}."
+    )
+    return Task(
+        train=train,
+        test=test,
+        test_name=test_name,
+        seed=seed,
+        holdout=held if len(held) else None,
+        splits=splits,
+    )
 
 
 def _train(
@@ -70,16 +164,16 @@ def _train(
     engine: EngineConfig,
     fabric: Fabric,
     name: str,
+    start: str,
     encoder: Encoder,
     out: Path,
 ) -> list[ResultRow]:
-    """Carry out the trained protocols; every process calls."""
-    train, holdout = split_holdout(task.train, HOLDOUT, task.seed)
+    """Carry out the trained protocols on the ENC `start`; every process calls."""
     with Display(quiet=not fabric.is_global_zero) as display:
         trained = TrainedTask(
-            train=train,
-            holdout=holdout,
-            test=same_classes(train, task.test),
+            train=task.train,
+            holdout=task.holdout or task.train.subset(task.train.keys[:0]),
+            test=same_classes(task.train, task.test),
             test_name=task.test_name,
             seed=task.seed,
             config=config,
@@ -89,7 +183,7 @@ def _train(
             fabric=fabric,
             display=display,
         )
-        rows = evaluate_trained(trained, name, encoder, start=name)
+        rows = evaluate_trained(trained, name, encoder, start=start)
     if fabric.is_global_zero:
         show_trained(rows)
     return rows

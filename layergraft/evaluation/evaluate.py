@@ -1,25 +1,42 @@
-"""Measure features: every protocol, number of shots and split that was asked for."""
+"""Measure frozen features: every protocol, number of shots and split that was asked for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from layergraft.config.recipe import EvaluateConfig
+from layergraft.checkpoints.encoder import announce
+from layergraft.config.recipe import VARIANTS, EvaluateConfig
 from layergraft.data.sources import Source
 from layergraft.errors import UserError
-from layergraft.evaluation import logistic
-from layergraft.evaluation.features import Array, center_and_normalize, extract, pixels
-from layergraft.evaluation.knn import knn_accuracy
+from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.choose import (
+    TASKS,
+    best_pooling,
+    holdout_tasks,
+    scores,
+    shot_folds,
+    strongest_of_the_best,
+)
+from layergraft.evaluation.features import POOLINGS, Array, center_and_normalize, pixel_side, pixels
+from layergraft.evaluation.knn import knn_votes
+from layergraft.evaluation.probes import Probe, save_probe, slug
+from layergraft.evaluation.protocols import FEW_SHOT, FewShotProtocol, exact, predict
 from layergraft.evaluation.results import ResultRow, summarize
-from layergraft.evaluation.splits import few_labels
+from layergraft.evaluation.splits import Split, draw_splits, write_splits
 from layergraft.models.vit import Encoder
 
-KNN = {"k": 20, "temperature": 0.07}
+Labels = npt.NDArray[np.int64]
+Features = dict[str, Array]
+"""`train`, `test` and, where something is chosen, `holdout` -> features of shape (N, D)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,118 +48,270 @@ class Task:
         test: images to classify; their classes are matched by name.
         test_name: `test` of the result rows.
         seed: the run's seed.
+        holdout: labelled images on which everything is chosen; disjoint from `train`. None allows no choice.
+        splits: lists of labelled images that were given; None draws them.
     """
 
     train: Source
     test: Source
     test_name: str
     seed: int
+    holdout: Source | None = None
+    splits: tuple[Split, ...] | None = None
 
     @classmethod
     def on_holdout(cls, train: Source, holdout: Source, seed: int) -> Task:
-        """Labels from training images, held-out images to classify: what plans are compared on, never the test set."""
+        """Labels from training images, held-out images to classify: what plans are compared on, never the test set.
+
+        Nothing can be chosen on held-out images then: they stand for the test.
+        """
         return cls(train=train, test=holdout, test_name="holdout", seed=seed)
 
-    def test_labels(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    @property
+    def sources(self) -> dict[str, Source]:
+        """`train`, `test` and, where there is one, `holdout`."""
+        found = {"train": self.train, "test": self.test}
+        return found if self.holdout is None else found | {"holdout": self.holdout}
+
+    def test_labels(self) -> Labels:
         """Class of each test image, as indices into the training classes."""
-        unknown = sorted(set(self.test.classes) - set(self.train.classes))
+        own = np.bincount(self.test.own_labels, minlength=len(self.test.classes))
+        known = np.bincount(self.train.own_labels, minlength=len(self.train.classes))
+        seen = {name for name, count in zip(self.train.classes, known, strict=True) if count}
+        pairs = zip(self.test.classes, own, strict=True)
+        unknown = [f"{name!r} ({count})" for name, count in pairs if count and name not in seen]
         if unknown:
             raise UserError(
-                f"{self.test.spec!r} has classes that {self.train.spec!r} does not: {', '.join(unknown[:5])}.",
+                f"{self.test.spec!r} has images of {len(unknown)} classes that {self.train.spec!r} has none of: "
+                f"{', '.join(unknown[:5])}.",
                 "Classes are matched by the names of their folders.",
             )
-        index = np.array([self.train.classes.index(name) for name in self.test.classes], dtype=np.int64)
+        places = {name: index for index, name in enumerate(self.train.classes)}
+        index = np.array([places.get(name, -1) for name in self.test.classes], dtype=np.int64)
         return np.asarray(index[self.test.own_labels], dtype=np.int64)
 
-
-def evaluate_features(
-    task: Task, config: EvaluateConfig, encoder: str, pooling: str | None, train: Array, test: Array
-) -> list[ResultRow]:
-    """All protocols on one set of features."""
-    labels, truth = task.train.own_labels, task.test_labels()
-    targets, classes = torch.from_numpy(labels), len(task.train.classes)
-    rows: list[ResultRow] = []
-
-    def row(
-        protocol: str,
-        variant: str | None,
-        shots: str,
-        split: int,
-        value: float,
-        n: int,
-        began: float,
-        chosen: dict[str, object],
-    ) -> ResultRow:
-        return ResultRow(
-            encoder=encoder,
-            source=task.train.spec,
-            test=task.test_name,
-            protocol=protocol,
-            variant=variant,
-            shots=shots,
-            split=str(split),
-            pooling=pooling,
-            metric="top1",
-            value=value,
-            n_train=n,
-            n_test=len(truth),
-            chosen=chosen,
-            seconds=time.perf_counter() - began,
-            seed=task.seed,
+    def labelled_splits(self, config: EvaluateConfig) -> list[Split]:
+        """The splits that were given, else random ones."""
+        return (
+            list(self.splits)
+            if self.splits is not None
+            else draw_splits(self.train, config.frozen_shots, config.splits)
         )
 
-    if "knn" in config.protocols:
+    def readable(self, features: Features) -> tuple[Task, Features]:
+        """Without the images that could not be read, whose features are NaN."""
+        kept = {name: ~np.isnan(array[:, 0]) for name, array in features.items()}
+        if all(mask.all() for mask in kept.values()):
+            return self, features
+        if self.splits is not None:
+            raise UserError(
+                f"{int((~kept['train']).sum())} images of {self.train.spec!r} cannot be read, so lists of labelled "
+                "images would not mean what they say.",
+                "Mend or remove them.",
+            )
+        sources = {name: source.subset(source.keys[kept[name]]) for name, source in self.sources.items()}
+        counts = {source.spec: int((~kept[name]).sum()) for name, source in self.sources.items()}
+        announce("Unreadable and left out: " + ", ".join(f"{n} images of {spec}" for spec, n in counts.items() if n))
+        task = replace(self, train=sources["train"], test=sources["test"], holdout=sources.get("holdout"))
+        return task, {name: array[kept[name]] for name, array in features.items()}
+
+
+class Measurement:
+    """One set of features and all that is measured on it. Choices are made by functions that get no test images.
+
+    Args:
+        task: labels, and what they are for.
+        config: what is measured.
+        encoder: of the rows.
+        pooling: of the rows.
+        features: of the task's sources.
+        chosen: what was chosen before, for every row.
+        device: where it is computed.
+        out: where the classifiers of the first split go, to `probes/`; None keeps none.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: EvaluateConfig,
+        encoder: str,
+        pooling: str | None,
+        features: Features,
+        chosen: Mapping[str, Any],
+        device: torch.device,
+        out: Path | None,
+    ) -> None:
+        self.task, self.config, self.encoder, self.pooling = task, config, encoder, pooling
+        self.chosen, self.device, self.out = dict(chosen), device, out
+        self.raw = {name: torch.from_numpy(array).to(device) for name, array in features.items()}
+        self.x = {name: torch.from_numpy(center_and_normalize(array)).to(device) for name, array in features.items()}
+        self.labels, self.classes = task.train.own_labels, len(task.train.classes)
+        self.y, self.truth = (torch.from_numpy(part).to(device) for part in (self.labels, task.test_labels()))
+        self.queries = exact(self.x["test"])
+
+    def row(
+        self, protocol: str, variant: str | None, split: Split, predicted: Tensor, began: float, chosen: dict[str, Any]
+    ) -> ResultRow:
+        return ResultRow(
+            encoder=self.encoder,
+            source=self.task.train.spec,
+            test=self.task.test_name,
+            protocol=protocol,
+            variant=variant,
+            shots=split.shots,
+            split=str(split.number),
+            pooling=self.pooling,
+            metric="top1",
+            value=100 * float((predicted == self.truth).double().mean()),
+            n_train=len(split.rows),
+            n_test=len(self.truth),
+            chosen=self.chosen | chosen | ({"list": split.file} if split.file else {}),
+            seconds=time.perf_counter() - began,
+            seed=self.task.seed,
+        )
+
+    def holdout(self) -> Source:
+        """Where choices are made.
+
+        Raises:
+            UserError: nothing was held out, or it has no labels.
+        """
+        held = self.task.holdout
+        if held is None or held.labels is None or not len(held):
+            raise UserError("Something is to be chosen on held-out images, but there are none.", "Give --holdout 0.1.")
+        return held
+
+    def knn(self) -> list[ResultRow]:
+        """All labels; the first of the best k and temperature on held-out images, where several are given."""
+        began, config = time.perf_counter(), self.config
+        k, temperature = config.k[0], config.temperature[0]
+        chosen: dict[str, Any] = {}
+        if len(config.k) * len(config.temperature) > 1:
+            held = torch.from_numpy(self.holdout().own_labels).to(self.device)
+            votes = knn_votes(
+                self.raw["train"], self.y, self.raw["holdout"], config.k, config.temperature, self.classes
+            )
+            hits = {setting: int((found.argmax(1) == held).sum()) for setting, found in votes.items()}
+            k, temperature = max(hits, key=lambda setting: hits[setting])
+            chosen = {"by": "held-out images"}
+        votes = knn_votes(self.raw["train"], self.y, self.raw["test"], [k], [temperature], self.classes)
+        everything = Split(shots="100%", number=0, rows=np.arange(len(self.labels)))
+        chosen = {"k": k, "temperature": temperature} | chosen
+        return [self.row("knn", None, everything, votes[k, temperature].argmax(1), began, chosen)]
+
+    def few_shot(self, name: str, variant: str | None, splits: Sequence[Split]) -> list[ResultRow]:
+        """One protocol and variant on all splits of one number of shots."""
+        protocol, rows = FEW_SHOT[name], []
         began = time.perf_counter()
-        value = knn_accuracy(train, labels, test, truth)
-        rows.append(row("knn", None, "100%", 0, value, len(train), began, dict(KNN)))
-    if "logistic" in config.protocols:
-        x, z = (torch.from_numpy(center_and_normalize(part)).double() for part in (train, test))
-        for variant in config.variants("logistic"):
-            for shots in config.frozen_shots:
-                splits = []
-                for split in range(config.splits):
-                    began = time.perf_counter()
-                    chosen = few_labels(labels, task.train.keys, task.train.classes, shots, split)
-                    strength, how = logistic.PUBLISHED_LAMBDA_N, "published"
-                    if variant == "cv":
-                        found = logistic.choose_lambda(x[chosen], labels[chosen], classes)
-                        strength, how = (found, "folds over the shots") if found else (strength, "published, 1 shot")
-                    weights = logistic.fit(x[chosen], targets[chosen], classes, strength)
-                    value = logistic.accuracy(weights, z, truth)
-                    note = {"lambda_n": strength, "by": how}
-                    splits.append(row("logistic", variant, str(shots), split, value, len(chosen), began, dict(note)))
-                rows += splits + summarize(splits)
-    return rows
+        fixed, note = self._on_holdout(protocol, splits[0]) if variant == "holdout" else (protocol.fixed, None)
+        for split in splits:
+            strength, how = fixed, note
+            x, y = exact(self.x["train"][split.rows]), self.y[split.rows]
+            if variant == "cv":
+                strength, how = self._on_folds(protocol, x, self.labels[split.rows])
+            elif how is None and variant is not None:
+                how = {"lambda_n": strength, "by": variant}
+            classifier = protocol.fit_path(x, y, self.classes, [strength])[0]
+            rows.append(self.row(name, variant, split, predict(classifier, self.queries), began, how or {}))
+            began = time.perf_counter()
+            if split is splits[0] and self.out and self.pooling:
+                save_probe(self._probe(rows[-1], classifier), self.out / "probes")
+        return rows + summarize(rows)
+
+    def _on_holdout(self, protocol: FewShotProtocol, split: Split) -> tuple[float, dict[str, Any]]:
+        held = self.holdout()
+        shots, tasks = holdout_tasks(held, max(1, round(len(split.rows) / self.classes)))
+        found = scores(protocol, protocol.strengths, self.x["holdout"], held.own_labels, self.classes, tasks)
+        strength = strongest_of_the_best(protocol.strengths, found)
+        return strength, {"lambda_n": strength, "by": "held-out images", "tasks": TASKS, "task_shots": shots}
+
+    def _on_folds(self, protocol: FewShotProtocol, x: Tensor, labels: Labels) -> tuple[float, dict[str, Any]]:
+        folds = shot_folds(labels, self.classes)
+        if not folds:
+            return protocol.fixed, {
+                "lambda_n": protocol.fixed,
+                "by": "fixed: a class has one shot, which leaves no fold",
+            }
+        found = scores(protocol, protocol.cv_strengths, x, labels, self.classes, folds)
+        strength = strongest_of_the_best(protocol.cv_strengths, found)
+        return strength, {"lambda_n": strength, "by": "folds over the shots", "folds": len(folds)}
+
+    def _probe(self, row: ResultRow, classifier: tuple[Tensor, Tensor]) -> Probe:
+        assert self.pooling is not None
+        return Probe(
+            weight=classifier[0].T,
+            bias=classifier[1],
+            classes=self.task.train.classes,
+            encoder=row.encoder,
+            source=row.source,
+            protocol=row.protocol,
+            variant=row.variant,
+            shots=row.shots,
+            split=row.split,
+            pooling=self.pooling,
+            chosen=row.chosen,
+        )
+
+    def rows(self) -> list[ResultRow]:
+        """Everything that was asked for."""
+        found = self.knn() if "knn" in self.config.protocols else []
+        splits = self.task.labelled_splits(self.config)
+        for name in self.config.frozen_protocols:
+            for variant in self.config.variants(name) if name in VARIANTS else (None,):
+                for shots in dict.fromkeys(split.shots for split in splits) if name in FEW_SHOT else ():
+                    found += self.few_shot(name, variant, [split for split in splits if split.shots == shots])
+        return found
 
 
-def evaluate_encoder(task: Task, config: EvaluateConfig, name: str, encoder: Encoder) -> list[ResultRow]:
-    """All protocols and poolings on one encoder."""
-    rows = []
-    for pooling in config.pooling:
-        train, test = (extract(encoder, source, pooling) for source in (task.train, task.test))
-        rows += evaluate_features(task, config, name, pooling, train, test)
-    return rows
-
-
-def evaluate_pixels(task: Task, config: EvaluateConfig, size: int, channels: int) -> list[ResultRow]:
-    """The same protocols on raw pixels."""
-    train, test = (pixels(source, size, channels) for source in (task.train, task.test))
-    return evaluate_features(task, config, "pixels", None, train, test)
-
-
-def evaluate_encoders(task: Task, config: EvaluateConfig, encoders: Mapping[str, Encoder]) -> list[ResultRow]:
+def evaluate_encoders(
+    task: Task,
+    config: EvaluateConfig,
+    encoders: Mapping[str, Encoder],
+    out: Path | None = None,
+) -> list[ResultRow]:
     """The pixels at the size of the first encoder, then every encoder.
 
     Args:
         task: labels, and what is classified; `Task.on_holdout` measures on held-out images.
-        config: protocols, shots, splits.
+        config: protocols, shots, splits, poolings.
         encoders: `encoder` of the rows -> encoder.
+        out: directory of the results: splits go to `splits/`, fitted classifiers to `probes/`; None keeps neither.
 
     Returns:
         The rows of results.json.
     """
     first = next(iter(encoders.values()))
-    rows = evaluate_pixels(task, config, first.img_size, first.in_chans)
+    side = pixel_side(first.img_size, first.in_chans, len(task.train))
+    floor = {name: pixels(source, first.img_size, first.in_chans, side) for name, source in task.sources.items()}
+    task, floor = task.readable(floor)
+    note = {} if side == first.img_size else {"side": side}
+    rows = Measurement(task, config, "pixels", None, floor, note, device_of(first), None).rows()
+    del floor
+    if out is not None and any(name in FEW_SHOT for name in config.frozen_protocols):
+        write_splits(out / "splits" / slug(task.train.spec), task.train, task.labelled_splits(config))
     for name, encoder in encoders.items():
-        rows += evaluate_encoder(task, config, name, encoder)
+        rows += _evaluate(task, config, name, encoder, out)
+    return rows
+
+
+def device_of(encoder: Encoder) -> torch.device:
+    return next(encoder.parameters()).device
+
+
+def _evaluate(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out: Path | None) -> list[ResultRow]:
+    """All protocols and poolings on one encoder."""
+    wanted = POOLINGS if "auto" in config.pooling else config.pooling
+    found = {part: features_of(encoder, source, wanted) for part, source in task.sources.items()}
+    notes: dict[str, dict[str, Any]] = {pooling: {} for pooling in config.pooling if pooling != "auto"}
+    if "auto" in config.pooling:
+        if task.holdout is None:
+            raise UserError("`--pooling auto` chooses on held-out images, but there are none.", "Give --holdout 0.1.")
+        x = {p: torch.from_numpy(center_and_normalize(array)) for p, array in found["holdout"].items()}
+        shots = {max(1, round(len(split.rows) / len(task.train.classes))) for split in task.labelled_splits(config)}
+        best = best_pooling(x, task.holdout, sorted(shots))
+        notes[best] = {"pooling": best, "pooling_by": "held-out images"}
+    rows = []
+    for pooling, note in notes.items():
+        features = {part: arrays[pooling] for part, arrays in found.items()}
+        rows += Measurement(task, config, name, pooling, features, note, device_of(encoder), out).rows()
     return rows

@@ -1,10 +1,13 @@
-"""Features of every image of a source, in its order."""
+"""Features of every image of a source, in its order: one pass for all poolings that are asked for."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,57 +20,149 @@ from layergraft.data.sources import Source
 from layergraft.models.vit import Encoder
 
 Array = npt.NDArray[np.float32]
+POOLINGS = ("cls", "mean", "cls+mean", "last4")
+_THREADS, _AHEAD = 2, 4
+# Raw pixels of more than this many bytes are made smaller: they are a floor, not a feature.
+_PIXEL_SIDE, _PIXEL_BYTES = 64, 2**32
+
+
+def _readable_batches(
+    source: Source, size: int, channels: int, batch_size: int
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+    """(positions in the source, their test views): unreadable images are left out."""
+
+    def load(start: int) -> tuple[npt.NDArray[np.int64], Tensor]:
+        positions, views = [], []
+        for position in range(start, min(start + batch_size, len(source))):
+            try:
+                views.append(fixed_view(source.images.load(int(source.keys[position]), channels), size))
+                positions.append(position)
+            except BadImage:
+                continue
+        stacked = np.stack(views) if views else np.empty((0, size, size, channels), dtype=np.uint8)
+        return np.array(positions, dtype=np.int64), torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+    starts = iter(range(0, len(source), batch_size))
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="layergraft-views") as pool:
+        pending = deque(pool.submit(load, start) for _, start in zip(range(_AHEAD), starts, strict=False))
+        while pending:
+            batch = pending.popleft().result()
+            pending.extend(pool.submit(load, start) for _, start in zip(range(1), starts, strict=False))
+            yield batch
 
 
 def view_batches(source: Source, size: int, channels: int, batch_size: int = 256) -> Iterator[Tensor]:
     """Test views as uint8 batches (N, C, H, W). An image that cannot be read is black: it counts as an error."""
     unreadable = 0
-    for start in range(0, len(source), batch_size):
-        views = np.zeros((min(batch_size, len(source) - start), size, size, channels), dtype=np.uint8)
-        for view, key in zip(views, source.keys[start : start + batch_size].tolist(), strict=True):
-            try:
-                view[...] = fixed_view(source.images.load(key, channels), size)
-            except BadImage:
-                unreadable += 1
-        yield torch.from_numpy(views).permute(0, 3, 1, 2)
+    for start, (positions, views) in enumerate(_readable_batches(source, size, channels, batch_size)):
+        rows = min(batch_size, len(source) - start * batch_size)
+        if len(views) < rows:
+            unreadable += rows - len(views)
+            whole = views.new_zeros(rows, *views.shape[1:])
+            whole[torch.from_numpy(positions - start * batch_size)] = views
+            views = whole
+        yield views
     if unreadable:
         warnings.warn(f"{unreadable} of {len(source)} images of {source.spec!r} cannot be read: black", stacklevel=2)
 
 
-def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:
-    """Normalised images -> features: `cls`, `mean` of patches, `cls+mean`, or `last4`, class tokens of four blocks."""
-    if pooling == "cls":
-        return encoder.finish(encoder.tokens(images))
-    wanted = range(encoder.depth - 4, encoder.depth) if pooling == "last4" else ()
-    tokens, blocks = encoder.run_blocks(encoder.tokens(images), return_blocks=wanted)
-    if pooling == "last4":
-        return torch.cat([encoder.feature(encoder.norm(blocks[index])) for index in sorted(blocks)], dim=1)
+def pool_all(
+    encoder: Encoder, images: Tensor, poolings: Collection[str], block: int | None = None
+) -> dict[str, Tensor]:
+    """Features of one batch in one pass, each after the final norm.
+
+    Args:
+        encoder: in evaluation mode.
+        images: normalised, of shape (N, C, H, W).
+        poolings: `cls` (the mean of the patches where there is no class token), `mean` of the patches, `cls+mean`
+            side by side, `last4`, the class tokens of the last four blocks up to `block` side by side.
+        block: whose output is pooled; None is the last.
+
+    Returns:
+        pooling -> features of shape (N, D), (N, 2 D) or (N, 4 D).
+    """
+    last = encoder.depth - 1 if block is None else block
+    if list(poolings) == ["cls"] and last == encoder.depth - 1:
+        return {"cls": encoder.finish(encoder.tokens(images))}
+    wanted = range(max(0, last - 3), last) if "last4" in poolings else ()
+    tokens, blocks = encoder.run_blocks(encoder.tokens(images), stop=last + 1, return_blocks=wanted)
     tokens = encoder.norm(tokens)
-    parts = {"cls": encoder.feature(tokens), "mean": tokens[:, encoder.prefix_tokens :].mean(dim=1)}
-    return torch.cat([parts[name] for name in pooling.split("+")], dim=1)
+    cls, mean = encoder.feature(tokens), tokens[:, encoder.prefix_tokens :].mean(dim=1)
+    found = {"cls": cls, "mean": mean, "cls+mean": torch.cat([cls, mean], dim=1)}
+    if "last4" in poolings:
+        lower = [encoder.feature(encoder.norm(blocks[index])) for index in sorted(blocks)]
+        found["last4"] = torch.cat([*lower, cls], dim=1)
+    return {name: found[name] for name in poolings}
+
+
+def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:
+    """Normalised images -> features of one pooling; see `pool_all`."""
+    return pool_all(encoder, images, [pooling])[pooling]
 
 
 @torch.inference_mode()
-def extract(encoder: Encoder, source: Source, pooling: str) -> Array:
-    """Features of shape (N, D), float32, from the test view."""
+def extract_all(
+    encoder: Encoder, source: Source, poolings: Collection[str], block: int | None = None
+) -> dict[str, Array]:
+    """Features of every image in one pass over the source.
+
+    Args:
+        encoder: put into evaluation mode.
+        source: images.
+        poolings: as for `pool_all`.
+        block: as for `pool_all`.
+
+    Returns:
+        pooling -> features of shape (N, D), float32; a row of an unreadable image is NaN.
+    """
     encoder.eval()
     device = next(encoder.parameters()).device
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
-    parts = [
-        pool(encoder, normalize(pixels.to(device)), pooling).float().cpu().numpy()
-        for pixels in view_batches(source, encoder.img_size, encoder.in_chans)
-    ]
-    return np.concatenate(parts)
+    found: dict[str, Array] = {}
+    for positions, views in _readable_batches(source, encoder.img_size, encoder.in_chans, 256):
+        for name, values in pool_all(encoder, normalize(views.to(device)), poolings, block).items():
+            if name not in found:
+                found[name] = np.full((len(source), values.shape[1]), np.nan, dtype=np.float32)
+            found[name][positions] = values.float().cpu().numpy()
+    return found
 
 
-def pixels(source: Source, size: int, channels: int) -> Array:
-    """The floor every result is shown against: test views, row-centred and L2-normalised."""
-    parts = [batch.flatten(1).numpy().astype(np.float32) for batch in view_batches(source, size, channels)]
-    return center_and_normalize(np.concatenate(parts))
+def extract(encoder: Encoder, source: Source, pooling: str) -> Array:
+    """Features of shape (N, D), float32, of one pooling; zero where an image is unreadable. See `extract_all`."""
+    return np.nan_to_num(extract_all(encoder, source, [pooling])[pooling])
+
+
+def pixel_side(size: int, channels: int, images: int) -> int:
+    """Side at which raw pixels are compared: the encoder's, at most 64, less where they would not fit into memory."""
+    side = min(size, _PIXEL_SIDE)
+    while images * side * side * channels * 4 > _PIXEL_BYTES and side > 8:
+        side //= 2
+    return side
+
+
+def pixels(source: Source, size: int, channels: int, side: int | None = None) -> Array:
+    """The floor every result is shown against: test views, row-centred and L2-normalised.
+
+    Args:
+        source: images.
+        size: of the view.
+        channels: of the view.
+        side: the view is averaged down to it; None leaves it.
+    """
+    side = side or size
+    found = np.full((len(source), side * side * channels), np.nan, dtype=np.float32)
+    for positions, batch in _readable_batches(source, size, channels, 256):
+        views = batch.permute(0, 2, 3, 1).numpy()
+        if side != size:
+            views = np.stack(
+                [cv2.resize(v, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1) for v in views]
+            )
+        found[positions] = views.transpose(0, 3, 1, 2).reshape(len(views), -1)
+    return center_and_normalize(found)
 
 
 def center_and_normalize(features: Array) -> Array:
-    """Subtract each row's own mean, then L2-normalise it."""
+    """Subtract each row's own mean, then L2-normalise it, in float32."""
     centred = features - features.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     return np.asarray(centred / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -23,7 +23,7 @@ class ResultRow:
         encoder: stage name, `STAGE/momentum`, `random`, `pixels`, or the ENC as given.
         source: where labels come from.
         test: what was classified; `holdout` for held-out images.
-        protocol: `knn`, `logistic`.
+        protocol: `knn`, `logistic`, …
         variant: of the protocol, or None.
         shots: `"5"`, `"1%"`, `"100%"`.
         split: `"0"`, ..., `"mean"`, `"std"` (n - 1).
@@ -82,22 +82,50 @@ def write_results(path: Path, new: Iterable[ResultRow]) -> None:
     write_text(path, json.dumps([asdict(row) for row in rows.values()], indent=1) + "\n")
 
 
-def show_results(rows: list[ResultRow]) -> None:
-    """The closing table: mean ± standard deviation over splits."""
+def results_table(results: list[tuple[str, ResultRow]]) -> tuple[list[str], list[list[str]]]:
+    """A row per encoder and pooling, a column per protocol and number of labels: mean ± deviation over splits.
+
+    Args:
+        results: (how the encoder is called, row).
+
+    Returns:
+        (columns, rows of cells), the encoder first.
+    """
+
+    def key(name: str, row: ResultRow) -> tuple[object, ...]:
+        return (name, row.source, row.test, row.protocol, row.variant, row.shots, row.pooling, row.metric)
+
+    spread = {key(name, row): row.value for name, row in results if row.split == "std"}
+    averaged = {key(name, row) for name, row in results if row.split == "mean"}
     cells: dict[str, dict[str, str]] = {}
-    deviations = {(r.encoder, r.variant, r.shots, r.pooling): r.value for r in rows if r.split == "std"}
-    for row in rows:
-        if row.split in ("mean", "0") and not (row.protocol == "logistic" and row.split == "0"):
-            column = "kNN, all labels" if row.protocol == "knn" else f"{row.shots} shots, {row.variant}"
-            spread = deviations.get((row.encoder, row.variant, row.shots, row.pooling))
-            text = f"{row.value:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
-            name = row.encoder if row.pooling in (None, "cls") else f"{row.encoder} ({row.pooling})"
-            cells.setdefault(name, {})[column] = text
+    order: dict[str, tuple[object, ...]] = {}
+    for name, row in results:
+        if row.split == "mean" or (row.split == "0" and key(name, row) not in averaged):
+            deviation = spread.get(key(name, row))
+            text = f"{row.value:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
+            full = name if row.pooling in (None, "cls") else f"{name}, {row.pooling}"
+            cells.setdefault(full, {})[_column(row)] = text
+            order[_column(row)] = (row.protocol, row.variant or "", "%" in row.shots, float(row.shots.rstrip("%")))
+    columns = sorted(order, key=lambda column: order[column])
+    return ["encoder", *columns], [[name, *(own.get(c, "") for c in columns)] for name, own in cells.items()]
+
+
+def _column(row: ResultRow) -> str:
+    if row.protocol == "knn":
+        return "kNN, all labels"
+    labels = f"{row.shots} labels" if row.shots.endswith("%") else f"{row.shots} shots"
+    what = "" if row.protocol == "logistic" else f"{row.protocol}, "
+    variant = f" ({row.variant})" if row.variant else ""
+    metric = "" if row.metric == "top1" else f", {row.metric}"
+    return f"{what}{labels}{variant}{metric}"
+
+
+def show_results(rows: list[ResultRow]) -> None:
+    """The closing table."""
+    columns, cells = results_table([(row.encoder, row) for row in rows])
     table = Table(title="Top-1 accuracy in percent, frozen features (± standard deviation over splits)")
-    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    table.add_column("encoder")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, row_cells in cells.items():
-        table.add_row(name, *(row_cells.get(column, "") for column in columns))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    for row in cells:
+        table.add_row(*row)
     Console(stderr=True).print(table)

@@ -7,7 +7,7 @@ from pathlib import Path
 from layergraft.checkpoints.atomic import write_text
 from layergraft.report.run_files import RunFiles, read_run
 from layergraft.report.section import Table
-from layergraft.report.sections.results import named_results, results_table
+from layergraft.report.sections.results import accuracy_table, named_results
 from layergraft.report.sections.warnings import run_warnings
 
 # How each format of `layergraft export` is read.
@@ -58,7 +58,7 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     ]
     trained, held = data.get("train"), data.get("holdout")
     counts = f", {trained:,} images trained and {held:,} were held out" if trained is not None else ""
-    table = results_table(named_results([run]))
+    table = accuracy_table(named_results([run]))
     machine = run.summary.get("machine", {})
     made = f"{machine['cpu']}{', ' + machine['gpu'] if machine['gpu'] else ''}" if machine else "an unknown machine"
     parts = [

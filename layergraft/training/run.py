@@ -21,7 +21,7 @@ from layergraft.errors import Stopped, UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
-from layergraft.evaluation.splits import few_labels
+from layergraft.evaluation.splits import draw_splits
 from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 from layergraft.graft.apply import stage_plan
 from layergraft.models.vit import Encoder
@@ -85,9 +85,8 @@ def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> 
     for source in sorted(sources - {"previous", "fresh"}):
         if not Path(source).is_relative_to(out):  # else it is still to be made
             shaped(source, recipe.encoder)
-    if recipe.evaluate is not None and train.labels is not None and "logistic" in recipe.evaluate.protocols:
-        for shots in recipe.evaluate.frozen_shots:
-            few_labels(train.own_labels, train.keys, train.classes, shots, 0)
+    if recipe.evaluate is not None and train.labels is not None and recipe.evaluate.frozen_protocols:
+        draw_splits(train, recipe.evaluate.frozen_shots, 1)
 
 
 def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = None) -> Run:
@@ -261,7 +260,7 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
     protocols = recipe.evaluate.frozen_protocols
     if not protocols:
         return []
-    train, _, mean, std = load_data(recipe, out)
+    train, holdout, mean, std = load_data(recipe, out)
     if train.labels is None:
         display.say(f"{recipe.data.source!r} has no labels: {', '.join(protocols)} are skipped.")
         return []
@@ -269,9 +268,11 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
     if spec is None:
         display.say(f"{recipe.data.source!r} has no test images (val/ or test/ beside train/): evaluation is skipped.")
         return []
-    task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed)
+    held = holdout if recipe.evaluate.chooses else None
+    task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
     display.say(f"Measuring on {len(task.test)} images of {spec} …")
-    rows = evaluate_encoders(task, recipe.evaluate, run_encoders(recipe, out, mean, std))
+    encoders = run_encoders(recipe, out, mean, std)
+    rows = evaluate_encoders(task, recipe.evaluate, encoders, out)
     write_results(out / "results.json", rows)
     show_results(rows)
     return read_results(out / "results.json")

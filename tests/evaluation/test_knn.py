@@ -1,7 +1,20 @@
+from __future__ import annotations
+
 import numpy as np
+import pytest
+import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from layergraft.evaluation.knn import knn_accuracy
+from layergraft.config import EncoderConfig
+from layergraft.data.sources import open_source
+from layergraft.evaluation.features import extract, pixels
+from layergraft.evaluation.knn import knn_accuracy, knn_votes
+from layergraft.models.vit import create_encoder
+
+
+def _expected(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int, temperature: float) -> np.ndarray:
+    votes = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.exp(-d / temperature))
+    return np.asarray(votes.fit(train.astype(np.float64), labels).predict(test.astype(np.float64)))
 
 
 def test_agrees_with_scikit_learn() -> None:
@@ -10,7 +23,34 @@ def test_agrees_with_scikit_learn() -> None:
     labels, truth = (random.integers(0, 5, n) for n in (400, 150))
     train += np.eye(16, dtype=np.float32)[labels] * 2
     test += np.eye(16, dtype=np.float32)[truth] * 2
-    votes = KNeighborsClassifier(20, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
-    expected = 100 * votes.fit(train, labels).score(test, truth)
+    expected = 100 * (_expected(train, labels, test, 20, 0.07) == truth).mean()
     assert abs(knn_accuracy(train, labels, test, truth) - expected) < 1e-9
     assert expected > 50
+
+
+@pytest.mark.parametrize("what", [pytest.param("pixels", marks=pytest.mark.slow), "encoder"])
+def test_every_row_of_the_demos_test_images(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All 5,000 test images against 10,000 neighbours; rows with a vote margin below 1e-6 would be listed."""
+    bank, queries = (open_source(f"builtin:fashion-canvas:{part}") for part in ("train", "test"))
+    bank = bank.subset(bank.keys[:10_000])
+    if what == "pixels":
+        train, test = (pixels(source, 36, 1) for source in (bank, queries))
+    else:
+        config = EncoderConfig(
+            name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=64, depth=2, num_heads=2
+        )
+        encoder = create_encoder(config, 0)
+        train, test = (extract(encoder, source, "cls") for source in (bank, queries))
+    arrays = (torch.from_numpy(part) for part in (train, bank.own_labels, test))
+    settings = [(20, 0.07), (5, 0.07)]
+    votes = knn_votes(*arrays, [20, 5], [0.07], 10)
+    for k, temperature in settings:
+        found = votes[k, temperature]
+        top = found.topk(2).values
+        close = np.flatnonzero(((top[:, 0] - top[:, 1]) / top[:, 0]).numpy() < 1e-6)
+        expected = _expected(train, bank.own_labels, test, k, temperature)
+        differing = np.flatnonzero(found.argmax(1).numpy() != expected)
+        with capsys.disabled():
+            if len(close):
+                print(f"\n{what}, k = {k}: rows with a vote margin below 1e-6: {close.tolist()}")
+        assert set(differing) <= set(close)

@@ -5,31 +5,37 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import assert_close
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 
 from layergraft.evaluation import logistic
+from layergraft.evaluation.features import center_and_normalize
 
 
-def _data(fixtures: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _data(fixtures: Path, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The fixture's features as every protocol gets them.
+
+    The recorded optima belong to rows centred and normalised in float32 and then widened; preparing them in float64
+    instead gives another problem, whose optimum lies 5e-9 lower.
+    """
     file = load_file(fixtures / "logistic" / "features.safetensors")
-
-    def prepared(x: torch.Tensor) -> torch.Tensor:
-        x = x.double()
-        x = x - x.mean(1, keepdim=True)
-        return x / x.norm(dim=1, keepdim=True)
-
-    features = (prepared(file["train_features"]), prepared(file["test_features"]))
-    return features[0], file["train_labels"].long(), features[1], file["test_labels"].long()
+    train, test = (
+        torch.from_numpy(center_and_normalize(file[f"{part}_features"].numpy())).to(dtype) for part in ("train", "test")
+    )
+    return train, file["train_labels"].long(), test, file["test_labels"].long()
 
 
 @pytest.mark.parametrize("lambda_n", ["0.0025", "0.00025", "2.5e-05"])
-def test_optimum_of_the_fixture(fixtures: Path, lambda_n: str) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance", "rows"), [(torch.float64, 1e-9, 0), (torch.float32, 1e-6, 1)])
+def test_optimum_of_the_fixture(fixtures: Path, lambda_n: str, dtype: torch.dtype, tolerance: float, rows: int) -> None:
     expected = json.loads((fixtures / "logistic" / "expected.json").read_text())[lambda_n]
-    x, y, z, truth = _data(fixtures)
-    weights = logistic.fit(x, y, 20, float(lambda_n), tolerance=1e-9)
-    value = float(logistic.objective(weights, x, y, float(lambda_n) / len(x)))
-    assert value == pytest.approx(expected["objective_optimum"], rel=1e-8)
-    assert logistic.accuracy(weights, z, truth.numpy()) == pytest.approx(100 * expected["test_accuracy_at_optimum"])
+    x, y, z, truth = _data(fixtures, dtype)
+    weights = logistic.fit(x, y, 20, float(lambda_n))
+    value = float(logistic.objective(weights.double(), x.double(), y, float(lambda_n) / len(x)))
+    assert abs(value / expected["objective_optimum"] - 1) <= tolerance
+    hits = int(((z @ weights).argmax(1) == truth).sum())
+    assert abs(hits - round(1000 * expected["test_accuracy_at_optimum"])) <= rows
 
 
 def test_fewer_rows_than_features() -> None:
@@ -37,14 +43,30 @@ def test_fewer_rows_than_features() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(12, 40, generator=generator, dtype=torch.float64)
     y = torch.arange(12) % 3
-    weights = logistic.fit(x, y, 3, 0.1, tolerance=1e-9).requires_grad_()
+    weights = logistic.fit(x, y, 3, 0.1, tolerance=1e-20).requires_grad_()
     logistic.objective(weights, x, y, 0.1 / 12).backward()
     assert weights.grad is not None
     assert float(weights.grad.norm()) < 1e-9
 
 
-def test_cv_prefers_the_strongest_of_equals_and_needs_two_shots() -> None:
-    x = torch.eye(3, dtype=torch.float64).repeat(4, 1)
-    y = torch.arange(3).repeat(4)
-    assert logistic.choose_lambda(x, y.numpy(), 3) == max(logistic.CV_LAMBDA_N)
-    assert logistic.choose_lambda(x[:3], y[:3].numpy(), 3) is None
+def test_warm_start_ends_at_the_same_optimum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 10, generator=generator, dtype=torch.float64)
+    y = torch.arange(60) % 4
+    cold = logistic.fit(x, y, 4, 0.1)
+    warm = logistic.fit(x, y, 4, 0.1, start=logistic.fit(x, y, 4, 10.0))
+    far = logistic.fit(x, y, 4, 0.1, start=100 * torch.randn(10, 4, generator=generator, dtype=torch.float64))
+    for other in (warm, far):
+        a, b = (float(logistic.objective(w, x, y, 0.1 / 60)) for w in (cold, other))
+        assert abs(a / b - 1) < 1e-9
+
+
+def test_agrees_with_scikit_learn() -> None:
+    """On 300 rows that cannot be separated, with the penalty converted: C = 1 / (lambda n)."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(300, 8, generator=generator, dtype=torch.float64)
+    y = (x @ torch.randn(8, 5, generator=generator, dtype=torch.float64)).argmax(1)
+    y = torch.where(torch.rand(300, generator=generator) < 0.2, torch.randint(0, 5, (300,), generator=generator), y)
+    model = LogisticRegression(C=1 / 0.3, fit_intercept=False, tol=1e-12, max_iter=10000)
+    expected = torch.from_numpy(model.fit(x.numpy(), y.numpy()).coef_.T)
+    assert_close(logistic.fit(x, y, 5, 0.3, tolerance=1e-14), expected)

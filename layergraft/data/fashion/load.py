@@ -35,6 +35,9 @@ class ArrayImages:
     def name(self, index: int) -> str:
         return f"image {index}"
 
+    def stamp(self, keys: npt.NDArray[np.int64]) -> str:
+        return ""  # they come with the package and never change
+
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
         return match_channels(self.pixels[index][:, :, None], channels)
 

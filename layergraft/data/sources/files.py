@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
@@ -9,7 +10,7 @@ import fsspec
 import pyarrow as pa
 
 from layergraft.data.decode import BadImage
-from layergraft.data.sources.source import EncodedImages
+from layergraft.data.sources.source import EncodedImages, Labels
 from layergraft.errors import UserError
 
 
@@ -95,6 +96,19 @@ class FileImages(EncodedImages):
 
     def name(self, index: int) -> str:
         return os.fsdecode(self.paths[index].as_py())
+
+    def stamp(self, keys: Labels) -> str | None:
+        """A hash of the files' sizes and times of change."""
+        if self.root.remote:
+            return None
+        digest = hashlib.blake2b(digest_size=8)
+        for key in keys.tolist():
+            try:
+                status = os.stat(os.path.join(self.root.path, self.name(key)))
+                digest.update(f"{key} {status.st_size} {status.st_mtime_ns};".encode())
+            except OSError:
+                digest.update(f"{key} gone;".encode())
+        return digest.hexdigest()
 
     def read(self, index: int) -> bytes:
         path = os.path.normpath(os.path.join(self.root.path, self.name(index)))

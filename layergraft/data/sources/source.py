@@ -32,12 +32,19 @@ class Images(Protocol):
 
     def name(self, index: int) -> str: ...
 
+    def stamp(self, keys: Labels) -> str | None:
+        """Changes whenever the files of these images may have changed; None where that is not cheap to tell."""
+        ...
+
 
 class EncodedImages:
     """Images that are files, wherever those are: a kind of source adds `read`, `name` and its length."""
 
     def read(self, index: int) -> bytes:
         raise NotImplementedError
+
+    def stamp(self, keys: Labels) -> str | None:
+        return None
 
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
         return decode(self.read(index), channels, reduction)
@@ -82,3 +89,8 @@ class Source:
         if self.labels is None:
             raise UserError(f"The images of {self.spec!r} have no labels.", "Put each class into a folder of its own.")
         return self.labels[self.keys]
+
+    def stamp(self) -> str | None:
+        """Changes whenever the pixels may have changed; None where that cannot be told without reading them."""
+        stamp = self.images.stamp(self.keys)
+        return None if stamp is None else f"{self.fingerprint} {stamp}"

@@ -1,0 +1,106 @@
+"""Choices, made on the labelled rows themselves or on held-out images; nothing here is given the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from layergraft.data.sources import Source
+from layergraft.errors import UserError
+from layergraft.evaluation.protocols import FEW_SHOT, FewShotProtocol, exact, predict
+from layergraft.evaluation.splits import few_labels
+
+Rows = npt.NDArray[np.int64]
+TASKS = 5
+"""Few-shot tasks drawn from the held-out images for one choice."""
+
+
+def shot_folds(labels: Rows, classes: int) -> list[tuple[Rows, Rows]]:
+    """Stratified folds over the shots: 5 from 5 shots on, leave one per class out for 2 to 4, none at 1 shot.
+
+    Returns:
+        (rows to fit, rows to test) of each fold.
+    """
+    folds = min(5, int(np.bincount(labels, minlength=classes).min()))
+    if folds < 2:
+        return []
+    fold = np.empty(len(labels), dtype=np.int64)
+    for c in range(classes):
+        own = np.flatnonzero(labels == c)
+        fold[own] = np.arange(len(own)) % folds
+    return [(np.flatnonzero(fold != held), np.flatnonzero(fold == held)) for held in range(folds)]
+
+
+def holdout_tasks(holdout: Source, shots: int) -> tuple[int, list[tuple[Rows, Rows]]]:
+    """Few-shot tasks drawn from held-out images.
+
+    Args:
+        holdout: labelled.
+        shots: per class; no more than half of the smallest class are used.
+
+    Returns:
+        (shots of a task, (rows to fit, rows to test) of each).
+
+    Raises:
+        UserError: a class has fewer than two held-out images.
+    """
+    labels = holdout.own_labels
+    counts = np.bincount(labels, minlength=len(holdout.classes))
+    if counts.min() < 2:
+        few = [f"{holdout.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < 2)]
+        raise UserError(
+            f"Nothing can be chosen on {len(holdout)} held-out images: {len(few)} classes have fewer than two of them: "
+            f"{', '.join(few[:5])}.",
+            "Hold out more (--holdout), or use the published variant, one k and one pooling.",
+        )
+    shots = min(shots, int(counts.min()) // 2)
+    tasks = []
+    for number in range(TASKS):
+        rows = few_labels(labels, holdout.keys, holdout.classes, shots, number, scope="holdout tasks")
+        tasks.append((rows, np.setdiff1d(np.arange(len(labels)), rows)))
+    return shots, tasks
+
+
+def scores(
+    protocol: FewShotProtocol,
+    strengths: Sequence[float],
+    features: Tensor,
+    labels: Rows,
+    classes: int,
+    tasks: Sequence[tuple[Rows, Rows]],
+) -> npt.NDArray[np.float64]:
+    """Accuracy of each strength in percent, averaged over the test rows of all tasks."""
+    targets = torch.from_numpy(labels).to(features.device)
+    hits, count = np.zeros(len(strengths)), 0
+    for fitted, tested in tasks:
+        classifiers = protocol.fit_path(exact(features[fitted]), targets[fitted], classes, strengths)
+        queries = exact(features[tested])
+        hits += [float((predict(one, queries) == targets[tested]).sum()) for one in classifiers]
+        count += len(tested)
+    return 100 * hits / count
+
+
+def strongest_of_the_best(strengths: Sequence[float], found: npt.NDArray[np.float64]) -> float:
+    """Of equally good penalties the strongest: it moves least."""
+    return max(s for s, score in zip(strengths, found, strict=True) if score == found.max())
+
+
+def best_pooling(features: dict[str, Tensor], holdout: Source, shots: Sequence[int]) -> str:
+    """The pooling whose ridge regression is best on few-shot tasks of held-out images, averaged over `shots`.
+
+    Args:
+        features: pooling -> prepared features of the held-out images, of shape (N, D).
+        holdout: labelled.
+        shots: images per class.
+    """
+    ridge, labels, classes = FEW_SHOT["ridge"], holdout.own_labels, len(holdout.classes)
+    tasks = [holdout_tasks(holdout, count)[1] for count in shots]
+    means = {
+        name: sum(scores(ridge, ridge.strengths, x, labels, classes, one).max() for one in tasks)
+        for name, x in features.items()
+    }
+    return max(means, key=lambda name: means[name])

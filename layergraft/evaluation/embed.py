@@ -1,0 +1,59 @@
+"""`layergraft embed`: features of every image as a Parquet file."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from layergraft.checkpoints.atomic import write_bytes
+from layergraft.checkpoints.encoder import announce, load_encoder
+from layergraft.data.sources import open_source
+from layergraft.errors import UserError
+from layergraft.evaluation.cache import features_of
+
+
+def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: int | None) -> Path:
+    """Write `key` (sample key), `name`, `label` (the class's name, or null) and `feature` (D floats) of each image.
+
+    The schema's metadata says encoder, source, pooling and block. Unreadable images are left out, and counted.
+
+    Raises:
+        UserError: the encoder has no such block, or no image can be read.
+    """
+    loaded, source = load_encoder(encoder), open_source(data)
+    if block is not None and not 0 <= block < loaded.depth:
+        raise UserError(f"{encoder!r} has no block {block}.", f"Its blocks are 0 to {loaded.depth - 1}.")
+    features = features_of(loaded, source, [pooling], block)[pooling] if len(source) else np.empty((0, 0), np.float32)
+    readable = np.flatnonzero(~np.isnan(features).any(axis=1))
+    if not len(readable):
+        raise UserError(f"None of the {len(source)} images of {data!r} can be read.")
+    if len(readable) < len(source):
+        announce(f"{len(source) - len(readable)} of {len(source)} images cannot be read and are left out.")
+    kept, features = source.subset(source.keys[readable]), features[readable]
+    width = features.shape[1]
+    labels = None if kept.labels is None else [kept.classes[c] for c in kept.own_labels]
+    table = pa.table(
+        {
+            "key": pa.array(kept.keys),
+            "name": pa.array([kept.images.name(int(key)) for key in kept.keys]),
+            "label": pa.array(labels if labels is not None else [None] * len(kept), type=pa.string()),
+            "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), width),
+        }
+    )
+    described = {
+        "encoder": encoder,
+        "source": data,
+        "pooling": pooling,
+        "block": block,
+        "fingerprint": source.fingerprint,
+    }
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"layergraft": json.dumps(described)}), buffer)
+    write_bytes(out, buffer.getvalue())
+    announce(f"{len(kept)} features of {width} numbers are in {out}.")
+    return out

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from layergraft.checkpoints.encoder import save_encoder
+from layergraft.config import EncoderConfig
+from layergraft.data.batch import Normalize
+from layergraft.data.sources import open_source
+from layergraft.evaluation import cache
+from layergraft.evaluation.features import POOLINGS, extract_all, pixel_side, pixels, view_batches
+from layergraft.models.vit import Encoder, create_encoder
+
+CONFIG = EncoderConfig(
+    name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=5, num_heads=2
+)
+SOURCE = "builtin:fashion-canvas?fraction=0.03"
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return create_encoder(CONFIG, 0)
+
+
+def test_agree_with_timms_own_forward(encoder: Encoder, tmp_path: Path) -> None:
+    save_encoder(encoder, tmp_path / "encoder", {})
+    vit = timm.create_model(f"local-dir:{tmp_path / 'encoder'}", pretrained=True).eval()
+    source = open_source(SOURCE)
+    ours = extract_all(encoder, source, POOLINGS)
+    images = torch.cat(list(view_batches(source, 36, 1)))
+    images = Normalize(mean=encoder.mean, std=encoder.std)(images)
+    with torch.inference_mode():
+        tokens = vit.forward_features(images)
+        blocks = vit.get_intermediate_layers(images, n=4, return_prefix_tokens=True, norm=True)
+    cls, mean = tokens[:, 0], tokens[:, 1:].mean(1)
+    last4 = torch.cat([prefix[:, 0] for _, prefix in blocks], 1)
+    expected = {"cls": cls, "mean": mean, "cls+mean": torch.cat([cls, mean], 1), "last4": last4}
+    for name, values in expected.items():
+        assert np.abs(ours[name] - values.numpy()).max() <= 1e-5, name
+    third = extract_all(encoder, source, ["cls"], block=2)["cls"]
+    with torch.inference_mode():
+        (_, prefix), *_ = vit.get_intermediate_layers(images, n=[2], return_prefix_tokens=True, norm=True)
+    assert np.abs(third - prefix[:, 0].numpy()).max() <= 1e-5
+
+
+def test_unreadable_images_are_nan(encoder: Encoder, colour_folder: Path) -> None:
+    (colour_folder / "image 3.png").write_bytes(b"no image")
+    colour = create_encoder(EncoderConfig(**{**_fields(), "in_chans": 3}), 0)
+    source = open_source(str(colour_folder))
+    found = extract_all(colour, source, ["cls"])["cls"]
+    bad = [row for row, key in enumerate(source.keys) if source.images.name(int(key)) == "image 3.png"]
+    assert list(np.flatnonzero(np.isnan(found).any(1))) == bad
+    assert list(np.flatnonzero(np.isnan(pixels(source, 36, 3)).any(1))) == bad
+
+
+def _fields() -> dict[str, object]:
+    return {name: getattr(CONFIG, name) for name in CONFIG.__struct_fields__}
+
+
+def test_large_pixels_are_averaged_down() -> None:
+    assert pixel_side(36, 1, 10_000) == 36
+    assert pixel_side(224, 3, 10_000) == 64
+    side = pixel_side(224, 3, 1_281_167)
+    assert 1_281_167 * side * side * 3 * 4 <= 2**32
+    small = pixels(open_source(SOURCE), 36, 1, 12)
+    assert small.shape[1] == 144
+    assert np.allclose(np.linalg.norm(small, axis=1), 1, atol=1e-5)
+
+
+def test_cache_is_used_and_knows_what_changes(
+    encoder: Encoder, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path / "cache"))
+    calls: list[list[str]] = []
+
+    def counted(own: Encoder, source: object, poolings: list[str], block: int | None) -> object:
+        calls.append(list(poolings))
+        return extract_all(own, source, poolings, block)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cache, "extract_all", counted)
+    colour = create_encoder(EncoderConfig(**{**_fields(), "in_chans": 3}), 0)
+    source = open_source(str(colour_folder))
+    first = cache.features_of(colour, source, ["cls"])
+    again = cache.features_of(colour, source, ["cls", "mean"])
+    assert calls == [["cls"], ["mean"]], "one pass for what was missing"
+    assert (first["cls"] == again["cls"]).all()
+    cache.features_of(colour, source, ["cls"], block=1)
+    cache.features_of(colour, source.subset(source.keys[:9]), ["cls"])
+    (colour_folder / "image 3.png").write_bytes((colour_folder / "image 5.png").read_bytes())
+    changed = cache.features_of(colour, open_source(str(colour_folder)), ["cls"])
+    assert not (changed["cls"] == first["cls"]).all()
+    with torch.no_grad():
+        colour.vit.norm.bias += 1
+    cache.features_of(colour, source, ["cls"])
+    assert len(calls) == 6
+
+
+def _extract(directory: str, start: object, results: object) -> None:
+    import os
+
+    os.environ["LAYERGRAFT_CACHE"] = directory
+    torch.set_num_threads(1)
+    start.wait()  # type: ignore[attr-defined]
+    for _ in range(5):
+        found = cache.features_of(create_encoder(CONFIG, 0), open_source(SOURCE), ["cls"])["cls"]
+        results.put(float(found.sum()))  # type: ignore[attr-defined]
+
+
+def test_two_processes_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=_extract, args=(str(tmp_path), start, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    sums = {round(results.get(timeout=120), 3) for _ in range(10)}
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len(sums) == 1
+    assert len(list((tmp_path / "features").iterdir())) == 1, "one file, and nothing left beside it"
+
+
+def test_damaged_file_is_made_again(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path))
+    source = open_source(SOURCE)
+    first = cache.features_of(encoder, source, ["cls"])["cls"]
+    (file,) = (tmp_path / "features").iterdir()
+    file.write_bytes(file.read_bytes()[:500])
+    assert (cache.features_of(encoder, source, ["cls"])["cls"] == first).all()
+    assert len(np.load(file)) == len(source)

@@ -1,0 +1,72 @@
+"""Ridge and prototypes against scikit-learn; what is chosen, and on what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_close
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import NearestCentroid
+
+from layergraft.data.sources import open_source
+from layergraft.errors import UserError
+from layergraft.evaluation import prototype, ridge
+from layergraft.evaluation.choose import holdout_tasks, scores, shot_folds, strongest_of_the_best
+from layergraft.evaluation.protocols import FEW_SHOT, predict
+
+
+def _rows(n: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    return torch.randn(n, width, generator=generator, dtype=torch.float64), torch.arange(n) % 4
+
+
+@pytest.mark.parametrize(("n", "width"), [(200, 16), (24, 60)])
+def test_ridge_path_is_scikit_learns(n: int, width: int) -> None:
+    x, y = _rows(n, width)
+    strengths = (100.0, 1.0, 0.01)
+    for strength, (weights, bias) in zip(strengths, ridge.fit_path(x, y, 4, strengths), strict=True):
+        model = Ridge(alpha=strength).fit(x.numpy(), np.eye(4)[y.numpy()])
+        assert_close(weights, torch.from_numpy(model.coef_.T), 1e-9)
+        assert_close(bias, torch.from_numpy(model.intercept_), 1e-9)
+
+
+def test_prototypes_are_scikit_learns_nearest_centroid() -> None:
+    x, y = _rows(80, 12)
+    queries = torch.randn(500, 12, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    expected = NearestCentroid().fit(x.numpy(), y.numpy()).predict(queries.numpy())
+    assert (predict(prototype.fit(x, y, 4), queries).numpy() == expected).all()
+
+
+def test_folds_are_stratified_and_one_shot_leaves_none() -> None:
+    labels = np.repeat(np.arange(3), 7)
+    folds = shot_folds(labels, 3)
+    assert len(folds) == 5
+    assert sorted(np.concatenate([tested for _, tested in folds])) == list(range(21))
+    for fitted, tested in folds:
+        assert not np.intersect1d(fitted, tested).size
+        assert set(np.bincount(labels[tested], minlength=3)) <= {1, 2}
+    assert len(shot_folds(np.repeat(np.arange(3), 3), 3)) == 3
+    assert shot_folds(np.arange(3), 3) == []
+
+
+def test_strongest_of_equally_good_penalties() -> None:
+    """Classes at the ends of orthogonal axes are told apart at any penalty."""
+    x, y = torch.eye(3, dtype=torch.float64).repeat(4, 1), np.tile(np.arange(3), 4)
+    protocol = FEW_SHOT["logistic"]
+    found = scores(protocol, protocol.cv_strengths, x, y, 3, shot_folds(y, 3))
+    assert found.min() == 100
+    assert strongest_of_the_best(protocol.cv_strengths, found) == 2.5
+    assert protocol.cv_strengths == tuple(sorted(protocol.cv_strengths, reverse=True))
+
+
+def test_tasks_of_held_out_images() -> None:
+    holdout = open_source("builtin:fashion-canvas?shots=6")
+    shots, tasks = holdout_tasks(holdout, 50)
+    assert shots == 3
+    for fitted, tested in tasks:
+        assert len(fitted) == 30
+        assert sorted([*fitted, *tested]) == list(range(60))
+    assert len({tuple(fitted) for fitted, _ in tasks}) == len(tasks)
+    with pytest.raises(UserError, match="10 classes have fewer than two"):
+        holdout_tasks(open_source("builtin:fashion-canvas?shots=1"), 1)
