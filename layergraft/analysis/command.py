@@ -20,7 +20,7 @@ from layergraft.analysis.subject import NotApplicable, Subject, run_directory
 from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources import open_source, split_holdout
+from layergraft.data.sources import Source, open_source, split_holdout
 from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder
 
@@ -70,19 +70,37 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
         encoders[name if name not in encoders else place] = load_encoder(place).requires_grad_(False).to(device)
     found = run_directory(encoder)
     source = open_source(data)
-    images, seed, stages = source, 0, list[FittedStage]()
-    stage: str | None = None
     share: int | float = BANK_SHARE
+    seed, stages, stage, own_images = 0, list[FittedStage](), None, False
     if found is not None:
         recipe = _recipe(found[0])
         stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
-        own = open_source(recipe.data.source) if recipe.data.source is not None else None
-        if own is not None and own.fingerprint == source.fingerprint and np.array_equal(own.keys, source.keys):
+        own_images = _are_the_runs(source, recipe)
+        if own_images:
             share, seed = recipe.data.holdout, recipe.seed
     bank, queries = split_holdout(source, share, seed)
-    if share is not BANK_SHARE and len(queries):
-        images = queries
-    return Subject(encoders=encoders, images=images, bank=bank, queries=queries, stages=stages, stage=stage, seed=seed)
+    held_out = own_images and len(queries) > 0
+    return Subject(
+        encoders=encoders,
+        images=queries if held_out else source,
+        bank=bank,
+        queries=queries,
+        stages=stages,
+        stage=stage,
+        seed=seed,
+        held_out=held_out,
+    )
+
+
+def _are_the_runs(source: Source, recipe: Recipe) -> bool:
+    """Whether images are those that the run split into training and held-out ones."""
+    if recipe.data.source is None:
+        return False
+    try:
+        own = open_source(recipe.data.source)
+    except UserError:
+        return False  # they are no longer there
+    return own.fingerprint == source.fingerprint and np.array_equal(own.keys, source.keys)
 
 
 def run_analyses(
@@ -127,6 +145,9 @@ def run_analyses(
         )
         write_analysis(file, entries[-1:])
         say(f"{name}: {seconds:.1f} s." + (f"\n{findings.snippet}" if findings.snippet else ""))
+    bad = sum(not own for own in subject.readable.values())
+    if bad:
+        say(f"{bad} unreadable images were left out.")
     return entries, skipped
 
 

@@ -57,7 +57,8 @@ def neighbours(subject: Subject) -> Findings:
             data.append(cell(bank, own, row, column, cosine))
             total += 1
             same += queries.labels is not None and label_of(bank, own) == label_of(queries, key)
-    caption = "Left an image that trained nothing, then the training images nearest to it (cosine of the class token)."
+    first = "a held-out image" if subject.held_out else "an image"
+    caption = f"Left {first}, then the images of the rest that are nearest to it (cosine of the feature)."
     numbers = {"shown": len(found[0]), "of_same_class": same / total if queries.labels is not None else None}
     figure = gallery("neighbours", "Nearest neighbours", caption, data, "file", "label", "cosine")
     return Findings(numbers=numbers, figures=[figure])

@@ -25,6 +25,17 @@ def unpatchify(encoder: Encoder, patches: Tensor) -> Tensor:
     return grid.reshape(len(patches), c, rows * p, columns * p)
 
 
+def predicted_patches(encoder: Encoder, objective: Mae, images: Tensor, keep: Tensor) -> Tensor:
+    """Every patch (N, patches, pixels) as the decoder sees it from the kept ones."""
+    latent = encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0])
+    prediction: Tensor = objective.heads["decoder"](latent, keep)
+    if objective.config.norm_pix:
+        # The decoder predicts normalised patches; their own mean and variance turn them into pixels.
+        patches = encoder.patchify(images)
+        prediction = prediction * (patches.var(-1, keepdim=True) + 1e-6).sqrt() + patches.mean(-1, keepdim=True)
+    return prediction
+
+
 @torch.inference_mode()
 def reconstruct(subject: Subject) -> Findings:
     """Images, what the encoder sees of them, and what the decoder fills in."""
@@ -38,12 +49,8 @@ def reconstruct(subject: Subject) -> Findings:
     images = next(inputs(encoder, source))
     noise = subject.random.uniform("mask", source.keys, 0, encoder.num_patches)
     keep, removed = objective.split(torch.from_numpy(noise.astype(np.float32)))
-    latent = encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0])
-    prediction = objective.heads["decoder"](latent, keep)
     patches = encoder.patchify(images)
-    if objective.config.norm_pix:
-        # The decoder predicts normalised patches; their own mean and variance turn them into pixels.
-        prediction = prediction * (patches.var(-1, keepdim=True) + 1e-6).sqrt() + patches.mean(-1, keepdim=True)
+    prediction = predicted_patches(encoder, objective, images, keep)
     mask = torch.zeros(patches.shape[:2]).scatter(1, removed, 1.0)[:, :, None]
     kinds = {
         "original": patches,
@@ -61,7 +68,7 @@ def reconstruct(subject: Subject) -> Findings:
     figure = gallery(
         "reconstruct",
         "Reconstructions",
-        f"Images that trained nothing: as they are, what stage {part.stage.name} sees of them, and what it fills in.",
+        f"{subject.shown} as they are, what stage {part.stage.name} sees of them, and what it fills in.",
         data,
         "kind",
         "file",

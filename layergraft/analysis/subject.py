@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from layergraft.analysis.fitted import FittedPart, FittedStage
 from layergraft.config.base import Config
 from layergraft.data.batch import Normalize
+from layergraft.data.decode import BadImage
 from layergraft.data.sources import Source
 from layergraft.evaluation.features import view_batches
 from layergraft.models.vit import Encoder
@@ -32,6 +34,8 @@ class Subject:
     stages: all stages of the encoder's run that left heads.
     stage: which of them the encoder is the result of.
     seed: of the sample of images and of every other draw.
+    held_out: whether `images` are known to have trained nothing.
+    readable: what was found out about images so far, by key; all sources here are parts of one.
     """
 
     encoders: dict[str, Encoder]
@@ -41,6 +45,13 @@ class Subject:
     stages: list[FittedStage] = field(default_factory=list)
     stage: str | None = None
     seed: int = 0
+    held_out: bool = False
+    readable: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """What a caption calls the images."""
+        return "Held-out images" if self.held_out else "Images"
 
     @property
     def name(self) -> str:
@@ -65,10 +76,21 @@ class Subject:
         return None
 
     def sample(self, count: int, source: Source | None = None) -> Source:
-        """At most `count` images, by default of `images`, drawn at random but always the same."""
+        """At most `count` readable images, by default of `images`, drawn at random but always the same."""
         source = source or self.images
-        order = self.random.permutation("sample", source.keys, 0)
-        return source.subset(source.keys[order[:count]])
+        chosen: list[int] = []
+        for key in source.keys[self.random.permutation("sample", source.keys, 0)].tolist():
+            if len(chosen) == count:
+                break
+            if key not in self.readable:
+                try:
+                    source.images.load(key, self.encoder.in_chans)
+                    self.readable[key] = True
+                except BadImage:
+                    self.readable[key] = False
+            if self.readable[key]:
+                chosen.append(key)
+        return source.subset(np.array(chosen, dtype=np.int64))
 
 
 def device_of(encoder: Encoder) -> torch.device:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import get_args
 
+import cv2
+import numpy as np
 import pytest
 
 import layergraft
@@ -73,6 +75,22 @@ def test_any_encoder_against_another(joint: Path, bare: str, tmp_path: Path) -> 
     across = entry["numbers"][f"{bare} and joint"]
     assert all(abs(across[i][i] - 1) < 1e-5 for i in range(4))  # they are the same weights
     assert (tmp_path / "found" / "report.html").is_file()
+
+
+def test_unreadable_images_are_left_out(bare: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(30):
+        content = np.random.default_rng(index).integers(0, 256, (36, 36), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), content)
+    (folder / "broken.png").write_bytes(b"no image")
+    words = ["analyze", "--encoder", bare, "--data", str(folder), "--out", str(tmp_path / "found")]
+    assert main([*words, "--what", "token-similarity", "map", "neighbours", "layer-probe"]) == 0
+    said = capsys.readouterr().err
+    assert "1 unreadable images were left out" in said
+    assert "layer-probe: skipped, it needs images with labels" in said
+    entries = json.loads((tmp_path / "found" / "analysis.json").read_text())
+    assert next(e for e in entries if e["analysis"] == "map")["numbers"]["images"] == 30
 
 
 def test_a_damaged_file_is_named(joint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,13 +17,15 @@ from layergraft.analysis.map import embed_plane, neighbourhood_kept
 from layergraft.analysis.neighbours import nearest
 from layergraft.analysis.pca import principal_axes, to_colour
 from layergraft.analysis.pictures import address, heat
-from layergraft.analysis.reconstruct import unpatchify
+from layergraft.analysis.reconstruct import predicted_patches, unpatchify
 from layergraft.analysis.saliency import grad_cam, score_gradients
 from layergraft.analysis.spectrum import amplitudes, radial_profile, relative_log
 from layergraft.analysis.token_similarity import token_cosine
 from layergraft.analysis.uniformity import alignment, uniformity
 from layergraft.config.encoder import EncoderConfig
+from layergraft.config.objectives import DecoderConfig, MaeConfig
 from layergraft.models.vit import Encoder, create_encoder
+from layergraft.objectives.mae import Mae
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -192,6 +194,23 @@ def test_map_keeps_separate_groups_separate() -> None:
 def test_unpatchify_is_the_inverse(encoder: Encoder) -> None:
     images = torch.randn(2, 1, 12, 12)
     assert torch.equal(unpatchify(encoder, encoder.patchify(images)), images)
+
+
+def test_a_perfect_decoder_gives_the_image_back(encoder: Encoder) -> None:
+    """A decoder that answers with the normalised patches, as the loss asks for."""
+    images = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    patches = encoder.patchify(images)
+    objective = Mae(MaeConfig(decoder=DecoderConfig(embed_dim=16, depth=1, num_heads=2)), encoder)
+    answer = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+
+    class Perfect(torch.nn.Module):
+        def forward(self, latent: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+            assert latent.shape[:2] == (2, 1 + keep.shape[1])
+            return answer
+
+    objective.heads["decoder"] = Perfect()
+    filled = predicted_patches(encoder, objective, images, torch.tensor([[0, 3], [5, 8]]))
+    assert torch.allclose(unpatchify(encoder, filled), images, atol=1e-5)
 
 
 def test_pictures() -> None:
