@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -19,14 +18,20 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def full(value: Any) -> Any:
-    """Nested dicts and lists with every split tensor put together; all processes must call it."""
+def full(value: Any, keep: bool = True) -> Any:
+    """Nested dicts and lists with every split tensor put together on the host; all processes must call it.
+
+    Args:
+        value: what holds split tensors.
+        keep: whether this process wants them; one that does not only takes part, and gets None.
+    """
     if isinstance(value, DTensor):
-        return value.full_tensor()
+        whole = value.full_tensor()  # one at a time: the device need not hold them all
+        return whole.cpu() if keep else None
     if isinstance(value, dict):
-        return {key: full(part) for key, part in value.items()}
+        return {key: full(part, keep) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [full(part) for part in value]
+        return [full(part, keep) for part in value]
     return value
 
 
@@ -45,12 +50,10 @@ def load_full(module: nn.Module, state: dict[str, Tensor]) -> None:
     module.load_state_dict({name: like(value, own[name]) if name in own else value for name, value in state.items()})
 
 
-def sharded(module: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of a module with its parameters split over all processes, transformer blocks one by one."""
-    twin = copy.deepcopy(module).to(device)
+def split_parameters(module: nn.Module, device: torch.device) -> None:
+    """Split a module's parameters over all processes, transformer blocks one by one."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for part in twin.modules():
+    for part in module.modules():
         if isinstance(part, Block):
             fully_shard(part, mesh=mesh)
-    fully_shard(twin, mesh=mesh)
-    return twin
+    fully_shard(module, mesh=mesh)

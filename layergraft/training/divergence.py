@@ -42,12 +42,13 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
     checkpoints.wait()
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
-    found = checkpoints.newest()
+    found = checkpoints.newest(settled=True)
     assert found is not None, "a stage saves before its first step"
     returns = trainer.returns + 1
     trainer.restore(found[1])
-    trainer.skipped, trainer.returns = past - trainer.step, returns
+    trainer.skipped, trainer.returns, trainer.rejected = past - trainer.step, returns, 0
     checkpoints.save(trainer.state())
+    checkpoints.drop_after(trainer.step)
     return (
         f"Steps {bad - IN_A_ROW + 1} to {bad} of stage {stage.name} had no finite loss or gradient: it goes back to "
         f"step {trainer.step} and leaves out the {trainer.skipped} batches up to there (return {returns} of {RETURNS})."

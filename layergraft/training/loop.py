@@ -35,7 +35,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
         stage.directory / "checkpoints", stage.engine, say, fabric.is_global_zero, before=record.to_disk
     )
     profile = Profile(stage.engine.profile if fabric.is_global_zero else None, stage.directory / "profile.json", say)
-    with checkpoints, record, profile, SignalGuard(wait=True) as signals:
+    with SignalGuard(wait=True) as signals, checkpoints, record, profile:
         begin(trainer, checkpoints, say)
         record.rewind(trainer.step)
         batches = trainer.batches()

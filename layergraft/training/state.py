@@ -21,6 +21,7 @@ from torch import Tensor
 
 from layergraft.checkpoints.atomic import remove_leftovers, write_file
 from layergraft.config.recipe import EngineConfig
+from layergraft.errors import Stopped, UserError
 
 State = dict[str, Any]
 
@@ -112,11 +113,11 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the last one; its failure does not hide another error."""
+        """Wait for the last one; its failure hides no other error, but a stop would promise that all is saved."""
         try:
             self.wait()
-        except Exception:
-            if error is None:
+        except UserError:
+            if error is None or isinstance(error, Stopped):
                 raise
         finally:
             self._thread.shutdown()
@@ -146,7 +147,7 @@ class Checkpoints:
         self.before()
         # A run that went back to a step has a second file of it, which sorts after the first.
         write_state(self.directory, f"step-{state['step']:09d}-{state['returns']}", state)
-        for old in self._files()[self.engine.keep :]:
+        for old in self._files()[max(1, self.engine.keep) :]:
             old.unlink(missing_ok=True)
 
     def failed(self) -> bool:
@@ -163,11 +164,26 @@ class Checkpoints:
             writing, self._writing = self._writing, None
             writing.result()
 
-    def newest(self) -> tuple[Path, State] | None:
-        """The newest valid checkpoint, or None."""
+    def newest(self, settled: bool = False) -> tuple[Path, State] | None:
+        """The newest valid checkpoint, or None.
+
+        Args:
+            settled: pass over those that were saved between bad steps, because a signal came, where there is another.
+        """
+        between = None
         for path in self._files():
             state = read_state(path)
-            if state is not None:
+            if state is None:
+                self.warn(f"{path} is damaged and passed over.")
+            elif settled and state["rejected"]:
+                between = between or (path, state)
+            else:
                 return path, state
-            self.warn(f"{path} is damaged and passed over.")
-        return None
+        return between
+
+    def drop_after(self, step: int) -> None:
+        """Once a state of `step` is on the disk again, those of later steps are of a past that is not to come back."""
+        self.wait()
+        for path in self._files() if self.writes else ():
+            if int(path.stem.split("-")[1]) > step:
+                path.unlink(missing_ok=True)

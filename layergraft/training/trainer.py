@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -20,8 +20,7 @@ from layergraft.data.batch import Batch, Normalize
 from layergraft.graft.apply import Anchor, parameter_groups, stage_rows
 from layergraft.models.batchnorm import Pending, apply_pending, collect_pending
 from layergraft.models.momentum import momentum_update
-from layergraft.models.sharding import full, like, load_full, local, sharded
-from layergraft.models.vit import Encoder
+from layergraft.models.sharding import full, like, load_full, local, split_parameters
 from layergraft.objectives.base import Losses, Progress
 from layergraft.training.gradients import Gradients, TrainStep
 from layergraft.training.optim import LossScaler, build_optimizer
@@ -72,18 +71,19 @@ class Trainer:
         low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
         autocast = partial(torch.autocast, fabric.device.type, low) if low else nullcontext
         module = TrainStep(stage.encoder, stage.objective, autocast).train()
+        self.ema = stage.ema
+        if self.split:  # the stage keeps its own modules: split ones can neither be looked at nor saved
+            module, self.ema = copy.deepcopy(module), copy.deepcopy(stage.ema)
+        module.to(fabric.device)
+        if self.ema:
+            self.ema.to(fabric.device)
         if engine.compile:
             for part in module.modules():
                 if isinstance(part, Block):
                     part.compile()  # in place: names of parameters stay
-        self.ema = stage.ema
         if self.split:
-            module = cast(TrainStep, sharded(module, fabric.device))
-            self.ema = cast(Encoder, sharded(stage.ema, fabric.device)) if stage.ema else None
-        else:
-            module.to(fabric.device)
-            if stage.ema:
-                stage.ema.to(fabric.device)
+            for whole in (module, self.ema) if self.ema else (module,):
+                split_parameters(whole, fabric.device)
         self.encoder, self.objective = module.encoder, module.objective
         model: nn.Module = module
         if distributed and not self.split:
@@ -200,7 +200,7 @@ class Trainer:
             "numbers": self.numbers,
             "best": self.stage.best.state_dict(),
         }
-        return full(state) if self.split else state
+        return full(state, keep=dist.get_rank() == 0) if self.split else state
 
     def restore(self, state: State) -> None:
         """Go on from what `state` gave."""

@@ -57,6 +57,11 @@ CONF
     exit 1
     ;;
 stop)
+    timeout 10 scancel --user="$(id -un)" || true
+    for _ in $(seq 40); do
+        [ -z "$(timeout 10 squeue --noheader)" ] && break
+        sleep 0.5
+    done
     for pid in slurmd.pid slurmctld.pid munge/pid; do
         [ -f "$dir/$pid" ] && kill "$(cat "$dir/$pid")" 2>/dev/null || true
     done

@@ -144,6 +144,39 @@ def test_three_bad_steps_go_back_and_around(tmp_path: Path, monkeypatch: pytest.
     assert all(row["loss"] is not None for row in rows(out))
 
 
+def test_a_run_that_was_stopped_between_bad_steps_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, lambda number: number in (6, 7, 8))
+    whole = train(tmp_path / "whole")
+    reject = Trainer.reject
+
+    def rejected(trainer: Trainer) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        reject(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "reject", rejected)
+        for _ in range(2):  # with two steps in a row thrown away, and with three
+            with pytest.raises(Stopped):
+                train(tmp_path / "run")
+    train(tmp_path / "run")
+    assert bits(tmp_path / "run") == bits(whole)
+    assert rows(tmp_path / "run") == rows(whole)
+
+
+def test_a_stop_does_not_hide_that_nothing_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, lambda: (patch.setattr(os, "replace", fails), os.kill(os.getpid(), signal.SIGTERM)))
+        assert main(words_of(tmp_path)) == 2
+    assert "No space left" in capsys.readouterr().err
+
+
 def test_a_run_that_was_killed_after_going_back_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from conftest import TINY
@@ -41,6 +42,7 @@ def _two_steps(changes: dict[str, Any], send: Any) -> None:
     from layergraft.training.trainer import Trainer
 
     recipe = load_recipe("fashion_tiny", VIT_S | changes)
+    recipe = msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})
     train, holdout, mean, std = load_data(recipe)
     stage = prepare_stage(recipe, "graft", Path("nowhere"), first_encoder(recipe, mean, std), train, holdout, 0, 1)
     trainer = Trainer(launch(), stage)
@@ -63,6 +65,7 @@ def measure(**changes: Any) -> tuple[list[float], int, int]:
     receive, send = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_two_steps, args=(changes, send))
     process.start()
+    send.close()
     assert receive.poll(280), "the steps took too long"
     found: tuple[list[float], int, int] = receive.recv()
     process.join()
