@@ -27,7 +27,8 @@ from layergraft.config import EvaluateConfig, Recipe, load_recipe
 from layergraft.evaluation.evaluate import Task, evaluate_encoder
 from layergraft.evaluation.results import ResultRow, write_results
 from layergraft.report.recorded import record_file
-from layergraft.training.run import load_data, machine
+from layergraft.training.inputs import load_data
+from layergraft.training.launch import machine
 
 RECORD = record_file("fashion_tiny")
 PROTOCOL = EvaluateConfig(protocols=("knn", "logistic"), shots=(1, 5, 10, 50), splits=20)

@@ -18,7 +18,7 @@ import layergraft
 from layergraft.checkpoints.atomic import write_text
 from layergraft.evaluation.results import read_results
 from layergraft.report.recorded import record_file
-from layergraft.training.run import machine
+from layergraft.training.launch import machine
 
 
 def main() -> None:

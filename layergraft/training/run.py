@@ -9,30 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from layergraft.checkpoints.atomic import write_text
-from layergraft.checkpoints.encoder import default_statistics, load_encoder, save_encoder
+from layergraft.checkpoints.encoder import load_encoder, save_encoder
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
-from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
 from layergraft.errors import Stopped, UserError
-from layergraft.evaluation.evaluate import Task, evaluate_encoders
-from layergraft.evaluation.labels import same_classes
-from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
-from layergraft.evaluation.splits import draw_splits
-from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, show_trained
-from layergraft.graft.apply import stage_plan
-from layergraft.models.vit import Encoder
-from layergraft.objectives.base import create_objective, know_classes
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay, replay_steps
 from layergraft.training.guard import SignalGuard
+from layergraft.training.inputs import check_recipe, load_data
 from layergraft.training.launch import launch, machine
 from layergraft.training.loop import train_stage
+from layergraft.training.measure import analyze_run, evaluate_run, train_protocols
 from layergraft.training.memory import SMALL, memory_warning, step_memory
-from layergraft.training.origins import first_encoder, shaped
+from layergraft.training.origins import first_encoder
 from layergraft.training.resume import Resume, claim, open_run
 from layergraft.training.slurm import requeue
 from layergraft.training.stage import is_done, prepare_stage, save_stage, stage_directory
@@ -56,37 +47,6 @@ class Run:
     encoder: Path
     results: Path
     report: Path
-
-
-def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
-    """(training images, held-out images, mean, std); the index of the images lies in the run, where it may be one."""
-    if recipe.data.source is None:
-        raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
-    index = out / "index" if out and ((out / "recipe.yaml").is_file() or not out.exists()) else None
-    source = open_source(recipe.data.source, index)
-    train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed)
-    channels = recipe.encoder.in_chans
-    mean, std = default_statistics(channels)
-    own = (source.mean, source.std) if source.mean and len(source.mean) == channels else (None, None)
-    return train, holdout, recipe.data.mean or own[0] or mean, recipe.data.std or own[1] or std
-
-
-def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> None:
-    """Find what would stop the run later, before anything is written.
-
-    Raises:
-        UserError: a plan does not fit the encoder, a source cannot be read, or there are more shots than images of a
-            class.
-    """
-    sources: set[str] = set()
-    for name, stage in recipe.stages.items():
-        objective = create_objective(know_classes(stage.objective, train, name), encoder)
-        sources |= {row.source for row in stage_plan(stage, name, encoder, objective)[1].rows}
-    for source in sorted(sources - {"previous", "fresh"}):
-        if not Path(source).is_relative_to(out):  # else it is still to be made
-            shaped(source, recipe.encoder)
-    if recipe.evaluate is not None and train.labels is not None and recipe.evaluate.frozen_protocols:
-        draw_splits(train, recipe.evaluate.frozen_shots, 1)
 
 
 def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = None) -> Run:
@@ -230,88 +190,3 @@ class _Training:
         if bad:
             raise UserError("The steps are still not finite.", "Nothing was changed.")
         self.display.say("With these settings the steps are finite. Nothing was changed.")
-
-
-def run_encoders(recipe: Recipe, out: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Encoder]:
-    """Every encoder of a run by the name it has in results.json, from the first weights to the last stage."""
-    encoders = {"random": first_encoder(recipe, mean, std)}
-    for name in recipe.stages:
-        directory = stage_directory(out, recipe, name)
-        for suffix, folder in (("", "encoder"), ("/momentum", "encoder_momentum"), ("/ema", "encoder_ema")):
-            if (directory / folder).is_dir():
-                encoders[name + suffix] = load_encoder(directory / folder)
-    return encoders
-
-
-def analyze_run(recipe: Recipe, out: Path, display: Display) -> None:
-    """Look inside the last encoder, for the report."""
-    from layergraft.analysis.command import build_subject, run_analyses
-
-    assert recipe.data.source is not None
-    if recipe.analyze:
-        subject = build_subject(str(out), [], recipe.data.source)
-        run_analyses(subject, recipe.analyze, recipe.data.source, out / "analysis.json", display.say)
-
-
-def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]:
-    """Measure every encoder of a run, the recipe's first weights and the pixels."""
-    assert recipe.evaluate is not None
-    assert recipe.data.source is not None
-    protocols = recipe.evaluate.frozen_protocols
-    if not protocols:
-        return []
-    train, holdout, mean, std = load_data(recipe, out)
-    if train.labels is None:
-        display.say(f"{recipe.data.source!r} has no labels: {', '.join(protocols)} are skipped.")
-        return []
-    spec = default_test_source(recipe.data.source)
-    if spec is None:
-        display.say(f"{recipe.data.source!r} has no test images (val/ or test/ beside train/): evaluation is skipped.")
-        return []
-    held = holdout if recipe.evaluate.chooses else None
-    task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
-    display.say(f"Measuring on {len(task.test)} images of {spec} …")
-    encoders = run_encoders(recipe, out, mean, std)
-    rows = evaluate_encoders(task, recipe.evaluate, encoders, out)
-    write_results(out / "results.json", rows)
-    show_results(rows)
-    return read_results(out / "results.json")
-
-
-def train_protocols(recipe: Recipe, out: Path, fabric: Fabric, display: Display) -> None:
-    """Carry out the trained protocols on the first weights and on the last stage's encoder; all processes call."""
-    assert recipe.evaluate is not None
-    assert recipe.data.source is not None
-    train, holdout, mean, std = load_data(recipe, out)
-    spec = default_test_source(recipe.data.source)
-    asked = recipe.evaluate.trained_stages
-    possible = (
-        []
-        if spec is None
-        else [name for name in asked if (train.masks if name in SEGMENTS else train.labels) is not None]
-    )
-    skipped = [name for name in asked if name not in possible]
-    if skipped:
-        display.say(f"{recipe.data.source!r} has no labels, masks or test images for {', '.join(skipped)}: skipped.")
-    if spec is None or not possible:
-        return
-    task = TrainedTask(
-        train=train,
-        holdout=holdout,
-        test=same_classes(train, open_source(spec)),
-        test_name=spec,
-        seed=recipe.seed,
-        config=recipe.evaluate,
-        protocols=possible,
-        engine=recipe.engine,
-        out=out,
-        fabric=fabric,
-        display=display,
-    )
-    last = list(recipe.stages)[-1]
-    rows = evaluate_trained(task, "random", first_encoder(recipe, mean, std))
-    directory = stage_directory(out, recipe, last)
-    rows += evaluate_trained(task, last, load_encoder(directory), start=str(directory))
-    if fabric.is_global_zero:
-        write_results(out / "results.json", rows)
-        show_trained(rows)

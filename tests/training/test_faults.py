@@ -22,9 +22,9 @@ from layergraft.cli import main
 from layergraft.config import Recipe, dump_recipe, load_recipe
 from layergraft.data.batch import Batch
 from layergraft.errors import Stopped, UserError
+from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
 from layergraft.training.origins import first_encoder
-from layergraft.training.run import load_data
 from layergraft.training.stage import prepare_stage
 from layergraft.training.state import host_copy
 from layergraft.training.trainer import Outcome, Trainer

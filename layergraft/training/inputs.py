@@ -1,0 +1,46 @@
+"""What a run reads, and checks, before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layergraft.checkpoints.encoder import default_statistics
+from layergraft.config.recipe import Recipe
+from layergraft.data.sources import Source, open_source, split_holdout
+from layergraft.errors import UserError
+from layergraft.evaluation.splits import draw_splits
+from layergraft.graft.apply import stage_plan
+from layergraft.models.vit import Encoder
+from layergraft.objectives.base import create_objective, know_classes
+from layergraft.training.origins import shaped
+
+
+def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
+    """(training images, held-out images, mean, std); the index of the images lies in the run, where it may be one."""
+    if recipe.data.source is None:
+        raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
+    index = out / "index" if out and ((out / "recipe.yaml").is_file() or not out.exists()) else None
+    source = open_source(recipe.data.source, index)
+    train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed)
+    channels = recipe.encoder.in_chans
+    mean, std = default_statistics(channels)
+    own = (source.mean, source.std) if source.mean and len(source.mean) == channels else (None, None)
+    return train, holdout, recipe.data.mean or own[0] or mean, recipe.data.std or own[1] or std
+
+
+def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> None:
+    """Find what would stop the run later, before anything is written.
+
+    Raises:
+        UserError: a plan does not fit the encoder, a source cannot be read, or there are more shots than images of a
+            class.
+    """
+    sources: set[str] = set()
+    for name, stage in recipe.stages.items():
+        objective = create_objective(know_classes(stage.objective, train, name), encoder)
+        sources |= {row.source for row in stage_plan(stage, name, encoder, objective)[1].rows}
+    for source in sorted(sources - {"previous", "fresh"}):
+        if not Path(source).is_relative_to(out):  # else it is still to be made
+            shaped(source, recipe.encoder)
+    if recipe.evaluate is not None and train.labels is not None and recipe.evaluate.frozen_protocols:
+        draw_splits(train, recipe.evaluate.frozen_shots, 1)
