@@ -180,6 +180,12 @@ CASES: dict[str, tuple[Any, str, str, Any]] = {
         "encoder `ema`",
         lambda: timm_features(BACKBONE),
     ),
+    "half precision": (
+        {"model": {name: value.half() for name, value in BACKBONE.items()}},
+        "",
+        "half precision were widened",
+        lambda: timm_features({name: value.half().float() for name, value in BACKBONE.items()}),
+    ),
     "data parallel": (
         {"state_dict": with_prefix(BACKBONE, "module.")},
         "",
