@@ -212,19 +212,26 @@ def inspect(*, checkpoint: str, json: bool = False) -> dict[str, Any]:
     return inspect_checkpoint(str(checkpoint), as_json=json)
 
 
-def export(*, encoder: str | Path, format: Literal["timm", "hf", "onnx", "torch_export"], out: str | Path) -> Export:
+def export(
+    *,
+    encoder: str | Path,
+    format: Literal["timm", "hf", "onnx", "torch_export"],
+    out: str | Path,
+    with_head: str | Path | None = None,
+) -> Export:
     """Write an encoder for another program, checked to give the same features, with a model card if a run made it.
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         format: a directory of timm or of Hugging Face's ViTModel, an ONNX file, or a file of torch.export.
         out: the directory or file; it must not exist.
+        with_head: a fitted classifier of RUN/probes/ on top, for onnx and torch_export.
     """
     from layergraft.analysis.subject import run_directory
     from layergraft.checkpoints.export import export_encoder
     from layergraft.report.model_card import write_model_card
 
-    written = export_encoder(str(encoder), format, Path(out))
+    written = export_encoder(str(encoder), format, Path(out), None if with_head is None else Path(with_head))
     if found := run_directory(str(encoder)):
         write_model_card(found[0], written.out, format, found[1])
     return written

@@ -25,13 +25,32 @@ from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
 from layergraft.checkpoints.fit import norm_eps, num_heads
 from layergraft.checkpoints.huggingface import from_timm
 from layergraft.errors import UserError
+from layergraft.evaluation.probes import ProbeClassifier, load_probe
 from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]
 Run = Callable[[Tensor], Tensor]
+WIDTHS = {"cls": 1, "mean": 1, "cls+mean": 2, "last4": 4}  # of a pooled feature, in widths of a token
 TOLERANCE = 1e-4  # of the largest entry of the features
 _LARGEST_PROTOBUF = 1.9e9  # bytes; larger weights go into a file beside the .onnx
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is to be written.
+
+    Args:
+        encoder: the encoder.
+        module: it, or it with a classifier on top: normalised images to `output`.
+        output: `features` or `logits`.
+        about: what stands beside the weights in the file.
+    """
+
+    encoder: Encoder
+    module: nn.Module
+    output: str
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +60,7 @@ class Export:
     Args:
         out: the directory or file.
         format: its format.
-        difference: largest difference of its features from the encoder's, relative to their largest entry.
+        difference: largest difference of its features or logits from ours, relative to their largest entry.
     """
 
     out: Path
@@ -49,11 +68,11 @@ class Export:
     difference: float
 
 
-def export_encoder(encoder: str, format_name: Format, out: Path) -> Export:
+def export_encoder(encoder: str, format_name: Format, out: Path, with_head: Path | None) -> Export:
     """Write an encoder for another program; see `layergraft.export`."""
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{str(out)!r} exists already.", "Use another --out. Nothing was changed.")
-    loaded = load_encoder(encoder)
+    job = _job(encoder, format_name, with_head)
     writer = {"timm": _write_timm, "hf": _write_hf, "onnx": _write_onnx, "torch_export": _write_torch_export}[
         format_name
     ]
@@ -63,16 +82,48 @@ def export_encoder(encoder: str, format_name: Format, out: Path) -> Export:
     except OSError as error:
         raise UserError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
     try:
-        difference = _difference(loaded, writer(loaded, working / out.name, encoder))
+        difference = _difference(job, writer(job, working / out.name))
         for path in working.iterdir():  # more than one for a large ONNX model
             path.replace(out.parent / path.name)
     finally:
         shutil.rmtree(working)
     announce(
-        f"{out} ({format_name}): features differ by {difference:.1e} of their largest entry. Its input is normalised: "
-        f"pixels in [0, 1], mean {_numbers(loaded.mean)}, standard deviation {_numbers(loaded.std)}."
+        f"{out} ({format_name}): {job.output} differ by {difference:.1e} of their largest entry. Input is normalised: "
+        f"pixels in [0, 1], mean {_numbers(job.encoder.mean)}, standard deviation {_numbers(job.encoder.std)}."
     )
     return Export(out=out, format=format_name, difference=difference)
+
+
+def _job(encoder: str, format_name: Format, with_head: Path | None) -> _Job:
+    """Load what is exported.
+
+    Raises:
+        UserError: the classifier does not fit the encoder, or the format cannot express it.
+    """
+    loaded = load_encoder(encoder)
+    about = {"exported_from": encoder, "mean": list(loaded.mean), "std": list(loaded.std)}
+    if with_head is None:
+        return _Job(encoder=loaded, module=loaded, output="features", about=about)
+    probe = load_probe(with_head)
+    if format_name in ("timm", "hf"):
+        raise UserError(
+            f"{format_name} has no place for {str(with_head)!r}: its classifiers take the feature as it is, this one "
+            "takes it centred and of length 1.",
+            "Use onnx or torch_export.",
+        )
+    width = loaded.embed_dim * WIDTHS[probe.pooling]
+    if probe.weight.shape[1] != width:
+        raise UserError(
+            f"{str(with_head)!r} classifies {probe.weight.shape[1]} numbers, but {encoder!r} gives {width}.",
+            f"It was fitted on {probe.encoder!r}.",
+        )
+    announce(f"{with_head}: fitted on {probe.encoder}, {probe.protocol}, {probe.shots} shots of {probe.source}.")
+    classifier = ProbeClassifier(loaded, probe).eval()
+    about |= {
+        "classes": probe.classes,
+        "probe": {"protocol": probe.protocol, "shots": probe.shots, "source": probe.source},
+    }
+    return _Job(encoder=loaded, module=classifier, output="logits", about=about)
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -80,26 +131,28 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 @torch.inference_mode()
-def _difference(encoder: Encoder, exported: Run) -> float:
-    """Compare features on batches of several sizes.
+def _difference(job: _Job, exported: Run) -> float:
+    """Compare features or logits on batches of several sizes.
 
     Raises:
         UserError: they differ by more than the tolerance.
     """
     generator, worst = torch.Generator().manual_seed(0), 0.0
     for size in (1, 3):
-        images = torch.randn(size, encoder.in_chans, encoder.img_size, encoder.img_size, generator=generator)
-        expected = encoder(images)
+        images = torch.randn(size, *_example(job.encoder).shape[1:], generator=generator)
+        expected = job.module(images)
         worst = max(worst, float((exported(images) - expected).abs().max() / expected.abs().max()))
     if not worst <= TOLERANCE:
-        raise UserError(f"The exported encoder gives other features (difference {worst:.1e}).", "Nothing was written.")
+        raise UserError(
+            f"The exported encoder gives other {job.output} (difference {worst:.1e}).", "Nothing was written."
+        )
     return worst
 
 
-def _write_timm(encoder: Encoder, out: Path, name: str) -> Run:
+def _write_timm(job: _Job, out: Path) -> Run:
     """A directory for `timm.create_model("local-dir:…", pretrained=True)`."""
-    _refuse_conv_stem(encoder, "timm")
-    save_encoder(encoder, out, {"exported_from": name})
+    _refuse_conv_stem(job.encoder, "timm")
+    save_encoder(job.encoder, out, {"exported_from": job.about["exported_from"]})
     model: Run = timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=0).eval()
     return model
 
@@ -112,10 +165,10 @@ def _refuse_conv_stem(encoder: Encoder, whose: str) -> None:
         )
 
 
-def _write_hf(encoder: Encoder, out: Path, name: str) -> Run:
+def _write_hf(job: _Job, out: Path) -> Run:
     """A directory for `transformers.ViTModel.from_pretrained`, with its image processor."""
+    encoder, vit = job.encoder, job.encoder.vit
     _refuse_conv_stem(encoder, "Hugging Face's ViTModel")
-    vit = encoder.vit
     weights = {key: value.detach().cpu().contiguous() for key, value in vit.state_dict().items()}
     prefix = weights["pos_embed"].shape[1] - encoder.num_patches
     if prefix == 0 and vit.has_class_token:  # no position is a position of zeros
@@ -151,7 +204,7 @@ def _write_hf(encoder: Encoder, out: Path, name: str) -> Run:
         "qkv_bias": vit.blocks[0].attn.qkv.bias is not None,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "exported_from": name,
+        "exported_from": job.about["exported_from"],
     }
     processor = {
         "image_processor_type": "ViTImageProcessor",
@@ -176,8 +229,8 @@ def _write_hf(encoder: Encoder, out: Path, name: str) -> Run:
     return lambda images: model(images).last_hidden_state[:, 0]
 
 
-def _write_onnx(encoder: Encoder, out: Path, name: str) -> Run:
-    """One file with a dynamic batch: input `images`, output `features`; mean and std are in its metadata."""
+def _write_onnx(job: _Job, out: Path) -> Run:
+    """One file with a dynamic batch: input `images`, output `features` or `logits`; mean, std, classes as metadata."""
     missing = [
         package for package in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(package) is None
     ]
@@ -186,26 +239,28 @@ def _write_onnx(encoder: Encoder, out: Path, name: str) -> Run:
     import onnxruntime
 
     program: Any = torch.onnx.export(
-        encoder,
-        (_example(encoder),),
+        job.module,
+        (_example(job.encoder),),
         dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         input_names=["images"],
-        output_names=["features"],
+        output_names=[job.output],
         verbose=False,
     )
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in _metadata(encoder, name).items()})
-    size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in job.about.items()})
+    size = sum(parameter.numel() * parameter.element_size() for parameter in job.module.parameters())
     program.save(str(out), external_data=size > _LARGEST_PROTOBUF)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
+    return lambda images: torch.from_numpy(session.run([job.output], {"images": images.numpy()})[0])
 
 
-def _write_torch_export(encoder: Encoder, out: Path, name: str) -> Run:
-    """A `.pt2` for `torch.export.load` with a dynamic batch; mean and std are in its `layergraft.json`."""
-    program = torch.export.export(encoder, (_example(encoder),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+def _write_torch_export(job: _Job, out: Path) -> Run:
+    """A `.pt2` for `torch.export.load` with a dynamic batch; mean, std and classes are in its `layergraft.json`."""
+    program = torch.export.export(
+        job.module, (_example(job.encoder),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"layergraft.json": json.dumps(_metadata(encoder, name))})
+    torch.export.save(program, buffer, extra_files={"layergraft.json": json.dumps(job.about)})
     write_bytes(out, buffer.getvalue())
     model: Run = torch.export.load(str(out)).module()
     return model
@@ -213,7 +268,3 @@ def _write_torch_export(encoder: Encoder, out: Path, name: str) -> Run:
 
 def _example(encoder: Encoder) -> Tensor:
     return torch.zeros(2, encoder.in_chans, encoder.img_size, encoder.img_size)
-
-
-def _metadata(encoder: Encoder, name: str) -> dict[str, Any]:
-    return {"exported_from": name, "mean": list(encoder.mean), "std": list(encoder.std)}

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from conftest import FIXTURES
+from safetensors.torch import load_file
 
 import layergraft
 from layergraft.checkpoints import export as export_module
@@ -19,6 +20,7 @@ from layergraft.checkpoints.encoder import save_encoder
 from layergraft.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.errors import UserError
+from layergraft.evaluation.probes import Probe, save_probe
 from layergraft.models.vit import Encoder, create_encoder
 
 MOCO = f"{FIXTURES / 'mocov3_tiny' / 'checkpoint.pth.tar'}?num_heads=4"
@@ -152,9 +154,9 @@ def test_nothing_is_overwritten_and_nothing_wrong_is_left(tmp_path: Path, monkey
     assert out.read_text() == "mine"
     out.unlink()
 
-    def scaled(encoder: Encoder, path: Path, name: str) -> Any:
+    def scaled(job: Any, path: Path) -> Any:
         path.mkdir()
-        return lambda x: encoder(x) * 1.001
+        return lambda x: job.encoder(x) * 1.001
 
     monkeypatch.setattr(export_module, "_write_timm", scaled)
     with pytest.raises(UserError, match="other features"):
@@ -166,3 +168,47 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"onnxscript[\s\S]*layergraft\[onnx\]"):
         layergraft.export(encoder=native(tmp_path / "native"), format="onnx", out=tmp_path / "out")
+
+
+def fitted(path: Path, width: int) -> Path:
+    """A classifier as `evaluate` leaves it in RUN/probes/."""
+    generator = torch.Generator().manual_seed(5)
+    described = {
+        "encoder": "graft",
+        "source": "images",
+        "protocol": "ridge",
+        "variant": "cv",
+        "shots": "5",
+        "split": "0",
+    }
+    weight, bias = torch.randn(3, width, generator=generator), torch.randn(3, generator=generator)
+    return save_probe(Probe(weight=weight, bias=bias, classes=["a", "b", "c"], pooling="cls", **described), path)
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "torch_export"])
+@torch.no_grad()
+def test_with_a_fitted_head(format_name: str, tmp_path: Path) -> None:
+    needs(*(ONNX if format_name == "onnx" else ()))
+    source, probe = native(tmp_path / "native"), fitted(tmp_path / "probes", 48)
+    out = tmp_path / "classifier"
+    layergraft.export(encoder=source, format=format_name, out=out, with_head=probe)  # type: ignore[arg-type]
+    vit = timm.create_model(f"local-dir:{source}", pretrained=True).eval()
+    x = images(layergraft.load_encoder(source), 4)
+    features = vit(x).double().numpy()
+    features = features - features.mean(axis=1, keepdims=True)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    head = load_file(probe)
+    logits = features @ head["weight"].double().numpy().T + head["bias"].double().numpy()
+    run, about = read_back(format_name, out)
+    close(run(x), torch.from_numpy(logits))
+    assert about["classes"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("format_name", "width", "message"), [("timm", 48, "onnx"), ("hf", 48, "onnx"), ("onnx", 32, "32 numbers")]
+)
+def test_heads_that_do_not_fit(format_name: str, width: int, message: str, tmp_path: Path) -> None:
+    source, probe = native(tmp_path / "native"), fitted(tmp_path / "probes", width)
+    with pytest.raises(UserError, match=message):
+        layergraft.export(encoder=source, format=format_name, out=tmp_path / "out", with_head=probe)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
