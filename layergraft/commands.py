@@ -124,7 +124,8 @@ def evaluate(
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: labelled training images.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/.
-        protocols: knn, logistic, ridge, prototype on frozen features; linear, finetune, segment train.
+        protocols: knn, logistic, ridge, prototype on frozen features; linear, finetune, segment train; head came with
+            the checkpoint.
         variant: how a penalty is found: published, cv, holdout; of segment: linear, upernet.
         shots: labelled images per class, or percentages: 1 5 10 1%.
         splits: random splits per number of shots; or files that name the labelled images, one a line.

@@ -36,7 +36,7 @@ class Checkpoint:
         format: whose form it is in.
         roles: the encoders that are there; the first is the default.
         heads: projector, predictor, decoder, with our names.
-        classifier: weights of a linear or fine-tuned head (see `Foreign.classifier`).
+        classifier: weights of a linear or fine-tuned head (see `Classifier`).
         classes: the names of its outputs, where the checkpoint has them.
         notes: what was found, assumed, resized and left aside.
     """

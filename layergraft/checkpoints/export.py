@@ -101,7 +101,7 @@ def _job(encoder: str, format_name: Format, with_head: Path | None) -> _Job:
         UserError: the classifier does not fit the encoder, or the format cannot express it.
     """
     loaded = load_encoder(encoder)
-    about = {"exported_from": encoder, "mean": list(loaded.mean), "std": list(loaded.std)}
+    about: dict[str, Any] = {"exported_from": encoder, "mean": list(loaded.mean), "std": list(loaded.std)}
     if with_head is None:
         return _Job(encoder=loaded, module=loaded, output="features", about=about)
     probe = load_probe(with_head)

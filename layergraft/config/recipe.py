@@ -32,7 +32,8 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     """What is measured once training has ended.
 
     Args:
-        protocols: `knn`, `logistic`, `ridge`, `prototype` on frozen features; `linear`, `finetune`, `segment` train.
+        protocols: `knn`, `logistic`, `ridge`, `prototype` on frozen features; `linear`, `finetune`, `segment` train;
+            `head` is the classifier that came with a checkpoint.
         variant: how a penalty is found, of `logistic` (`published`, `cv`, `holdout`) and `ridge` (`holdout`, `cv`); of
             `segment`: `linear`, `upernet`. A protocol that has none of those given takes its first.
         shots: labelled images per class (1, 5, ...) or a percentage ("1%"); null is 1, 5 and 10 on frozen features, and
@@ -47,7 +48,7 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
         upernet: likewise of `segment` with an UperNet head.
     """
 
-    protocols: tuple[Literal["knn", "logistic", "ridge", "prototype", "linear", "finetune", "segment"], ...] = (
+    protocols: tuple[Literal["knn", "logistic", "ridge", "prototype", "linear", "finetune", "segment", "head"], ...] = (
         "knn",
         "logistic",
     )
@@ -65,7 +66,7 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     @property
     def frozen_protocols(self) -> tuple[str, ...]:
         """The protocols on frozen features that were asked for."""
-        return tuple(name for name in self.protocols if name not in ("linear", "finetune", "segment"))
+        return tuple(name for name in self.protocols if name not in ("linear", "finetune", "segment", "head"))
 
     @property
     def frozen_shots(self) -> tuple[int | str, ...]:

@@ -17,6 +17,7 @@ from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow, show_results, write_results
 from layergraft.evaluation.splits import read_splits
@@ -70,6 +71,10 @@ def evaluate_command(
     if config.frozen_protocols and fabric.is_global_zero:
         rows = evaluate_encoders(task, config, encoders, out)
         show_results(rows)
+    if "head" in config.protocols and fabric.is_global_zero:
+        for name, place in named.items():
+            rows.append(evaluate_head(place, name, task))
+            announce(f"{name}: {rows[-1].value:.1f} % top-1 with its own head, on {rows[-1].n_test} images of {spec}.")
     fabric.barrier()
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
