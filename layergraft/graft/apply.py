@@ -29,8 +29,16 @@ def stage_plan(
     """Rows and table of a stage; see `build_plan`.
 
     Raises:
-        UserError: the plan does not fit the encoder, or would train layers that the loss does not depend on.
+        UserError: the plan does not fit the encoder, or would train layers that the loss does not depend on; or the
+            patches do not tile a view.
     """
+    for view, config in stage.views.items():
+        if config.size is not None and config.size % encoder.patch_size:
+            raise UserError(
+                f"View {view!r} of stage {name!r} has {config.size} pixels a side, no multiple of the patch size "
+                f"{encoder.patch_size}.",
+                f"Set stages.{name}.views.{view}.size.",
+            )
     rows = stage_rows(encoder, objective)
     plan = build_plan(stage, name, count_parameters(rows), encoder.depth, batch_size)
     idle = [row for row in objective.unused(encoder) if not plan[row].frozen]

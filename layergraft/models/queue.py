@@ -41,7 +41,8 @@ class Queue(nn.Module):
         allowed = (self.ids >= 0).expand(len(own), -1)
         if exclude is not None:
             allowed = allowed & (self.ids != exclude[:, None])
-        similarity = (own @ self.features.T).masked_fill(~allowed, -torch.inf)
+        with torch.autocast(own.device.type, enabled=False):  # in bf16, near neighbours would tie
+            similarity = (own @ self.features.T).masked_fill(~allowed, -torch.inf)
         nearest = similarity.topk(min(topk, len(self.ids)), dim=1).indices
         count = allowed.sum(dim=1).clamp(max=nearest.shape[1])
         chosen = torch.minimum((draws * count).long(), (count - 1).clamp(min=0))

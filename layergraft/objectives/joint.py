@@ -41,6 +41,10 @@ class Joint(Objective):
                 self.heads[head] = module
             self.parts[name] = objective
 
+    def unused(self, encoder: Encoder) -> list[str]:
+        rows = [part.unused(encoder) for part in self.parts.values()]
+        return [row for row in rows[0] if all(row in others for others in rows)]
+
     def start(self, encoder: Encoder) -> None:
         for part in self.parts.values():
             part.start(encoder)

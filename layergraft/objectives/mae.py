@@ -7,6 +7,7 @@ from torch import Tensor
 
 from layergraft.config.objectives import MaeConfig
 from layergraft.data.batch import Batch
+from layergraft.errors import UserError
 from layergraft.models.batchnorm import Pending
 from layergraft.models.decoder import MaeDecoder
 from layergraft.models.vit import Encoder
@@ -43,6 +44,11 @@ class Mae(Objective):
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         images = batch.views["image"]
+        if images.shape[2] != encoder.img_size:
+            raise UserError(
+                f"MAE's view has {images.shape[2]} pixels a side, but its decoder predicts {encoder.img_size}.",
+                "Leave views.image.size out.",
+            )
         keep, removed = self.split(batch.uniform("mask", encoder.num_patches, images.device))
         tokens, _ = encoder.run_blocks(encoder.tokens(images, keep))
         target = encoder.patchify(images)

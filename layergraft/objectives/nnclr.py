@@ -43,7 +43,7 @@ class Nnclr(Objective):
         encoder: what it will train.
 
     Raises:
-        UserError: a block does not exist, or the patches do not tile the local views.
+        UserError: a block does not exist.
     """
 
     def __init__(self, config: NnclrConfig, encoder: Encoder) -> None:
@@ -53,10 +53,6 @@ class Nnclr(Objective):
         if not self.blocks or self.blocks[0] < 0 or self.blocks[-1] >= encoder.depth:
             raise UserError(
                 f"nnclr has heads on blocks {list(self.blocks)}, but the encoder's are 0 to {encoder.depth - 1}."
-            )
-        if config.local_views and config.local_size % encoder.patch_size:
-            raise UserError(
-                f"objective.local_size {config.local_size} is not a multiple of the patch size {encoder.patch_size}."
             )
         self.local = [f"local{index}" for index in range(config.local_views)]
         heads = {str(block): NeighbourHead(encoder.embed_dim, config) for block in self.blocks}

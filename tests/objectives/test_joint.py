@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_batches import ENCODER, MAE, MOCO, START, batch, build
+from msgspec import structs
+from test_batches import ENCODER, MAE, MOCO, NNCLR, START, batch, build
 
 from layergraft.config import JointConfig, load_recipe
 from layergraft.errors import UserError
@@ -63,3 +64,11 @@ def test_what_cannot_be_joined() -> None:
     content = {"name": "joint", "parts": {"mae": {"name": "mae"}}, "weights": {"moco": 1.0}}
     with pytest.raises(UserError, match="`weights` names 'moco'"):
         load_recipe({"stages": {"both": {"objective": content}}})
+
+
+def test_rows_that_no_part_depends_on() -> None:
+    low, lower = structs.replace(NNCLR, blocks=(1,)), structs.replace(NNCLR, blocks=(0,))
+    encoder = create_encoder(ENCODER, 0)
+    parts = {"low": low, "mae": MAE}
+    assert create_objective(JointConfig(parts=parts), encoder).unused(encoder) == []
+    assert create_objective(JointConfig(parts={"lower": lower}), encoder).unused(encoder) == ["blocks.1", "blocks.2"]

@@ -80,3 +80,16 @@ def test_contrastive_loss_by_hand() -> None:
     x = torch.eye(2)
     expected = 2 * 0.5 * -math.log(math.exp(1 / 0.5) / (math.exp(1 / 0.5) + 1))
     assert float(contrastive_loss(3 * x, 5 * x, 0.5)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_half_precision_of_the_network_does_not_reach_the_losses() -> None:
+    first, second = (x.detach() for x in pair(16, 24))
+
+    def all_losses() -> list[float]:
+        both = [contrastive_loss(first, second, 0.2), nt_xent_loss(first, second, first, second, 0.2)]
+        return [float(loss) for loss in (*both, covariance_loss(first))]
+
+    plain = all_losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (first @ second.T).dtype == torch.bfloat16
+        assert all_losses() == plain

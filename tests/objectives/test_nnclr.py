@@ -9,9 +9,10 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from test_batches import START, batch, build
 
-from layergraft.config import EncoderConfig, NnclrConfig
+from layergraft.config import EncoderConfig, NnclrConfig, load_recipe
 from layergraft.data.batch import Batch
 from layergraft.errors import UserError
+from layergraft.graft.apply import stage_plan
 from layergraft.models.queue import Queue
 from layergraft.models.vit import create_encoder
 from layergraft.objectives import Objective, create_objective
@@ -148,8 +149,14 @@ def test_unused_blocks_and_blocks_that_do_not_exist() -> None:
     assert create_objective(NnclrConfig(blocks=(0,), **small), encoder).unused(encoder) == ["blocks.1", "blocks.2"]  # type: ignore[arg-type]
     with pytest.raises(UserError, match="0 to 2"):
         create_objective(NnclrConfig(blocks=(3,), **small), encoder)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="not a multiple of the patch size 16"):
-        create_objective(NnclrConfig(local_views=1, local_size=40, **small), encoder)  # type: ignore[arg-type]
+
+
+def test_views_that_patches_do_not_tile() -> None:
+    encoder = create_encoder(EncoderConfig(name="vit_tiny_patch16_224", img_size=32, depth=1), 0)
+    nnclr = {"name": "nnclr", "local_views": 1, "local_size": 40, "projector": [8], "predictor": [8], "queue": 4}
+    stage = load_recipe({"stages": {"refine": {"objective": nnclr}}}).stages["refine"]
+    with pytest.raises(UserError, match="View 'local0' of stage 'refine' has 40 pixels"):
+        stage_plan(stage, "refine", encoder, create_objective(stage.objective, encoder))
 
 
 def test_small_views_have_the_tokens_of_timm() -> None:
