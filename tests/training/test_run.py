@@ -142,7 +142,7 @@ def test_flat_colour_folder(colour_folder: Path, tmp_path: Path, capsys: pytest.
     ("words", "message"),
     [
         (["--recipe", "fashion_tiy"], "'fashion_tiny'"),
-        (["--recipe", "fashion_tiny", "--data", "/nowhere"], "no folder '/nowhere'"),
+        (["--recipe", "fashion_tiny", "--data", "/nowhere"], "no folder or file '/nowhere'"),
         (["--recipe", "fashion_tiny", "--data", "EMPTY"], "no image"),
         (["--recipe", "fashion_tiny", "--stages.mea.epochs", "3"], "'mae'"),
         (["--recipe", "fashion_tiny", "--encoder.img-siz", "3"], "'img_size'"),
