@@ -20,10 +20,9 @@ Pixels = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow
-# FCC NTSC: columns I and Q of YIQ -> RGB, and rows I and Q of its inverse.
-_FROM_YIQ = np.array([[1.0, 0.956, 0.619], [1.0, -0.272, -0.647], [1.0, -1.106, 1.703]])
-_TO_YIQ = np.linalg.inv(_FROM_YIQ)
-_FROM_IQ, _TO_IQ = _FROM_YIQ[:, 1:], _TO_YIQ[1:]
+# NTSC's YIQ: grey has neither I nor Q, and with the exact inverse a rotation of their plane keeps the luma.
+_TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_TO_IQ, _FROM_IQ = _TO_YIQ[1:], np.linalg.inv(_TO_YIQ)[:, 1:]
 _GRAY = np.tile(LUMA, (3, 1))
 
 

@@ -19,11 +19,14 @@ def _first_of_each_class(labels: Labels, count: int) -> npt.NDArray[np.int64]:
     Returns:
         Their places in that order, of shape (count,).
     """
-    by_class = np.argsort(labels, kind="stable")
+    narrow = labels.astype(np.uint16) if labels.max() < 2**16 else labels  # 16 bits sort several times faster
+    by_class = np.argsort(narrow, kind="stable")
     starts = np.searchsorted(labels[by_class], np.arange(int(labels.max()) + 2))
     rank = np.empty(len(labels), dtype=np.int64)
     rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
-    return np.lexsort((np.arange(len(labels)), rank))[:count]
+    rounds = int(np.searchsorted(np.cumsum(np.bincount(rank)), count)) + 1
+    near = np.flatnonzero(rank < rounds)
+    return near[np.argsort(rank[near], kind="stable")][:count]
 
 
 def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Source, Source]:

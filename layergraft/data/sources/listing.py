@@ -52,10 +52,11 @@ def split_lines(content: Bytes) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArra
     kept = ends > starts
     starts, ends = starts[kept], ends[kept]
     bare = np.zeros(len(ends), dtype=bool)
+    tail = [padded[ends + 8 - back] | 0x20 for back in range(1, 6)]  # the last letters of each line, in lower case
     for suffix in _SUFFIXES:
         same = ends - starts >= len(suffix)
-        for back, letter in enumerate(suffix[::-1], start=1):
-            same &= (padded[ends + 8 - back] | (0x20 if letter != ord(".") else 0)) == letter
+        for letter, own in zip(suffix[::-1], tail, strict=False):
+            same &= own == letter
         bare |= same
     blanks = np.flatnonzero((content == _SPACE) | (content == _TAB)).astype(np.int64)
     cuts = ends.copy()
