@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from layergraft.evaluation.results import ResultRow
+from layergraft.report.label_efficiency import label_efficiency
 from layergraft.report.run_files import RunFiles
-from layergraft.report.sections.results import few_shot_figure, knn_note, named_results, results_table
+from layergraft.report.sections.results import accuracy_table, knn_note, named_results
 from layergraft.report.sections.warnings import run_warnings
 
 
@@ -36,14 +37,14 @@ def knn(encoder: str, value: float) -> ResultRow:
 
 def test_table_shows_means_and_single_values() -> None:
     rows = [row("a", 40.0, "0"), row("a", 50.0, "1"), row("a", 45.0), row("a", 7.07, "std"), knn("a", 61.0)]
-    table = results_table([("a", r) for r in rows])
+    table = accuracy_table([("a", r) for r in rows])
     assert table is not None
     assert table.columns == ["encoder", "kNN, all labels", "5 shots (published)"]
     assert table.rows == [["a", "61.0", "45.0 ± 7.1"]]
 
 
 def test_columns_stand_in_order_of_labels() -> None:
-    table = results_table([("a", row("a", 1.0, shots=shots)) for shots in ("10", "1%", "2", "1")])
+    table = accuracy_table([("a", row("a", 1.0, shots=shots)) for shots in ("10", "1%", "2", "1")])
     assert table is not None
     assert table.columns[1:] == [f"{s} (published)" for s in ("1 shots", "2 shots", "10 shots", "1% labels")]
 
@@ -60,8 +61,7 @@ def test_several_runs_show_last_stages_and_each_floor_once() -> None:
 
 def test_figure_has_the_band_of_one_standard_deviation() -> None:
     rows = [row("a", 45.0, n_train=50), row("a", 2.0, "std", n_train=50), row("a", 9.0, shots="1%", n_train=120)]
-    figure = few_shot_figure([("a", own) for own in rows])
-    assert figure is not None
+    (figure,) = label_efficiency([("a", own) for own in rows])
     assert figure.data == [
         {"encoder": "a", "labels": 50, "shots": "5", "top1": 45.0, "low": 43.0, "high": 47.0},
         {"encoder": "a", "labels": 120, "shots": "1%", "top1": 9.0, "low": 9.0, "high": 9.0},

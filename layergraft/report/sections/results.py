@@ -76,7 +76,7 @@ def results(runs: list[RunFiles]) -> Section | None:
         title="How few labels?",
         intro=f"Frozen features of the test view; mean ± standard deviation over {splits} random splits. "
         "All but kNN fit a linear classifier to row-centred, L2-normalised features, the logistic regression without "
-        "intercept; in brackets how its penalty was found. kNN: cosine, votes weighted. `chosen` in results.json says "
-        "every choice.",
+        "intercept; in brackets how its penalty was found. kNN: cosine, votes weighted. results.json says every choice "
+        "(chosen).",
         blocks=[*figures, table, *([Notes(lines=[note])] if note else [])],
     )
