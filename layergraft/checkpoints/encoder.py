@@ -286,7 +286,8 @@ def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[st
         *(f"heads.{head}" for head in dict.fromkeys(key.partition(".")[0] for key in foreign.heads)),
         *foreign.unused,
     ]
-    unused += ["classifier"] if foreign.classifier else []
+    classifier = foreign.classifiers.get(role, {})
+    unused += ["classifier"] if classifier else []
     if unused:
         notes.append(f"  Not part of the encoder: {', '.join(unused)}.")
     return Checkpoint(
@@ -294,6 +295,6 @@ def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[st
         format=foreign.format,
         roles=roles,
         heads=foreign.heads,
-        classifier=foreign.classifier,
+        classifier=classifier,
         notes=tuple(notes),
     )

@@ -85,6 +85,8 @@ def export_encoder(encoder: str, format_name: Format, out: Path, with_head: Path
         difference = _difference(job, writer(job, working / out.name))
         for path in working.iterdir():  # more than one for a large ONNX model
             path.replace(out.parent / path.name)
+    except OSError as error:
+        raise UserError(f"Cannot write {str(out)!r}: {error.strerror or error}.", "Nothing was written.") from None
     finally:
         shutil.rmtree(working)
     announce(

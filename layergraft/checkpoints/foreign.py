@@ -29,8 +29,8 @@ class Foreign:
         format: whose it is.
         encoders: role (`online`, `momentum`, `teacher`, …) -> weights with timm's names; the first is the default.
         heads: projector, predictor, decoder, with our names.
-        classifier: a linear or fine-tuned head: `weight`, `bias`, and `running_mean`, `running_var` of a BatchNorm
-            without affine in front of it.
+        classifiers: role -> linear or fine-tuned head: `weight`, `bias`, and `running_mean`, `running_var` of a
+            BatchNorm without affine in front of it.
         unused: what else the file holds.
         arguments: what it tells besides weights: `num_heads`, `norm_eps`.
         notes: what the user should know about this format.
@@ -39,7 +39,7 @@ class Foreign:
     format: str
     encoders: dict[str, Weights]
     heads: Weights = field(default_factory=dict)
-    classifier: Weights = field(default_factory=dict)
+    classifiers: dict[str, Weights] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     arguments: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -226,7 +226,7 @@ def _hugging_face(content: Content, name: str) -> Foreign | None:
         format=f"Hugging Face {kind}",
         encoders={"encoder": encoder},
         heads=heads,
-        classifier=classifier,
+        classifiers={"encoder": classifier},
         unused=unused + _others(content, inner),
         arguments={"norm_eps": huggingface.LAYER_NORM_EPS},
     )
@@ -242,7 +242,7 @@ def _timm(content: Content, name: str) -> Foreign | None:
     encoders = {"model": _take_encoder(left)}
     decoder = _take(left, "decoder_") | ({"mask_token": left.pop("mask_token")} if "mask_token" in left else {})
     heads = {f"decoder.{'positions' if key == 'pos_embed' else key}": value for key, value in decoder.items()}
-    classifier = _take_classifier(left, "head.")
+    classifiers = {"model": _take_classifier(left, "head.")}
     format_name = (
         "MAE with decoder" if decoder else "iBOT backbone" if ibot else "ViT with timm's names (timm, MAE, DINO, …)"
     )
@@ -250,11 +250,11 @@ def _timm(content: Content, name: str) -> Foreign | None:
         if isinstance(content.get(key), Mapping):
             averaged = _tensors(content[key])
             encoders["ema"] = _take_encoder(averaged)
-            _take_classifier(averaged, "head.")
+            classifiers["ema"] = _take_classifier(averaged, "head.")
             left |= averaged
     _explained(left, name, format_name)
     unused = _summary(ibot, "mask token") + _others(content, inner, "model_ema", "state_dict_ema")
-    return Foreign(format=format_name, encoders=encoders, heads=heads, classifier=classifier, unused=unused)
+    return Foreign(format=format_name, encoders=encoders, heads=heads, classifiers=classifiers, unused=unused)
 
 
 # The first that knows the keys is taken, so the most particular ones come first.

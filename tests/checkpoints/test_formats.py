@@ -271,6 +271,16 @@ def test_timm_files(arguments: dict[str, Any], suffix: str, tmp_path: Path) -> N
     assert_close(logits.detach(), theirs(images()).detach())
 
 
+def test_each_encoder_has_its_own_classifier(tmp_path: Path) -> None:
+    heads = {name: {"head.weight": torch.full((3, 384), value)} for name, value in (("model", 1.0), ("ema", 2.0))}
+    torch.save(
+        {"state_dict": BACKBONE | heads["model"], "state_dict_ema": BACKBONE | heads["ema"]}, tmp_path / "file.pth"
+    )
+    for name, value in (("model", 1.0), ("ema", 2.0)):
+        checkpoint = open_checkpoint(f"{tmp_path / 'file.pth'}?encoder={name}")
+        assert torch.equal(checkpoint.classifier["weight"], torch.full((3, 384), value))
+
+
 def test_directories_of_timm(tmp_path: Path) -> None:
     """timm writes an image's size as two numbers, and a pickle where it is asked to."""
     torch.manual_seed(0)
