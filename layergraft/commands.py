@@ -54,6 +54,7 @@ def train(
     data: str | None = None,
     out: str | Path,
     resume: Literal["auto", "never", "must"] = "auto",
+    during: float | None = None,
     replay: str | None = None,
     overrides: Overrides | None = None,
 ) -> Run:
@@ -66,10 +67,12 @@ def train(
         data: a folder of images, or a built-in set; sets data.source.
         out: directory of the run; the same command goes on where an earlier start ended.
         resume: auto goes on with a run that is there, never refuses to, must refuses to begin one.
+        during: measure kNN and ridge regression on held-out images every so many epochs of training.
         replay: the file that a diverged run left: compute its last steps again, say what is not finite, change nothing.
         overrides: dotted recipe key -> value.
     """
-    complete = _recipe(recipe, data, overrides)
+    watched = {} if during is None else {"monitor.every": during, "monitor.protocols": ["knn", "ridge"]}
+    complete = _recipe(recipe, data, watched | dict(overrides or {}))
     from layergraft.training.run import train_run
 
     return train_run(complete, Path(out), resume, None if replay is None else Path(replay))
@@ -275,7 +278,7 @@ def report(*, runs: list[str], out: str | Path | None = None) -> Path:
 
 def bench(
     *,
-    what: Literal["step", "data", "loop", "checkpoint"] = "step",
+    what: Literal["step", "data", "logistic", "loop", "checkpoint"] = "step",
     objective: Literal["mae", "moco"] = "mae",
     encoder: str = "vit_small_patch16_224",
     img_size: int = 224,
@@ -289,8 +292,8 @@ def bench(
     """How fast is this machine at a training step, or at making views? The last line is one JSON object.
 
     Args:
-        what: a training step; making views (data); what logging, guards and checkpoints add to a step (loop); how long
-            training waits for a checkpoint.
+        what: a training step; making views (data); logistic regression beside scikit-learn and Cyanure; what logging,
+            guards and checkpoints add to a step (loop); how long training waits for a checkpoint.
         objective: step, loop: mae or moco.
         encoder: step, checkpoint: timm's model name.
         img_size: side of the images.
@@ -307,6 +310,10 @@ def bench(
         if data is None:
             raise UserError("`layergraft bench data` has no images.", "Give --data FOLDER.")
         return bench_data(data, views, img_size, seconds, quiet=json)
+    if what == "logistic":
+        from layergraft.bench.logistic import bench_logistic
+
+        return bench_logistic(quiet=json)
     if what == "loop":
         from layergraft.bench.loop import bench_loop
 

@@ -16,7 +16,8 @@ class MonitorConfig(Config, frozen=True, kw_only=True):
 
     Args:
         every: epochs between two looks; 0 never looks. The last epoch of a stage is always looked at.
-        images: at most this many training images are the neighbours.
+        images: at most this many training images are neighbours, and as many held-out images are classified.
+        protocols: what is measured where there are labels, `knn` and `ridge`.
         min_feature_std: warn of a collapse where the mean standard deviation of the normalised features is below this
             part of its value for features in all directions, 1/sqrt(width).
         min_rankme: warn where the effective rank of the features (RankMe) is below this.
@@ -24,6 +25,7 @@ class MonitorConfig(Config, frozen=True, kw_only=True):
 
     every: int | float = 1
     images: int = 2000
+    protocols: tuple[Literal["knn", "ridge"], ...] = ("knn",)
     min_feature_std: float = 0.05
     min_rankme: float = 1.5
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layergraft.data.sources import Source
 from layergraft.errors import UserError
+from layergraft.evaluation.features import Array, center_and_normalize
 from layergraft.evaluation.protocols import FEW_SHOT, FewShotProtocol, exact, predict
 from layergraft.evaluation.splits import few_labels
 
@@ -104,3 +105,22 @@ def best_pooling(features: dict[str, Tensor], holdout: Source, shots: Sequence[i
         for name, x in features.items()
     }
     return max(means, key=lambda name: means[name])
+
+
+def ridge_accuracy(train: Array, labels: Rows, test: Array, truth: Rows, classes: int) -> float:
+    """Top-1 of ridge regression in percent; its penalty is chosen by folds over the training rows.
+
+    Args:
+        train: features of shape (N, D).
+        labels: of shape (N,), below `classes`.
+        test: features of shape (M, D).
+        truth: of shape (M,).
+        classes: number of classes.
+    """
+    ridge = FEW_SHOT["ridge"]
+    x, z = (exact(torch.from_numpy(center_and_normalize(part))) for part in (train, test))
+    folds = shot_folds(labels, classes)
+    found = scores(ridge, ridge.strengths, x, labels, classes, folds) if folds else None
+    strength = ridge.fixed if found is None else strongest_of_the_best(ridge.strengths, found)
+    classifier = ridge.fit_path(x, torch.from_numpy(labels), classes, [strength])[0]
+    return 100 * float((predict(classifier, z).numpy() == truth).mean())

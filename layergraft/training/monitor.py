@@ -12,6 +12,7 @@ import torch
 
 from layergraft.config.recipe import MonitorConfig
 from layergraft.data.sources import Source
+from layergraft.evaluation.choose import ridge_accuracy
 from layergraft.evaluation.features import extract
 from layergraft.evaluation.knn import knn_accuracy
 from layergraft.models.vit import Encoder
@@ -56,8 +57,11 @@ class Monitor:
         p = values / values.sum() + 1e-7
         found = {"feature_std": float(normed.std(dim=0).mean()), "rankme": float(torch.exp(-(p * p.log()).sum()))}
         if self.train.labels is not None:
-            bank = extract(encoder, self.train, "cls")
-            found["knn"] = knn_accuracy(bank, self.train.own_labels, held.numpy(), self.holdout.own_labels)
+            bank, labels, truth = extract(encoder, self.train, "cls"), self.train.own_labels, self.holdout.own_labels
+            if "knn" in self.config.protocols:
+                found["knn"] = knn_accuracy(bank, labels, held.numpy(), truth)
+            if "ridge" in self.config.protocols:
+                found["ridge"] = ridge_accuracy(bank, labels, held.numpy(), truth, len(self.train.classes))
         encoder.train(train_mode)
         return found
 

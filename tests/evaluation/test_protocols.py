@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestCentroid
 from layergraft.data.sources import open_source
 from layergraft.errors import UserError
 from layergraft.evaluation import prototype, ridge
-from layergraft.evaluation.choose import holdout_tasks, scores, shot_folds, strongest_of_the_best
+from layergraft.evaluation.choose import holdout_tasks, ridge_accuracy, scores, shot_folds, strongest_of_the_best
 from layergraft.evaluation.protocols import FEW_SHOT, predict
 
 
@@ -70,3 +70,25 @@ def test_tasks_of_held_out_images() -> None:
     assert len({tuple(fitted) for fitted, _ in tasks}) == len(tasks)
     with pytest.raises(UserError, match="10 classes have fewer than two"):
         holdout_tasks(open_source("builtin:fashion-canvas?shots=1"), 1)
+
+
+def test_ridge_while_training() -> None:
+    """Against scikit-learn with the same folds and penalties."""
+    x, y = _rows(200, 16)
+    x[torch.arange(200), y] += 1.5
+    rows, queries, labels = x[:120], x[120:], y.numpy()
+    prepared = [part - part.mean(1, keepdim=True) for part in (rows, queries)]
+    a, b = (part / part.norm(dim=1, keepdim=True) for part in prepared)
+    targets = np.eye(4)[labels[:120]]
+    hits = {}
+    for strength in FEW_SHOT["ridge"].strengths:
+        hits[strength] = sum(
+            (Ridge(alpha=strength).fit(a[f].numpy(), targets[f]).predict(a[t].numpy()).argmax(1) == labels[t]).sum()
+            for f, t in shot_folds(labels[:120], 4)
+        )
+    best = max(s for s, n in hits.items() if n == max(hits.values()))
+    model = Ridge(alpha=best).fit(a.numpy(), targets)
+    expected = 100 * (model.predict(b.numpy()).argmax(1) == labels[120:]).mean()
+    found = ridge_accuracy(rows.float().numpy(), labels[:120], queries.float().numpy(), labels[120:], 4)
+    assert found == pytest.approx(expected)
+    assert 50 < found < 100

@@ -11,6 +11,11 @@ from layergraft.report.section import Section
 CURVES = {
     "loss": ("Training loss", "The objectives differ, so the stages' losses cannot be compared.", ".3f"),
     "knn": ("kNN while training", "On held-out images, neighbours from a part of the training images (%).", ".1f"),
+    "ridge": (
+        "Ridge regression while training",
+        "On held-out images, fitted to training images (%).",
+        ".1f",
+    ),
     "rankme": ("Rank of the features", "RankMe of held-out features; a drop towards 1 is collapse.", ".1f"),
     "lr": ("Learning rate", "Of the fastest layer.", ".2e"),
     "images_per_second": ("Speed", "Training images a second, over all processes.", ".0f"),

@@ -1,0 +1,113 @@
+"""Time the logistic regression against scikit-learn and Cyanure: to no worse an objective than theirs.
+
+Same rows in float32, same threads, same penalty (lambda = 2.5e-4 / n), no intercept. Each reference runs first, with
+the settings it is used with; then ours starts from nothing and stops at the first step whose objective is no worse.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+
+from layergraft.errors import UserError
+from layergraft.evaluation import logistic
+from layergraft.evaluation.features import Array, center_and_normalize
+
+# (rows, features, classes, the reference).
+CASES = (
+    (1_300, 768, 100, "sklearn"),
+    (10_000, 128, 10, "sklearn"),
+    (13_000, 768, 1_000, "sklearn"),
+    (1_300, 768, 100, "cyanure"),
+)
+Labels = npt.NDArray[np.int64]
+
+
+def features_like_an_encoders(rows: int, width: int, classes: int) -> tuple[Array, Labels]:
+    """Clusters whose spectrum falls as an encoder's does, row-centred and L2-normalised: (N, D), (N,)."""
+    random = np.random.default_rng(0)
+    spectrum = (1 + np.arange(width)) ** -0.5
+    labels = np.arange(rows, dtype=np.int64) % classes
+    centres, spread = (random.standard_normal((n, width)) * spectrum for n in (classes, rows))
+    return center_and_normalize((centres[labels] + spread).astype(np.float32)), labels
+
+
+def _sklearn(x: Array, y: Labels, weight_decay: float) -> npt.NDArray[np.float64]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1 / (weight_decay * len(x)), fit_intercept=False, tol=1e-4, max_iter=1000)
+    return np.asarray(model.fit(x, y).coef_.T)
+
+
+def _cyanure(x: Array, y: Labels, weight_decay: float) -> npt.NDArray[np.float64]:
+    from cyanure.estimators import Classifier
+
+    model = Classifier(
+        loss="multiclass-logistic",
+        penalty="l2",
+        lambda_1=weight_decay,
+        fit_intercept=False,
+        tol=1e-3,
+        max_iter=1000,
+        n_threads=torch.get_num_threads(),
+        verbose=False,
+    )
+    return np.asarray(model.fit(x, y).get_weights())
+
+
+def _case(rows: int, width: int, classes: int, reference: str) -> dict[str, Any]:
+    x, y = features_like_an_encoders(rows, width, classes)
+    features, labels, weight_decay = torch.from_numpy(x), torch.from_numpy(y), logistic.PUBLISHED_LAMBDA_N / rows
+
+    def objective(weights: torch.Tensor) -> float:
+        return float(logistic.objective(weights.double(), features.double(), labels, weight_decay))
+
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = (_sklearn if reference == "sklearn" else _cyanure)(x, y, weight_decay)
+    seconds = time.perf_counter() - began
+    goal = objective(torch.from_numpy(theirs))
+    began = time.perf_counter()
+    steps = logistic.newton(features, labels, classes, weight_decay, logistic.TOLERANCE[torch.float32])
+    weights, value = next(steps)
+    while value > goal:
+        weights, value = next(steps, (weights, -np.inf))
+    ours = {"seconds": time.perf_counter() - began, "objective": objective(weights)}
+    shape = {"rows": rows, "features": width, "classes": classes}
+    return shape | {"ours": ours, reference: {"seconds": seconds, "objective": goal}}
+
+
+def bench_logistic(quiet: bool) -> dict[str, Any]:
+    """Run all cases whose reference is installed; see `layergraft.bench`."""
+    missing = {name for name in ("sklearn", "cyanure") if importlib.util.find_spec(name) is None}
+    if "sklearn" in missing:
+        raise UserError("`bench logistic` compares with scikit-learn.", "pip install scikit-learn cyanure")
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    # Whoever comes first pays for starting threads and loading libraries; that is not what is compared.
+    for reference in {"sklearn", "cyanure"} - missing:
+        _case(200, 32, 4, reference)
+    cases = []
+    for rows, width, classes, reference in CASES:
+        if reference in missing:
+            console.print(f"{reference} is not installed: its case is skipped.")
+            continue
+        case = _case(rows, width, classes, reference)
+        cases.append(case)
+        ours, theirs = case["ours"], case[reference]
+        console.print(
+            f"{rows} x {width}, {classes} classes: {reference} {theirs['seconds']:.2f} s to {theirs['objective']:.6f}, "
+            f"ours {ours['seconds']:.2f} s to {ours['objective']:.6f} "
+            f"({theirs['seconds'] / ours['seconds']:.1f} times as fast)"
+        )
+    found = {"cases": cases}
+    print(json.dumps(found))
+    return found
