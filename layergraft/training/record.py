@@ -19,6 +19,10 @@ from layergraft.training.trainer import Outcome, Trainer
 Report = Callable[[dict[str, Any], int], None]
 
 
+# The fraction of the time spent waiting for batches from which on a hint is given, once a stage.
+MUCH_WAITING = 0.1
+
+
 class Record:
     """Times the steps and writes a row now and then.
 
@@ -31,6 +35,7 @@ class Record:
 
     def __init__(self, stage: StageRun, report: Report, say: Callable[[str], None], writes: bool) -> None:
         self.stage, self.report, self.say, self.writes = stage, report, say, writes
+        self._hinted = not writes
         self.metrics = MetricsFile(stage.directory / "metrics.jsonl") if writes else None
         self.trackers = Trackers(stage.engine.tracking if writes else (), stage, say)
         self._restart()
@@ -100,6 +105,12 @@ class Record:
             "data_wait": self._waited / elapsed,
             "time": time.time(),
         }
+        if row["data_wait"] > MUCH_WAITING and not self._hinted:
+            self._hinted = True
+            self.say(
+                f"Stage {stage.name} waits for images {row['data_wait']:.0%} of its time. Raise --data.workers where cores "
+                "are idle; else shrink the images once: layergraft pack --resize."
+            )
         if self.metrics:
             self.metrics.write(row)
             self.trackers.log(row)
