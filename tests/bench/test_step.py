@@ -12,9 +12,9 @@ import torch
 from conftest import assert_close
 from torch import Tensor, nn
 
-import layergraft
 from layergraft.bench import reference
 from layergraft.bench.step import prepare, reference_gflop, reference_inputs, reference_model
+from layergraft.cli import main
 from layergraft.config import DecoderConfig, EncoderConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.errors import UserError
@@ -121,9 +121,9 @@ def test_operations_counted_by_hand() -> None:
 
 
 def test_bench_step(capsys: pytest.CaptureFixture[str]) -> None:
-    size = {"encoder": "vit_tiny_patch16_224", "img_size": 32, "batch_size": 4, "seconds": 0.1}
-    found = layergraft.bench(what="step", objective="moco", frozen=[0, 6], json=True, **size)  # type: ignore[arg-type]
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == found
+    command = "bench step --objective moco --encoder vit_tiny_patch16_224 --img-size 32 --batch-size 4"
+    assert main([*command.split(), "--frozen", "0", "6", "--seconds", "0.1", "--json", "true"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
     numbers = {"images_per_second", "gflop_per_image", "gemm_peak_gflops", "gemm_fraction"}
     numbers |= {"reference_images_per_second", "ratio"}
     assert found.keys() == numbers | {"cases"}
