@@ -7,7 +7,7 @@ their names stay timm's (`encoder.vit`), so timm loads our result without us.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import timm
@@ -155,12 +155,16 @@ class Encoder(nn.Module):
         """
         outputs = {}
         for index in range(start, self.depth if stop is None else stop):
-            block = self.vit.blocks[index]
-            again = self.recompute and torch.is_grad_enabled()
-            tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
+            tokens = self._run(self.vit.blocks[index], tokens)
             if index in return_blocks:
                 outputs[index] = tokens
         return tokens, outputs
+
+    def _run(self, call: Callable[..., Tensor], *args: Any) -> Tensor:
+        """Run a block; where that is asked for, keep its input alone and run it again for the gradient."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(call, *args, use_reentrant=False)
+        return call(*args)
 
     def norm(self, tokens: Tensor) -> Tensor:
         """The final LayerNorm."""
@@ -189,7 +193,7 @@ class Encoder(nn.Module):
         if start == self.depth or not self.feature_is_token:
             return self.feature(self.norm(self.run_blocks(tokens, start)[0]))
         tokens, _ = self.run_blocks(tokens, start, self.depth - 1)
-        return self.feature(self.norm(partial_block(self.vit.blocks[-1], tokens, slice(0, 1))))
+        return self.feature(self.norm(self._run(partial_block, self.vit.blocks[-1], tokens, slice(0, 1))))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) -> features (N, D)."""
