@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run_command(line: str) -> None:
+def run_command(line: str, page: str) -> None:
     words = shlex.split(line, comments=True)
     start = words.index("layergraft") + 1
     command, arguments = words[start], words[start + 1 :]
@@ -82,9 +82,10 @@ def run_command(line: str) -> None:
         else:
             assert not rest
     elif command == "train":
-        folder = Path(arguments[arguments.index("--out") + 1] + "-again")
+        folder = Path(arguments[arguments.index("--out") + 1] + f"-{page}")
         arguments[arguments.index("--out") + 1] = str(folder)
-        assert main([command, *arguments, *SHORT_WORDS]) == 0
+        refused = "never" in arguments and folder.exists()
+        assert main([command, *arguments, *SHORT_WORDS]) == (2 if refused else 0)
     else:
         assert main([command, *arguments]) == 0
 
@@ -101,7 +102,7 @@ def test_code_blocks(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(layergraft, "train", short, raising=False)
     for block in blocks(page, "sh"):
         for line in block.splitlines():
-            run_command(line)
+            run_command(line, page)
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), {})
 
