@@ -108,8 +108,8 @@ class Record:
         if row["data_wait"] > MUCH_WAITING and not self._hinted:
             self._hinted = True
             self.say(
-                f"Stage {stage.name} waits for images {row['data_wait']:.0%} of its time. Raise --data.workers where cores "
-                "are idle; else shrink the images once: layergraft pack --resize."
+                f"Stage {stage.name} waits for images {row['data_wait']:.0%} of its time. Raise --data.workers where "
+                "cores are idle; else shrink the images once: layergraft pack --resize."
             )
         if self.metrics:
             self.metrics.write(row)

@@ -38,7 +38,7 @@ def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Sour
         seed: the recipe's seed.
 
     Returns:
-        (training images, held-out images); stratified by class where there are labels.
+        (training images, held-out images), both in the source's order; stratified by class where there are labels.
     """
     wanted = round(holdout * len(source)) if 0 < holdout < 1 else int(holdout)
     count = min(wanted, len(source) // 5)
@@ -52,4 +52,4 @@ def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Sour
         chosen = np.empty(0, dtype=np.int64)
     held = np.zeros(len(source), dtype=bool)
     held[chosen] = True
-    return source.subset(np.sort(source.keys[~held])), source.subset(np.sort(source.keys[held]))
+    return source.subset(source.keys[~held]), source.subset(source.keys[held])
