@@ -124,8 +124,9 @@ def show_results(rows: list[ResultRow]) -> None:
     """The closing table."""
     columns, cells = results_table([(row.encoder, row) for row in rows])
     table = Table(title="Top-1 accuracy in percent, frozen features (± standard deviation over splits)")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
-    for row in cells:
-        table.add_row(*row)
+    table.add_column("protocol")
+    for own in cells:
+        table.add_column(own[0], justify="right", overflow="fold")
+    for place, protocol in enumerate(columns[1:], start=1):  # a terminal has more room for rows than for columns
+        table.add_row(protocol, *(own[place] for own in cells))
     Console(stderr=True).print(table)
