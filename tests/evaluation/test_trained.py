@@ -87,3 +87,23 @@ def test_killed_protocol_ends_with_the_same_bits(encoder: Path, tmp_path: Path, 
     assert {row["variant"] for row in rows(tmp_path / "whole")} == (
         {"upernet", "upernet/best_epoch"} if protocol == "segment" else {None, "best_epoch"}
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--protocols", "linear", "--data", "builtin:fashion-scenes"], "have no labels"),
+        (["--protocols", "segment", "--data", "builtin:fashion-canvas"], "have none"),
+        (["--protocols", "segment", "--data", "builtin:fashion-scenes", "--shots", "5"], "percentages"),
+        (["--protocols", "finetune", "--data", "builtin:fashion", "--finetune.epoch", "3"], "'epochs'"),
+        (["--protocols", "finetune", "--data", "builtin:fashion", "--shots", "5000"], "5000 shots"),
+    ],
+)
+def test_bad_input(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["evaluate", "--encoder", str(encoder), "--out", str(tmp_path / "out"), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out" / "trained").exists()
