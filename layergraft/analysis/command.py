@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-import msgspec
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 
 from layergraft.analysis.findings import Entry, write_analysis
@@ -19,6 +17,7 @@ from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import NotApplicable, Subject, run_directory
 from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config.analysis import AnalysisName
+from layergraft.config.loading import read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources import Source, open_source, split_holdout
 from layergraft.errors import UserError, nearest
@@ -51,11 +50,7 @@ def encoder_name(encoder: str) -> str:
     folder = Path(encoder.partition("?")[0]).name
     if folder.startswith("encoder_"):
         copy = "/" + folder.removeprefix("encoder_")
-    return (stage or list(_recipe(run).stages)[-1]) + copy
-
-
-def _recipe(run: Path) -> Recipe:
-    return msgspec.convert(yaml.safe_load((run / "recipe.yaml").read_text()), Recipe)
+    return (stage or list(read_run_recipe(run).stages)[-1]) + copy
 
 
 def build_subject(encoder: str, against: list[str], data: str) -> Subject:
@@ -73,7 +68,7 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
     share: int | float = BANK_SHARE
     seed, stages, stage, own_images = 0, list[FittedStage](), None, False
     if found is not None:
-        recipe = _recipe(found[0])
+        recipe = read_run_recipe(found[0])
         stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
         own_images = _are_the_runs(source, recipe)
         if own_images:

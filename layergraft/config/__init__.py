@@ -2,7 +2,7 @@
 
 from layergraft.config.data import DataConfig, RandAugmentConfig, ViewConfig
 from layergraft.config.encoder import EncoderConfig
-from layergraft.config.loading import dump_recipe, load_recipe, recipe_names
+from layergraft.config.loading import dump_recipe, load_recipe, read_run_recipe, recipe_names
 from layergraft.config.objectives import (
     DecoderConfig,
     GateConfig,
@@ -55,5 +55,6 @@ __all__ = [
     "ViewConfig",
     "dump_recipe",
     "load_recipe",
+    "read_run_recipe",
     "recipe_names",
 ]

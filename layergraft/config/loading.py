@@ -136,6 +136,22 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     return _load(raw, overrides or {})
 
 
+def read_run_recipe(run: Path) -> Recipe:
+    """The recipe that a run directory was made from.
+
+    Raises:
+        UserError: it is not a recipe of this version.
+    """
+    file = run / "recipe.yaml"
+    try:
+        return load_recipe(file)
+    except UserError as error:
+        raise UserError(
+            f"{str(file)!r} cannot be read: {error.problem}",
+            "It was written by another version of layergraft, or changed by hand. Nothing was changed.",
+        ) from None
+
+
 def load_evaluate(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[EvaluateConfig, EngineConfig]:
     """Read what `layergraft evaluate` measures, and how what it trains is carried out.
 

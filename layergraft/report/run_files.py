@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import yaml
-
 from layergraft.analysis.findings import Entry, read_analysis
+from layergraft.config.loading import read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.evaluation.results import ResultRow, read_results
@@ -59,7 +57,7 @@ def read_run(path: Path, name: str | None = None) -> RunFiles:
     if not any((path / file).is_file() for file in ("recipe.yaml", "results.json", "analysis.json")):
         raise UserError(f"{str(path)!r} is no run.", "Give the --out of `layergraft train` or `layergraft analyze`.")
     text = recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else ""
-    recipe = msgspec.convert(yaml.safe_load(text), Recipe) if text else None
+    recipe = read_run_recipe(path) if text else None
     directories = sorted((path / "stages").glob("*-*"), key=lambda stage: int(stage.name.split("-")[0]))
     return RunFiles(
         path=path,

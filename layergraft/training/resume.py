@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import yaml
 
 from layergraft.checkpoints.atomic import write_text
-from layergraft.config.loading import dump_recipe
+from layergraft.config.loading import dump_recipe, read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 
@@ -74,7 +73,7 @@ def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
         if resume == "must":
             raise UserError(f"There is no run in {str(out)!r} to go on with.", "Check --out, or use --resume auto.")
         return False
-    old = msgspec.convert(yaml.safe_load(file.read_text()), Recipe)
+    old = read_run_recipe(out)
     begun = {path.name.partition("-")[2] for path in out.glob("stages/*")}
     refused = [key for key in differing_keys(old, recipe) if not _is_free(key, begun)]
     if refused:

@@ -126,6 +126,17 @@ def test_another_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureFi
     assert bits(finished) == before
 
 
+def test_another_versions_recipe_is_named(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text((finished / "recipe.yaml").read_text().replace("log_every:", "log_evry:"))
+    for words in (["report", str(run)], ["train", "--recipe", "fashion_tiny", "--out", str(run)]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "another version" in error
+        assert "engine.log_evry" in error
+
+
 def test_flat_colour_folder(colour_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"encoder.img_size": 32, "encoder.patch_size": 8, "encoder.in_chans": 3, "data.holdout": 8}
     words = ["train", "--recipe", "fashion_tiny", "--data", str(colour_folder), "--out", str(tmp_path / "run")]
