@@ -16,6 +16,7 @@ from layergraft.config.recipe import Recipe
 from layergraft.data.sources import open_source, split_holdout
 from layergraft.errors import UserError, nearest
 from layergraft.graft.apply import set_frozen, stage_plan
+from layergraft.graft.cost import step_flops
 from layergraft.models.vit import create_encoder
 from layergraft.objectives.base import create_objective, know_classes
 from layergraft.training.memory import memory_warning, step_memory
@@ -54,9 +55,8 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
         set_frozen(rows, plan)
         objective.start(encoder)
-        needed = step_memory(
-            encoder, objective, plan, msgspec.structs.replace(stage, batch_size=batch_size), recipe.engine
-        )
+        used = msgspec.structs.replace(stage, batch_size=batch_size)
+        needed = step_memory(encoder, objective, plan, used, recipe.engine)
         warning = memory_warning(name, needed, device)
         warnings[name] = f"{warning}\n" if warning else ""
         stages.append(
@@ -69,13 +69,13 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
                 "batch_size": batch_size,
                 "memory_bytes": needed,
                 "seconds": None,
-                "flops": None,
+                "flops": step_flops(encoder, objective, used) * steps if steps else None,
                 "notes": {
                     "memory_bytes": "an estimate for one process that takes the whole batch",
                     "seconds": "nothing was run",
-                    "flops": "not counted",
+                    "flops": "products, attention and convolutions of all steps, by their shapes",
                 }
-                | ({} if steps else {"steps": "give --data to know them"}),
+                | ({} if steps else dict.fromkeys(("steps", "flops"), "give --data to know them")),
             }
         )
     found = {

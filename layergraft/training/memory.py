@@ -66,30 +66,40 @@ def activation_memory(
     """Bytes that autograd keeps for the backward pass of `images` images."""
     size = min(engine.micro_batch or images, images)
     seen = size if objective.per_sample else images
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with FakeCopyMode(mode):
-        fake = copy.deepcopy(nn.ModuleDict({"encoder": encoder, "objective": objective}))
-    twin, target = fake["encoder"], fake["objective"]
-    assert isinstance(twin, Encoder)
-    assert isinstance(target, Objective)
-    saved = _Saved(fake)
+    mode, twin, target = without_content(encoder, objective)
+    saved = _Saved(nn.ModuleList([twin, target]))
     blocks = _Blocks(twin, saved) if engine.activation_checkpointing else nullcontext()
     low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
     with mode, torch.autocast("cpu", dtype=low or torch.bfloat16, enabled=low is not None):
         with blocks as again:
-            encoded = saved.during(lambda: target.encode(twin, _batch(twin, config, size)))
+            encoded = saved.during(lambda: target.encode(twin, batch_of_shapes(twin, config, size)))
         with torch.no_grad():
-            features: Features = target.encode(twin, _batch(twin, config, seen))
+            features: Features = target.encode(twin, batch_of_shapes(twin, config, seen))
         leaves = {
             name: value.detach().requires_grad_(value.is_floating_point() and not name.endswith("_slow"))
             for name, value in features.items()
         }
         lost = saved.during(lambda: target.losses(leaves, Progress(step=0, steps=1)))
-        pixels = sum(view.nbytes for view in _batch(twin, config, seen).views.values())
+        pixels = sum(view.nbytes for view in batch_of_shapes(twin, config, seen).views.values())
     return encoded + lost + pixels - (again.spared if isinstance(again, _Blocks) else 0)
 
 
-def _batch(encoder: Encoder, config: StageConfig, images: int) -> Batch:
+def without_content(encoder: Encoder, objective: Objective) -> tuple[FakeTensorMode, Encoder, Objective]:
+    """(the mode to trace in, copies whose tensors have shapes alone)."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeCopyMode(mode):
+        twin, target = copy.deepcopy((encoder, objective))
+    return mode, twin, target
+
+
+def batch_of_shapes(encoder: Encoder, config: StageConfig, images: int) -> Batch:
+    """A batch without content; for use within the mode.
+
+    Args:
+        encoder: tells size and channels.
+        config: tells the views.
+        images: how many.
+    """
     sizes = {name: view.size or encoder.img_size for name, view in config.views.items()}
     return Batch(
         keys=np.arange(images),

@@ -18,6 +18,7 @@ from layergraft.cli import main
 from layergraft.config import DecoderConfig, EncoderConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.errors import UserError
+from layergraft.graft.cost import step_flops
 from layergraft.models.momentum import momentum_update
 from layergraft.training.trainer import Trainer
 
@@ -118,6 +119,17 @@ def test_operations_counted_by_hand() -> None:
     a_view = 2 * 2 * patches * pixels * width + 4 * 3 * block(1 + patches, width)
     a_view += 4 * projector + 3 * predictor + 2 * logits  # keys take no gradient
     assert reference_gflop(*prepare(MOCO, SMALL, 4, 0)) == pytest.approx(2 * a_view / 1e9, rel=1e-9)
+
+
+def test_operations_of_a_plan() -> None:
+    """Ours embeds visible patches alone, and the last decoder block makes removed ones alone."""
+    patches, kept, pixels, width, small = 16, 4, 16 * 16 * 3, 48, 32
+    removed, seen = patches - kept, 1 + patches
+    last = 2 * seen * small * 2 * small + 2 * removed * small * (2 * small + 8 * small) + 4 * removed * seen * small
+    mae = 2 * 2 * kept * pixels * width + 3 * 3 * block(1 + kept, width)
+    mae += 3 * (2 * (1 + kept) * width * small + block(seen, small) + last + 2 * removed * small * pixels)
+    stage = prepare(MAE, SMALL, 4, 0)[0].stage
+    assert step_flops(stage.encoder, stage.objective, stage.config) == 4 * mae
 
 
 def test_bench_step(capsys: pytest.CaptureFixture[str]) -> None:
