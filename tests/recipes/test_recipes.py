@@ -177,7 +177,7 @@ def test_two_processes_have_the_loss_curve_of_one(name: str, one_process: Path, 
     """The same recipe at the same global batch: the same loss to 1e-4 over 20 steps, or 10 where rounding grows faster.
 
     Contrast on an encoder that has hardly been trained is sensitive: weights changed by 1e-7 within one process move
-    the loss of `fashion_joint` by 1e-4 at step 11 and by 9e-4 at step 17, just as a second process does. So those stages
+    the loss of `fashion_joint` by 1e-4 at step 11 and by 9e-4 at step 17, just as a second process does. Such stages
     are held to 1e-4 over 10 steps, and to 1e-2 over 20.
     """
     one, two = losses(one_process / name), losses(two_processes / name)
