@@ -5,8 +5,8 @@ The penalties of the protocols are so weak that most rows end up classified with
 crawl. Truncated Newton steps do not, with three things that make each one count:
 
 * the start is the ridge solution, scaled to minimise the objective;
-* the Hessian is preconditioned by its Kronecker factors, (features weighted by each row's uncertainty) x (uncertainty
-  of each class), from one Cholesky factor a step;
+* the Hessian is preconditioned by its diagonal blocks, one for each class, where these are small; else by its Kronecker
+  factors, (features weighted by each row's uncertainty) x (uncertainty of each class), from one Cholesky factor a step;
 * the line search is exact: on logits that are known at both ends it costs no matrix product.
 
 It stops on a proof: by strong convexity the objective is within ||gradient||^2 / (2 lambda) of the optimum.
@@ -24,6 +24,7 @@ PUBLISHED_LAMBDA_N = 2.5e-4
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-7}
 _STEPS, _PRODUCTS, _TRIALS = 100, 200, 12
 _BLOCK = 2**19  # logits of a block of rows stay in the processor's cache
+_SMALL = 2**23  # numbers in the inverses of all classes' blocks
 
 
 def objective(weights: Tensor, features: Tensor, labels: Tensor, weight_decay: float) -> Tensor:
@@ -80,7 +81,28 @@ class _Problem:
             product.addmm_(self.x[b].T, change.mul_(p))
         return product / len(self.x)
 
-    def preconditioner(self, rows: Tensor, classes: Tensor) -> Callable[[Tensor], Tensor]:
+    def preconditioner(self, probabilities: Tensor, rows: Tensor, classes: Tensor) -> Callable[[Tensor], Tensor]:
+        """About the inverse of the Hessian: by class where that is cheap, else by its Kronecker factors."""
+        small = self.classes * self.x.shape[1] ** 2 <= _SMALL
+        return self._by_class(probabilities) if small else self._by_factors(rows, classes)
+
+    def _by_class(self, probabilities: Tensor) -> Callable[[Tensor], Tensor]:
+        """The inverse of the block of each class, X^T diag(p (1 - p)) X / N + lambda, on steps that sum to 0 over them.
+
+        The loss does not see what is added to all classes alike: there the blocks alone would be far from the Hessian.
+        """
+        uncertainty = probabilities * (1 - probabilities)
+        blocks = torch.stack([(self.x * weights[:, None]).T @ self.x for weights in uncertainty.unbind(1)])
+        blocks.div_(len(self.x)).diagonal(dim1=1, dim2=2).add_(self.weight_decay)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(blocks))
+
+        def apply(residual: Tensor) -> Tensor:
+            step = torch.einsum("cde,ec->dc", inverse, residual - residual.mean(1, keepdim=True))
+            return step - step.mean(1, keepdim=True)
+
+        return apply
+
+    def _by_factors(self, rows: Tensor, classes: Tensor) -> Callable[[Tensor], Tensor]:
         """About the inverse of (X^T diag(rows) X / sum(rows)) x diag(classes) + lambda, with classes taken as alike."""
         weighted = self.x * (rows / rows.sum().clamp(min=1e-30)).sqrt()[:, None]
         gram = weighted.T @ weighted
@@ -148,7 +170,9 @@ def newton(
         start: weights to start from, of shape (D, C); None scales the ridge solution.
     """
     problem = _Problem(features, labels, classes, weight_decay)
-    w = features.new_zeros(features.shape[1], classes) if start is None else start
+    # What is added to all classes alike changes no probability, it only costs: the optimum's rows sum to 0.
+    zero = features.new_zeros(features.shape[1], classes)
+    w = zero if start is None else start - start.mean(1, keepdim=True)
     z = problem.logits(w)
     if start is None:
         w, z, value = problem.advance(w, z, _ridge(features, labels, classes), 10.0)
@@ -163,7 +187,7 @@ def newton(
         step = _conjugate_gradients(
             lambda v, p=p: problem.curvature(p, v),  # type: ignore[misc]
             -gradient,
-            problem.preconditioner(rows, class_weights),
+            problem.preconditioner(p, rows, class_weights),
             min(0.3, math.sqrt(gap)),
         )
         trial, logits, new = problem.advance(w, z, step, 1.0)
