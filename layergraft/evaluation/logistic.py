@@ -25,6 +25,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-7}
 _STEPS, _PRODUCTS, _TRIALS = 100, 200, 12
 _BLOCK = 2**19  # logits of a block of rows stay in the processor's cache
 _SMALL = 2**23  # numbers in the inverses of all classes' blocks
+_STALE = 12  # products of a step from which on a new preconditioner pays
 
 
 def objective(weights: Tensor, features: Tensor, labels: Tensor, weight_decay: float) -> Tensor:
@@ -179,15 +180,18 @@ def newton(
     else:
         value = problem.value(w, z)
     yield w, value
+    precondition, products = None, 0
     for _ in range(_STEPS):
         gradient, p, rows, class_weights = problem.gradient(w, z)
         gap = float(gradient.double().square().sum()) / (2 * weight_decay * value)
         if gap <= tolerance:
             return
-        step = _conjugate_gradients(
+        if precondition is None or products > _STALE:
+            precondition = problem.preconditioner(p, rows, class_weights)
+        step, products = _conjugate_gradients(
             lambda v, p=p: problem.curvature(p, v),  # type: ignore[misc]
             -gradient,
-            problem.preconditioner(p, rows, class_weights),
+            precondition,
             min(0.3, math.sqrt(gap)),
         )
         trial, logits, new = problem.advance(w, z, step, 1.0)
@@ -210,13 +214,16 @@ def _ridge(features: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def _conjugate_gradients(
     product: Callable[[Tensor], Tensor], target: Tensor, precondition: Callable[[Tensor], Tensor], accuracy: float
-) -> Tensor:
+) -> tuple[Tensor, int]:
+    """(about the inverse of `product` times `target`, how many products that took)."""
     x, r = torch.zeros_like(target), target.clone()
     z = precondition(r)
     d, rz = z.clone(), float((r * z).sum())
     goal = rz * accuracy**2
-    for _ in range(_PRODUCTS):
+    products = 0
+    while products < _PRODUCTS:
         hd = product(d)
+        products += 1
         curvature = float((d * hd).sum())
         if curvature <= 0:
             break
@@ -228,7 +235,7 @@ def _conjugate_gradients(
         if new <= goal:
             break
         d, rz = z.add_(d, alpha=new / rz), new
-    return x
+    return x, products
 
 
 def fit(
