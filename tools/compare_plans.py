@@ -25,7 +25,7 @@ import numpy as np
 import layergraft
 from layergraft.checkpoints.atomic import write_text
 from layergraft.config import EvaluateConfig, Recipe, load_recipe
-from layergraft.evaluation.evaluate import Task, evaluate_encoder
+from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.results import ResultRow, write_results
 from layergraft.report.recorded import record_file
 from layergraft.training.inputs import load_data
@@ -65,10 +65,10 @@ def measure(work: Path, seed: int, length: tuple[int, int], plan: Mapping[str, A
     slug = f"graft-{length[0]}-{length[1]}-{digest}-seed-{seed}"
     run = layergraft.train(recipe=json.loads(msgspec.json.encode(second)), out=work / slug)
     train, holdout, _, _ = load_data(second)
-    task = Task(train=train, test=holdout, test_name="holdout", seed=seed)
-    rows = evaluate_encoder(task, PROTOCOL, "graft", layergraft.load_encoder(run.encoder))
+    encoders = {"graft": layergraft.load_encoder(run.encoder)}
+    rows = evaluate_encoders(Task.on_holdout(train, holdout, seed), PROTOCOL, encoders)
     write_results(run.results, rows)
-    return rows
+    return [row for row in rows if row.encoder == "graft"]
 
 
 def summary(rows: list[ResultRow]) -> dict[str, float]:
