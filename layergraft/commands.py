@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
@@ -41,7 +40,7 @@ def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
     from layergraft.training.baseline import train_baseline
     from layergraft.training.run import train_run
 
-    recipe = load_recipe("fashion_tiny", {"analyze": list(get_args(AnalysisName))})
+    recipe = load_recipe("fashion_tiny")
     run = train_run(recipe, Path(out), "auto")
     if baseline:
         train_baseline(recipe, Path(out))

@@ -39,6 +39,7 @@ def compared(runs: list[RunFiles]) -> Section | None:
         name="compared",
         title="Why this plan?",
         intro="Recorded when the recipe was made, with other seeds than this run's: candidates were judged on held-out "
-        "images alone, and the one with the best mean over the numbers of shots was taken.",
+        "images alone. The plan with the best mean over the numbers of shots was taken, with the longest training that "
+        "fits into the demo's time.",
         blocks=[*tables],
     )
