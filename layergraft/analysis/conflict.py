@@ -25,7 +25,8 @@ from layergraft.objectives.moco import Moco
 from layergraft.report.figure import Figure, Rows, field, tooltip
 
 IMAGES = 256
-CHUNK = 16  # images whose gradients are in memory at once
+# Images whose gradients are in memory at once: more are not quicker, and all of them may take this many bytes.
+CHUNK, CHUNK_BYTES = 32, 2**31
 
 
 class _WithEncoder(nn.Module):
@@ -59,15 +60,18 @@ def sample_gradients(encoder: Encoder, terms: Terms, chunk: int = CHUNK) -> Iter
         yield gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
 
 
-def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int = CHUNK) -> Tensor:
+def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int | None = None) -> Tensor:
     """C(x) of every image and block, float64 of shape (images, blocks).
 
     Args:
         encoder: whose blocks are meant; it is left as it is.
         first: one loss.
         second: the other, of the same images.
-        chunk: images whose gradients are in memory at once.
+        chunk: images whose gradients are in memory at once; None takes as many as pay and fit.
     """
+    if chunk is None:
+        size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
+        chunk = max(1, min(CHUNK, CHUNK_BYTES // size))
     own = plain_attention(encoder)
     blocks = {name: block for name, (block, _) in block_parameters(own).items()}
     parts = []
