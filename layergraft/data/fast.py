@@ -2,7 +2,7 @@
 
 Brightness, contrast, saturation, hue and grey are affine maps of the colour (hue as a rotation of the YIQ plane), so
 they are multiplied into one matrix and applied, rounded and clipped once; `exact` rounds and clips after each. What
-that changes is measured in docs/augmentation.md.
+that changes is said in docs/images.md.
 """
 
 from __future__ import annotations
