@@ -72,4 +72,5 @@ TINY = {
     "monitor.every": 1,
     "evaluate.shots": [1, 2],
     "evaluate.splits": 2,
+    "analyze": ["reconstruct", "neighbours"],
 }

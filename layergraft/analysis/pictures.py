@@ -44,8 +44,8 @@ def show(encoder: Encoder, image: Tensor) -> Pixels:
 
 
 def colour(image: Pixels) -> Pixels:
-    """Grey or RGB (H, W, C) -> RGB."""
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    """(H, W, C) -> RGB: grey repeated, else the first channels, as `address` shows them."""
+    return image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
 
 
 def heat(values: Tensor, image: Pixels, opacity: float = 0.6) -> Pixels:

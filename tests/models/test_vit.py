@@ -16,7 +16,7 @@ from conftest import TINY, assert_close
 from torch import nn
 
 import layergraft
-from layergraft.config import EncoderConfig, MocoConfig
+from layergraft.config import EncoderConfig, MocoConfig, load_recipe
 from layergraft.data.batch import Batch
 from layergraft.errors import UserError
 from layergraft.models.batchnorm import apply_pending, collect_pending
@@ -176,13 +176,14 @@ def test_conv_stem_trains_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_twelve_channels_train(tmp_path: Path) -> None:
-    """TIFF files of 12 channels, through both stages, the report and back."""
+    """TIFF files of 12 channels, through both stages, the demo's analyses, the report and back."""
     tifffile = pytest.importorskip("tifffile")
     random = np.random.default_rng(0)
     for index in range(24):
         tifffile.imwrite(tmp_path / f"{index}.tif", random.integers(0, 256, (40, 40, 12), dtype=np.uint8))
     changes = {"encoder.in_chans": 12, "data.source": str(tmp_path), "data.holdout": 4, "data.workers": 0}
     changes |= {f"stages.{name}.batch_size": 8 for name in ("mae", "graft")}
+    changes["analyze"] = list(load_recipe("fashion_tiny").analyze)
     run = layergraft.train(recipe="fashion_tiny", out=tmp_path.parent / "run", overrides=TINY | changes)
     encoder = layergraft.load_encoder(run.encoder)
     assert encoder.in_chans == len(encoder.mean) == 12
