@@ -1,0 +1,112 @@
+"""Intervals and tests whose unit is the pre-training seed.
+
+A seed's random splits are averaged before anything else, so that n is the number of networks that were trained, never
+the number of times that one of them was measured. All intervals are 95 % intervals of Student's t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Args:
+    mean: over seeds.
+    low: end of the 95 % interval; None where there is one seed.
+    high: its other end.
+    seeds: that were averaged.
+    values: of each seed.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Interval):
+    """A mean that is compared with zero.
+
+    Args:
+        p: two-sided; None where there is one seed, or no spread at all.
+        p_holm: corrected for all tests of its family.
+    """
+
+    p: float | None
+    p_holm: float | None = None
+
+
+def interval(by_seed: Mapping[int, float]) -> Interval:
+    """Mean and interval of values of at least one seed."""
+    own = effect(by_seed)
+    return Interval(mean=own.mean, low=own.low, high=own.high, seeds=own.seeds, values=own.values)
+
+
+def effect(by_seed: Mapping[int, float]) -> Effect:
+    """Mean, interval and the one-sample t-test against zero of values of at least one seed."""
+    seeds = sorted(by_seed)
+    values = [by_seed[seed] for seed in seeds]
+    mean = float(np.mean(values))
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    if len(values) > 1 and np.ptp(values) == 0:  # as of pixels, which no seed changes
+        low = high = mean
+    elif len(values) > 1:
+        found = stats.ttest_1samp(values, 0.0)
+        ends = found.confidence_interval(LEVEL)
+        low, high, p = float(ends.low), float(ends.high), float(found.pvalue)
+    return Effect(mean=mean, low=low, high=high, seeds=seeds, values=values, p=p)
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Effect | None:
+    """The difference first − second, paired by seed; None where they have no seed in common."""
+    common = first.keys() & second.keys()
+    return effect({seed: first[seed] - second[seed] for seed in common}) if common else None
+
+
+def trend(by_seed: Mapping[int, Sequence[float]]) -> Effect:
+    """Does a value rise over depth? The slope of each seed's least-squares line, tested against zero over seeds.
+
+    Values of one network's blocks depend on each other; a number that sums up each network and a t-test of those does
+    not mind (Matthews, Altman, Campbell and Royston, Analysis of serial measurements in medical research, BMJ 1990).
+
+    Args:
+        by_seed: seed -> the value in each block, from the input on.
+
+    Returns:
+        The slope, per block.
+    """
+    return effect({seed: float(stats.linregress(range(len(values)), values).slope) for seed, values in by_seed.items()})
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjusted p-values that keep the chance of any false discovery below the level (Holm 1979, Scand. J. Statist. 6).
+
+    Args:
+        p_values: of one family; None where there was no test, which does not count.
+
+    Returns:
+        In the same order, at most 1.
+    """
+    adjusted: list[float | None] = [None] * len(p_values)
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    highest = 0.0
+    for rank, (p, index) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        adjusted[index] = highest
+    return adjusted
+
+
+def family(tests: Sequence[Effect]) -> list[Effect]:
+    """The same tests with their p-values corrected for all of them."""
+    return [replace(test, p_holm=p) for test, p in zip(tests, holm([test.p for test in tests]), strict=True)]
