@@ -12,7 +12,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from layergraft.checkpoints.encoder import load_encoder
-    from layergraft.commands import analyze, bench, demo, embed, evaluate, export, inspect, pack, plan, report, train
+    from layergraft.commands import (
+        analyze,
+        bench,
+        demo,
+        embed,
+        evaluate,
+        export,
+        inspect,
+        pack,
+        plan,
+        report,
+        reproduce,
+        train,
+    )
 
 __all__ = [
     "analyze",
@@ -26,6 +39,7 @@ __all__ = [
     "pack",
     "plan",
     "report",
+    "reproduce",
     "train",
 ]
 

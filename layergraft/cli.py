@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
         "pack",
         "report",
         "bench",
+        "reproduce",
     )
 }
 # Arguments that are given without an option's name.

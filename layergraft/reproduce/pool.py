@@ -1,0 +1,120 @@
+"""Processes that carry out jobs side by side, one thread each where there is no GPU.
+
+Tensors of a small study are too small to share between cores: two processes of one thread do more than one of two. And
+since a job always has one thread, its bits do not depend on how many run beside it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from layergraft.errors import UserError
+from layergraft.training.guard import SignalGuard
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(log: Path) -> None:
+    """What a new process does first."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # between jobs there is nothing to save
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115 - for as long as the process lives
+    import cv2
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """A killed study must not leave processes that go on writing where the next one does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    os._exit(1)
+
+
+class Pool:
+    """Runs functions in processes until all are done or a signal comes.
+
+    Args:
+        size: how many at a time.
+        log: file for what they print.
+    """
+
+    def __init__(self, size: int, log: Path) -> None:
+        self.size = size
+        context = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(size, mp_context=context, initializer=_begin, initargs=(log,))
+        self._running: dict[Future[Any], str] = {}
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def running(self) -> set[str]:
+        """Names of what is being done."""
+        return set(self._running.values())
+
+    @property
+    def free(self) -> int:
+        """How many more can be started now."""
+        return self.size - len(self._running)
+
+    def start(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        """Let a process call a function of a module."""
+        self._running[self._executor.submit(function, *arguments)] = name
+
+    def finished(self, signals: SignalGuard) -> Iterator[tuple[str, Any]]:
+        """Wait until something is done: (name, what the function returned).
+
+        Raises:
+            Stopped: a signal came; what was running has saved its state and ended.
+            UserError: of a function; what else was running has saved its state and ended.
+        """
+        while not (done := wait(self._running, timeout=0.2, return_when=FIRST_COMPLETED).done):
+            if signals.received is not None:
+                self._stop()
+                raise signals.stopped(signals.requeue)
+        for future in done:
+            name = self._running.pop(future)
+            error = future.exception()
+            if error is not None or signals.received is not None:
+                self._stop()
+                if signals.received is not None:  # a terminal tells all processes
+                    raise signals.stopped(signals.requeue)
+                if isinstance(error, UserError):
+                    raise UserError(f"{name}: {error.problem}", error.hint)
+                assert error is not None
+                raise error
+            yield name, future.result()
+
+    def _stop(self) -> None:
+        """Have everything that runs save its state and end."""
+        for future in self._running:
+            future.cancel()
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGTERM)
+        wait(self._running)
+        self._running.clear()

@@ -1,0 +1,100 @@
+"""What a study found, as `study.json` has it.
+
+```
+scale, source, seeds, command, commit, machine, seconds: where the numbers come from; `seconds` over all starts
+protocol: what was measured on frozen features (EvaluateConfig), and `trained`
+arms: [{
+  name, title
+  parents: the arms it is compared with, as they are called at equal epochs; at equal compute it is `NAME_compute`,
+    where there is one
+  budget: "epochs" (its contrastive stages are as long as every arm's), "compute" (its name ends in `_compute`: its own
+    stages have the length at which the chain takes the operations of MAE and the graft with equal layers), "both", or
+    null (untrained)
+  stages: [{name, objective, epochs}] of the whole chain
+  flops: of the whole chain, shared first stages included
+  search: [{settings, holdout, chosen}]: the trials; a `_compute` arm takes what was found at equal epochs
+  plan: of its last stage, in words
+  seeds: [{seed, test, holdout, seconds}]: figures in percent, the mean over splits
+}]
+chosen_graft: the best of the MIM→CL arms with MoCo v3 at equal epochs on held-out images: mean over shots, then seeds
+conflict: [{seed, blocks: [{block, mean, negative}]}], of the multi-task arm
+```
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from layergraft.config import Recipe
+from layergraft.reproduce.arms import ARMS, COMPUTE, CONFLICT, Arm
+from layergraft.reproduce.jobs import Outcomes, Study
+from layergraft.reproduce.recipes import plan_text
+
+
+def study_record(study: Study, outcomes: Outcomes) -> dict[str, Any]:
+    """The parts of `study.json` that the outcomes decide."""
+    protocol = msgspec.to_builtins(study.scale.evaluate) | {"trained": list(study.scale.trained)}
+    return {
+        "protocol": {key: value for key, value in protocol.items() if value is not None},
+        "arms": [_arm(study, name, outcomes) for name in study.lengths],
+        "chosen_graft": study.chosen_graft(outcomes),
+        "conflict": [{"seed": seed, "blocks": outcomes[f"{CONFLICT}/conflict-{seed}"]["blocks"]} for seed in study.few],
+    }
+
+
+def _arm(study: Study, name: str, outcomes: Outcomes) -> dict[str, Any]:
+    arm = study.arm(name)
+    recipe = study.recipe(name, study.seeds[0], outcomes) if arm.recipe else None
+    found = {seed: outcomes[f"{name}/seed-{seed}"] for seed in study.seeds_of(name, outcomes)}
+    return {
+        "name": name,
+        "title": arm.title,
+        "parents": list(arm.parents),
+        "budget": _budget(study, name),
+        "stages": _stages(study, arm, recipe, outcomes),
+        "flops": study.costs.before(arm) + (study.costs.training(recipe) if recipe else 0.0),
+        "search": _search(study, arm, outcomes),
+        "plan": plan_text(list(recipe.stages.values())[-1].plan) if recipe else "",
+        "seeds": [
+            {"seed": seed} | {key: outcome[key] for key in ("test", "holdout", "seconds")}
+            for seed, outcome in found.items()
+        ],
+    }
+
+
+def _budget(study: Study, name: str) -> str | None:
+    arm = study.arm(name)
+    if arm.recipe is None:
+        return None
+    if name.endswith(COMPUTE):
+        return "compute"
+    return "both" if study.costs.same(arm) else "epochs"
+
+
+def _stages(study: Study, arm: Arm, recipe: Recipe | None, outcomes: Outcomes) -> list[dict[str, Any]]:
+    if recipe is None:
+        return []
+    first = []
+    if arm.first is not None:
+        first = _stages(study, ARMS[arm.first], study.recipe(arm.first, study.seeds[0], outcomes), outcomes)
+    own = [
+        {"name": name, "objective": msgspec.to_builtins(stage.objective)["name"], "epochs": stage.epochs}
+        for name, stage in recipe.stages.items()
+    ]
+    return first + own
+
+
+def _search(study: Study, arm: Arm, outcomes: Outcomes) -> list[dict[str, Any]]:
+    if arm.recipe is None:
+        return []
+    best = study.choice(arm, outcomes)
+    found = []
+    for number, reached in enumerate(study.trials(arm, outcomes)):
+        recipe = study.recipe(arm.name, study.seeds[0], outcomes, number)
+        assert recipe is not None
+        rate = list(recipe.stages.values())[-1].optimizer.base_lr
+        settings = {"base_lr": rate, "factor": study.scale.factors[number]}
+        found.append({"settings": settings, "holdout": reached, "chosen": number == best})
+    return found

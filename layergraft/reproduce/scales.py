@@ -1,0 +1,104 @@
+"""How large a study is: images, encoder, lengths, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from layergraft.config import EvaluateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """One size of the study, the same for every arm.
+
+    Args:
+        source: the images, where the command names none; None has to be told.
+        holdout: images that train nothing, and on which everything is chosen.
+        mae_epochs: length of masked image modelling.
+        contrastive_epochs: length of all contrastive stages of an arm together.
+        evaluate: what is measured on frozen features.
+        trained: trained protocols, with all labels.
+        factors: of the recipe's learning rate: the trials of every arm's search.
+        trial: length of a trial, as a part of the arm's.
+        all_seeds: up to this many seeds every arm has all of them. The rest are for the parents, what needs no
+            training, and the chosen graft alone.
+        recipe: keys of every recipe.
+        mae: keys of a stage of masked image modelling.
+        contrastive: keys of a contrastive stage.
+        objectives: name of an objective -> its keys.
+    """
+
+    source: str | None = None
+    holdout: int | float
+    mae_epochs: float
+    contrastive_epochs: float
+    evaluate: EvaluateConfig
+    trained: tuple[Literal["linear", "finetune"], ...] = ()
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    trial: float = 1 / 3
+    all_seeds: int = 3
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    mae: Mapping[str, Any] = field(default_factory=dict)
+    contrastive: Mapping[str, Any] = field(default_factory=dict)
+    objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+# Warm-up as a part of a stage's length: those of `fashion_tiny` and its sisters.
+WARMUP_MAE, WARMUP_CONTRASTIVE = 0.1, 0.125
+_TWO_LAYERS = {"projector": [64, 64, 16], "predictor": [64, 16]}
+_WIDE = {"projector": [2048, 2048, 256], "predictor": [2048, 256]}
+
+_PROTOCOL = EvaluateConfig(protocols=("knn", "logistic"), shots=(1, 5, 10, 50, "1%", "10%"), splits=10)
+
+SCALES: dict[str, Scale] = {
+    # Does everything that the others do, in seconds; its figures say nothing.
+    "smoke": Scale(
+        source="builtin:fashion-canvas?fraction=0.05",
+        holdout=100,
+        mae_epochs=1.0,
+        contrastive_epochs=0.5,
+        evaluate=EvaluateConfig(protocols=("knn", "logistic"), shots=(1, 5, "10%"), splits=2),
+        factors=(1.0, 2.0),
+        recipe={"encoder.embed_dim": 32, "encoder.depth": 3, "encoder.num_heads": 2},
+        mae={"batch_size": 64},
+        contrastive={"batch_size": 32},
+        objectives={
+            "moco": _TWO_LAYERS,
+            "nnclr": _TWO_LAYERS | {"queue": 128},
+            "vicreg": {"expander": [64, 64, 64]},
+        },
+    ),
+    "tiny": Scale(
+        source="builtin:fashion-canvas?fraction=0.625",
+        holdout=1500,
+        mae_epochs=10,
+        contrastive_epochs=4,
+        evaluate=_PROTOCOL,
+    ),
+    # ViT-Tiny at 112 px on images of your own.
+    "small": Scale(
+        holdout=0.1,
+        mae_epochs=100,
+        contrastive_epochs=40,
+        evaluate=_PROTOCOL,
+        trained=("linear", "finetune"),
+        recipe={
+            "encoder.img_size": 112,
+            "encoder.in_chans": 3,
+            "encoder.patch_size": 16,
+            "encoder.embed_dim": 192,
+            "encoder.depth": 12,
+            "encoder.num_heads": 3,
+        },
+        mae={"batch_size": 256, "optimizer.base_lr": 6.0e-4, "views": {}},
+        contrastive={"batch_size": 256, "optimizer.base_lr": 6.0e-4, "views": {}},
+        objectives={
+            "mae": {"decoder": {"embed_dim": 128, "depth": 4, "num_heads": 4}},
+            "moco": _WIDE,
+            "nnclr": _WIDE | {"queue": 16384, "local_size": 48},
+            "vicreg": {"expander": [2048, 2048, 2048]},
+        },
+    ),
+}
