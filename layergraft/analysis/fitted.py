@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -114,7 +114,7 @@ def _loader(encoder: Encoder, part: FittedPart, source: Source, batch_size: int,
 def _normalised(encoder: Encoder, batch: Batch) -> Batch:
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
     device = next(encoder.parameters()).device
-    return replace(batch, views={name: normalize(pixels.to(device)) for name, pixels in batch.views.items()})
+    return batch.prepared(lambda pixels: pixels.to(device), normalize)
 
 
 def objective_batch(encoder: Encoder, part: FittedPart, source: Source, random: Randomness) -> Batch:

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ class _Bare:
         self.normalize = Normalize(mean=stage.encoder.mean, std=stage.encoder.std)
 
     def __call__(self, raw: Batch, progress: Progress) -> None:
-        batch = replace(raw, views={name: self.normalize(view) for name, view in raw.views.items()})
+        batch = raw.prepared(lambda pixels: pixels, self.normalize)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_factor(progress.step, progress.steps, 0)
         self.objective.before_step(self.encoder, progress)

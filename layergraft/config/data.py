@@ -19,6 +19,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
         max_bad: fraction of images that may be unreadable before the run stops.
         workers: threads that prepare batches; 0 prepares them between the steps. The numbers do not depend on it.
         augment: `fast`, or `exact`: operation by operation as torchvision's transforms of Pillow images.
+        augment_on: where `fast` does colour, blur and solarisation: `cpu` in the workers, `device` in one batch beside
+            the network, `auto` there if it is a CUDA GPU. The parameters are the same, the pixels within 2 grey levels.
         mean: mean of each channel, of pixels in [0, 1]; null takes the source's own or ImageNet's.
         std: standard deviation of each channel, likewise.
     """
@@ -28,8 +30,19 @@ class DataConfig(Config, frozen=True, kw_only=True):
     max_bad: float = 0.01
     workers: int = 2
     augment: Augment = "fast"
+    augment_on: Literal["auto", "cpu", "device"] = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.augment == "exact" and self.augment_on == "device":
+            raise ValueError("`augment: exact` is Pillow's, on the CPU: `augment_on` cannot be `device`")
+
+    def finishes_on(self, device: str) -> bool:
+        """Whether views are finished on the network's device, of that type, rather than by the workers."""
+        return self.augment == "fast" and (
+            self.augment_on == "device" or (self.augment_on == "auto" and device == "cuda")
+        )
 
 
 class RandAugmentConfig(Config, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from layergraft.config.data import Augment, ViewConfig
 from layergraft.data.exact import exact_view
-from layergraft.data.fast import fast_view, resize
-from layergraft.data.parameters import Draws, draw_parameters
+from layergraft.data.fast import crop_view, fast_view, resize
+from layergraft.data.parameters import Draws, ViewParameters, draw_parameters
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -29,6 +29,12 @@ def random_view(image: Pixels, config: ViewConfig, size: int, draws: Draws, augm
     parameters = draw_parameters(image.shape[0], image.shape[1], config, draws)
     make = exact_view if augment == "exact" else fast_view
     return make(image, parameters, size, config.interpolation)
+
+
+def cropped_view(image: Pixels, config: ViewConfig, size: int, draws: Draws) -> tuple[Pixels, ViewParameters]:
+    """The crop of the fast path's view, and the parameters of what is still to be done to it; arguments as above."""
+    parameters = draw_parameters(image.shape[0], image.shape[1], config, draws)
+    return crop_view(image, parameters, size, config.interpolation), parameters
 
 
 def fixed_view(image: Pixels, size: int) -> Pixels:

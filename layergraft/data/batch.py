@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from layergraft.data.finish import Finish
 from layergraft.randomness import Randomness
 
 
@@ -21,6 +23,7 @@ class Batch:
     labels: class of each sample, of shape (N,), or None.
     masks: view name -> class of each pixel of that view, uint8 of shape (N, H, W); empty where nobody asked.
     random: where the batch's random numbers come from.
+    unfinished: view name -> what the loader left to the device; empty where it finished the views itself.
     """
 
     keys: npt.NDArray[np.int64]
@@ -29,13 +32,27 @@ class Batch:
     labels: Tensor | None
     random: Randomness
     masks: dict[str, Tensor] = field(default_factory=dict)
+    unfinished: dict[str, Finish] = field(default_factory=dict)
+
+    def prepared(self, to_device: Callable[[Tensor], Tensor], normalize: Normalize) -> Batch:
+        """What an objective takes: a batch of the loader, on the device, with finished and normalised views."""
+        views = {name: to_device(pixels) for name, pixels in self.views.items()}
+        for name, finish in self.unfinished.items():
+            views[name] = finish(views[name])
+        return replace(
+            self,
+            views={name: normalize(pixels) for name, pixels in views.items()},
+            masks={name: to_device(mask) for name, mask in self.masks.items()},
+            unfinished={},
+        )
 
     def part(self, start: int, stop: int) -> Batch:
         """The samples `start` to `stop` - 1."""
         views = {name: view[start:stop] for name, view in self.views.items()}
         labels = None if self.labels is None else self.labels[start:stop]
         masks = {name: mask[start:stop] for name, mask in self.masks.items()}
-        return replace(self, keys=self.keys[start:stop], views=views, labels=labels, masks=masks)
+        rest = {name: finish.part(start, stop) for name, finish in self.unfinished.items()}
+        return replace(self, keys=self.keys[start:stop], views=views, labels=labels, masks=masks, unfinished=rest)
 
     def uniform(self, purpose: str, count: int, device: torch.device) -> Tensor:
         """`count` uniform numbers for each sample, float32 of shape (N, count)."""
@@ -60,7 +77,7 @@ class Normalize:
     std: tuple[float, ...]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, C, H, W) -> float32, normalised; one multiplication and one subtraction, in place."""
+        """Grey levels (N, C, H, W) -> float32, normalised; one multiplication and one subtraction, in place."""
         mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
         return pixels.float().mul_(1 / (255 * std)).sub_(mean / std)

@@ -88,9 +88,14 @@ def colour_matrix(parameters: ViewParameters, mean: Matrix) -> Matrix | None:
     return matrix if parameters.gray or parameters.jitter else None
 
 
+def blur_radius(sigma: float) -> int:
+    """Where a Gaussian ends: at three standard deviations."""
+    return max(1, round(3 * sigma))
+
+
 def blur_kernel(sigma: float) -> Matrix:
-    """A Gaussian out to three standard deviations, of shape (2R + 1,), with sum 1."""
-    radius = max(1, round(3 * sigma))
+    """A Gaussian of shape (2R + 1,), with sum 1."""
+    radius = blur_radius(sigma)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     return np.asarray(kernel / kernel.sum())
 

@@ -17,8 +17,9 @@ import numpy.typing as npt
 import torch
 
 from layergraft.config.data import Augment, ViewConfig
-from layergraft.data.augment import Pixels, random_view
+from layergraft.data.augment import Pixels, cropped_view, random_view
 from layergraft.data.batch import Batch
+from layergraft.data.finish import Finish
 from layergraft.data.masks import mask_of, mask_view
 from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
@@ -43,6 +44,9 @@ class TrainLoader:
         workers: threads that prepare batches; 0 prepares them when asked.
         augment: which path makes the views.
         masks: whether the masks of the source are wanted, under the same views.
+        finish: whether colour, blur and solarisation are done here; else they are left to `Batch.prepared`, but for
+            views with RandAugment, which comes after them. Of the fast path alone.
+        pin: whether views lie in page-locked memory, from which a GPU copies while others compute.
     """
 
     def __init__(
@@ -60,11 +64,14 @@ class TrainLoader:
         workers: int = 0,
         augment: Augment = "fast",
         masks: bool = False,
+        finish: bool = True,
+        pin: bool = False,
     ) -> None:
         self.source, self.views, self.size, self.channels = source, dict(views), size, channels
         self.batch_size, self.random, self.skipped = batch_size, random, skipped
         self.rank, self.world_size, self.workers = rank, world_size, workers
-        self.augment, self.masks = augment, masks
+        self.augment, self.masks, self.pin = augment, masks, pin
+        self.unfinished = [name for name, view in views.items() if not finish and view.rand_augment is None]
         self.steps_per_epoch = len(source) // batch_size
         self._sorting = threading.Lock()
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
@@ -81,7 +88,16 @@ class TrainLoader:
         start = position * self.batch_size + self.rank * local
         return epoch, self.source.keys[order[start : start + local]]
 
-    def _views(self, key: int, epoch: int, draws: list[Draws], targets: list[Pixels], masks: list[Pixels]) -> int:
+    def _views(
+        self,
+        row: int,
+        key: int,
+        epoch: int,
+        unfinished: Mapping[str, Finish],
+        draws: list[Draws],
+        targets: list[Pixels],
+        masks: list[Pixels],
+    ) -> int:
         """Make every view of one image, and of its mask where `masks` has a place for it; the key that was read."""
         sides = [target.shape[-1] for target in targets]
         crops = list(zip(self.views.values(), sides, draws, strict=True))
@@ -90,7 +106,11 @@ class TrainLoader:
         reduce = (lambda height, width: reduction(height, width, crops)) if fast else None
         read, image = self.skipped.load(self.source, key, self.channels, self.random, epoch, reduce)
         for name, (config, size, own), target in zip(self.views, crops, targets, strict=True):
-            view = random_view(image, config, size, own, self.augment)
+            if name in unfinished:
+                view, parameters = cropped_view(image, config, size, own)
+                unfinished[name].note(row, view, parameters)
+            else:
+                view = random_view(image, config, size, own, self.augment)
             if config.rand_augment is not None:
                 generator = self.random.generators(f"operations {name}", [key], epoch)[0]
                 view = rand_augment(view, config.rand_augment, generator)
@@ -106,20 +126,24 @@ class TrainLoader:
         epoch, keys = self.keys(step)
         draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS) for name in self.views]
         sizes = [config.size or self.size for config in self.views.values()]
-        pixels = [np.empty((len(keys), self.channels, size, size), dtype=np.uint8) for size in sizes]
+        shapes = [(len(keys), self.channels, size, size) for size in sizes]
+        views = [torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin) for shape in shapes]
+        pixels = [view.numpy() for view in views]
+        unfinished = {name: Finish.nothing(len(keys), self.channels, self.views[name]) for name in self.unfinished}
         masks = [np.empty((len(keys), size, size), dtype=np.uint8) for size in sizes] if self.masks else []
         read = [
-            self._views(key, epoch, *([part[row] for part in own] for own in (draws, pixels, masks)))
+            self._views(row, key, epoch, unfinished, *([part[row] for part in own] for own in (draws, pixels, masks)))
             for row, key in enumerate(keys.tolist())
         ]
         labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[read])
         return Batch(
             keys=keys,
             epoch=epoch,
-            views={name: torch.from_numpy(own) for name, own in zip(self.views, pixels, strict=True)},
+            views=dict(zip(self.views, views, strict=True)),
             labels=labels,
             random=self.random,
             masks={name: torch.from_numpy(own) for name, own in zip(self.views, masks, strict=False)},
+            unfinished=unfinished,
         )
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:

@@ -150,6 +150,7 @@ def _one(
         task.holdout,
         fabric.global_rank,
         fabric.world_size,
+        fabric.device.type,
     )
     display.say(f"{protocol} of {name}, {shots} of the labels, split {split}: {'done before' if done else directory}")
     if done:

@@ -118,7 +118,15 @@ class _Training:
     def prepare(self, name: str) -> StageRun:
         fabric, out = self.fabric, self.files.out
         return prepare_stage(
-            self.recipe, name, out, self.encoder, self.train, self.holdout, fabric.global_rank, fabric.world_size
+            self.recipe,
+            name,
+            out,
+            self.encoder,
+            self.train,
+            self.holdout,
+            fabric.global_rank,
+            fabric.world_size,
+            fabric.device.type,
         )
 
     def stage(self, name: str) -> None:

@@ -43,7 +43,15 @@ def is_done(directory: Path) -> bool:
 
 
 def prepare_stage(
-    recipe: Recipe, name: str, run: Path, encoder: Encoder, train: Source, holdout: Source, rank: int, world_size: int
+    recipe: Recipe,
+    name: str,
+    run: Path,
+    encoder: Encoder,
+    train: Source,
+    holdout: Source,
+    rank: int,
+    world_size: int,
+    device: str = "cpu",
 ) -> StageRun:
     """Everything a stage needs, with the weights it starts from.
 
@@ -56,6 +64,7 @@ def prepare_stage(
         holdout: held-out images.
         rank: of this process.
         world_size: number of processes.
+        device: type of the device that it will be trained on.
     """
     config = recipe.stages[name]
     random = Randomness(seed=recipe.seed, scope=name)
@@ -96,6 +105,8 @@ def prepare_stage(
         workers=recipe.data.workers,
         augment=recipe.data.augment,
         masks=isinstance(known, SegmentConfig),
+        finish=not recipe.data.finishes_on(device),
+        pin=device == "cuda",
     )
     return StageRun(
         name=name,

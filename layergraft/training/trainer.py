@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -123,9 +123,7 @@ class Trainer:
 
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""
-        views = {name: self.normalize(self.to_device(view)) for name, view in raw.views.items()}
-        masks = {name: self.to_device(mask) for name, mask in raw.masks.items()}
-        batch = replace(raw, views=views, masks=masks)
+        batch = raw.prepared(self.to_device, self.normalize)
         losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
         gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
         if self.scaler.enabled:

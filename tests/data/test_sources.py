@@ -11,6 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from layergraft.config import ViewConfig
 from layergraft.data.augment import fixed_view, random_view
+from layergraft.data.decode import decode
 from layergraft.data.loader import TrainLoader
 from layergraft.data.parameters import DRAWS, crop_box
 from layergraft.data.skipped import SkippedImages
@@ -35,13 +36,28 @@ def test_builtin_sets() -> None:
 
 
 def test_statistics_of_the_builtin_sets() -> None:
-    for name in ("fashion", "fashion-canvas"):
+    for name in ("fashion", "fashion-canvas", "fashion-colour"):
         source = open_source(f"builtin:{name}")
-        pixels = np.stack([source.images.load(int(k), 1) for k in source.keys]) / 255
         assert source.mean is not None
         assert source.std is not None
-        assert abs(pixels.mean() - source.mean[0]) < 2e-3
-        assert abs(pixels.std() - source.std[0]) < 2e-3
+        channels = len(source.mean)
+        pixels = np.concatenate([source.images.load(int(k), channels).reshape(-1, channels) for k in source.keys]) / 255
+        assert np.abs(pixels.mean(axis=0) - source.mean).max() < 2e-3
+        assert np.abs(pixels.std(axis=0) - source.std).max() < 2e-3
+
+
+def test_colours_of_the_builtin_set_are_each_images_own() -> None:
+    source, grey = open_source("builtin:fashion-colour:test"), open_source("builtin:fashion-canvas:test")
+    assert source.classes == grey.classes
+    assert np.array_equal(source.own_labels, grey.own_labels)
+    first, levels = source.images.load(3, 3), grey.images.load(3, 1)[:, :, 0]
+    ground, garment = first[levels == 0][0].astype(int), first[levels == levels.max()][0].astype(int)
+    assert (ground < 96).all()
+    # Every pixel lies on the line between the two colours, at its grey level.
+    share = (levels / levels.max())[..., None]
+    assert np.abs(first - (share * garment + (1 - share) * ground)).max() <= 1.01
+    assert not np.array_equal(ground, source.images.load(4, 3)[0, 0])
+    assert np.array_equal(decode(source.images.read(3), 3), first)
 
 
 def test_holdout_is_stratified_capped_and_apart() -> None:

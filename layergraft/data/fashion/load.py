@@ -18,13 +18,13 @@ from layergraft.errors import UserError, nearest
 FILE = Path(__file__).with_name("fashion.npy.xz")
 CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 CANVAS = 36
-SCENES = "fashion-scenes"
+SCENES, COLOUR = "fashion-scenes", "fashion-colour"
 # Mean and standard deviation of the training pixels, in [0, 1].
 STATISTICS = {"fashion": ((0.286,), (0.353,)), "fashion-canvas": ((0.173,), (0.307,))}
 
 
 class ArrayImages:
-    """Grey images in memory, of shape (N, height, width)."""
+    """Images in memory, grey of shape (N, height, width) or RGB of shape (N, height, width, 3)."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
         self.pixels = pixels
@@ -39,11 +39,13 @@ class ArrayImages:
         return ""  # they come with the package and never change
 
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
-        return match_channels(self.pixels[index][:, :, None], channels)
+        pixels = self.pixels[index]
+        return match_channels(pixels.reshape(*pixels.shape[:2], -1), channels)
 
     def read(self, index: int) -> bytes:
         """The image as a PNG file."""
-        return bytes(cv2.imencode(".png", self.pixels[index])[1])
+        pixels = self.pixels[index]
+        return bytes(cv2.imencode(".png", pixels[:, :, ::-1] if pixels.ndim == 3 else pixels)[1])
 
 
 @cache
@@ -53,7 +55,8 @@ def _arrays() -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], n
 
 
 @cache
-def _canvas(split: str) -> npt.NDArray[np.uint8]:
+def canvases(split: str) -> npt.NDArray[np.uint8]:
+    """The images of a split on their canvas, of shape (N, 36, 36)."""
     images, _, place = _arrays()[split]
     side = images.shape[1]
     canvas = np.zeros((len(images), CANVAS, CANVAS), dtype=np.uint8)
@@ -69,21 +72,25 @@ def embedded(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
 
 
 def open_builtin(spec: str, place: str) -> Source:
-    """Open `builtin:fashion`, `builtin:fashion-canvas` or `builtin:fashion-scenes`, `:train` (default) or `:test`."""
+    """Open `builtin:fashion`, `fashion-canvas`, `fashion-colour` or `fashion-scenes`, `:train` (default) or `:test`."""
+    from layergraft.data.fashion.colour import open_colour
     from layergraft.data.fashion.scenes import open_scenes
 
     _, name, split = (place + ":train").split(":")[:3]
-    if name not in (*STATISTICS, SCENES):
-        raise UserError(f"There is no built-in set {name!r}.", nearest(name, [*STATISTICS, SCENES]))
+    names = [*STATISTICS, COLOUR, SCENES]
+    if name not in names:
+        raise UserError(f"There is no built-in set {name!r}.", nearest(name, names))
     if split not in ("train", "test"):
         raise UserError(f"{place!r} has no split {split!r}.", "Use `:train` or `:test`.")
     if name == SCENES:
         return open_scenes(spec, split)
+    if name == COLOUR:
+        return open_colour(spec, split)
     images, labels, _ = _arrays()[split]
     mean, std = STATISTICS[name]
     return Source(
         spec=spec,
-        images=ArrayImages(images if name == "fashion" else _canvas(split)),
+        images=ArrayImages(images if name == "fashion" else canvases(split)),
         keys=np.arange(len(labels), dtype=np.int64),
         labels=labels.astype(np.int64),
         classes=CLASSES,

@@ -1,0 +1,111 @@
+"""Colour, blur and solarisation of a whole batch at once, where the training step is, with each sample's parameters.
+
+The loader draws the parameters and crops, as it does where it finishes the views itself; what it leaves is here. Values
+are rounded where `fast` rounds, so that both ways to finish a view differ by the order of float operations alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from layergraft.config.data import ViewConfig
+from layergraft.data.fast import blur_kernel, blur_radius, channel_means, colour_matrix
+from layergraft.data.parameters import ViewParameters
+
+
+def blur(pixels: Tensor, kernels: Tensor) -> Tensor:
+    """Blur each image with a kernel of its own, down and across, mirrored at the border.
+
+    Args:
+        pixels: of shape (N, C, H, W).
+        kernels: of shape (N, 2 R + 1).
+    """
+    count, channels, height, width = pixels.shape
+    radius = kernels.shape[1] // 2
+    planes = F.pad(pixels, (radius,) * 4, mode="reflect").reshape(1, count * channels, height + 2 * radius, -1)
+    weights = kernels.repeat_interleave(channels, dim=0)[:, None, :, None]
+    for own in (weights, weights.transpose(2, 3)):
+        planes = F.conv2d(planes, own, groups=count * channels)
+    return planes.reshape(count, channels, height, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """What is still to be done to a batch of cropped views, on the host.
+
+    Args:
+        matrices: affine map of each image's colour in grey levels, float32 of shape (N, C, C + 1).
+        kernels: float32 of shape (N, 2 R + 1), of no use where an image is not blurred.
+        blurred: which images are blurred, of shape (N,).
+        solarized: whether values from 128 up are inverted, of shape (N,).
+    """
+
+    matrices: npt.NDArray[np.float32]
+    kernels: npt.NDArray[np.float32]
+    blurred: npt.NDArray[np.bool_]
+    solarized: npt.NDArray[np.bool_]
+
+    @classmethod
+    def nothing(cls, count: int, channels: int, config: ViewConfig) -> Finish:
+        """For `count` views of a configuration, to be filled in by `note`."""
+        radius = blur_radius(config.blur_sigma[1]) if config.blur else 0
+        return cls(
+            matrices=np.tile(np.eye(channels, channels + 1, dtype=np.float32), (count, 1, 1)),
+            kernels=np.zeros((count, 2 * radius + 1), dtype=np.float32),
+            blurred=np.zeros(count, dtype=np.bool_),
+            solarized=np.zeros(count, dtype=np.bool_),
+        )
+
+    def note(self, row: int, view: npt.NDArray[np.uint8], parameters: ViewParameters) -> None:
+        """Note what a cropped view (H, W, C) still needs."""
+        if parameters.jitter or parameters.gray:
+            matrix = colour_matrix(parameters, channel_means(view))
+            if matrix is not None:
+                self.matrices[row] = matrix
+        if parameters.sigma is not None:
+            own = blur_kernel(parameters.sigma)
+            middle, radius = self.kernels.shape[1] // 2, len(own) // 2
+            self.kernels[row, middle - radius : middle + radius + 1] = own
+            self.blurred[row] = True
+        self.solarized[row] = parameters.solarize
+
+    def part(self, start: int, stop: int) -> Finish:
+        """For the views `start` to `stop` - 1."""
+        own = slice(start, stop)
+        return Finish(
+            matrices=self.matrices[own],
+            kernels=self.kernels[own],
+            blurred=self.blurred[own],
+            solarized=self.solarized[own],
+        )
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Finish cropped views.
+
+        Args:
+            pixels: uint8 of shape (N, C, H, W), on any device.
+
+        Returns:
+            float32 of the same shape: whole grey levels.
+        """
+
+        def there(values: npt.NDArray[Any]) -> Tensor:
+            return torch.from_numpy(values).to(pixels.device, non_blocking=True)
+
+        matrices = there(self.matrices)
+        values = torch.baddbmm(matrices[:, :, -1:], matrices[:, :, :-1], pixels.float().flatten(2)).view(pixels.shape)
+        values.round_().clamp_(0, 255)
+        if self.blurred.any():
+            rows = there(np.flatnonzero(self.blurred))
+            values[rows] = blur(values[rows], there(self.kernels[self.blurred])).round_()
+        if self.solarized.any():
+            rows = there(np.flatnonzero(self.solarized))
+            values[rows] = torch.minimum(values[rows], 255 - values[rows])
+        return values
