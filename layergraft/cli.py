@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from layergraft import commands
-from layergraft.errors import Stopped, UserError, nearest
+from layergraft.errors import Lost, Stopped, UserError, nearest
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     name: getattr(commands, name)
@@ -161,7 +161,20 @@ def _run(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns its exit code (0 done, 2 a user's error, 75 stopped by a signal, 1 a bug)."""
+    """Run a command; returns its exit code (0 done, 2 a user's error, 75 stopped and to be run again, 1 a bug).
+
+    One of several processes does not return from a failure. It ends at once: in an orderly end its threads would wait
+    for peers that wait for it, and whoever starts the group again sees nothing of that.
+    """
+    code = _exit_code(arguments)
+    distributed = sys.modules.get("torch.distributed")
+    if code and distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _exit_code(arguments: list[str] | None) -> int:
     first = os.environ.get("RANK", "0") == "0"
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
@@ -169,6 +182,10 @@ def main(arguments: list[str] | None = None) -> int:
         if first:
             print(f"layergraft: {error}", file=sys.stderr)
         return 2
+    except Lost as error:  # which the first process may be: one of each node says so
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"layergraft: {error}", file=sys.stderr)
+        return 75
     except Stopped as error:
         if first:
             print(f"layergraft: {error}", file=sys.stderr)

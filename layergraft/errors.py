@@ -1,4 +1,4 @@
-"""The two ways a command ends early on purpose. Everything else that is raised is a bug (exit code 1)."""
+"""The ways a command ends early without a bug. Everything else that is raised is a bug (exit code 1)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class Stopped(Exception):
     def __init__(self, text: str, requeue: bool = False) -> None:
         super().__init__(text)
         self.requeue = requeue
+
+
+class Lost(Stopped):
+    """Another process of the run is gone; what was saved is there, and the same command goes on (exit code 75)."""
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -101,7 +101,7 @@ class Anchor:
             return None
         parts = []
         for (norm, weight, parameter), start in zip(self.terms, self.start, strict=True):
-            difference = local(parameter).float() - local(start).float()
+            difference = local(parameter) - local(start)
             l1 = norm == "l1"
             parts.append(weight * (difference.abs().sum() if l1 else 0.5 * difference.square().sum()))
             if parameter.grad is None:

@@ -90,6 +90,11 @@ class Encoder(nn.Module):
         """Whether an image's features do not depend on the others of its batch: no BatchNorm, as in a conv stem."""
         return not any(isinstance(module, BatchNorm) for module in self.modules())
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
     def patchify(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, patches, patch * patch * C); a patch is flattened as (row, column, channel)."""
         n, c, h, w = images.shape
@@ -108,6 +113,7 @@ class Encoder(nn.Module):
         Returns:
             Tokens of shape (N, prefix + K, D).
         """
+        images = images.to(self.dtype)
         grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
         if keep is None:
             if grid == self.grid:
@@ -183,6 +189,12 @@ class Encoder(nn.Module):
         """
         pooled = tokens[:, 0] if self.feature_is_token else tokens[:, self.prefix_tokens :].mean(dim=1)
         return cast(Tensor, self.vit.fc_norm(pooled))
+
+    @property
+    def shift(self) -> list[nn.Parameter]:
+        """The bias that is added to every feature last, where there is one."""
+        last = self.vit.norm if isinstance(self.vit.fc_norm, nn.Identity) else self.vit.fc_norm
+        return [p for name, p in last.named_parameters() if name == "bias"]
 
     def finish(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Tokens (N, T, D) in front of block `start` -> features (N, D).

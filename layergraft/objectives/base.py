@@ -80,6 +80,12 @@ class Objective(nn.Module):
         """Rows of the encoder that the losses do not depend on."""
         return []
 
+    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+        """Parameters of the encoder whose gradient is zero in truth. What is computed for them is rounding, and an
+        optimizer that divides by its size would walk them about at the full learning rate, on every machine elsewhere.
+        """
+        return []
+
     def start(self, encoder: Encoder) -> None:
         """Called once the encoder and the heads have the weights that the stage starts from: make momentum copies."""
 

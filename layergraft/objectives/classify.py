@@ -15,6 +15,7 @@ from layergraft.models.batchnorm import BatchNorm, Pending, collect_pending
 from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.losses import widen
 
 
 class Classify(Objective):
@@ -71,7 +72,7 @@ class Classify(Objective):
         return {"feature": pool(encoder, images, self.config.pooling), "target": targets}
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        logits = self.logits(features["feature"]).float()
+        logits = widen(self.logits(features["feature"]))
         # Every linear learns alone: the gradient of a sum of losses is, for each, that of its own.
         each = -(features["target"][:, None] * logits.log_softmax(2)).sum(2).mean(0)
         parts = {"loss": each.sum()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layergraft.config.objectives import JointConfig
 from layergraft.data.batch import Batch
@@ -44,6 +44,10 @@ class Joint(Objective):
     def unused(self, encoder: Encoder) -> list[str]:
         rows = [part.unused(encoder) for part in self.parts.values()]
         return [row for row in rows[0] if all(row in others for others in rows)]
+
+    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+        parts = [part.still(encoder) for part in self.parts.values()]
+        return [p for p in parts[0] if all(any(p is other for other in others) for others in parts)]
 
     def start(self, encoder: Encoder) -> None:
         for part in self.parts.values():

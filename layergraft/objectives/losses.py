@@ -13,6 +13,11 @@ from torch import Tensor
 P = ParamSpec("P")
 
 
+def widen(value: Tensor) -> Tensor:
+    """What was computed in 16 bits, in 32; anything wider as it is."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
 def without_autocast(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Products of a loss keep the precision of its arguments: a cosine in bf16, over T = 0.2, is off by percents."""
 

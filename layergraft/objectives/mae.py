@@ -12,7 +12,7 @@ from layergraft.models.batchnorm import Pending
 from layergraft.models.decoder import MaeDecoder
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
-from layergraft.objectives.losses import masked_pixel_loss
+from layergraft.objectives.losses import masked_pixel_loss, widen
 
 
 class Mae(Objective):
@@ -59,5 +59,5 @@ class Mae(Objective):
         removed, target = features["removed"], features["target"]
         prediction = self.heads["decoder"](features["latent"], features["keep"], removed)
         everywhere = torch.ones(removed.shape, device=target.device)
-        loss = masked_pixel_loss(prediction.float(), target, everywhere, norm_pix=self.config.norm_pix)
+        loss = masked_pixel_loss(widen(prediction), target, everywhere, norm_pix=self.config.norm_pix)
         return {"loss": loss}, {}

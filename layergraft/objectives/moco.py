@@ -7,7 +7,7 @@ import math
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layergraft.config.objectives import GateConfig, MocoConfig
 from layergraft.data.batch import Batch
@@ -17,7 +17,7 @@ from layergraft.models.momentum import momentum_update
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
-from layergraft.objectives.losses import contrastive_loss
+from layergraft.objectives.losses import contrastive_loss, widen
 
 
 class Moco(Objective):
@@ -34,6 +34,10 @@ class Moco(Objective):
         self.heads["predictor"] = (
             mlp_head(width, config.predictor) if gate is None else Mixture(width, config.predictor, gate.experts)
         )
+
+    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+        """A shift of all features: the projector's first BatchNorm takes it away."""
+        return encoder.shift
 
     def start(self, encoder: Encoder) -> None:
         self.slow["encoder"] = copy.deepcopy(encoder).requires_grad_(False)
@@ -100,10 +104,10 @@ class Moco(Objective):
         queries = [self.predict(projector(features[view]), progress) for view in ("first", "second")]
         with torch.no_grad():
             keys = [self.slow["projector"](features[f"{view}_slow"]) for view in ("first", "second")]
-        gathered = [gather(key.float()) for key in keys]
+        gathered = [gather(widen(key)) for key in keys]
         temperature = self.config.temperature
         parts = [
-            contrastive_loss(query.float(), *(key, temperature, offset))
+            contrastive_loss(widen(query), *(key, temperature, offset))
             for query, (key, offset) in zip(queries, reversed(gathered), strict=True)
         ]
         return {"loss": parts[0] + parts[1]}, collect_pending(self)

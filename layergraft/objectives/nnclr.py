@@ -14,7 +14,7 @@ from layergraft.models.queue import Queue
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
-from layergraft.objectives.losses import info_nce_loss
+from layergraft.objectives.losses import info_nce_loss, widen
 from layergraft.objectives.views import batches
 
 GLOBAL = ("first", "second")
@@ -61,6 +61,10 @@ class Nnclr(Objective):
     def unused(self, encoder: Encoder) -> list[str]:
         return [f"blocks.{index}" for index in range(self.blocks[-1] + 1, encoder.depth)]
 
+    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+        """A shift of all features: every projector's first BatchNorm takes it away."""
+        return encoder.shift
+
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         views = {name: batch.views[name] for name in (*GLOBAL, *self.local)}
         device = views["first"].device
@@ -98,11 +102,11 @@ class Nnclr(Objective):
         """(loss of one head, projections of the whole batch's first views, to be remembered)."""
         head, config = self.head(block), self.config
         projected = {view: head.projector(features[f"{view}.{block}"]) for view in (*GLOBAL, *self.local)}
-        predicted = {view: head.predictor(x).float() for view, x in projected.items()}
+        predicted = {view: widen(head.predictor(x)) for view, x in projected.items()}
         own = features["ids"] if config.exclude_same else None
         terms = []
         for number, target in enumerate(GLOBAL):
-            key = projected[target].detach().float()
+            key = widen(projected[target].detach())
             neighbour = head.queue.neighbours(key, draws[:, number], config.topk, own)
             keys, offset = gather(neighbour if config.swap == "all" else key)
             terms += [
@@ -110,7 +114,7 @@ class Nnclr(Objective):
                 for view, query in predicted.items()
                 if view != target
             ]
-        return torch.stack(terms).mean(), gather(projected["first"].detach().float())[0]
+        return torch.stack(terms).mean(), gather(widen(projected["first"].detach()))[0]
 
     def after_step(self, pending: Pending) -> None:
         """BatchNorm's buffers, and the queues."""

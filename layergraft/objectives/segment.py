@@ -16,6 +16,7 @@ from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path
 from layergraft.models.upernet import UperNet
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.losses import widen
 
 IGNORED = -1
 
@@ -80,7 +81,7 @@ class Segment(Objective):
             coarse = self.heads["linear"](flat.reshape(n, rows, columns, d).permute(0, 3, 1, 2))
         else:
             coarse = self.heads["upernet"](x)
-        return F.interpolate(coarse.float(), (height, width), mode="bilinear", align_corners=False)
+        return F.interpolate(widen(coarse), (height, width), mode="bilinear", align_corners=False)
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         images = batch.views["image"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from layergraft.config.objectives import SimclrConfig
 from layergraft.data.batch import Batch
 from layergraft.models.batchnorm import Pending, collect_pending
@@ -9,7 +11,7 @@ from layergraft.models.heads import mlp_head
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
-from layergraft.objectives.losses import nt_xent_loss
+from layergraft.objectives.losses import nt_xent_loss, widen
 from layergraft.objectives.views import encode_views
 
 
@@ -24,11 +26,15 @@ class Simclr(Objective):
         self.config = config
         self.heads["projector"] = mlp_head(encoder.embed_dim, config.projector)
 
+    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+        """A shift of all features: the projector's first BatchNorm takes it away."""
+        return encoder.shift
+
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        first, second = (self.heads["projector"](features[view]).float() for view in ("first", "second"))
+        first, second = (widen(self.heads["projector"](features[view])) for view in ("first", "second"))
         (every_first, offset), (every_second, _) = gather(first), gather(second)
         loss = nt_xent_loss(first, second, every_first, every_second, self.config.temperature, offset)
         return {"loss": loss}, collect_pending(self)

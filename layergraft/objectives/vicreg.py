@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from layergraft.config.objectives import VicregConfig
 from layergraft.data.batch import Batch
 from layergraft.models.batchnorm import Pending, collect_pending
@@ -9,7 +11,7 @@ from layergraft.models.heads import mlp_head
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
-from layergraft.objectives.losses import covariance_loss, invariance_loss, variance_loss
+from layergraft.objectives.losses import covariance_loss, invariance_loss, variance_loss, widen
 from layergraft.objectives.views import encode_views
 
 
@@ -26,12 +28,16 @@ class Vicreg(Objective):
         self.config = config
         self.heads["expander"] = mlp_head(encoder.embed_dim, config.expander, last_norm=False)
 
+    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+        """A shift of all features: the expander's first BatchNorm takes it away, or else every term of the loss."""
+        return encoder.shift
+
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         """Every process computes the loss of the whole batch."""
-        first, second = (gather(self.heads["expander"](features[view]).float())[0] for view in ("first", "second"))
+        first, second = (gather(widen(self.heads["expander"](features[view])))[0] for view in ("first", "second"))
         config = self.config
         parts = {
             "invariance": invariance_loss(first, second),

@@ -61,6 +61,11 @@ class SignalGuard:
         return Stopped(f"Stopped by {name}; everything is saved. Run the same command again to go on.", requeue)
 
 
+def is_loss(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another process is gone. gloo is known by the source file that it names."""
+    return dist.is_available() and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
+
+
 def agree(size: Tensor, *wishes: bool) -> list[bool]:
     """What all processes do after a step, in one exchange.
 

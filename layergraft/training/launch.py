@@ -46,6 +46,11 @@ def launch() -> Fabric:
         strategy=DDPStrategy(cluster_environment=environment) if world > 1 else "auto",
         plugins=None if world > 1 else [LightningEnvironment()],
     )
+    if world > 1:
+        from layergraft.training import meeting  # which torch is not always built for
+
+        if meeting.needed():
+            meeting.join(fabric.device)
     fabric.launch()
     return fabric
 

@@ -70,7 +70,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
                 checkpoints.save(trainer.state())
             if stop:
                 raise signals.stopped(requeue)
-        trainer.publish()
+        trainer.finish()
 
 
 def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]) -> None:

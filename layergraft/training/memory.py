@@ -57,7 +57,8 @@ def step_memory(
     if world_size > 1 and not split:
         weights += 4 * trained  # the buckets in which gradients are exchanged
     images = -(-config.batch_size // world_size)
-    return weights // (world_size if split else 1) + activation_memory(encoder, objective, config, engine, images)
+    needed = weights // (world_size if split else 1) + activation_memory(encoder, objective, config, engine, images)
+    return needed * (2 if engine.precision == "64-true" else 1)
 
 
 def activation_memory(

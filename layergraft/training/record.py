@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from layergraft.data.batch import Batch
+from layergraft.objectives.losses import widen
 from layergraft.training.metrics import MetricsFile
 from layergraft.training.stage_run import StageRun
 from layergraft.training.tracking import Trackers
@@ -120,7 +121,7 @@ class Record:
 
 def _mean(outcome: Outcome) -> dict[str, float]:
     """The losses, averaged over processes."""
-    values = torch.stack([value.float() for value in outcome.losses.values()])
+    values = torch.stack([widen(value) for value in outcome.losses.values()])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(values)
         values /= dist.get_world_size()

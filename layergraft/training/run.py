@@ -14,10 +14,10 @@ from layergraft.checkpoints.encoder import load_encoder, save_encoder
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
-from layergraft.errors import Stopped, UserError
+from layergraft.errors import Lost, Stopped, UserError
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay, replay_steps
-from layergraft.training.guard import SignalGuard
+from layergraft.training.guard import SignalGuard, is_loss
 from layergraft.training.inputs import check_recipe, load_data
 from layergraft.training.launch import launch, machine
 from layergraft.training.loop import train_stage
@@ -65,6 +65,14 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
     except Stopped as stopped:
         note = requeue() if stopped.requeue else None
         raise Stopped(f"{stopped} {note}") if note else stopped from None
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        saved = max(out.glob("stages/*/checkpoints/step-*.pt"), default="nothing")
+        raise Lost(
+            f"Another process of this run is gone. Saved: {saved}. "
+            "Where torchrun does not start the run again by itself, run the same command again to go on."
+        ) from None
     return files
 
 

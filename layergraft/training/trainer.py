@@ -77,9 +77,10 @@ class Trainer:
         self.ema = stage.ema
         if self.split:  # the stage keeps its own modules: split ones can neither be looked at nor saved
             module, self.ema = copy.deepcopy(module), copy.deepcopy(stage.ema)
-        module.to(fabric.device)
+        dtype = torch.float64 if engine.precision == "64-true" else torch.float32
+        module.to(fabric.device, dtype)
         if self.ema:
-            self.ema.to(fabric.device)
+            self.ema.to(fabric.device, dtype)
         if engine.compile:
             for part in module.modules():
                 if isinstance(part, Block):
@@ -125,6 +126,9 @@ class Trainer:
         """Loss and gradient of a batch as the loader gives it."""
         batch = raw.prepared(self.to_device, self.normalize)
         losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
+        for still in self.objective.still(self.encoder):
+            if still.grad is not None:
+                still.grad.zero_()
         gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
         if self.scaler.enabled:
             torch._foreach_mul_(gradients, 1 / self.scaler.scale)
@@ -176,6 +180,13 @@ class Trainer:
             stage.objective.load_state_dict(full(self.objective.state_dict()))
             if stage.ema and self.ema:
                 stage.ema.load_state_dict(full(self.ema.state_dict()))
+
+    def finish(self) -> None:
+        """The end of a stage: its own modules hold the result, in fp32 whatever it was computed in."""
+        self.publish()
+        for module in (self.stage.encoder, self.stage.objective, self.stage.ema):
+            if module is not None:
+                module.float()
 
     def keep_choices(self) -> None:
         """What a look chose, a buffer of the stage's objective, goes to the one that is trained and saved."""

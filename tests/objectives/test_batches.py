@@ -102,6 +102,24 @@ def gradients(encoder: Encoder, objective: Objective) -> dict[str, torch.Tensor]
     }
 
 
+@pytest.mark.parametrize("pooling", ["token", "mean"])
+@pytest.mark.parametrize("config", OBJECTIVES.values(), ids=list(OBJECTIVES))
+def test_what_is_still_has_no_gradient(config: ObjectiveConfig, pooling: str) -> None:
+    """In float64, where rounding is far below any gradient; and all else that is trained has one."""
+    arguments = {"class_token": False} if pooling == "mean" else {}
+    encoder = create_encoder(structs.replace(ENCODER, **arguments), 0).double().train()
+    objective = create_objective(config, encoder).double().train()
+    objective.start(encoder)
+    images = batch(config, WHOLE)
+    objective.losses(objective.encode(encoder, images), START)[0]["loss"].backward()
+    still = {id(p) for p in objective.still(encoder)}
+    assert len(still) == (0 if isinstance(config, (MaeConfig, JointConfig)) else 1)
+    largest = max(float(p.grad.abs().max()) for p in encoder.parameters() if p.grad is not None)
+    for name, parameter in encoder.named_parameters():
+        if parameter.grad is not None and "qkv.bias" not in name:  # whose part of the keys is still, too
+            assert (float(parameter.grad.abs().max()) < 1e-12 * largest) == (id(parameter) in still), name
+
+
 def whole_step(config: ObjectiveConfig, part: slice = WHOLE) -> Step:
     encoder, objective = build(config)
     objective.before_step(encoder, START)

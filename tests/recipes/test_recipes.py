@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import layergraft
 from layergraft.config import load_recipe
@@ -63,16 +62,6 @@ def small(name: str, steps: int) -> dict[str, Any]:
     for stage in load_recipe(name).stages:  # 20 steps are an epoch
         changes |= {f"stages.{stage}.batch_size": 32, f"stages.{stage}.epochs": steps / 20}
         changes[f"stages.{stage}.warmup_epochs"] = 0.25
-    return changes
-
-
-def real(name: str, steps: int) -> dict[str, Any]:
-    """Changes that end every stage of a recipe after a few steps, and nothing else: warm-up and sizes are its own."""
-    recipe = load_recipe(name)
-    images = 12000 - int(recipe.data.holdout)
-    changes: dict[str, Any] = {"engine.log_every": 1, "monitor.every": 0}
-    for stage, config in recipe.stages.items():
-        changes[f"stages.{stage}.epochs"] = steps / (images // config.batch_size)
     return changes
 
 
@@ -129,75 +118,73 @@ def drawn(self: Queue, features: Tensor, draws: Tensor, topk: int, exclude: Tens
     return self.features[(draws * filled).long()] if filled else torch.nn.functional.normalize(features, dim=1)
 
 
-def train_all(out: Path) -> None:
-    """20 steps of every stage of every small recipe, the refiner's also with neighbours by lot."""
+class Smooth(nn.GELU):
+    """In the place of a ReLU."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+
+
+def train_exactly(out: Path) -> None:
+    """20 steps of every stage of every small recipe in float64."""
     for name in FASHION:
-        train(name, out / name, real(name, 20))
+        train(name, out / name, small(name, 20) | {"engine.precision": "64-true"})
+
+
+def train_smoothly(out: Path) -> None:
+    """20 steps of every stage of every small recipe in fp32, without what rounding decides by yes or no."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Queue, "neighbours", drawn)
-        train("fashion_refiner", out / "by lot", real("fashion_refiner", 20))
+        patch.setattr(nn, "ReLU", Smooth)
+        for name in FASHION:
+            train(name, out / name, small(name, 20))
 
 
-TWO = """
+SCRIPT = """
 import sys
 sys.path[:0] = {places!r}
 from pathlib import Path
-from test_recipes import train_all
-train_all(Path({out!r}))
+from test_recipes import {what}
+{what}(Path({out!r}))
 """
 
 
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("one")
-    train_all(out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("two")
+def in_processes(world: int, what: str, out: Path) -> Path:
+    """Call `what`, a function of this module, in one or several processes."""
     here, package = Path(__file__).parent, Path(layergraft.__file__).parents[1]
-    script = out / "train_all.py"
-    script.write_text(TWO.format(places=[str(package), str(here)], out=str(out)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    done = subprocess.run(
-        [*words, str(script)], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+    script = out / "script.py"
+    script.write_text(SCRIPT.format(places=[str(package), str(here)], what=what, out=str(out)))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = [sys.executable, *torchrun, str(script)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*(name for name in FASHION if name != "fashion_refiner"), "by lot"])
-def test_two_processes_have_the_loss_curve_of_one(name: str, one_process: Path, two_processes: Path) -> None:
-    """The same recipe at the same global batch: the same loss to 1e-4, over 20 steps of `mae` and 10 of contrast.
+@pytest.fixture(scope="module", params=["train_exactly", "train_smoothly"])
+def curves(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """What was trained, by one process and by two."""
+    places = [in_processes(world, request.param, tmp_path_factory.mktemp(f"in{world}")) for world in (1, 2)]
+    return request.param, *places
 
-    That contrast does not hold 1e-4 over 20 steps (up to 2.4e-3, from step 11 on) is an open question. One run of
-    `fashion_joint` with weights changed by 1e-7 within one process differed as much, which speaks for rounding that
-    grows; the step at which it starts was not explained. Beyond step 10 the bound is 1e-2.
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FASHION)
+def test_two_processes_have_the_loss_curve_of_one(name: str, curves: tuple[str, Path, Path]) -> None:
+    """The same recipe at the same global batch has the same loss at every one of 20 steps.
+
+    In float64 every objective as it is; observed at most 1e-15. In fp32 two things are a yes or no that rounding
+    decides, and each moves the gradient by a part of 1 / batch: the side of zero on which a head's ReLU finds a number,
+    and which neighbour is nearest. Whether and when one of the 10^5 numbers of a step lies that near to zero is chance:
+    between step 4 and never. From there the curves part by up to 2e-2 within the 20 steps, and as much in one process
+    whose weights are changed by 6e-8. So fp32 is held to the bar with a GELU for the ReLU of the heads and neighbours
+    by lot; observed at most 7e-7. At the recipes' own sizes it was 1e-15 and 3e-7.
     """
-    one, two = losses(one_process / name), losses(two_processes / name)
-    assert one.keys() == two.keys()
+    kind, one, two = curves[0], losses(curves[1] / name), losses(curves[2] / name)
+    assert list(one) == list(two) == list(load_recipe(name).stages)
     for stage, curve in one.items():
         assert len(curve) == 20
-        steps = 20 if stage == "mae" else 10
-        if stage != "refine":  # which starts from what the stage before ended with
-            assert two[stage][:steps] == pytest.approx(curve[:steps], rel=1e-4), stage
-        assert two[stage] == pytest.approx(curve, rel=1e-2), stage
-
-
-@pytest.mark.slow
-def test_two_processes_until_a_neighbour_differs(one_process: Path, two_processes: Path) -> None:
-    """Which neighbour is nearest is a yes or no that rounding decides: weights changed by 3e-8 within one process
-    move the refiner's loss by up to 8e-3 from the fourth step of its heads on. Until then two processes are held to
-    1e-4 like every other recipe; beyond, to what such a change does.
-    """
-    one, two = losses(one_process / "fashion_refiner"), losses(two_processes / "fashion_refiner")
-    assert two["mae"] == pytest.approx(one["mae"], rel=1e-4)
-    assert two["heads"][:3] == pytest.approx(one["heads"][:3], rel=1e-4)
-    for stage in ("heads", "refine"):
-        assert two[stage] == pytest.approx(one[stage], rel=2e-2), stage
+        worst = max(abs(a / b - 1) for a, b in zip(two[stage], curve, strict=True))
+        print(f"{kind} {name} {stage}: {worst:.1e}")
+        assert worst <= (1e-8 if kind == "train_exactly" else 1e-4), stage

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ pytestmark = pytest.mark.slow
 
 def agent(words: list[str], port: int, host: bool, log: Path) -> subprocess.Popen[bytes]:
     """One "node": an agent of torchrun with two processes."""
-    timing = "join_timeout=120,last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=2"
+    # A machine may be so busy that a living agent says nothing for seconds; one that is lost is given up after ten.
+    timing = "join_timeout=300,last_call_timeout=10,keep_alive_interval=1,keep_alive_max_attempt=10"
     options = {
         "nnodes": "1:2",
         "nproc-per-node": "2",
@@ -36,6 +39,13 @@ def agent(words: list[str], port: int, host: bool, log: Path) -> subprocess.Pope
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(layergraft.__file__).parents[1])}
     with open(log, "ab") as file:
         return subprocess.Popen([*command, "-m", "layergraft", "train", *words], stderr=file, env=environment)
+
+
+def wait_for(condition: Callable[[], bool], agent: subprocess.Popen[bytes], seconds: float = 600) -> None:
+    """Until a condition holds, the agent has ended, or ten minutes are over."""
+    end = time.monotonic() + seconds
+    while agent.poll() is None and not condition() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def descendants(pid: int) -> list[int]:
@@ -58,21 +68,28 @@ def test_a_lost_agent(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    first, second = agent(words, port, True, log), agent(words, port, False, log)
+    # The one that is to be lost starts first and waits for its host, so that both train from the first step on.
+    second, first = agent(words, port, False, log), agent(words, port, True, log)
     try:
-        while first.poll() is None and second.poll() is None and len(rows(out)) < 5:
-            pass
+        wait_for(lambda: second.poll() is not None or len(rows(out)) >= 5, first)
         lost = descendants(second.pid)
-        assert len(lost) == 3, "an agent and two processes"
+        assert len(lost) == 3, f"not an agent and two processes:\n{log.read_text()}"
+        for pid in lost:  # no step is made from here on, however long this takes
+            os.kill(pid, signal.SIGSTOP)
         assert len(rows(out)) < STEPS
         for pid in lost:
             os.kill(pid, signal.SIGKILL)
-        assert second.wait(30) == -signal.SIGKILL
-        assert first.wait(180) == 0, log.read_text()[-4000:]
+        assert second.wait(60) == -signal.SIGKILL
+        wait_for(lambda: False, first)
+        assert first.poll() == 0, log.read_text()
     finally:
         for process in (first, second):
             if process.poll() is None:
                 for pid in descendants(process.pid):
                     os.kill(pid, signal.SIGKILL)
-    assert "goes on at step" in log.read_text()
-    assert_curves(out, alone, 1e-4)
+    said = log.read_text()
+    assert "goes on at step" in said
+    assert "Another process of this run is gone" in said
+    assert "bug" not in said
+    assert "Traceback" not in said
+    assert_curves(out, alone)

@@ -103,6 +103,7 @@ def test_estimates_follow_what_saves_memory(stage: str) -> None:
     assert estimate_of(stage, **wide | {"engine.micro_batch": 16}) < 0.8 * plain
     assert estimate_of(stage, **wide | {"engine.activation_checkpointing": True}) < 0.8 * plain
     assert estimate_of(stage, **wide | {"engine.precision": "bf16-mixed"}) < plain
+    assert estimate_of(stage, **wide | {"engine.precision": "64-true"}) == pytest.approx(2 * plain, rel=0.02)
     assert estimate_of(stage, **wide | {f"stages.{stage}.ema": 0.99}) > plain
 
 

@@ -19,9 +19,13 @@ STEPS = 20
 
 
 def recipe_file(path: Path, **changes: Any) -> Path:
-    """MoCo with an anchor and a running average, 20 steps."""
+    """MoCo with an anchor and a running average, 20 steps, in float64.
+
+    In fp32 a number of a head that is as near to zero as rounding may fall to the other side of its ReLU, by chance,
+    and the curves part (tests/recipes). In float64 what parts them is a mistake.
+    """
     anchor = {"stages.graft.plan.anchor": {"norm": "l1", "weight": 1e-3}, "stages.graft.ema": 0.9}
-    length = {"stages.graft.epochs": 2.5, "engine.checkpoint_steps": None}
+    length = {"stages.graft.epochs": 2.5, "engine.checkpoint_steps": None, "engine.precision": "64-true"}
     recipe = load_recipe("fashion_tiny", SMALL | anchor | length | changes)
     path.write_text(dump_recipe(msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})))
     return path
@@ -56,7 +60,7 @@ def train(out: Path, world: int, prepare: Callable[[], None] | None = None, code
     return out
 
 
-def assert_curves(run: Path, other: Path, tolerance: float) -> None:
+def assert_curves(run: Path, other: Path, tolerance: float = 1e-8) -> None:
     ours, theirs = rows(run), rows(other)
     assert [row["step"] for row in ours] == list(range(1, STEPS + 1)) == [row["step"] for row in theirs]
     for key in ("loss", "anchor"):
@@ -80,16 +84,16 @@ def test_from_one_to_two_to_one_process(alone: Path, tmp_path: Path) -> None:
     train(out, 1, stop_at_6, 75)
     train(out, 2, stop_at_13, 75)
     train(out, 1)
-    assert_curves(out, alone, 1e-4)
+    assert_curves(out, alone)
 
 
 def test_two_processes_equal_one(alone: Path, ddp: Path) -> None:
-    assert_curves(ddp, alone, 1e-4)
+    assert_curves(ddp, alone)
 
 
 def test_split_weights_equal_whole_ones(ddp: Path, tmp_path: Path) -> None:
     out = train(tmp_path / "run", 2, **{"engine.strategy": "fsdp"})
-    assert_curves(out, ddp, 1e-5)
+    assert_curves(out, ddp)
     assert {path.name for path in (out / "stages" / "0-graft").iterdir()} >= {
         "encoder",
         "encoder_momentum",
@@ -102,25 +106,24 @@ def test_checkpoint_of_split_weights_goes_on_whole_and_back(ddp: Path, tmp_path:
     train(out, 2, stop_at_6, 75, **split)
     train(out, 1, stop_at_13, 75)
     train(out, 2, **split)
-    assert_curves(out, ddp, 1e-5)
+    assert_curves(out, ddp)
 
 
-@pytest.mark.parametrize(
-    ("changes", "tolerance"),
-    [
-        ({"engine.micro_batch": 12}, 1e-5),
-        ({"engine.activation_checkpointing": True}, 1e-5),
-    ],
-)
-def test_savings_stay_near_plain_fp32(alone: Path, tmp_path: Path, changes: dict[str, Any], tolerance: float) -> None:
-    assert_curves(train(tmp_path / "run", 1, **changes), alone, tolerance)
+@pytest.mark.parametrize("changes", [{"engine.micro_batch": 12}, {"engine.activation_checkpointing": True}])
+def test_savings_change_nothing(alone: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert_curves(train(tmp_path / "run", 1, **changes), alone)
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("fp32") / "run", 1, **{"engine.precision": "32-true"})
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_sixteen_bits_stay_near_fp32(alone: Path, tmp_path: Path, precision: str) -> None:
+def test_sixteen_bits_stay_near_fp32(fp32: Path, tmp_path: Path, precision: str) -> None:
     """Rounding grows along the steps, but to both sides: 2 % of the loss at any step, 0.5 % of it on average."""
     out = train(tmp_path / "run", 1, **{"engine.precision": precision})
-    ratios = [ours["loss"] / plain["loss"] - 1 for ours, plain in zip(rows(out), rows(alone), strict=True)]
+    ratios = [ours["loss"] / plain["loss"] - 1 for ours, plain in zip(rows(out), rows(fp32), strict=True)]
     print(f"{precision}: at most {max(map(abs, ratios)):.2e}, on average {sum(ratios) / len(ratios):+.2e}")
     assert len(ratios) == STEPS
     assert max(map(abs, ratios)) <= 2e-2
@@ -129,15 +132,15 @@ def test_sixteen_bits_stay_near_fp32(alone: Path, tmp_path: Path, precision: str
 
 
 def test_parts_in_two_processes(ddp: Path, tmp_path: Path) -> None:
-    assert_curves(train(tmp_path / "run", 2, **{"engine.micro_batch": 7}), ddp, 1e-5)
+    assert_curves(train(tmp_path / "run", 2, **{"engine.micro_batch": 7}), ddp)
 
 
 @pytest.mark.slow
 def test_compiled_blocks_stay_near_plain_ones(alone: Path, tmp_path: Path) -> None:
-    assert_curves(train(tmp_path / "run", 1, **{"engine.compile": True}), alone, 1e-4)
+    assert_curves(train(tmp_path / "run", 1, **{"engine.compile": True}), alone)
 
 
 @pytest.mark.slow
 def test_everything_at_once(alone: Path, tmp_path: Path) -> None:
     changes = {"engine.strategy": "fsdp", "engine.micro_batch": 8, "engine.activation_checkpointing": True}
-    assert_curves(train(tmp_path / "run", 2, **changes), alone, 1e-4)
+    assert_curves(train(tmp_path / "run", 2, **changes), alone)

@@ -1,0 +1,83 @@
+"""How the processes that torchrun starts together find each other.
+
+torchrun keeps one store over all restarts, and gloo leaves the addresses of its processes in it. After a restart, a
+process that is quicker than its peers would read where they listened before, and be refused; the peers would wait for
+it. So each start of the group keeps what it says under a name of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed's, with their types
+
+from layergraft.errors import Lost
+
+_START = "layergraft/start"
+_SECONDS, _PAUSE = 1800, 0.05
+
+
+def needed() -> bool:
+    """Whether this process still has to meet the others in a store of torchrun's; elsewhere a start brings its own."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not dist.is_initialized()
+
+
+def join(device: torch.device) -> None:
+    """Make the process group of this start.
+
+    Args:
+        device: of this process.
+    """
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), wait_for_workers=False)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore(name_start(store, rank, world), store),
+        rank=rank,
+        world_size=world,
+        device_id=None if device.type == "cpu" else device,
+    )
+
+
+def name_start(store: Store, rank: int, world: int) -> str:
+    """Agree on a name that no earlier start has had.
+
+    The first process makes it up and publishes it. Another one cannot know whether the name it reads is that of an
+    earlier start: it leaves a word of its own there, again and again, until the first process has answered that word.
+
+    Args:
+        store: shared by all starts.
+        rank: of this process.
+        world: number of processes.
+
+    Raises:
+        Lost: the others did not come.
+    """
+    end = time.monotonic() + _SECONDS
+    word = uuid.uuid4().hex
+    if rank == 0:
+        store.set(_START, word)
+        for other in range(1, world):
+            said = f"{word}/{other}"
+            while not store.check([said]):
+                _pause(end)
+            store.set(f"{word}/{store.get(said).decode()}", "welcome")
+        return word
+    while True:
+        if store.check([_START]):
+            name = store.get(_START).decode()
+            store.set(f"{name}/{rank}", word)
+            if store.check([f"{name}/{word}"]):
+                return name
+        _pause(end)
+
+
+def _pause(end: float) -> None:
+    """Not one long wait in the store, which would take no signal."""
+    if time.monotonic() > end:
+        raise Lost(f"The other processes did not come within {_SECONDS // 60} minutes.")
+    time.sleep(_PAUSE)
