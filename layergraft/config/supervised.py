@@ -88,6 +88,9 @@ class SegmentConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="se
         head: `linear` on the patches of the last block, or `upernet` on several blocks (Xiao et al. 2018).
         blocks: which blocks `upernet` sees, from the lowest; null takes four at equal distances.
         width: channels of `upernet`.
+        zoom: how many windows the shorter side of an image is long where it is classified; the encoder sees windows of
+            its own size. A scene of several objects needs more than 1: each should be as large as in pre-training.
+            `crop_scale` of the view should lie around 1 / zoom².
         batchnorm: whether `linear` normalises the patches over the batch, without learned scale and shift.
         drop_path: probability that a sample skips the last block's branches; it rises linearly from 0 at the first.
     """
@@ -96,9 +99,14 @@ class SegmentConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="se
     head: Literal["linear", "upernet"] = "linear"
     blocks: tuple[int, int, int, int] | None = None
     width: int = 256
+    zoom: float = 2.0
     batchnorm: bool = True
     drop_path: float = 0.0
 
     views: ClassVar[dict[str, ViewConfig]] = {
-        "image": ViewConfig(crop_scale=(0.25, 1.0), interpolation="bilinear", jitter=0.8, saturation=0.4)
+        "image": ViewConfig(crop_scale=(0.125, 0.5), interpolation="bilinear", jitter=0.8, saturation=0.4)
     }
+
+    def __post_init__(self) -> None:
+        if self.zoom < 1:
+            raise ValueError("`zoom` must be at least 1")

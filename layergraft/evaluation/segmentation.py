@@ -17,8 +17,9 @@ from layergraft.data.sources import Image, Source
 
 Predict = Callable[[Tensor], Tensor]
 Counts = npt.NDArray[np.int64]
-IMAGES_AT_ONCE = 32
-WINDOWS_AT_ONCE = 64
+MOST_WINDOWS = 64
+# Logits that a call of `predict` may give: 256 MiB, which three windows of 512 pixels and 80 classes take.
+MOST_LOGITS = 2**26
 
 
 def window_starts(length: int, size: int) -> list[int]:
@@ -26,46 +27,55 @@ def window_starts(length: int, size: int) -> list[int]:
     return [*range(0, length - size, max(1, 2 * size // 3)), length - size]
 
 
-def predict_classes(predict: Predict, images: list[Image], size: int) -> Iterator[npt.NDArray[np.int64]]:
+def windows_at_once(classes: int, size: int) -> int:
+    """How many windows go through the network together."""
+    return max(1, min(MOST_WINDOWS, MOST_LOGITS // (classes * size * size)))
+
+
+def predict_classes(
+    predict: Predict, images: list[Image], size: int, classes: int, zoom: float = 1.0
+) -> Iterator[npt.NDArray[np.int64]]:
     """The class of every pixel of some images.
 
     Args:
         predict: uint8 windows (N, C, size, size) -> logits of shape (N, classes, size, size).
-        images: uint8 of shape (H, W, C); the shorter side is brought to `size`.
+        images: uint8 of shape (H, W, C).
         size: of the windows; where they overlap, logits are averaged.
+        classes: how many there are.
+        zoom: how many windows the shorter side of an image is long.
 
     Yields:
         Classes of shape (H, W), one for each image.
     """
-    places, windows = [], []
-    for image in images:
-        scale = size / min(image.shape[:2])
+    windows, places, totals = [], [], []
+    for number, image in enumerate(images):
+        scale = zoom * size / min(image.shape[:2])
         height, width = (max(size, round(side * scale)) for side in image.shape[:2])
         scaled = resize(image, height, width, "bicubic")
-        boxes = [(y, x) for y in window_starts(height, size) for x in window_starts(width, size)]
-        places.append((height, width, boxes))
-        windows += [np.ascontiguousarray(scaled[y : y + size, x : x + size].transpose(2, 0, 1)) for y, x in boxes]
-    stacked = torch.from_numpy(np.stack(windows))
-    logits = torch.cat([predict(part) for part in torch.split(stacked, WINDOWS_AT_ONCE)])
-    done = 0
-    for image, (height, width, boxes) in zip(images, places, strict=True):
-        total, times = torch.zeros(logits.shape[1], height, width), torch.zeros(height, width)
-        for (y, x), own in zip(boxes, logits[done : done + len(boxes)], strict=True):
+        boxes = [(number, y, x) for y in window_starts(height, size) for x in window_starts(width, size)]
+        windows += [np.ascontiguousarray(scaled[y : y + size, x : x + size].transpose(2, 0, 1)) for _, y, x in boxes]
+        places += boxes
+        totals.append((torch.zeros(classes, height, width), torch.zeros(height, width)))
+    several = windows_at_once(classes, size)
+    for start in range(0, len(windows), several):
+        logits = predict(torch.from_numpy(np.stack(windows[start : start + several])))
+        for (number, y, x), own in zip(places[start : start + several], logits, strict=True):
+            total, times = totals[number]
             total[:, y : y + size, x : x + size] += own
             times[y : y + size, x : x + size] += 1
-        done += len(boxes)
+    for image, (total, times) in zip(images, totals, strict=True):
         full = F.interpolate((total / times)[None], image.shape[:2], mode="bilinear", align_corners=False)
         yield full[0].argmax(0).numpy()
 
 
-def confusion(predict: Predict, source: Source, classes: int, size: int, channels: int) -> Counts:
+def confusion(predict: Predict, source: Source, classes: int, size: int, channels: int, zoom: float = 1.0) -> Counts:
     """Pixels by true and predicted class, of shape (classes, classes); ignored pixels are left out."""
     counts = np.zeros(classes * classes, dtype=np.int64)
     stream = pairs(source, channels)
-    while batch := list(islice(stream, IMAGES_AT_ONCE)):
+    while batch := list(islice(stream, max(1, windows_at_once(classes, size) // 4))):
         images: list[Image] = [image for image, _ in batch]
         masks: list[Mask] = [mask for _, mask in batch]
-        for mask, found in zip(masks, predict_classes(predict, images, size), strict=True):
+        for mask, found in zip(masks, predict_classes(predict, images, size, classes, zoom), strict=True):
             seen = mask > 0
             pairs_seen = (mask[seen].astype(np.int64) - 1) * classes + found[seen]
             counts += np.bincount(pairs_seen, minlength=classes * classes)

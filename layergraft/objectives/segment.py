@@ -105,7 +105,8 @@ class Segment(Objective):
         def predict(pixels: Tensor) -> Tensor:
             return self.predict(encoder, normalize(pixels.to(device))).cpu()
 
-        return scores(confusion(predict, source, self.classes, encoder.img_size, encoder.in_chans))
+        size, channels = encoder.img_size, encoder.in_chans
+        return scores(confusion(predict, source, self.classes, size, channels, self.config.zoom))
 
     def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
         return {f"holdout_{metric}": value for metric, value in self.measure(encoder, source).items()}

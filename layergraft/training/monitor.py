@@ -19,6 +19,11 @@ from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
 from layergraft.randomness import Randomness
 
+# Images of a look, neighbours and held-out ones alike, for each image trained since the one before. A feature costs up
+# to 0.7 of an image's training step (MAE's, which sees a quarter of the patches), so a look takes 2 * 0.03 * 0.7 = 4 %.
+SHARE = 0.03
+FEWEST = 100
+
 
 class Monitor:
     """Args:
@@ -26,13 +31,16 @@ class Monitor:
     train: images that are neighbours.
     holdout: images that are classified.
     seed: the recipe's seed.
+    epochs: length of the stage.
     """
 
-    def __init__(self, config: MonitorConfig, train: Source, holdout: Source, seed: int) -> None:
+    def __init__(self, config: MonitorConfig, train: Source, holdout: Source, seed: int, epochs: float) -> None:
         self.config, self.every = config, config.every
-        chosen = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0, first=config.images)
+        between = len(train) * min(config.every or epochs, epochs)
+        images = min(config.images, max(FEWEST, round(SHARE * between)))
+        chosen = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0, first=images)
         self.train = train.subset(train.keys[chosen])
-        self.holdout, self.all_held_out = holdout.subset(holdout.keys[: config.images]), holdout
+        self.holdout, self.all_held_out = holdout.subset(holdout.keys[:images]), holdout
 
     def due(self, step: int, steps: int, steps_per_epoch: int, must: bool = False) -> bool:
         """Whether to look after `step` steps; `must` looks at the end of the stage in any case."""

@@ -119,7 +119,7 @@ def prepare_stage(
         plan=plan,
         loader=loader,
         directory=stage_directory(run, recipe, name),
-        monitor=Monitor(recipe.monitor, train, holdout, recipe.seed),
+        monitor=Monitor(recipe.monitor, train, holdout, recipe.seed, config.epochs),
         best=Best(encoder, objective),
     )
 

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from layergraft.data.fashion.load import ArrayImages
 from layergraft.data.masks import ArrayMasks
 from layergraft.data.sources import Source
+from layergraft.evaluation import segmentation
 from layergraft.evaluation.segmentation import confusion, predict_classes, scores, window_starts
 
 
@@ -31,10 +32,28 @@ def by_pixel(windows: torch.Tensor) -> torch.Tensor:
 def test_windows_cover_an_image(shape: tuple[int, int]) -> None:
     classes = np.random.default_rng(0).integers(0, 5, shape)
     image = (40 * classes).astype(np.uint8)[:, :, None]
-    found = next(iter(predict_classes(by_pixel, [image], 24)))
+    found = next(iter(predict_classes(by_pixel, [image], 24, 5)))
     assert np.array_equal(found, classes)
     assert window_starts(61, 24) == [0, 16, 32, 37]
     assert window_starts(24, 24) == [0]
+
+
+def test_windows_are_as_large_as_zoom_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images twice as high as a window keep their pixels at zoom 2, and each call sees no more than fit the memory."""
+    monkeypatch.setattr(segmentation, "MOST_LOGITS", 7 * 5 * 24 * 24)
+    random = np.random.default_rng(0)
+    classes = [random.integers(0, 5, shape) for shape in ((48, 48), (48, 61), (90, 48))]
+    images = [(40 * own).astype(np.uint8)[:, :, None] for own in classes]
+    seen = []
+
+    def predict(windows: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(windows.shape))
+        return by_pixel(windows)
+
+    found = list(predict_classes(predict, images, 24, 5, zoom=2))
+    assert all(np.array_equal(ours, own) for ours, own in zip(found, classes, strict=True))
+    assert {shape[1:] for shape in seen} == {(1, 24, 24)}
+    assert [shape[0] for shape in seen] == [7, 7, 7, 7, 7, 4], "3 × 3, 3 × 4 and 6 × 3 windows"
 
 
 def test_ignored_pixels_do_not_count() -> None:

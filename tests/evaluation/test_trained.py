@@ -1,22 +1,29 @@
-"""Protocols that train, as `layergraft evaluate` runs them: better than random weights, exact after kills, honest."""
+"""Protocols that train, as `layergraft evaluate` runs them: exact after kills, the same in two processes, honest."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from layergraft.checkpoints.encoder import save_encoder
 from layergraft.cli import main
 from layergraft.config import EncoderConfig
+from layergraft.data.masks import ArrayMasks
+from layergraft.data.sources import Source, open_source
+from layergraft.evaluation import command
 from layergraft.models.vit import create_encoder
 
 TINY = EncoderConfig(
@@ -28,10 +35,31 @@ SHORT = {
     "linear": ["--linear.epochs", "3", "--linear.objective.batchnorm", "true"],
     "finetune": ["--finetune.epochs", "3", "--finetune.warmup-epochs", "0", "--finetune.ema", "0.9"],
     "segment": [
-        *("--variant", "upernet", "--upernet.epochs", "3", "--upernet.warmup-epochs", "0"),
+        *("--variant", "linear", "upernet", "--segment.epochs", "2", "--segment.warmup-epochs", "0"),
+        *("--upernet.epochs", "2", "--upernet.warmup-epochs", "0"),
         *("--upernet.objective.width", "16", "--upernet.objective.drop_path", "0.5"),
     ],
 }
+# A process that kills itself anywhere in the step after the one that wrote a given number of rows.
+KILLED = """
+import os, random, signal, sys, threading, time
+from layergraft.cli import main
+from layergraft.training.metrics import MetricsFile
+
+left, shortest, last, write = int(sys.argv[1]), 1.0, time.monotonic(), MetricsFile.write
+
+def counted(file, row):
+    global left, shortest, last
+    write(file, row)
+    left, shortest, last = left - 1, min(shortest, time.monotonic() - last), time.monotonic()
+    if left == 0:
+        threading.Timer(shortest * random.random(), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    if left < 0:
+        time.sleep(60)  # the kill is due
+
+MetricsFile.write = counted
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +72,12 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(protocol: str, encoder: Path, out: Path) -> list[str]:
     data = "fashion-scenes" if protocol == "segment" else "fashion-canvas"
     fraction = 0.04 if protocol == "segment" else 0.02
-    stage = "upernet" if protocol == "segment" else protocol
+    stages = ("segment", "upernet") if protocol == "segment" else (protocol,)
     return [
         *("evaluate", "--encoder", str(encoder), "--out", str(out), "--protocols", protocol),
         *("--data", f"builtin:{data}?fraction={fraction}", "--test", f"builtin:{data}:test?fraction=0.02"),
-        *(f"--{stage}.batch-size", "32", "--engine.log-every", "1", "--engine.checkpoint-steps", "2"),
+        *(word for stage in stages for word in (f"--{stage}.batch-size", "32")),
+        *("--engine.log-every", "1", "--engine.checkpoint-steps", "2"),
         *SHORT[protocol],
     ]
 
@@ -67,26 +96,117 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key not in VARYING} for line in lines]
 
 
-@pytest.mark.parametrize("protocol", ["linear", "finetune", "segment"])
-def test_killed_protocol_ends_with_the_same_bits(encoder: Path, tmp_path: Path, protocol: str) -> None:
-    command = [sys.executable, "-m", "layergraft", *words(protocol, encoder, tmp_path / "killed")]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert main(words(protocol, encoder, tmp_path / "whole")) == 0
-    done = len(metrics(tmp_path / "whole"))
-    while process.poll() is None and len(metrics(tmp_path / "killed")) < done // 2:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    assert not (tmp_path / "killed" / "results.json").exists(), f"it ended before it was killed: {errors}"
-    assert len(metrics(tmp_path / "killed")) >= done // 2
-    assert main(words(protocol, encoder, tmp_path / "killed")) == 0
-    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
-    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    assert {row["variant"] for row in rows(tmp_path / "whole")} == (
-        {"upernet", "upernet/best_epoch"} if protocol == "segment" else {None, "best_epoch"}
+@pytest.fixture(scope="module", params=["linear", "finetune", "segment"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(protocol: str, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A protocol that was left alone."""
+    out = tmp_path_factory.mktemp(protocol)
+    assert main(words(protocol, encoder, out)) == 0
+    return out
+
+
+def test_rows(protocol: str, whole: Path) -> None:
+    """The last epoch is reported, the best held-out epoch beside it."""
+    found = {(row["variant"], row["metric"]): row for row in rows(whole)}
+    variants = ["linear", "upernet"] if protocol == "segment" else [None]
+    names = ["miou", "pixel_accuracy"] if protocol == "segment" else ["top1"]
+    best = {variant: "best_epoch" if variant is None else f"{variant}/best_epoch" for variant in variants}
+    assert set(found) == {(name, metric) for pair in best.items() for name in pair for metric in names}
+    for variant in variants:
+        last, held_out = found[variant, names[0]], found[best[variant], names[0]]
+        lines = [row for row in metrics(whole) if row["stage"] == {"linear": "segment"}.get(variant, variant)]
+        lines = lines or metrics(whole)
+        assert last["chosen"]["epoch"] == (2 if protocol == "segment" else 3)
+        figure = "holdout_miou" if protocol == "segment" else "holdout_top1"
+        values = {row["step"]: row[figure] for row in lines if figure in row}
+        assert held_out["chosen"][figure] == max(values.values())
+        steps_per_epoch = lines[-1]["step"] / last["chosen"]["epoch"]
+        assert held_out["chosen"]["epoch"] * steps_per_epoch == max(values, key=lambda step: values[step])
+
+
+def environment(threads: int, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), **(more or {})}
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_protocol_ends_with_the_same_bits(
+    protocol: str, whole: Path, encoder: Path, tmp_path: Path, kills: int
+) -> None:
+    arguments, done = words(protocol, encoder, tmp_path), len(metrics(whole))
+    for kill in range(kills):
+        after = random.randint(1, done // 3 if kill == 0 else 2)  # rows; there are more than all kills let pass
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, str(after), *arguments],
+            env=environment(torch.get_num_threads()),
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL, (after, process.stderr)
+        assert not (tmp_path / "results.json").exists()
+    assert main(arguments) == 0
+    assert bits(tmp_path) == bits(whole)
+    assert metrics(tmp_path) == metrics(whole)
+    assert rows(tmp_path) == rows(whole)
+
+
+def noisy(source: Source) -> Source:
+    """The same images with noise for labels, or for the classes of all pixels."""
+    random = np.random.default_rng(0)
+    if source.masks is not None:
+        pixels = np.stack([source.masks.load(key) for key in range(len(source.masks.largest()))])
+        noise = random.integers(1, len(source.classes) + 1, pixels.shape, dtype=np.uint8)
+        return replace(source, masks=ArrayMasks(noise))
+    assert source.labels is not None
+    return replace(source, labels=random.integers(0, len(source.classes), len(source.labels)))
+
+
+def test_choices_do_not_see_the_test(
+    protocol: str, whole: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With noise for test labels every figure falls to chance; every head and epoch that was chosen stays the same."""
+    monkeypatch.setattr(
+        command, "open_source", lambda spec: noisy(open_source(spec)) if ":test" in spec else open_source(spec)
     )
+    assert main(words(protocol, encoder, tmp_path)) == 0
+    true, noise = rows(whole), rows(tmp_path)
+    assert [row["chosen"] for row in noise] == [row["chosen"] for row in true]
+    assert bits(tmp_path) == bits(whole)
+    assert len({row["value"] for row in noise} & {row["value"] for row in true}) < len(true)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(protocol: str, whole: Path, encoder: Path, tmp_path: Path) -> None:
+    """The same losses up to the order of summation, and one set of results."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    shared |= {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    command = [sys.executable, "-m", "layergraft", *words(protocol, encoder, tmp_path)]
+    group = [
+        subprocess.Popen(
+            command,
+            env=environment(1, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate()[1] for process in group]
+    assert [process.returncode for process in group] == [0, 0], errors
+    alone, together = metrics(whole), metrics(tmp_path)
+    assert [row["step"] for row in alone] == [row["step"] for row in together]
+    worst = max(abs(a["loss"] - b["loss"]) / abs(a["loss"]) for a, b in zip(alone, together, strict=True))
+    print(f"largest relative difference in loss: {worst:.2e}")
+    assert worst <= 1e-3
+    identity = ("encoder", "protocol", "variant", "metric", "shots", "split")
+    assert [[row[key] for key in identity] for row in rows(tmp_path)] == [
+        [row[key] for key in identity] for row in rows(whole)
+    ]
 
 
 @pytest.mark.parametrize(

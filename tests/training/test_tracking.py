@@ -102,7 +102,7 @@ def test_profile_is_a_chrome_trace(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_collapse_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = open_source("builtin:fashion-canvas?fraction=0.01")
-    monitor = Monitor(MonitorConfig(), source, source, 0)
+    monitor = Monitor(MonitorConfig(), source, source, 0, epochs=1)
     assert monitor.warnings({"feature_std": 0.1, "rankme": 20.0, "step": 3}, 100) == []
     assert monitor.warnings({"step": 3}, 100) == []
     assert "nearly alike" in monitor.warnings({"feature_std": 0.004, "rankme": 20.0}, 100)[0]
