@@ -16,12 +16,15 @@ from layergraft.checkpoints.atomic import write_text
 from layergraft.data.sources import open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
+from layergraft.reproduce.claims import FILE as CLAIMS
+from layergraft.reproduce.claims import write_claims
 from layergraft.reproduce.cost import Costs
 from layergraft.reproduce.jobs import Outcome, Study
 from layergraft.reproduce.measure import few_shot_mean, test_source
 from layergraft.reproduce.pool import Pool, available_cores
 from layergraft.reproduce.record import study_record
 from layergraft.reproduce.scales import SCALES, Scale
+from layergraft.reproduce.study_file import FILE
 from layergraft.reproduce.work import carry_out, identity
 from layergraft.training.guard import SignalGuard
 from layergraft.training.launch import machine
@@ -82,9 +85,10 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         "seconds": clock.seconds,
     }
     record = origin | study_record(study, outcomes)
-    file = out / "study.json"
+    file = out / FILE
     write_text(file, json.dumps(record, indent=1) + "\n")
-    say(f"Study: {file}")
+    write_claims(record, out)
+    say(f"Study:  {file}\nClaims: {out / CLAIMS}")
     return file
 
 
