@@ -12,9 +12,8 @@ from layergraft.config import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.loading import load_evaluate
 from layergraft.data.sources import Source, default_test_source, open_source
 from layergraft.errors import UserError
-from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.evaluate import Measurement, Task
-from layergraft.evaluation.features import Array, pixel_side, pixels
+from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow
 from layergraft.evaluation.trained import TrainedTask, evaluate_trained
@@ -55,22 +54,26 @@ class Figuring:
         self.recipe, self.spec = recipe, test_source(recipe.data.source)
         self.train, self.held, self.mean, self.std = load_data(recipe)
 
-    def on_holdout(self, encoder: Encoder | None, config: EvaluateConfig) -> Figures:
-        """Labels from training images, held-out images to classify; no test image is opened.
+    def frozen(self, encoder: Encoder | None, config: EvaluateConfig, *, test: bool) -> dict[str, Figures]:
+        """Figures on frozen features: labels from training images, other images to classify.
 
         Args:
             encoder: in evaluation mode; None is the pixels.
             config: what is measured.
-        """
-        found = {"train": self._features(encoder, self.train), "test": self._features(encoder, self.held)}
-        return figures(self._rows(Task.on_holdout(self.train, self.held, self.recipe.seed), config, encoder, found))
+            test: whether test images are classified as well; without it none is opened.
 
-    def on_test(self, encoder: Encoder | None, config: EvaluateConfig) -> Figures:
-        """The same on test images."""
-        test = open_source(self.spec)
-        task = Task(train=self.train, test=test, test_name=self.spec, seed=self.recipe.seed)
-        found = {"train": self._features(encoder, self.train), "test": self._features(encoder, test)}
-        return figures(self._rows(task, config, encoder, found))
+        Returns:
+            `holdout`, and `test` where it is asked for.
+        """
+        tasks = {"holdout": Task.on_holdout(self.train, self.held, self.recipe.seed)}
+        if test:
+            images = open_source(self.spec)
+            tasks["test"] = Task(train=self.train, test=images, test_name=self.spec, seed=self.recipe.seed)
+        labelled = self._features(encoder, self.train)
+        return {
+            name: self._figures(task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test)})
+            for name, task in tasks.items()
+        }
 
     def trained(self, encoder: Encoder, protocols: Iterable[str], out: Path) -> Figures:
         """Linear and fine-tuned accuracy on test images with all labels; stages go to `out/trained`."""
@@ -91,18 +94,17 @@ class Figuring:
         return figures(row for row in evaluate_trained(task, "encoder", encoder) if row.variant is None)
 
     def _features(self, encoder: Encoder | None, source: Source) -> Array:
+        """Not from the cache: no other command will ask for them."""
         if encoder is not None:
-            return features_of(encoder, source, ["cls"])["cls"]
+            return extract_all(encoder, source, ["cls"])["cls"]
         size, channels = self.recipe.encoder.img_size, self.recipe.encoder.in_chans
         return pixels(source, size, channels, pixel_side(size, channels, len(self.train)))
 
-    def _rows(
-        self, task: Task, config: EvaluateConfig, encoder: Encoder | None, found: dict[str, Array]
-    ) -> list[ResultRow]:
+    def _figures(self, task: Task, config: EvaluateConfig, encoder: Encoder | None, found: dict[str, Array]) -> Figures:
         task, found = task.readable(found)
         device = torch.device("cpu") if encoder is None else next(encoder.parameters()).device
         name, pooling = ("pixels", None) if encoder is None else ("encoder", "cls")
-        return Measurement(task, config, name, pooling, found, {}, device, None).rows()
+        return figures(Measurement(task, config, name, pooling, found, {}, device, None).rows())
 
 
 def figures(rows: Iterable[ResultRow]) -> Figures:

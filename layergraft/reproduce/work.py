@@ -65,9 +65,8 @@ def _figures(job: Job, scale: Scale, run: Path, out: Path) -> Outcome:
     few = tuple(shots for shots in scale.evaluate.frozen_shots if isinstance(shots, int))
     if job.kind == "trial":
         config = structs.replace(scale.evaluate, protocols=("logistic",), shots=few)
-        return {"holdout": images.on_holdout(encoder, config)}
-    found: Outcome = {"holdout": images.on_holdout(encoder, scale.evaluate)}
-    found["test"] = images.on_test(encoder, scale.evaluate)
+        return dict(images.frozen(encoder, config, test=False))
+    found: Outcome = dict(images.frozen(encoder, scale.evaluate, test=True))
     if encoder is not None and scale.trained:
         found["test"] |= images.trained(encoder, scale.trained, run)
     return found
