@@ -261,12 +261,19 @@ def report(*, runs: list[str], out: str | Path | None = None) -> Path:
     """Build report.html and the encoder's model card again from a run directory; several runs side by side in one page.
 
     Args:
-        runs: directories of the runs.
+        runs: directories of the runs; or that of a study, alone, whose claims.json is made again, too.
         out: the page; by default report.html in the first of the directories.
     """
     from layergraft.report.model_card import write_model_card
     from layergraft.report.page import write_report
+    from layergraft.reproduce.study_file import is_study
 
+    if any(is_study(Path(run)) for run in runs):
+        from layergraft.reproduce.claims import report_study
+
+        page = report_study([Path(run) for run in runs], None if out is None else Path(out))
+        print(f"Report: {page}")
+        return page
     for run in map(Path, runs):
         if (run / "encoder").is_dir():
             write_model_card(run, run / "encoder")

@@ -1,10 +1,12 @@
-"""What several tests share: recorded numbers, a small recipe, and threads within the machine's two cores."""
+"""What several tests share: recorded numbers, a small recipe, a browser, and threads within the machine's two cores."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +15,9 @@ import torch
 
 from layergraft.config import Recipe, load_recipe
 
+Open = Callable[..., Any]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
 FIXTURES = Path(__file__).with_name("fixtures")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
@@ -34,6 +39,51 @@ def assert_close(ours: torch.Tensor, expected: torch.Tensor, tolerance: float = 
     """Equal to `tolerance` of the expected tensor's largest entry."""
     worst = float((ours - expected).detach().abs().max())
     assert worst <= tolerance * float(expected.detach().abs().max().clamp(min=1e-12)), worst
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, tmp_path: Path) -> Iterator[Open]:
+    """Opens a page; at the end nothing may have gone wrong or been asked from any address."""
+    trouble: list[str] = []
+    contexts: list[Any] = []
+
+    def visit_page(path: Path, width: int = 1280, theme: str = "light") -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        address = path.resolve().as_uri()
+        page.on("console", lambda m: trouble.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith(("data:", "blob:", address)) else trouble.append(f"request: {r.url}"),
+        )
+        page.goto(address)
+        return page
+
+    yield visit_page
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def scroll_through(page: Any) -> None:
+    for chart in page.locator("[data-figure] > .chart").all():
+        chart.scroll_into_view_if_needed()
+        chart.locator("svg").first.wait_for()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ class Figure:
     data: the numbers, one flat object each; an `image` field holds a picture as a data address.
     spec: Vega-Lite, without data and width.
     ratio: height over width; None takes the page's own height.
+    height: in pixels, where the content asks for it; None leaves it to the ratio.
     wide: whether it takes a whole row of the page.
     """
 
@@ -26,6 +27,7 @@ class Figure:
     data: Rows
     spec: dict[str, Any]
     ratio: float | None = None
+    height: int | None = None
     wide: bool = False
 
     kind: ClassVar[str] = "figure"

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page, made from run directories alone."""
+"""report.html: one self-contained page, made from run directories alone, or of any sections."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jinja2
 from layergraft import __version__
 from layergraft.checkpoints.atomic import write_text
 from layergraft.report.run_files import RunFiles, read_runs
+from layergraft.report.section import Section
 from layergraft.report.sections import SECTIONS
 
 ASSETS = Path(__file__).with_name("assets")
@@ -34,13 +35,32 @@ def write_report(runs: list[Path], out: Path | None = None) -> Path:
         UserError: a directory is no run.
     """
     found = read_runs(runs)
-    sections = [section for build in SECTIONS if (section := build(found)) is not None]
+    return write_page(
+        title=" · ".join(run.name for run in found),
+        subtitles=[(run.name if len(found) > 1 else "", _subtitle(run)) for run in found],
+        sections=[section for build in SECTIONS if (section := build(found)) is not None],
+        out=out or runs[0] / "report.html",
+    )
+
+
+def write_page(*, title: str, subtitles: list[tuple[str, str]], sections: list[Section], out: Path) -> Path:
+    """Build a page of any sections.
+
+    Args:
+        title: headline.
+        subtitles: (name, sentence without its full stop) below it; the name may be empty.
+        sections: in order.
+        out: the file.
+
+    Returns:
+        The page's path.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("report.html.jinja").render(
-        title=" · ".join(run.name for run in found),
-        subtitles=[(run.name if len(found) > 1 else "", _subtitle(run)) for run in found],
+        title=title,
+        subtitles=subtitles,
         sections=sections,
         figures={figure.name: asdict(figure) for section in sections for figure in section.figures},
         style=(ASSETS / "report.css").read_text(encoding="utf-8"),
@@ -49,6 +69,5 @@ def write_report(runs: list[Path], out: Path | None = None) -> Path:
         ],
         version=__version__,
     )
-    out = out or runs[0] / "report.html"
     write_text(out, page)
     return out

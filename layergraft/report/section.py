@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from layergraft.report.figure import Figure
 
@@ -46,6 +46,36 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What was found about a question.
+
+    Args:
+        word: `holds`, `does not hold` or `undecided`.
+        label: what it was found about.
+        text: why, in a sentence.
+    """
+
+    word: Literal["holds", "does not hold", "undecided"]
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Args:
+    title: the question, or what is claimed.
+    judgements: the answer, or several under different conditions.
+    tables: the numbers that they rest on.
+    """
+
+    kind: ClassVar[str] = "verdict"
+
+    title: str
+    judgements: list[Judgement]
+    tables: list[Table]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """Args:
     name: its anchor.
@@ -57,7 +87,7 @@ class Section:
     name: str
     title: str
     intro: str = ""
-    blocks: list[Table | Notes | Code | Figure] = field(default_factory=list)
+    blocks: list[Table | Notes | Code | Figure | Verdict] = field(default_factory=list)
 
     @property
     def figures(self) -> list[Figure]:

@@ -41,7 +41,7 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         jobs: how many jobs at a time; None is one a core, or one on a GPU.
 
     Returns:
-        `study.json`.
+        `study.json`; `claims.json` and `report.html` lie beside it.
 
     Raises:
         Stopped: a signal came; everything is saved.
@@ -87,8 +87,8 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
     record = origin | study_record(study, outcomes)
     file = out / FILE
     write_text(file, json.dumps(record, indent=1) + "\n")
-    write_claims(record, out)
-    say(f"Study:  {file}\nClaims: {out / CLAIMS}")
+    page = write_claims(record, out)
+    say(f"Study:  {file}\nClaims: {out / CLAIMS}\nReport: {page}")
     return file
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import msgspec
 
 from layergraft.errors import UserError
+from layergraft.reproduce.arms import COMPUTE
 
 FILE = "study.json"
 Budget = Literal["epochs", "compute"]
 BUDGETS: tuple[Budget, ...] = ("epochs", "compute")
-SUFFIX = "_compute"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,11 @@ class MeasuredArm:
     search: list[Trial] = field(default_factory=list)
     plan: str = ""
 
+    @property
+    def base(self) -> str:
+        """Its name without what says that it was trained to equal compute."""
+        return self.name.removesuffix(COMPUTE)
+
     def by_seed(self, column: str) -> dict[int, float]:
         """Seed -> test accuracy in a column, where it was measured."""
         return {own.seed: own.test[column] for own in self.seeds if column in own.test}
@@ -97,7 +102,7 @@ class SeedConflict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class MeasuredStudy:
     """Args:
     scale: smoke, tiny or small.
     source: the images.
@@ -126,38 +131,54 @@ class Study:
 
     @property
     def columns(self) -> list[str]:
-        """The numbers of labels that were measured, and kNN, in the order of the file."""
-        return list(dict.fromkeys(column for arm in self.arms for own in arm.seeds for column in own.test))
+        """Numbers of images per class, shares of the labels, then protocols that take all of them."""
+        found = dict.fromkeys(column for arm in self.arms for own in arm.seeds for column in own.test)
+
+        def order(column: str) -> tuple[int, float]:
+            number = column.removesuffix("%")
+            return (column.endswith("%"), float(number)) if number.isdigit() else (2, 0.0)
+
+        return sorted(found, key=order)
 
     @property
     def few_shots(self) -> list[str]:
         """The columns with a number of images per class."""
         return [column for column in self.columns if column.isdigit()]
 
+    @property
+    def searched(self) -> list[MeasuredArm]:
+        """The arms that had a search of their own; at equal compute an arm takes what was found at equal epochs."""
+        return [arm for arm in self.arms if arm.search and arm.budget != "compute"]
+
     def find(self, name: str, budget: Budget) -> MeasuredArm | None:
         """The arm as it takes part in a comparison: at equal compute, the run of that length where there is one."""
         arms = {arm.name: arm for arm in self.arms}
-        if budget == "compute" and name + SUFFIX in arms:
-            return arms[name + SUFFIX]
+        if budget == "compute" and name + COMPUTE in arms:
+            return arms[name + COMPUTE]
         arm = arms.get(name)
         return arm if arm is not None and arm.budget in (None, "both", budget) else None
 
     def taking_part(self, budget: Budget) -> list[MeasuredArm]:
         """All arms of a comparison."""
-        names = dict.fromkeys(arm.name.removesuffix(SUFFIX) for arm in self.arms)
+        names = dict.fromkeys(arm.base for arm in self.arms)
         return [arm for name in names if (arm := self.find(name, budget)) is not None]
 
 
-def as_study(content: dict[str, Any]) -> Study:
+def as_study(content: dict[str, Any]) -> MeasuredStudy:
     """Read the content of study.json.
 
     Raises:
         UserError: a part is missing or of the wrong kind.
     """
     try:
-        return msgspec.convert(content, Study)
+        return msgspec.convert(content, MeasuredStudy)
     except msgspec.ValidationError as error:
         raise UserError(f"This is no study: {error}.", f"{FILE} is written by `layergraft reproduce`.") from None
+
+
+def is_study(directory: Path) -> bool:
+    """Whether a directory holds a study.json."""
+    return (directory / FILE).is_file()
 
 
 def read_study(directory: Path) -> dict[str, Any]:

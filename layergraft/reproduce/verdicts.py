@@ -18,11 +18,13 @@ from typing import Literal
 import numpy as np
 
 from layergraft.reproduce.statistics import LEVEL, Effect, effect, family, paired, trend
-from layergraft.reproduce.study_file import Budget, MeasuredArm, Study
+from layergraft.reproduce.study_file import Budget, MeasuredArm, MeasuredStudy
+from layergraft.reproduce.wording import signed
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 Side = Literal["above 0", "below 0"]
 POINTS = "points of accuracy"
+COSINE = "cosine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,11 @@ class Part:
     claimed: Side
     test: Effect | None
     verdict: Verdict = "undecided"
+
+    @property
+    def shown(self) -> str:
+        """Mean and interval as text."""
+        return "not measured" if self.test is None else signed(self.test, 3 if self.unit == COSINE else 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +110,9 @@ def _finding(part: Part) -> str:
     """`multi-task ends below MAE: −3.2 [−4.0, −2.4] points of accuracy, as claimed`."""
     if part.test is None:
         return f"{part.hypothesis}: not measured"
-    digits = 3 if part.unit == "cosine" else 2
-    number = f"{part.test.mean:+.{digits}f}"
     if part.test.low is None:
-        return f"{part.hypothesis}: {number} {part.unit}, one seed, so no interval"
-    number += f" [{part.test.low:+.{digits}f}, {part.test.high:+.{digits}f}] {part.unit}"
-    if part.verdict == "holds":
+        why = "one seed, so no interval"
+    elif part.verdict == "holds":
         why = "as claimed"
     elif part.verdict == "does not hold":
         why = "on the other side"
@@ -118,17 +122,17 @@ def _finding(part: Part) -> str:
         why = "no longer significant once corrected for the claim's other parts"
     else:
         why = "the interval holds zero"
-    return f"{part.hypothesis}: {number.replace('-', '−')}, {why}"
+    return f"{part.hypothesis}: {part.shown} {part.unit}, {why}"
 
 
-def few_shot(arm: MeasuredArm, study: Study) -> dict[int, float]:
+def few_shot(arm: MeasuredArm, study: MeasuredStudy) -> dict[int, float]:
     """Seed -> accuracy averaged over the numbers of images per class."""
     columns = [arm.by_seed(column) for column in study.few_shots]
     seeds = set.intersection(*(set(column) for column in columns)) if columns else set()
     return {seed: float(np.mean([column[seed] for column in columns])) for seed in seeds}
 
 
-def _compare(study: Study, budget: Budget, first: str, verb: str, second: str) -> Part:
+def _compare(study: MeasuredStudy, budget: Budget, first: str, verb: str, second: str) -> Part:
     """The hypothesis that one arm ends above or below another."""
     arms = study.find(first, budget), study.find(second, budget)
     a, b = arms
@@ -143,14 +147,14 @@ def _compare(study: Study, budget: Budget, first: str, verb: str, second: str) -
     )
 
 
-def _gradients(study: Study) -> Claim:
+def _gradients(study: MeasuredStudy) -> Claim:
     cosines = {own.seed: float(np.mean([block.mean for block in own.blocks])) for own in study.conflict}
     shares = {own.seed: [100 * block.negative for block in own.blocks] for own in study.conflict}
     parts = [
         Part(
             hypothesis="the gradients of the two losses conflict",
             statistic="cosine in the multi-task network, mean over images and blocks",
-            unit="cosine",
+            unit=COSINE,
             claimed="below 0",
             test=effect(cosines) if cosines else None,
         ),
@@ -165,7 +169,7 @@ def _gradients(study: Study) -> Claim:
     return claim(1, "The gradients of MIM and CL conflict, more often in deeper layers.", None, parts)
 
 
-def verdicts(study: Study) -> list[Claim]:
+def verdicts(study: MeasuredStudy) -> list[Claim]:
     """The claim about gradients, then the others at equal contrastive epochs and at equal compute."""
     graft = study.chosen_graft
     found = [_gradients(study)]

@@ -7,23 +7,19 @@ import json
 import shutil
 import typing
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from conftest import Open, scroll_through
 
 import layergraft
 from layergraft.config.analysis import AnalysisName
 
-Open = Callable[..., Any]
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 CLASSES = ("<b onmouseover=alert(2)>bold", "plain & simple")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-
 SMALL: dict[str, Any] = {
     "data.holdout": 24,
     "data.workers": 0,
@@ -66,51 +62,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layergraft.train(recipe="fashion_tiny", data=data, out=root / "run", overrides=SMALL)
     layergraft.analyze(encoder=root / "run", data=data, what=["all"])
     return root / "run"
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium: Any, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page; at the end nothing may have gone wrong or been asked from any address."""
-    trouble: list[str] = []
-    contexts: list[Any] = []
-
-    def visit_page(path: Path, width: int = 1280, theme: str = "light") -> Any:
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-        contexts.append(context)
-        page = context.new_page()
-        address = path.resolve().as_uri()
-        page.on("console", lambda m: trouble.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on(
-            "request",
-            lambda r: None if r.url.startswith(("data:", "blob:", address)) else trouble.append(f"request: {r.url}"),
-        )
-        page.goto(address)
-        return page
-
-    yield visit_page
-    for context in contexts:
-        context.close()
-    assert trouble == []
-
-
-def scroll_through(page: Any) -> None:
-    for chart in page.locator("[data-figure] > .chart").all():
-        chart.scroll_into_view_if_needed()
-        chart.locator("svg").first.wait_for()
 
 
 def test_every_figure_is_drawn(run: Path, visit: Open) -> None:

@@ -35,7 +35,7 @@ def arm(name: str, level: float, budget: str | None, parents: list[str], seeds: 
     ]
     return {
         "name": name,
-        "title": name.replace("_compute", ", equal compute").replace("_", " "),
+        "title": name.removesuffix("_compute").replace("_", " "),
         "parents": parents,
         "budget": budget,
         "stages": [] if budget is None else [{"name": "mae", "objective": "mae", "epochs": 10.0}],

@@ -8,7 +8,8 @@ import pytest
 from synthetic_study import COLUMNS, SHOTS, synthetic_study
 
 from layergraft.errors import UserError
-from layergraft.reproduce.claims import make_claims, read_claims, write_claims
+from layergraft.reproduce.claims import read_claims, write_claims
+from layergraft.reproduce.outcome import make_claims
 from layergraft.reproduce.study_file import as_study
 
 

@@ -6,7 +6,7 @@ import pytest
 from synthetic_study import synthetic_study
 
 from layergraft.reproduce.statistics import Effect
-from layergraft.reproduce.study_file import Study, as_study
+from layergraft.reproduce.study_file import MeasuredStudy, as_study
 from layergraft.reproduce.verdicts import POINTS, Part, claim, judge, verdicts
 
 
@@ -14,7 +14,7 @@ def found(content: Any) -> dict[tuple[int, str | None], str]:
     return {(own.number, own.budget): own.verdict for own in verdicts(as_study(content))}
 
 
-def study(**changes: float) -> Study:
+def study(**changes: float) -> MeasuredStudy:
     return as_study(synthetic_study(changes))
 
 

@@ -40,7 +40,8 @@ function showTip(_, event, __, value) {
 
 function draw(figure, place, tallest) {
   const width = Math.max(180, place.clientWidth);
-  const height = figure.ratio ? Math.min(width * figure.ratio, tallest ?? Infinity) : Math.min(tallest ?? 300, tallest ? tallest : 300);
+  const own = figure.height ?? (figure.ratio ? width * figure.ratio : tallest ?? 300);
+  const height = Math.min(own, tallest ?? Infinity);
   const columns = Math.max(1, Math.floor(width / 130));
   const config = colours();
   config.legend.columns = columns;
@@ -68,7 +69,10 @@ function later() {  // what is not in view keeps its height and is drawn when it
   for (const place of places) { if (place.clientHeight > 80) place.style.minHeight = place.clientHeight + "px"; watcher.unobserve(place); watcher.observe(place); }
   if (dialog.open) enlarge(dialog.dataset.name);
 }
-for (const place of places) { const ratio = figures[place.parentElement.dataset.figure].ratio; place.style.minHeight = (ratio ? place.clientWidth * ratio : 300) + "px"; }
+for (const place of places) {
+  const { height, ratio } = figures[place.parentElement.dataset.figure];
+  place.style.minHeight = (height ?? (ratio ? place.clientWidth * ratio : 300)) + "px";
+}
 
 function rows(figure) {
   const columns = [...new Set(figure.data.flatMap(Object.keys))].filter(name => !figure.data.some(row => String(row[name]).startsWith("data:image/")));
