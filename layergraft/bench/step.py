@@ -32,6 +32,7 @@ from layergraft.training.stage_run import StageRun
 from layergraft.training.trainer import Trainer
 
 IMAGES = "builtin:fashion-canvas"
+ROUNDS = 5
 Step = Callable[[], object]
 
 
@@ -156,27 +157,33 @@ def reference_gflop(trainer: Trainer, batch: Batch) -> float:
     return count_flops(lambda: model(*inputs).backward()) / len(part.keys) / 1e9
 
 
-def alternate(steps: Sequence[Step], seconds: float, device: torch.device) -> list[float]:
-    """Median seconds of each step; they take turns, so that a slow moment of the machine meets all of them.
+def alternate(steps: Sequence[Step], seconds: float, device: torch.device) -> tuple[list[float], float]:
+    """Time steps that take turns with each other and with a matrix product.
+
+    A slow moment of the machine (another process, another guest of the same host) then meets all of them.
 
     Args:
         steps: what to time; each is called once before.
-        seconds: how long all of them together are measured; at least three rounds.
+        seconds: how long all of them together are measured; at least `ROUNDS` rounds.
         device: where they run.
+
+    Returns:
+        (median seconds of each step, median over rounds of the product's best GFLOP/s).
     """
     for step in steps:
         step()
     rounds: list[list[float]] = []
     began = time.perf_counter()
-    while len(rounds) < 3 or time.perf_counter() - began < seconds:
+    while len(rounds) < ROUNDS or time.perf_counter() - began < seconds:
         times = []
         for step in steps:
             start = time.perf_counter()
             step()
             wait(device)
             times.append(time.perf_counter() - start)
-        rounds.append(times)
-    return [float(x) for x in np.median(rounds, axis=0)]
+        rounds.append([*times, gemm_peak_gflops(device, repeats=4)])
+    *each, peak = (float(x) for x in np.median(rounds, axis=0))
+    return each, peak
 
 
 def bench_step(
@@ -196,8 +203,7 @@ def bench_step(
     steps = [our_step(*pair) for pair in prepared]
     gflop = reference_gflop(*prepared[0])
     device = prepared[0][0].parameters[0].device
-    peak = gemm_peak_gflops(device)
-    *ours, plain = alternate([*steps, reference_step(*prepared[0])], seconds, device)
+    (*ours, plain), peak = alternate([*steps, reference_step(*prepared[0])], seconds, device)
     rate, plain_rate = batch_size / ours[0], batch_size / plain
     found: dict[str, Any] = {
         "images_per_second": rate,

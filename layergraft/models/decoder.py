@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from layergraft.models.partial_block import partial_block
+from layergraft.models.partial_block import block_of_projected, is_plain, partial_block, take
 from layergraft.models.positions import sincos_positions
 
 
@@ -64,14 +65,43 @@ class MaeDecoder(nn.Module):
         Returns:
             Predictions of shape (N, M, pixels).
         """
-        x = self.embed(latent)
-        n, width, count = len(x), x.shape[2], self.positions.shape[1] - self.prefix_tokens
-        index = keep[:, :, None].expand(-1, -1, width)
-        tokens = self.mask_token.to(x.dtype).expand(n, count, width).scatter(1, index, x[:, self.prefix_tokens :])
-        x = torch.cat([x[:, : self.prefix_tokens], tokens], dim=1) + self.positions.to(x.dtype)
-        for block in self.blocks[:-1]:
+        n, prefix = len(latent), torch.arange(self.prefix_tokens, device=keep.device)
+        places = torch.cat([prefix.expand(n, -1), keep + self.prefix_tokens], dim=1)
+        visible = self.embed(latent)
+        positions = self.positions.to(visible.dtype)
+        visible = visible + take(positions.expand(n, -1, -1), places)
+        x = self._first_block(visible, self.mask_token.to(visible.dtype) + positions, places)
+        for block in self.blocks[1:-1]:
             x = block(x)
         wanted = slice(self.prefix_tokens, None) if patches is None else patches + self.prefix_tokens
         x = partial_block(self.blocks[-1], x, wanted)
         prediction: Tensor = self.pred(self.norm(x))
         return prediction
+
+    def _first_block(self, visible: Tensor, masks: Tensor, places: Tensor) -> Tensor:
+        """Put tokens together and run the first block, unless it is the last as well.
+
+        A mask token has seen no image yet, so what its position makes of it is computed once for the whole batch.
+
+        Args:
+            visible: prefix and visible tokens, of shape (N, prefix + K, D).
+            masks: a mask token for every place, of shape (1, prefix + L, D).
+            places: of the visible tokens, of shape (N, prefix + K).
+
+        Returns:
+            Tensor of shape (N, prefix + L, D).
+        """
+        tokens, first = _place(visible, masks, places), self.blocks[0]
+        if len(self.blocks) == 1:
+            return tokens
+        if not is_plain(first):
+            return cast(Tensor, first(tokens))
+        rows = first.attn.qkv(first.norm1(torch.cat([visible.flatten(0, 1), masks[0]])))
+        seen, hidden = rows.split([places.numel(), masks.shape[1]])
+        return block_of_projected(first, tokens, _place(seen.view(*places.shape, -1), hidden[None], places))
+
+
+def _place(visible: Tensor, masks: Tensor, places: Tensor) -> Tensor:
+    """Visible tokens (N, K, D) at their places (N, K) among mask tokens (1, L, D) -> (N, L, D)."""
+    index = places[:, :, None].expand(-1, -1, visible.shape[2])
+    return masks.expand(len(visible), -1, -1).scatter(1, index, visible)

@@ -1,17 +1,19 @@
-"""A transformer block for some of its tokens.
+"""A transformer block without what is not wanted, or is there already.
 
 Where only a few outputs of the last block are used (the class token, the masked patches), the others need not exist:
-keys and values come from every token, all the rest is computed for the wanted ones alone. The numbers are the block's.
+keys and values come from every token, all the rest is computed for the wanted ones alone. Where many inputs of the
+first block are equal (the mask tokens of a position), queries, keys and values are made once for them all. The numbers
+are the block's.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from timm.layers import Attention
 from timm.models.vision_transformer import Block
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def take(tokens: Tensor, wanted: Tensor | slice) -> Tensor:
@@ -26,37 +28,60 @@ def take(tokens: Tensor, wanted: Tensor | slice) -> Tensor:
     return tokens.gather(1, wanted[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
+def is_plain(block: nn.Module) -> TypeGuard[Block]:
+    """Whether a block computes what this file does: timm's plain one, neither gated nor wrapped."""
+    if not isinstance(block, Block) or type(block) is not Block:  # such as the subclass that FSDP makes
+        return False
+    return type(block.attn) is Attention and block.attn.gate is None
+
+
 def partial_block(block: Block, tokens: Tensor, wanted: Tensor | slice) -> Tensor:
     """`take(block(tokens), wanted)` without what is not wanted.
 
     Args:
-        block: of timm; a kind other than the plain one, and attention with a gate, is computed whole.
+        block: of timm; one that is not plain is computed whole.
         tokens: of shape (N, T, D).
         wanted: the same tokens of every sample, or indices of shape (N, M).
 
     Returns:
         Tensor of shape (N, M, D).
     """
-    if type(block) is not Block or type(block.attn) is not Attention or block.attn.gate is not None:
+    if not is_plain(block):
         return take(block(tokens), wanted)
-    x = take(tokens, wanted)
-    x = x + block.drop_path1(block.ls1(_attention(block.attn, block.norm1(tokens), wanted)))
-    return cast(Tensor, x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))))
-
-
-def _attention(attn: Attention, tokens: Tensor, wanted: Tensor | slice) -> Tensor:
-    """Self-attention with the wanted tokens as queries, of shape (N, M, D)."""
-    n, count, _ = tokens.shape
+    attn, normed = block.attn, block.norm1(tokens)
     sizes = [attn.attn_dim, 2 * attn.attn_dim]
     own, other = attn.qkv.weight.split(sizes)
     own_bias, other_bias = (None, None) if attn.qkv.bias is None else attn.qkv.bias.split(sizes)
-    q = F.linear(take(tokens, wanted), own, own_bias).view(n, -1, attn.num_heads, attn.head_dim).transpose(1, 2)
-    kv = F.linear(tokens, other, other_bias).view(n, count, 2, attn.num_heads, attn.head_dim)
-    k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+    n, count, _ = tokens.shape
+    q = F.linear(take(normed, wanted), own, own_bias).view(n, -1, attn.num_heads, attn.head_dim)
+    k, v = F.linear(normed, other, other_bias).view(n, count, 2, attn.num_heads, attn.head_dim).unbind(2)
+    return _finish(block, take(tokens, wanted), q, k, v)
+
+
+def block_of_projected(block: Block, tokens: Tensor, qkv: Tensor) -> Tensor:
+    """`block(tokens)`, where `block.attn.qkv(block.norm1(tokens))` is there already.
+
+    Args:
+        block: a plain one.
+        tokens: of shape (N, T, D).
+        qkv: queries, keys and values, of shape (N, T, 3 D).
+    """
+    split = qkv.view(*tokens.shape[:2], 3, block.attn.num_heads, block.attn.head_dim)
+    return _finish(block, tokens, *split.unbind(2))
+
+
+def _finish(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What comes behind the projections: x of shape (N, M, D) is the block's input, q, k, v are (N, T, heads, d)."""
+    x = x + block.drop_path1(block.ls1(_attend(block.attn, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))))
+    return cast(Tensor, x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))))
+
+
+def _attend(attn: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of (N, heads, M, d) to (N, heads, T, d), of shape (N, M, D)."""
     q, k = attn.q_norm(q), attn.k_norm(k)
     if attn.fused_attn:
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0)
     else:
         x = attn.attn_drop((q * attn.scale @ k.transpose(-2, -1)).softmax(-1)) @ v
-    x = attn.norm(x.transpose(1, 2).reshape(n, -1, attn.attn_dim))
+    x = attn.norm(x.transpose(1, 2).flatten(2))
     return cast(Tensor, attn.proj_drop(attn.proj(x)))

@@ -1,6 +1,8 @@
-"""A block for some of its tokens against the same tokens of the whole block: values and every gradient."""
+"""A block without what is not wanted, or is there already, against the whole block: values and every gradient."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,8 +10,9 @@ from timm.models.vision_transformer import Block, ResPostBlock
 from torch import Tensor, nn
 
 from layergraft.config import EncoderConfig
+from layergraft.models.decoder import MaeDecoder
 from layergraft.models.drop_path import DropPath
-from layergraft.models.partial_block import partial_block, take
+from layergraft.models.partial_block import block_of_projected, partial_block, take
 from layergraft.models.vit import create_encoder
 
 WANTED: dict[str, slice | Tensor] = {
@@ -26,7 +29,7 @@ KINDS = {
 }
 
 
-def compare(block: nn.Module, wanted: slice | Tensor) -> None:
+def compare(block: nn.Module, wanted: slice | Tensor, ours: Callable[..., Tensor] = partial_block) -> None:
     """In double precision, so that only a mistake can make a difference."""
     block = block.double()
     generator = torch.Generator().manual_seed(0)
@@ -35,12 +38,12 @@ def compare(block: nn.Module, wanted: slice | Tensor) -> None:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     tokens = torch.randn(4, 7, 24, generator=generator, dtype=torch.float64, requires_grad=True)
     leaves = [tokens, *block.parameters()]
-    whole, part = take(block(tokens), wanted), partial_block(block, tokens, wanted)
+    whole, part = take(block(tokens), wanted), ours(block, tokens, wanted)
     assert part.shape == whole.shape
     torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)
     weight = torch.randn(whole.shape, generator=generator, dtype=torch.float64)
-    expected, ours = (torch.autograd.grad((x * weight).sum(), leaves) for x in (whole, part))
-    for own, theirs in zip(ours, expected, strict=True):
+    expected, found = (torch.autograd.grad((x * weight).sum(), leaves) for x in (whole, part))
+    for own, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-10)
 
 
@@ -48,6 +51,38 @@ def compare(block: nn.Module, wanted: slice | Tensor) -> None:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 def test_equals_the_whole_block(kind: dict[str, object], wanted: slice | Tensor) -> None:
     compare(Block(24, 3, **kind), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_queries_keys_and_values_may_be_given(kind: dict[str, object]) -> None:
+    def ours(block: Block, tokens: Tensor, _: slice | Tensor) -> Tensor:
+        return block_of_projected(block, tokens, block.attn.qkv(block.norm1(tokens)))
+
+    compare(Block(24, 3, **kind), slice(None), ours)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_decoder_is_mask_tokens_positions_and_blocks(depth: int, prefix: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    decoder = MaeDecoder(20, (3, 2), 5, embed_dim=24, depth=depth, num_heads=3, prefix_tokens=prefix).double()
+    keep, patches = torch.tensor([[4, 1], [0, 5], [2, 3]]), torch.tensor([[0, 2, 3], [4, 1, 2], [5, 0, 1]])
+    latent = torch.randn(3, prefix + 2, 20, generator=generator, dtype=torch.float64)
+    embedded = decoder.embed(latent)
+    x = torch.cat([embedded[:, :prefix], decoder.mask_token.expand(3, 6, 24)], dim=1)
+    for image, places in enumerate(keep.tolist()):
+        for number, place in enumerate(places):
+            x[image, prefix + place] = embedded[image, prefix + number]
+    x = x + decoder.positions
+    for block in decoder.blocks:
+        x = block(x)
+    whole = decoder.pred(decoder.norm(x))[:, prefix:]
+    torch.testing.assert_close(decoder(latent, keep), whole, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(decoder(latent, keep, patches), take(whole, patches), rtol=1e-12, atol=1e-12)
+    weights = list(decoder.parameters())
+    expected, found = (torch.autograd.grad(y.square().sum(), weights) for y in (whole, decoder(latent, keep)))
+    for own, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-10)
 
 
 def test_a_dropped_branch_is_dropped() -> None:
