@@ -70,5 +70,5 @@ def machine() -> dict[str, Any]:
     except OSError:
         pass
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "timm": timm.__version__}
     return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions}
