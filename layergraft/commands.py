@@ -230,8 +230,8 @@ def export(
         out: the directory or file; it must not exist.
         with_head: a fitted classifier of RUN/probes/ on top, for onnx and torch_export.
     """
-    from layergraft.analysis.subject import run_directory
     from layergraft.checkpoints.export import export_encoder
+    from layergraft.checkpoints.place import run_directory
     from layergraft.report.model_card import write_model_card
 
     written = export_encoder(str(encoder), format, Path(out), None if with_head is None else Path(with_head))

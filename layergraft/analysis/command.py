@@ -14,8 +14,9 @@ from rich.console import Console
 from layergraft.analysis.findings import Entry, write_analysis
 from layergraft.analysis.fitted import FittedStage, fitted_stages
 from layergraft.analysis.registry import ANALYSES
-from layergraft.analysis.subject import NotApplicable, Subject, run_directory
+from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.checkpoints.encoder import load_encoder
+from layergraft.checkpoints.place import run_directory
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import read_run_recipe
 from layergraft.config.recipe import Recipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -132,15 +131,3 @@ def layer_features(encoder: Encoder, source: Source) -> list[Tensor]:
         for own, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
             own.append(encoder.feature(encoder.norm(tokens)).double().cpu())
     return [torch.cat(own) for own in parts]
-
-
-def run_directory(encoder: str) -> tuple[Path, str | None] | None:
-    """(run, name of the stage or None) of an ENC that is a run or one of its stages; None for any other."""
-    path = Path(encoder.partition("?")[0]).expanduser()
-    for run in (path, path.parent):
-        if (run / "recipe.yaml").is_file() and (run == path or path.name == "encoder"):
-            return run, None
-    for candidate in (path, path.parent):
-        if candidate.parent.name == "stages" and (candidate.parents[1] / "recipe.yaml").is_file():
-            return candidate.parents[1], candidate.name.partition("-")[2]
-    return None

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from layergraft.checkpoints import huggingface
 from layergraft.checkpoints.architecture import infer_architecture
 from layergraft.checkpoints.atomic import write_bytes, write_text
-from layergraft.checkpoints.files import has_weights, read_directory, read_file, read_json
+from layergraft.checkpoints.files import read_directory, read_file, read_json
 from layergraft.checkpoints.fit import fill, norm_eps, num_heads, resize, set_norm_eps
 from layergraft.checkpoints.foreign import Foreign, detect
+from layergraft.checkpoints.place import encoder_directory, last_stage
 from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder, build_vit
 
@@ -102,14 +103,6 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
     write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def encoder_directory(path: Path) -> Path | None:
-    """The encoder directory that a run or stage directory stands for."""
-    for candidate in (path, path / "encoder"):
-        if has_weights(candidate) and (candidate / "config.json").is_file():
-            return candidate
-    return None
-
-
 def load_encoder(encoder: str | Path) -> Encoder:
     """Load an ENC, and say on stderr what a foreign file was found to be.
 
@@ -133,7 +126,7 @@ def load_encoder(encoder: str | Path) -> Encoder:
 def load_heads(encoder: str | Path) -> dict[str, Tensor]:
     """The heads, momentum copies and queues that an ENC has, by their names in `heads.safetensors`."""
     path = Path(str(encoder).partition("?")[0]).expanduser()
-    heads = _stage_of(path) / "heads.safetensors"
+    heads = last_stage(path) / "heads.safetensors"
     if heads.is_file():
         return read_file(heads)
     return detect(read_file(path), str(path)).heads if path.is_file() else {}
@@ -203,15 +196,9 @@ def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
     return _build(detect(read_file(path), place), place, options, {}, path.parent)
 
 
-def _stage_of(path: Path) -> Path:
-    """The last stage of a run; any other directory itself."""
-    stages = [stage for stage in (path / "stages").glob("*-*") if stage.name.partition("-")[0].isdigit()]
-    return max(stages, key=lambda stage: int(stage.name.partition("-")[0])) if stages else path
-
-
 def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
     """A run, stage or encoder directory of ours, or a directory that timm saved."""
-    stage = _stage_of(path)
+    stage = last_stage(path)
     roles = [role for role in ("momentum", "ema") if (stage / f"encoder_{role}" / "model.safetensors").is_file()]
     role = options.get("encoder", "online")
     if role not in ("online", *roles):

@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl
 import numpy as np
 from lightning_fabric import Fabric
 
-from layergraft.analysis.subject import run_directory
-from layergraft.checkpoints.encoder import announce, encoder_directory, load_encoder
+from layergraft.checkpoints.encoder import announce, load_encoder
+from layergraft.checkpoints.place import encoder_directory, run_directory
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources import Source, default_test_source, open_source, split_holdout

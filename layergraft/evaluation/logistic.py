@@ -5,8 +5,7 @@ The penalties of the protocols are so weak that most rows end up classified with
 crawl. Truncated Newton steps do not, with three things that make each one count:
 
 * the start is the ridge solution, scaled to minimise the objective;
-* the Hessian is preconditioned by its diagonal blocks, one for each class, where these are small; else by its Kronecker
-  factors, (features weighted by each row's uncertainty) x (uncertainty of each class), from one Cholesky factor a step;
+* the Hessian is preconditioned class by class, from one Cholesky factor for all steps (`preconditioners`);
 * the line search is exact: on logits that are known at both ends it costs no matrix product.
 
 It stops on a proof: by strong convexity the objective is within ||gradient||^2 / (2 lambda) of the optimum.
@@ -20,12 +19,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from layergraft.evaluation.preconditioners import damped_inverse, preconditioner
+
 PUBLISHED_LAMBDA_N = 2.5e-4
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-7}
 _STEPS, _PRODUCTS, _TRIALS = 100, 200, 12
 _BLOCK = 2**19  # logits of a block of rows stay in the processor's cache
-_SMALL = 2**23  # numbers in the inverses of all classes' blocks
-_STALE = 12  # products of a step from which on a new preconditioner pays
 
 
 def objective(weights: Tensor, features: Tensor, labels: Tensor, weight_decay: float) -> Tensor:
@@ -58,19 +57,15 @@ class _Problem:
             total += float(torch.nn.functional.softplus(torch.logsumexp(others, 1)).double().sum())
         return total / len(self.x) + 0.5 * self.weight_decay * float(weights.double().square().sum())
 
-    def gradient(self, weights: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(gradient (D, C), probabilities (N, C), uncertainty of each row (N,), and of each class (C,))."""
+    def gradient(self, weights: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """(gradient (D, C), probabilities (N, C))."""
         gradient = weights * (self.weight_decay * len(self.x))
         probabilities = torch.empty_like(logits)
-        rows, classes = logits.new_empty(len(logits)), logits.new_zeros(self.classes)
         for b in self.blocks:
             p = torch.softmax(logits[b], 1, out=probabilities[b])
-            squares = p.square()
-            rows[b] = 1 - squares.sum(1)
-            classes += (p - squares).sum(0)
-            squares.copy_(p).scatter_add_(1, self.y[b, None], p.new_full((len(p), 1), -1.0))
-            gradient.addmm_(self.x[b].T, squares)
-        return gradient / len(self.x), probabilities, rows.clamp(min=0), classes / len(self.x)
+            errors = p.scatter_add(1, self.y[b, None], p.new_full((len(p), 1), -1.0))
+            gradient.addmm_(self.x[b].T, errors)
+        return gradient / len(self.x), probabilities
 
     def curvature(self, probabilities: Tensor, direction: Tensor) -> Tensor:
         """Hessian times a direction of shape (D, C)."""
@@ -81,37 +76,6 @@ class _Problem:
             change -= torch.linalg.vecdot(p, change)[:, None]
             product.addmm_(self.x[b].T, change.mul_(p))
         return product / len(self.x)
-
-    def preconditioner(self, probabilities: Tensor, rows: Tensor, classes: Tensor) -> Callable[[Tensor], Tensor]:
-        """About the inverse of the Hessian: by class where that is cheap, else by its Kronecker factors."""
-        small = self.classes * self.x.shape[1] ** 2 <= _SMALL
-        return self._by_class(probabilities) if small else self._by_factors(rows, classes)
-
-    def _by_class(self, probabilities: Tensor) -> Callable[[Tensor], Tensor]:
-        """The inverse of the block of each class, X^T diag(p (1 - p)) X / N + lambda, on steps that sum to 0 over them.
-
-        The loss does not see what is added to all classes alike: there the blocks alone would be far from the Hessian.
-        """
-        uncertainty = probabilities * (1 - probabilities)
-        blocks = torch.stack([(self.x * weights[:, None]).T @ self.x for weights in uncertainty.unbind(1)])
-        blocks.div_(len(self.x)).diagonal(dim1=1, dim2=2).add_(self.weight_decay)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(blocks))
-
-        def apply(residual: Tensor) -> Tensor:
-            step = torch.einsum("cde,ec->dc", inverse, residual - residual.mean(1, keepdim=True))
-            return step - step.mean(1, keepdim=True)
-
-        return apply
-
-    def _by_factors(self, rows: Tensor, classes: Tensor) -> Callable[[Tensor], Tensor]:
-        """About the inverse of (X^T diag(rows) X / sum(rows)) x diag(classes) + lambda, with classes taken as alike."""
-        weighted = self.x * (rows / rows.sum().clamp(min=1e-30)).sqrt()[:, None]
-        gram = weighted.T @ weighted
-        classes = classes.clamp(min=1e-3 * float(classes.mean()) + 1e-30)
-        smallest = 10 * torch.finfo(gram.dtype).eps * float(gram.trace())
-        gram.diagonal().add_(max(self.weight_decay / float(classes.mean()), smallest))
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-        return lambda residual: (inverse @ residual) / classes
 
     def advance(self, weights: Tensor, logits: Tensor, step: Tensor, first: float) -> tuple[Tensor, Tensor, float]:
         """(weights, logits, objective) at the best point along a step; see `_search`."""
@@ -170,24 +134,25 @@ def newton(
         tolerance: largest proven relative distance of the objective from its optimum.
         start: weights to start from, of shape (D, C); None scales the ridge solution.
     """
-    problem = _Problem(features, labels, classes, weight_decay)
+    problem, inverse = _Problem(features, labels, classes, weight_decay), damped_inverse(features)
     # What is added to all classes alike changes no probability, it only costs: the optimum's rows sum to 0.
     zero = features.new_zeros(features.shape[1], classes)
     w = zero if start is None else start - start.mean(1, keepdim=True)
     z = problem.logits(w)
     if start is None:
-        w, z, value = problem.advance(w, z, _ridge(features, labels, classes), 10.0)
+        w, z, value = problem.advance(w, z, inverse @ _moments(features, labels, classes), 10.0)
     else:
         value = problem.value(w, z)
     yield w, value
+    conditioner = preconditioner(features, labels, classes, weight_decay, inverse)
     precondition, products = None, 0
     for _ in range(_STEPS):
-        gradient, p, rows, class_weights = problem.gradient(w, z)
+        gradient, p = problem.gradient(w, z)
         gap = float(gradient.double().square().sum()) / (2 * weight_decay * value)
         if gap <= tolerance:
             return
-        if precondition is None or products > _STALE:
-            precondition = problem.preconditioner(p, rows, class_weights)
+        if precondition is None or products > conditioner.stale:
+            precondition = conditioner.at(p)
         step, products = _conjugate_gradients(
             lambda v, p=p: problem.curvature(p, v),  # type: ignore[misc]
             -gradient,
@@ -201,15 +166,10 @@ def newton(
         yield w, value
 
 
-def _ridge(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The ridge solution for centred one-hot targets."""
-    n = len(features)
+def _moments(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Features times centred one-hot targets, averaged over the rows: (D, C)."""
     sums = features.new_zeros(classes, features.shape[1]).index_add_(0, labels, features)
-    moments = (sums - features.sum(0) / classes) / n
-    gram = features.T @ features / n
-    shift = 1e-3 * torch.trace(gram)
-    gram.diagonal().add_(shift)
-    return torch.cholesky_solve(moments.T, torch.linalg.cholesky(gram))
+    return (sums - features.sum(0) / classes).T / len(features)
 
 
 def _conjugate_gradients(

@@ -70,3 +70,15 @@ def test_agrees_with_scikit_learn() -> None:
     model = LogisticRegression(C=1 / 0.3, fit_intercept=False, tol=1e-12, max_iter=10000)
     expected = torch.from_numpy(model.fit(x.numpy(), y.numpy()).coef_.T)
     assert_close(logistic.fit(x, y, 5, 0.3, tolerance=1e-14), expected)
+
+
+def test_unbalanced_classes() -> None:
+    """One class has more rows than are remembered of it, one has none: still the optimum, where the gradient is 0."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(150, 40, generator=generator, dtype=torch.float64)
+    y = torch.zeros(150, dtype=torch.long)
+    y[100:130], y[130:] = 1, 3
+    weights = logistic.fit(x, y, 4, 0.1, tolerance=1e-20).requires_grad_()
+    logistic.objective(weights, x, y, 0.1 / 150).backward()
+    assert weights.grad is not None
+    assert float(weights.grad.norm()) < 1e-9

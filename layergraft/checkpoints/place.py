@@ -1,0 +1,33 @@
+"""Where an ENC that is a directory lies: which run, which stage, which encoder directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layergraft.checkpoints.files import has_weights
+
+
+def encoder_directory(path: Path) -> Path | None:
+    """The encoder directory that a run or stage directory stands for."""
+    for candidate in (path, path / "encoder"):
+        if has_weights(candidate) and (candidate / "config.json").is_file():
+            return candidate
+    return None
+
+
+def last_stage(path: Path) -> Path:
+    """The last stage of a run; any other directory itself."""
+    stages = [stage for stage in (path / "stages").glob("*-*") if stage.name.partition("-")[0].isdigit()]
+    return max(stages, key=lambda stage: int(stage.name.partition("-")[0])) if stages else path
+
+
+def run_directory(encoder: str) -> tuple[Path, str | None] | None:
+    """(run, name of the stage or None) of an ENC that is a run or one of its stages; None for any other."""
+    path = Path(encoder.partition("?")[0]).expanduser()
+    for run in (path, path.parent):
+        if (run / "recipe.yaml").is_file() and (run == path or path.name == "encoder"):
+            return run, None
+    for candidate in (path, path.parent):
+        if candidate.parent.name == "stages" and (candidate.parents[1] / "recipe.yaml").is_file():
+            return candidate.parents[1], candidate.name.partition("-")[2]
+    return None
