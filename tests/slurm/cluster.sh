@@ -17,13 +17,16 @@ start)
     chmod 0700 "$dir/munge"
     munged --force --key-file="$dir/munge/key" --pid-file="$dir/munge/pid" --log-file="$dir/munge/log" \
         --seed-file="$dir/munge/seed" --socket=/run/munge/munge.socket.2
+    free='import socket; s = [socket.socket() for _ in range(2)]; [x.bind(("127.0.0.1", 0)) for x in s]
+print(*(x.getsockname()[1] for x in s))'
+    read -r controller node < <(python3 -c "$free")
     cat >"$SLURM_CONF" <<CONF
 ClusterName=layergraft
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=$(id -un)
 SlurmdUser=$(id -un)
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=$controller
+SlurmdPort=$node
 AuthType=auth/munge
 # A requeued job may start again after this many seconds, not after two minutes.
 AuthInfo=cred_expire=3
@@ -49,7 +52,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
     slurmctld
     slurmd
-    for _ in $(seq 60); do
+    for _ in $(seq 480); do
         sinfo --noheader --format=%T 2>/dev/null | grep -q idle && exit 0
         sleep 0.5
     done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -51,19 +52,23 @@ def test_a_job_requeues_itself_and_finishes(cluster: Path, tmp_path: Path) -> No
     changes = TINY | {"evaluate": None, "monitor.every": 0, "stages.mae.epochs": 40, "data.workers": 1, "analyze": []}
     recipe, out, log = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "log"
     recipe.write_text(dump_recipe(load_recipe("fashion_tiny", changes)))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     script = tmp_path / "job.sbatch"
     script.write_text(
-        "#!/bin/bash\n#SBATCH --nodes=1 --ntasks-per-node=2 --requeue --open-mode=append --time=10\n"
+        "#!/bin/bash\n#SBATCH --nodes=1 --ntasks-per-node=2 --requeue --open-mode=append --time=40\n"
         f"#SBATCH --output={log} --chdir={tmp_path}\n"
-        f"export OMP_NUM_THREADS=1\nsrun {sys.executable} -m layergraft train --recipe {recipe} --out {out}\n"
+        f"export OMP_NUM_THREADS=1 MASTER_PORT={port}\n"
+        f"srun {sys.executable} -m layergraft train --recipe {recipe} --out {out}\n"
     )
     submitted = subprocess.run(["sbatch", "--parsable", script], capture_output=True, text=True, check=True)
     number = submitted.stdout.strip()
     metrics = out / "stages" / "0-mae" / "metrics.jsonl"
-    wait("first steps", 120, lambda: metrics.is_file() and metrics.read_text().count("\n") > 5, log)
+    wait("first steps", 600, lambda: metrics.is_file() and metrics.read_text().count("\n") > 5, log)
     subprocess.run(["scancel", "--signal=USR1", number], check=True)
-    wait("requeue", 60, lambda: job(number).get("Restarts") == "1", log)
-    wait("end", 400, lambda: job(number)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED"), log)
+    wait("requeue", 300, lambda: job(number).get("Restarts") == "1", log)
+    wait("end", 1200, lambda: job(number)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED"), log)
     text = log.read_text()
     assert job(number)["JobState"] == "COMPLETED", text
     assert f"Job {number} is back in the queue." in text

@@ -75,7 +75,7 @@ def start_group(words: list[str], errors: Path, world: int, prepare: Callable[[]
     return [start(words, errors, shared | ranks, prepare) for ranks in own]
 
 
-def finish(*processes: Process, seconds: float = 240) -> list[int | None]:
+def finish(*processes: Process, seconds: float = 900) -> list[int | None]:
     """Exit codes; what does not end in time is killed."""
     end = time.monotonic() + seconds
     for process in processes:
@@ -103,7 +103,7 @@ def running(*processes: Process) -> Iterator[None]:
                 process.kill()
 
 
-def wait_for(condition: Callable[[], bool], *processes: Process, seconds: float = 120) -> bool:
+def wait_for(condition: Callable[[], bool], *processes: Process, seconds: float = 600) -> bool:
     """Until a condition holds; False where the processes ended first."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and all(process.is_alive() for process in processes):

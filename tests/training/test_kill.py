@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from processes import bits, finish, rows, running, start, start_group, wait_for,
 
 from layergraft.errors import Stopped
 from layergraft.training.guard import SignalGuard
+from layergraft.training.trainer import Outcome, Trainer
 
 
 def slow_disk() -> None:
@@ -24,6 +26,19 @@ def slow_disk() -> None:
         flush(descriptor)
 
     os.fsync = fsync
+
+
+def in_no_hurry() -> None:
+    """A slow disk, and half a second for each step but the first three: whoever waits for some may come late."""
+    slow_disk()
+    accept, made = Trainer.accept, itertools.count()
+
+    def accepted(trainer: Trainer, outcome: Outcome) -> None:
+        accept(trainer, outcome)
+        if next(made) >= 3:
+            time.sleep(0.5)
+
+    Trainer.accept = accepted  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +62,7 @@ def test_kills_at_random_moments(undisturbed: Path, tmp_path: Path, kills: int) 
     during_a_write = 0
     for number in range(kills):
         begun = sum(path.stat().st_size for path in out.glob("stages/*/metrics.jsonl"))
-        process = start(words, errors, prepare=slow_disk)
+        process = start(words, errors, prepare=in_no_hurry)
         with running(process):
 
             def training(before: int = begun) -> bool:
@@ -77,7 +92,7 @@ def test_kills_at_random_moments(undisturbed: Path, tmp_path: Path, kills: int) 
 def test_signals_stop_with_75(undisturbed: Path, tmp_path: Path, number: signal.Signals) -> None:
     out, errors = tmp_path / "run", tmp_path / "errors"
     words = [*write_recipe(tmp_path / "recipe.yaml", {"engine.checkpoint_steps": None}), "--out", str(out)]
-    process = start(words, errors, prepare=slow_disk)
+    process = start(words, errors, prepare=in_no_hurry)
     with running(process):
         assert wait_for(lambda: len(rows(out)) >= 4, process), errors.read_text()
         os.kill(process.pid, number)
@@ -107,13 +122,13 @@ def test_signal_to_one_of_two_processes_stops_both(tmp_path: Path) -> None:
     whole = start_group([*words, "--out", str(tmp_path / "whole")], errors, 2)
     with running(*whole):
         assert finish(*whole) == [0, 0], errors.read_text()
-    group = start_group([*words, "--out", str(out)], errors, 2, prepare=slow_disk)
+    group = start_group([*words, "--out", str(out)], errors, 2, prepare=in_no_hurry)
     with running(*group):
         assert wait_for(lambda: len(rows(out)) >= 4, *group), errors.read_text()
         os.kill(group[1].pid, signal.SIGUSR1)
         assert finish(*group) == [75, 75], errors.read_text()
     for kill in (True, False):  # once killed, then left alone
-        group = start_group([*words, "--out", str(out)], errors, 2, prepare=slow_disk if kill else None)
+        group = start_group([*words, "--out", str(out)], errors, 2, prepare=in_no_hurry if kill else None)
         with running(*group):
             if kill:
                 known = len(rows(out))
