@@ -7,9 +7,11 @@ it. So each start of the group keeps what it says under a name of its own.
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 import uuid
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -18,7 +20,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.dis
 from layergraft.errors import Lost
 
 _START = "layergraft/start"
-_SECONDS, _PAUSE = 1800, 0.05
+_TIMEOUT, _PAUSE = timedelta(minutes=30), 0.05
 
 
 def needed() -> bool:
@@ -39,8 +41,11 @@ def join(device: torch.device) -> None:
         store=PrefixStore(name_start(store, rank, world), store),
         rank=rank,
         world_size=world,
+        timeout=_TIMEOUT,
         device_id=None if device.type == "cpu" else device,
     )
+    if device.type == "cuda":  # nccl warns where nobody does it
+        atexit.register(dist.destroy_process_group)
 
 
 def name_start(store: Store, rank: int, world: int) -> str:
@@ -57,7 +62,7 @@ def name_start(store: Store, rank: int, world: int) -> str:
     Raises:
         Lost: the others did not come.
     """
-    end = time.monotonic() + _SECONDS
+    end = time.monotonic() + _TIMEOUT.total_seconds()
     word = uuid.uuid4().hex
     if rank == 0:
         store.set(_START, word)
@@ -79,5 +84,5 @@ def name_start(store: Store, rank: int, world: int) -> str:
 def _pause(end: float) -> None:
     """Not one long wait in the store, which would take no signal."""
     if time.monotonic() > end:
-        raise Lost(f"The other processes did not come within {_SECONDS // 60} minutes.")
+        raise Lost(f"The other processes did not come within {_TIMEOUT}.")
     time.sleep(_PAUSE)

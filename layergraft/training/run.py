@@ -70,7 +70,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
             raise
         saved = max(out.glob("stages/*/checkpoints/step-*.pt"), default="nothing")
         raise Lost(
-            f"Another process of this run is gone. Saved: {saved}. "
+            f"Another process of this run is gone ({str(error).splitlines()[0]}). Saved: {saved}.\n"
             "Where torchrun does not start the run again by itself, run the same command again to go on."
         ) from None
     return files

@@ -90,6 +90,6 @@ def test_a_lost_agent(tmp_path: Path) -> None:
     said = log.read_text()
     assert "goes on at step" in said
     assert "Another process of this run is gone" in said
-    assert "bug" not in said
+    assert "this is a bug" not in said
     assert "Traceback" not in said
     assert_curves(out, alone)

@@ -116,6 +116,20 @@ def test_a_second_interrupt_forces() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_who_loses_the_others_says_what_is_saved(tmp_path: Path) -> None:
+    out, errors = tmp_path / "run", tmp_path / "errors"
+    group = start_group([*write_recipe(tmp_path / "recipe.yaml"), "--out", str(out)], errors, 2, prepare=in_no_hurry)
+    with running(*group):
+        assert wait_for(lambda: len(rows(out)) >= 4, *group), errors.read_text()
+        group[1].kill()
+        assert finish(*group) == [75, -signal.SIGKILL], errors.read_text()
+    said = errors.read_text()
+    newest = max(out.glob("stages/*/checkpoints/step-*.pt"))
+    assert "Another process of this run is gone" in said
+    assert f"Saved: {newest}." in said
+    assert "Traceback" not in said
+
+
 def test_signal_to_one_of_two_processes_stops_both(tmp_path: Path) -> None:
     out, errors = tmp_path / "run", tmp_path / "errors"
     words = write_recipe(tmp_path / "recipe.yaml")
