@@ -6,9 +6,11 @@ python tools/docs_pictures.py runs/demo      (after `layergraft analyze --encode
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 # Picture -> how the figure's name begins in the page.
@@ -25,27 +27,44 @@ WANTED = {
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
 
 
-def main(run: Path) -> None:
-    """Write docs/pictures: SVGs on white so that they can be read on a dark page, too, and one screenshot."""
+@contextmanager
+def opened(file: Path) -> Iterator[Page]:
+    """A page in Chromium, light."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page(viewport={"width": 820, "height": 900}, color_scheme="light", device_scale_factor=2)
-        page.goto((run / "report.html").resolve().as_uri())
+        page.goto(file.resolve().as_uri())
+        yield page
+        browser.close()
+
+
+def save_svg(page: Page, start: str, name: str) -> None:
+    """Download a figure into docs/pictures, on white so that it can be read on a dark page, too.
+
+    Args:
+        page: a report.
+        start: how the figure's name begins in it.
+        name: of the picture.
+    """
+    file = PICTURES / f"{name}.svg"
+    with page.expect_download() as download:
+        page.locator(f'[data-figure^="{start}"] [data-do="svg"]').first.click()
+    download.value.save_as(file)
+    text = file.read_text(encoding="utf-8")
+    end = text.index(">", text.index("<svg")) + 1
+    file.write_text(text[:end] + '<rect width="100%" height="100%" fill="white"/>' + text[end:], encoding="utf-8")
+
+
+def main(run: Path) -> None:
+    """Write docs/pictures: SVGs, and one screenshot."""
+    with opened(run / "report.html") as page:
         for name, start in WANTED.items():
-            with page.expect_download() as download:
-                page.locator(f'[data-figure^="{start}"] [data-do="svg"]').first.click()
-            download.value.save_as(PICTURES / f"{name}.svg")
-            text = (PICTURES / f"{name}.svg").read_text(encoding="utf-8")
-            end = text.index(">", text.index("<svg")) + 1
-            (PICTURES / f"{name}.svg").write_text(
-                text[:end] + '<rect width="100%" height="100%" fill="white"/>' + text[end:], encoding="utf-8"
-            )
+            save_svg(page, start, name)
         # A dot per image makes a large SVG.
         chart = page.locator('[data-figure^="conflict-graft"] > .chart')
         chart.scroll_into_view_if_needed()
         chart.locator("svg").wait_for()
         chart.screenshot(path=PICTURES / "conflict.png")
-        browser.close()
 
 
 if __name__ == "__main__":

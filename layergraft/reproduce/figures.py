@@ -107,10 +107,10 @@ def compute_figure(claims: Claims) -> Figure:
             data.append(start | {"top-1": own.mean, **_ends(own)} | rest)
     y = field("top-1", "quantitative", "top-1, mean of the shots (%)", scale={"zero": False})
     x = field("TFLOP", "quantitative", "operations of all stages (TFLOP)", scale={"zero": False}, axis={"tickCount": 8})
-    kinds = ["untrained", "other arm", *named.values()]
-    data.sort(key=lambda row: kinds.index(row["kind"]))  # what matters most lies on top
-    colors = ["#8a8f98", "#8a8f98", *("#3d7fd9", "#2a9d78", "#e0762f")[-len(named) :]]
-    color = field("kind", "nominal", sort=kinds, scale={"domain": kinds, "range": colors}, legend={"title": None})
+    kinds = [*reversed(named.values()), "other arm", "untrained"]
+    data.sort(key=lambda row: -kinds.index(row["kind"]))  # what matters most lies on top
+    scale = {"domain": kinds, "range": [*("#e0762f", "#2a9d78", "#3d7fd9")[: len(named)], "#8a8f98", "#8a8f98"]}
+    color = field("kind", "nominal", sort=kinds, scale=scale, legend={"title": None})
     trained, floor = "datum.kind !== 'untrained'", "datum.kind === 'untrained'"
     return Figure(
         name="compute",

@@ -79,6 +79,11 @@ class Claims:
     conflict: list[BlockOfSeeds]
     study: MeasuredStudy
 
+    @property
+    def trend(self) -> Effect | None:
+        """Slope of the share of images in conflict over the blocks: the second part of the first claim."""
+        return self.claims[0].parts[1].test
+
     def accuracy(self, arm: str, column: str) -> Interval | None:
         """What an arm reached in a column."""
         return next((own.accuracy for own in self.accuracies if (own.arm, own.column) == (arm, column)), None)

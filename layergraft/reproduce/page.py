@@ -18,10 +18,11 @@ from layergraft.reproduce.tables import (
     parts_table,
     search_table,
     title_of,
+    trend_sentence,
 )
 from layergraft.reproduce.verdicts import Claim
 from layergraft.reproduce.verdicts import Verdict as Word
-from layergraft.reproduce.wording import AT, duration, p_value, signed
+from layergraft.reproduce.wording import AT, duration
 
 WORDS: dict[bool | None, Word] = {True: "holds", False: "does not hold", None: "undecided"}
 RULE = (
@@ -84,13 +85,7 @@ def _conflict(claims: Claims) -> Section | None:
     figures = conflict_figures(claims)
     if not figures:
         return None
-    slope = claims.claims[0].parts[1].test
-    lines = []
-    if slope is not None:
-        lines.append(
-            f"Trend over depth: {signed(slope)} percentage points of images per block, p = {p_value(slope.p)}; the "
-            f"slope of each seed's least-squares line, tested over {len(slope.seeds)} seeds."
-        )
+    lines = [] if claims.trend is None else [trend_sentence(claims.trend)]
     return Section(
         name="conflict",
         title="Do the two losses fight?",

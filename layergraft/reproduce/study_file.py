@@ -83,6 +83,12 @@ class MeasuredArm:
         """Seed -> test accuracy in a column, where it was measured."""
         return {own.seed: own.test[column] for own in self.seeds if column in own.test}
 
+    def held_out(self, columns: list[str], seeds: set[int]) -> float | None:
+        """Accuracy on held-out images: mean over columns, then over seeds; None where one is missing."""
+        own = [trained.holdout for trained in self.seeds if trained.seed in seeds]
+        found = [values[column] for values in own for column in columns if column in values]
+        return sum(found) / len(found) if found and len(found) == len(columns) * len(seeds) else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockConflict:
@@ -144,6 +150,11 @@ class MeasuredStudy:
     def few_shots(self) -> list[str]:
         """The columns with a number of images per class."""
         return [column for column in self.columns if column.isdigit()]
+
+    @property
+    def common_seeds(self) -> set[int]:
+        """The seeds that every arm was trained with: those that choices between arms rest on."""
+        return set.intersection(*({own.seed for own in arm.seeds} for arm in self.arms))
 
     @property
     def searched(self) -> list[MeasuredArm]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from layergraft.report.section import Table
 from layergraft.report.sections.provenance import flat
 from layergraft.reproduce.outcome import Claims, GraftVsParents
+from layergraft.reproduce.statistics import Effect
 from layergraft.reproduce.study_file import Budget, MeasuredArm
 from layergraft.reproduce.verdicts import Claim
-from layergraft.reproduce.wording import AT, MEAN, column_name, duration, p_values, signed, spread
+from layergraft.reproduce.wording import AT, MEAN, column_name, duration, p_value, p_values, signed, spread
 
 
 def parts_table(claim: Claim) -> Table:
@@ -28,6 +29,15 @@ def parts_table(claim: Claim) -> Table:
             for part in claim.parts
         ],
     )
+
+
+def verdict_table(claims: Claims) -> Table:
+    """Every claim in a line."""
+    rows = [
+        [f"{claim.number}. {claim.statement}", AT[claim.budget] if claim.budget else "", claim.verdict, claim.reason]
+        for claim in sorted(claims.claims, key=lambda claim: claim.number)
+    ]
+    return Table(title="Verdicts", columns=["claim", "", "verdict", "because"], rows=rows)
 
 
 def bar_sentence(claims: Claims, bar: GraftVsParents) -> str:
@@ -76,6 +86,29 @@ def accuracy_table(claims: Claims, budget: Budget) -> Table:
     )
 
 
+def conflict_table(claims: Claims) -> Table:
+    """Conflict by block, and its trend."""
+    test = claims.trend
+    rows = [
+        [str(own.block), spread(own.negative), signed(own.cosine, 4), str(len(own.cosine.seeds))]
+        for own in claims.conflict
+    ]
+    return Table(
+        title="Conflict by block",
+        columns=["block", "images in conflict (%)", "mean cosine [95 % interval]", "seeds"],
+        rows=rows,
+        note="" if test is None else trend_sentence(test),
+    )
+
+
+def trend_sentence(test: Effect) -> str:
+    """Whether conflict rises with depth."""
+    return (
+        f"Trend over depth: {signed(test)} percentage points of images per block, p = {p_value(test.p)}; the slope of "
+        f"each seed's least-squares line, tested against zero over {len(test.seeds)} seeds."
+    )
+
+
 def arms_table(claims: Claims) -> Table:
     """What each arm is, and what its search chose."""
     rows = []
@@ -83,11 +116,15 @@ def arms_table(claims: Claims) -> Table:
         stages = ", then ".join(f"{s['objective']}, {s['epochs']:g} epochs" for s in arm.stages)
         chosen = next((trial for trial in arm.search if trial.chosen), None)
         settings = "" if chosen is None else ", ".join(f"{k} {_short(v)}" for k, v in flat(chosen.settings).items())
-        rows.append([shown_apart(claims, arm), stages or "untrained", arm.plan, settings, str(len(arm.search))])
+        held_out = arm.held_out(claims.study.few_shots, claims.study.common_seeds)
+        reached = "" if held_out is None else f"{held_out:.2f}"
+        rows.append([shown_apart(claims, arm), stages or "untrained", arm.plan, settings, reached])
     return Table(
         title="The arms, and what their search chose",
-        columns=["", "stages", "plan", "chosen settings", "trials"],
+        columns=["", "stages", "plan", "chosen settings", "held-out accuracy (%)"],
         rows=rows,
+        note="Held-out accuracy: mean of the shots, over the seeds that all arms have. By it the graft was chosen, "
+        "among the arms that continue MAE with MoCo v3 at equal contrastive epochs.",
     )
 
 

@@ -23,6 +23,7 @@ from layergraft.reproduce.wording import signed
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 Side = Literal["above 0", "below 0"]
+Sign = Literal[">", "<"]
 POINTS = "points of accuracy"
 COSINE = "cosine"
 
@@ -107,7 +108,7 @@ def claim(number: int, statement: str, budget: Budget | None, parts: Sequence[Pa
 
 
 def _finding(part: Part) -> str:
-    """`multi-task ends below MAE: −3.2 [−4.0, −2.4] points of accuracy, as claimed`."""
+    """`multi-task < MAE: −3.20 [−4.00, −2.40] points of accuracy, as claimed`."""
     if part.test is None:
         return f"{part.hypothesis}: not measured"
     if part.test.low is None:
@@ -132,17 +133,17 @@ def few_shot(arm: MeasuredArm, study: MeasuredStudy) -> dict[int, float]:
     return {seed: float(np.mean([column[seed] for column in columns])) for seed in seeds}
 
 
-def _compare(study: MeasuredStudy, budget: Budget, first: str, verb: str, second: str) -> Part:
+def _compare(study: MeasuredStudy, budget: Budget, first: str, sign: Sign, second: str) -> Part:
     """The hypothesis that one arm ends above or below another."""
     arms = study.find(first, budget), study.find(second, budget)
     a, b = arms
     names = [name if arm is None else arm.title for name, arm in zip((first, second), arms, strict=True)]
     test = paired(few_shot(a, study), few_shot(b, study)) if a is not None and b is not None else None
     return Part(
-        hypothesis=f"{names[0]} ends {verb} {names[1]}",
+        hypothesis=f"{names[0]} {sign} {names[1]}",
         statistic=f"{names[0]} − {names[1]}, mean of {', '.join(study.few_shots)} shots",
         unit=POINTS,
-        claimed="above 0" if verb == "above" else "below 0",
+        claimed="above 0" if sign == ">" else "below 0",
         test=test,
     )
 
@@ -176,30 +177,30 @@ def verdicts(study: MeasuredStudy) -> list[Claim]:
     budgets: tuple[Budget, ...] = ("epochs", "compute")
     for budget in budgets:
 
-        def compare(first: str, verb: str, second: str, budget: Budget = budget) -> Part:
-            return _compare(study, budget, first, verb, second)
+        def compare(first: str, sign: Sign, second: str, budget: Budget = budget) -> Part:
+            return _compare(study, budget, first, sign, second)
 
         found += [
             claim(
                 2,
                 "The naive sum of both losses (multi-task) ends below both parents.",
                 budget,
-                [compare("joint", "below", "mae"), compare("joint", "below", "scratch")],
+                [compare("joint", "<", "mae"), compare("joint", "<", "scratch")],
             ),
             claim(
                 3,
                 "Order matters: MIM→CL works, CL→MIM falls far below it, even below multi-task.",
                 budget,
-                [compare("graft_frozen", "above", "cl_mim"), compare("cl_mim", "below", "joint")],
+                [compare("graft_frozen", ">", "cl_mim"), compare("cl_mim", "<", "joint")],
             ),
             claim(
                 4,
                 "The grafted encoder beats both parents, and slow lower layers beat frozen ones.",
                 budget,
                 [
-                    compare(graft, "above", "mae"),
-                    compare(graft, "above", "scratch"),
-                    compare("graft_slow", "above", "graft_frozen"),
+                    compare(graft, ">", "mae"),
+                    compare(graft, ">", "scratch"),
+                    compare("graft_slow", ">", "graft_frozen"),
                 ],
             ),
         ]

@@ -99,7 +99,7 @@ def test_what_was_not_measured_stays_undecided() -> None:
     own = {(c.number, c.budget): c for c in verdicts(as_study(content))}
     assert own[(1, None)].verdict == "undecided"
     assert own[(4, "epochs")].verdict == "undecided"
-    assert own[(4, "epochs")].reason == "graft slow ends above graft_frozen: not measured."
+    assert own[(4, "epochs")].reason == "graft slow > graft_frozen: not measured."
     assert own[(4, "compute")].parts[1].test is None  # scratch was trained for equal epochs alone
 
 
