@@ -6,14 +6,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+import layergraft
 from layergraft.config import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from layergraft.training.run import Run
 
 Open = Callable[..., Any]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -28,6 +32,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERGRAFT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The demo as a newcomer runs it, MoCo v3 from scratch beside it: minutes, for slow tests."""
+    return layergraft.demo(out=str(tmp_path_factory.mktemp("demo") / "run"), baseline=True)
 
 
 @pytest.fixture

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import layergraft
+from layergraft.training.run import Run
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
-    run = layergraft.demo(out=str(tmp_path_factory.mktemp("demo") / "run"), baseline=True)
-    assert run.report.stat().st_size < 5_000_000
-    return list(json.loads(Path(run.results).read_text()))
+def rows(demo: Run) -> list[dict[str, object]]:
+    assert demo.report.stat().st_size < 5_000_000
+    return list(json.loads(demo.results.read_text()))
 
 
 def differences(rows: list[dict[str, object]], shots: str, other: str) -> np.ndarray:

@@ -33,11 +33,12 @@ PROTOCOLS: dict[str, StageConfig] = {
         warmup_epochs=2,
         batch_size=256,
     ),
-    # Ours: a linear on the frozen patches.
+    # Ours: a linear on the frozen patches. Its learning rate was chosen on held-out scenes of the built-in set: 4e-3
+    # leaves the demo's encoder at 14 % mIoU after 120 steps, 4e-2 brings it to 24 %.
     "segment": StageConfig(
         objective=SegmentConfig(head="linear"),
         plan=PlanConfig(freeze=FROZEN_ENCODER),
-        optimizer=OptimizerConfig(base_lr=4e-3, betas=(0.9, 0.999), weight_decay=1e-4),
+        optimizer=OptimizerConfig(base_lr=4e-2, betas=(0.9, 0.999), weight_decay=1e-4),
         epochs=20,
         warmup_epochs=1,
         batch_size=64,

@@ -17,7 +17,7 @@ class MonitorConfig(Config, frozen=True, kw_only=True):
     Args:
         every: epochs between two looks; 0 never looks. The last epoch of a stage is always looked at.
         images: at most this many training images are neighbours, and as many held-out images are classified. Both are
-            held to 3 % of the images trained between two looks (but 100), so that looks take less than 5 % of the time.
+            held to 2.5 % of the images trained between two looks (but 100), so that looks take under 5 % of the time.
         protocols: what is measured where there are labels, `knn` and `ridge`.
         min_feature_std: warn of a collapse where the mean standard deviation of the normalised features is below this
             part of its value for features in all directions, 1/sqrt(width).

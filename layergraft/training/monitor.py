@@ -20,8 +20,8 @@ from layergraft.objectives.base import Objective
 from layergraft.randomness import Randomness
 
 # Images of a look, neighbours and held-out ones alike, for each image trained since the one before. A feature costs up
-# to 0.7 of an image's training step (MAE's, which sees a quarter of the patches), so a look takes 2 * 0.03 * 0.7 = 4 %.
-SHARE = 0.03
+# to 0.7 of an image's training step (MAE's, which sees a quarter of the patches): 2 * 0.025 * 0.7 = 3.5 % of the time.
+SHARE = 0.025
 FEWEST = 100
 
 

@@ -12,7 +12,7 @@ from test_faults import STEPS, recipe_of, train, words_of
 
 from layergraft.cli import main
 from layergraft.config.recipe import MonitorConfig
-from layergraft.data.sources import open_source
+from layergraft.data.sources import open_source, split_holdout
 from layergraft.training.monitor import Monitor
 
 
@@ -98,6 +98,17 @@ def test_profile_is_a_chrome_trace(tmp_path: Path, capsys: pytest.CaptureFixture
     names = {event.get("name") for event in events}
     assert {"aten::addmm", "Optimizer.step#AdamW.step"} <= names
     assert sum(name == "Optimizer.step#AdamW.step" for name in (e.get("name") for e in events)) == 2
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs", "images"),
+    [(1, 10, 250), (2, 10, 500), (0, 4, 1000), (5, 4, 1000), (0.1, 10, 100), (50, 99, 2000)],
+)
+def test_a_look_is_held_to_a_share_of_what_was_trained(every: float, epochs: float, images: int) -> None:
+    """2.5 % of the images since the last one, at least 100, at most `monitor.images`."""
+    source, holdout = split_holdout(open_source("builtin:fashion-canvas"), 2000, 0)
+    monitor = Monitor(MonitorConfig(every=every), source, holdout, 0, epochs)
+    assert (len(source), len(monitor.train), len(monitor.holdout)) == (10_000, images, images)
 
 
 def test_collapse_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
