@@ -125,7 +125,8 @@ def evaluate(
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: labelled training images.
-        test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/.
+        test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/. `holdout`
+            takes images of `data` that trained nothing.
         protocols: knn, logistic, ridge, prototype on frozen features; linear, finetune, segment train; head came with
             the checkpoint.
         variant: how a penalty is found: published, cv, holdout; of segment: linear, upernet.
@@ -135,7 +136,7 @@ def evaluate(
         k: neighbours of knn; of several the best on held-out images.
         temperature: of the neighbours' votes, likewise.
         holdout: labelled images that everything is chosen on, a count or a fraction; by default the run's own, else a
-            tenth where something is chosen.
+            tenth where something is chosen or tested on them.
         against: encoders to measure beside it.
         out: directory of the results; by default the encoder's run, where it is one.
         overrides: dotted key of a trained protocol's stage or of the engine -> value.

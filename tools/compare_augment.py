@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
     "stages.graft.views": {"first": COLOURS | {"blur": 1.0}, "second": COLOURS | {"blur": 0.1, "solarize": 0.2}},
     "monitor.every": 0,
     "analyze": [],
+    "evaluate.splits": 10,
 }
 
 

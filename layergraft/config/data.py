@@ -21,6 +21,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
         augment: `fast`, or `exact`: operation by operation as torchvision's transforms of Pillow images.
         augment_on: where `fast` does colour, blur and solarisation: `cpu` in the workers, `device` in one batch beside
             the network, `auto` there if it is a CUDA GPU. The parameters are the same, the pixels within 2 grey levels.
+        cache: keep decoded images while the stages run: in the memory of each process (`ram`) or in `RUN/cache`, which
+            the processes of a machine share (`disk`), as far as there is room. The numbers do not depend on it.
         mean: mean of each channel, of pixels in [0, 1]; null takes the source's own or ImageNet's.
         std: standard deviation of each channel, likewise.
     """
@@ -31,6 +33,7 @@ class DataConfig(Config, frozen=True, kw_only=True):
     workers: int = 2
     augment: Augment = "fast"
     augment_on: Literal["auto", "cpu", "device"] = "auto"
+    cache: Literal["none", "ram", "disk"] = "none"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

@@ -21,6 +21,7 @@ from layergraft.data.augment import Pixels, cropped_view, random_view
 from layergraft.data.batch import Batch
 from layergraft.data.finish import Finish
 from layergraft.data.masks import mask_of, mask_view
+from layergraft.data.order import epoch_order
 from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
 from layergraft.data.skipped import SkippedImages
@@ -82,7 +83,9 @@ class TrainLoader:
         with self._sorting:  # one thread sorts, the others wait for it
             cached, order = self._order
             if cached != epoch:
-                order = self.random.permutation("order", self.source.keys, epoch)
+                blocks = self.source.blocks
+                starts = None if blocks is None else blocks.starts
+                order = epoch_order(self.random, self.source.keys, epoch, self.batch_size, starts)
                 self._order = (epoch, order)
         local = self.batch_size // self.world_size
         start = position * self.batch_size + self.rank * local
@@ -124,6 +127,8 @@ class TrainLoader:
     def batch(self, step: int) -> Batch:
         """Prepare one step."""
         epoch, keys = self.keys(step)
+        if self.source.blocks is not None:
+            self.source.blocks.announce(keys)
         draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS) for name in self.views]
         sizes = [config.size or self.size for config in self.views.values()]
         shapes = [(len(keys), self.channels, size, size) for size in sizes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -28,6 +29,7 @@ from layergraft.training.launch import launch
 
 # Fraction of the labelled images on which penalties, heads and epochs are chosen.
 HOLDOUT = 0.1
+HELD_OUT = "holdout"
 
 
 def evaluate_command(
@@ -59,9 +61,12 @@ def evaluate_command(
     source = open_source(data)
     spec = test or default_test_source(data)
     if spec is None:
-        raise UserError(f"{data!r} has no test images beside it.", "Give them with --test.")
+        raise UserError(
+            f"{data!r} has no test images beside it.",
+            f"Give them with --test, or --test {HELD_OUT}: images of {data!r} that trained nothing.",
+        )
     recipe = _recipe_of(encoder)
-    task = _task(source, open_source(spec), spec, config, files, holdout, recipe)
+    task = _task(source, spec, config, files, holdout, recipe)
     if config.trained_stages and out is None:
         raise UserError(
             f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
@@ -119,14 +124,13 @@ def _name(encoder: str, out: Path | None) -> str:
 
 def _task(
     source: Source,
-    test: Source,
     test_name: str,
     config: EvaluateConfig,
     files: list[str],
     holdout: float | None,
     recipe: Recipe | None,
 ) -> Task:
-    """Labels, held-out images and test images.
+    """Labels, held-out images and test images, which with `holdout` are the held-out ones.
 
     The held-out images are the run's own where `source` is what it was trained on. Otherwise none are, unless
     something is to be chosen on them. Images of a given list are labelled, never held out.
@@ -141,7 +145,7 @@ def _task(
     if recipe is not None and recipe.data.source == source.spec:
         seed, own = recipe.seed, recipe.data.holdout
     else:
-        own = HOLDOUT if config.chooses or config.trained_stages else 0
+        own = HOLDOUT if config.chooses or config.trained_stages or test_name == HELD_OUT else 0
     train, held = split_holdout(source, own if holdout is None else holdout, seed)
     splits = None
     if files:
@@ -149,6 +153,17 @@ def _task(
         held = held.subset(np.array([key for key in held.keys if int(key) not in listed], dtype=np.int64))
         train = source.subset(np.setdiff1d(source.keys, held.keys))
         splits = tuple(read_splits(files, train))
+    if test_name == HELD_OUT:
+        if config.chooses or config.trained_stages:
+            raise UserError(
+                "Something is to be chosen on the held-out images, which cannot be the test images then.",
+                "Give other images with --test, or leave out what chooses.",
+            )
+        if not len(held):
+            raise UserError(f"No image of {source.spec!r} is held out.", "Say how many with --holdout 0.1.")
+        announce(f"{len(train)} labelled images of {source.spec}; tested on {len(held)} held-out ones.")
+        return replace(Task.on_holdout(train, held, seed), splits=splits)
+    test = open_source(test_name)
     announce(
         f"{len(train)} labelled images of {source.spec}, {len(held)} more held out; "
         f"tested on {len(test)} images of {test_name}."

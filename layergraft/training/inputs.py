@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from layergraft.checkpoints.encoder import default_statistics
 from layergraft.config.recipe import Recipe
+from layergraft.data.cache import decoded_once
 from layergraft.data.sources import Source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.apply import stage_plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
+from layergraft.training.memory import free_memory
 from layergraft.training.origins import shaped
+
+CACHE = "cache"
 
 
 def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
@@ -26,6 +35,14 @@ def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, 
     mean, std = default_statistics(channels)
     own = (source.mean, source.std) if source.mean and len(source.mean) == channels else (None, None)
     return train, holdout, recipe.data.mean or own[0] or mean, recipe.data.std or own[1] or std
+
+
+def keep_decoded(recipe: Recipe, out: Path, train: Source, holdout: Source) -> tuple[Source, Source]:
+    """Both parts of a source with their decoded images kept, where the recipe says so, in `OUT/cache` if on disk."""
+    whole = train.subset(np.concatenate((train.keys, holdout.keys)))
+    free = partial(free_memory, torch.device("cpu"))
+    images = decoded_once(whole, recipe.data.cache, out / CACHE, free)
+    return replace(train, images=images), replace(holdout, images=images)
 
 
 def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> None:

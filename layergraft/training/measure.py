@@ -53,12 +53,16 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
         display.say(f"{recipe.data.source!r} has no labels: {', '.join(protocols)} are skipped.")
         return []
     spec = default_test_source(recipe.data.source)
-    if spec is None:
+    if spec is None and (recipe.evaluate.chooses or not len(holdout)):
         display.say(f"{recipe.data.source!r} has no test images (val/ or test/ beside train/): evaluation is skipped.")
         return []
-    held = holdout if recipe.evaluate.chooses else None
-    task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
-    display.say(f"Measuring on {len(task.test)} images of {spec} …")
+    if spec is None:
+        task = Task.on_holdout(train, holdout, recipe.seed)
+        display.say(f"{recipe.data.source!r} has no test images: measuring on the {len(holdout)} that are held out …")
+    else:
+        held = holdout if recipe.evaluate.chooses else None
+        task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
+        display.say(f"Measuring on {len(task.test)} images of {spec} …")
     encoders = run_encoders(recipe, out, mean, std)
     rows = evaluate_encoders(task, recipe.evaluate, encoders, out)
     write_results(out / "results.json", rows)

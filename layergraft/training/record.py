@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -11,6 +12,8 @@ import torch
 import torch.distributed as dist
 
 from layergraft.data.batch import Batch
+from layergraft.data.cache import CachedImages
+from layergraft.data.loader import TrainLoader
 from layergraft.objectives.losses import widen
 from layergraft.training.metrics import MetricsFile
 from layergraft.training.stage_run import StageRun
@@ -108,15 +111,27 @@ class Record:
         }
         if row["data_wait"] > MUCH_WAITING and not self._hinted:
             self._hinted = True
-            self.say(
-                f"Stage {stage.name} waits for images {row['data_wait']:.0%} of its time. Raise --data.workers where "
-                "cores are idle; else shrink the images once: layergraft pack --resize."
-            )
+            self.say(f"Stage {stage.name} waits for images {row['data_wait']:.0%} of its time. {advice(stage.loader)}")
         if self.metrics:
             self.metrics.write(row)
             self.trackers.log(row)
         self.report(row, stage.steps)
         self._restart()
+
+
+def advice(loader: TrainLoader) -> str:
+    """What to change first where training waits for images."""
+    more = f"Raise --data.workers ({loader.workers} now)"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if loader.source.blocks is not None:
+        return f"{more}: they mostly wait for the network. Or keep what has come: --data.cache disk."
+    if loader.augment == "exact":
+        return "--data.augment fast makes the same views several times as fast."
+    if loader.workers < cores // loader.world_size:
+        return f"{more}: there are {cores} cores."
+    if not isinstance(loader.source.images, CachedImages):
+        return "Keep decoded images (--data.cache ram or disk), or shrink them once: layergraft pack --resize."
+    return f"Images are kept already, and {loader.workers} workers use all cores."
 
 
 def _mean(outcome: Outcome) -> dict[str, float]:

@@ -18,6 +18,7 @@ Resume = Literal["auto", "never", "must"]
 FREE_KEYS = (
     "data.workers",
     "data.max_bad",
+    "data.cache",
     "engine.strategy",
     "engine.micro_batch",
     "engine.activation_checkpointing",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from layergraft.errors import Lost, Stopped, UserError
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay, replay_steps
 from layergraft.training.guard import SignalGuard, is_loss
-from layergraft.training.inputs import check_recipe, load_data
+from layergraft.training.inputs import CACHE, check_recipe, keep_decoded, load_data
 from layergraft.training.launch import launch, machine
 from layergraft.training.loop import train_stage
 from layergraft.training.measure import analyze_run, evaluate_run, train_protocols
@@ -109,6 +110,7 @@ class _Training:
         if self.recipe.data.holdout >= 1 and len(self.holdout) < self.recipe.data.holdout:
             say(f"The hold-out of {self.recipe.data.holdout} was capped at a fifth of the source.")
         began = time.time()
+        self.train, self.holdout = keep_decoded(self.recipe, out, self.train, self.holdout)
         with self.display:
             for name in self.recipe.stages:
                 self.stage(name)
@@ -185,6 +187,7 @@ class _Training:
             },
         }
         write_text(files.out / "run.json", json.dumps(summary, indent=1) + "\n")
+        shutil.rmtree(files.out / CACHE, ignore_errors=True)
         from layergraft.report.model_card import write_model_card
         from layergraft.report.page import write_report
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from test_kinds import views
 
 from layergraft.data.decode import BadImage
 from layergraft.data.pack import pack
-from layergraft.data.sources import open_source
+from layergraft.data.sources import open_source, shards
+from layergraft.data.sources.files import Place
 
 server = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")
@@ -34,6 +36,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     files = s3fs.S3FileSystem()
     files.mkdir("pictures")
     yield files
+    files.rm("pictures", recursive=True)  # moto's servers share what they hold
     s3fs.S3FileSystem.clear_instance_cache()
     running.stop()
 
@@ -65,3 +68,35 @@ def test_every_kind_on_s3(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
     assert len(again) == 12
     with pytest.raises(BadImage, match="unreadable"):
         again.images.read(names.index("a/0.png"))
+
+
+def test_shards_on_s3_are_read_a_block_at_a_time(
+    bucket: s3fs.S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for index in range(64):
+        pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / f"{index:02}.png"), pixels)
+    monkeypatch.setattr(shards, "BLOCK_BYTES", 12_000)  # some eight images
+    pack(str(tmp_path / "images"), tmp_path / "packed", None, 3, 32)
+    for path in (tmp_path / "packed").iterdir():
+        bucket.put(str(path), f"pictures/packed/{path.name}")
+    plain = open_source(str(tmp_path / "images"))
+    source = open_source("s3://pictures/packed/{000000..000001}.tar", tmp_path / "index")
+    assert source.blocks is not None
+    requests: list[tuple[int | None, int | None]] = []
+    read = Place.read
+
+    def counted(self: Place, start: int | None = None, end: int | None = None) -> bytes:
+        requests.append((start, end))
+        return read(self, start, end)
+
+    monkeypatch.setattr(Place, "read", counted)
+    whole = views(source, range(8))
+    assert len(requests) == len(source.blocks.starts)  # an epoch asks once for each block
+    assert len(requests) < 64 / 4
+    again = open_source("s3://pictures/packed/{000000..000001}.tar", tmp_path / "index")
+    for one, other in zip(whole, views(again, range(8), workers=3), strict=True):
+        assert np.array_equal(one, other)
+    assert all(source.images.read(key) == plain.images.read(key) for key in range(64))

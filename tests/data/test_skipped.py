@@ -12,6 +12,7 @@ from broken import broken_files
 from conftest import TINY
 
 from layergraft.cli import main
+from layergraft.data.cache import FileStore
 
 OPTIONS = {
     "encoder.img_size": 16,
@@ -68,16 +69,38 @@ def test_broken_files_are_skipped_up_to_a_limit(
     assert {row["reason"] for row in rows} == set(broken_files(tmp_path).values())
 
 
-def test_transparent_pictures_of_mixed_size(tmp_path: Path) -> None:
+def test_transparent_pictures_of_mixed_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: set[Path] = set()
+    put = FileStore.put
+    monkeypatch.setattr(FileStore, "put", lambda self, *own: (kept.add(self.path.parent), put(self, *own))[1])
     random = np.random.default_rng(0)
-    for split, count in (("train", 40), ("val", 20)):
+    for split, count in (("images", 40), ("later", 20)):  # nothing that is taken for test images
         for index in range(count):
             name = ("smile", "frown")[index % 2]
             path = tmp_path / split / name / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             height, width = random.integers(9, 130, 2)
             cv2.imwrite(str(path), random.integers(0, 256, (height, width, 4), dtype=np.uint8))
-    extra = {"stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "evaluate.shots": [1, 2]}
-    assert main(words(tmp_path / "train", tmp_path / "run", **extra)) == 0
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert {row["n_test"] for row in results} == {20}
+    run, images = tmp_path / "run", str(tmp_path / "images")
+    extra = {"stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "evaluate.shots": [1, 2], "data.cache": "disk"}
+    assert main(words(tmp_path / "images", run, **extra | {"data.holdout": 8})) == 0
+
+    def tested() -> set[tuple[str, int]]:
+        return {(row["test"], row["n_test"]) for row in json.loads((run / "results.json").read_text())}
+
+    def held_out() -> list[tuple[str, float]]:
+        rows = json.loads((run / "results.json").read_text())
+        own = [row for row in rows if (row["test"], row["protocol"]) == ("holdout", "knn")]
+        return sorted((row["encoder"], row["value"]) for row in own)
+
+    assert tested() == {("holdout", 8)}
+    assert kept == {run / "cache"}
+    assert not (run / "cache").exists()  # it goes when the run is finished
+    evaluate = ["evaluate", "--encoder", str(run), "--data", images, "--protocols", "knn", "--shots", "1", "--test"]
+    assert main([*evaluate, str(tmp_path / "later")]) == 0
+    assert tested() == {("holdout", 8), (str(tmp_path / "later"), 20)}
+    before = held_out()
+    assert main([*evaluate, "holdout"]) == 0  # the very images that the run held out
+    assert held_out() == before
+    assert main([*evaluate, "holdout", "--holdout", "0"]) == 2
+    assert main([*evaluate, "holdout", "--k", "1", "3"]) == 2  # nothing can be chosen on what is tested on

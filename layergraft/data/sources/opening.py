@@ -13,13 +13,14 @@ from layergraft.data.sources.files import Place
 from layergraft.data.sources.folder import open_folder
 from layergraft.data.sources.hub import open_hub
 from layergraft.data.sources.listing import open_list
-from layergraft.data.sources.shards import open_shards
+from layergraft.data.sources.shards import expand_braces, open_shards
 from layergraft.data.sources.source import Source
+from layergraft.data.sources.stream import open_stream
 from layergraft.data.sources.table import open_table
 from layergraft.errors import UserError, nearest
 from layergraft.randomness import Randomness
 
-OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root"}
+OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming"}
 
 
 def _select(source: Source, query: dict[str, str]) -> Source:
@@ -49,15 +50,17 @@ def _open_masks(spec: str, images: Path, masks: Path, index: Path | None) -> Sou
     return replace(source, labels=None, masks=FolderMasks(masks, names), classes=class_names(masks))
 
 
-def _open(spec: str, place: str, root: Place | None, index: Path | None) -> Source:
+def _open(spec: str, place: str, root: Place | None, streaming: bool, index: Path | None) -> Source:
     from layergraft.data.fashion.load import open_builtin
 
     if place.startswith("builtin:"):
         return open_builtin(spec, place)
     if place.startswith("hf:"):
-        return open_hub(spec, place)
+        return open_stream(spec, place, index) if streaming else open_hub(spec, place)
+    if streaming:
+        raise UserError(f"{spec!r}: `streaming` is for hf: sources.", "Shards at a URL are streams as they are.")
     if place.endswith(".tar"):
-        return open_shards(spec, place, index)
+        return open_shards(spec, place, [Place(path) for path in expand_braces(place)], index)
     where = Place(place)
     if not where.exists():
         raise UserError(f"There is no folder or file {place!r}.", "Give images, or `builtin:fashion-canvas`.")
@@ -81,7 +84,7 @@ def open_source(spec: str, index: Path | None = None) -> Source:
         spec: a folder, flat, by class, or `images` and `annotations` as ADE20K has them; a list `.txt`; a table `.csv`
             or `.parquet`; shards `{000..099}.tar`; any of them at a URL that fsspec knows; `hf:NAME[:SPLIT]`; or a
             built-in set; and optionally `?fraction=0.1&seed=0`,
-            `?shots=5&seed=0`, `?mean=…&std=…`, `?root=DIR`.
+            `?shots=5&seed=0`, `?mean=…&std=…`, `?root=DIR`; with `hf:` also `?streaming=true`.
         index: a directory for index files; without one nothing is written.
 
     Raises:
@@ -93,7 +96,10 @@ def open_source(spec: str, index: Path | None = None) -> Source:
         if key not in OPTIONS:
             raise UserError(f"{spec!r} has an unknown option {key!r}.", nearest(key, OPTIONS))
     root = Place(query["root"]) if "root" in query else None
-    return _select(_open(spec, place, root, index), query)
+    streaming = query.get("streaming", "false")
+    if streaming not in ("true", "false"):
+        raise UserError(f"{spec!r} has streaming={streaming}.", "It is `true` or `false`.")
+    return _select(_open(spec, place, root, streaming == "true", index), query)
 
 
 def default_test_source(spec: str) -> str | None:

@@ -1,7 +1,8 @@
 """Tar shards in the WebDataset convention: members of one sample share the name up to its first dot.
 
-Shards are indexed once, by their headers, and then read at random, so the whole set is permuted as any other source.
-Nothing is ever unpacked; members that are links or devices are no images, wherever they point.
+Shards are indexed once, by their headers. On this machine they are then read at random, so the whole set is permuted as
+any other source; remote ones are read in blocks of neighbouring members. Nothing is ever unpacked; members that are
+links or devices are no images, wherever they point.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index, IndexBuilder, open_index, read_index
-from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Source
+from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source
 from layergraft.errors import UserError
 
 SCHEMA = pa.schema(
@@ -34,6 +37,7 @@ SCHEMA = pa.schema(
 PACKED = "index.arrow"
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _BATCH = 65536
+BLOCK_BYTES = 4 << 20  # of a remote shard in one request, if no image alone is larger
 
 
 def expand_braces(place: str) -> list[str]:
@@ -66,6 +70,41 @@ class ShardImages(EncodedImages):
         start = self._offset[index].as_py()
         shard: Place = self.shards[self._shard[index].as_py()]
         return shard.read(start, start + self._size[index].as_py())
+
+
+def block_starts(table: pa.Table) -> Labels:
+    """The first image of each block: neighbours in one shard, of up to `BLOCK_BYTES` in all."""
+    shard, offset, size = (table.column(name).to_numpy() for name in ("shard", "offset", "size"))
+    starts = [0]
+    fresh = set((np.flatnonzero(np.diff(shard)) + 1).tolist())
+    for index, end in enumerate((offset + size).tolist()):
+        if index and (index in fresh or end - offset[starts[-1]] > BLOCK_BYTES):
+            starts.append(index)
+    return np.array(starts, dtype=np.int64)
+
+
+class RemoteShardImages(BlockImages):
+    """Members of remote tar files: a block is one request, and so is an image that nobody announced."""
+
+    def __init__(self, shards: list[Place], table: pa.Table) -> None:
+        super().__init__(block_starts(table), int(table.num_rows))
+        self.members = ShardImages(shards, table)
+        self._offset, self._size = (table.column(name) for name in ("offset", "size"))
+        self._shard = table.column("shard")
+
+    def name(self, index: int) -> str:
+        return self.members.name(index)
+
+    def read_one(self, index: int) -> bytes:
+        return self.members.read(index)
+
+    def fetch(self, block: int) -> list[bytes | None]:
+        first = int(self.starts[block])
+        stop = int(self.starts[block + 1]) if block + 1 < len(self.starts) else len(self)
+        offsets, sizes = (c.slice(first, stop - first).to_pylist() for c in (self._offset, self._size))
+        shard = self.members.shards[self._shard[first].as_py()]
+        content = shard.read(offsets[0], offsets[-1] + sizes[-1])
+        return [content[at - offsets[0] : at - offsets[0] + size] for at, size in zip(offsets, sizes, strict=True)]
 
 
 def _label(extension: str, content: bytes) -> str | None:
@@ -109,9 +148,37 @@ def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
     yield from ((*image, label) for image in pending)
 
 
+def _sizes(shards: list[Place]) -> dict[str, int]:
+    """Path -> size of what lies where the shards should; one request a folder."""
+    if not shards[0].remote:
+        return {shard.path: os.path.getsize(shard.path) for shard in shards if os.path.exists(shard.path)}
+    files = shards[0].fs
+    found: dict[str, int] = {}
+    for folder in {shard.parent.path for shard in shards}:
+        try:
+            listed = files.ls(folder, detail=True)
+        except FileNotFoundError:
+            continue
+        found |= {entry["name"]: entry["size"] for entry in listed}
+    return found
+
+
 def signature_of(shards: list[Place]) -> str:
     """Changes when a shard does: name and size of each."""
-    return json.dumps([(shard.name, shard.fs.size(shard.path)) for shard in shards])
+    sizes = _sizes(shards)
+    for shard in shards:
+        if shard.path not in sizes:
+            raise UserError(f"There is no shard {shard.path!r}.", "Check the numbers in the braces.")
+    return json.dumps([(shard.name, sizes[shard.path]) for shard in shards])
+
+
+def _all_samples(shards: list[Place]) -> Iterator[tuple[int, Iterable[tuple[str, int, int, str | None]]]]:
+    """(number of a shard, its images): of remote shards several are read at a time."""
+    if not shards[0].remote:
+        yield from enumerate(map(_samples, shards))
+        return
+    with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
+        yield from enumerate(pool.map(lambda shard: list(_samples(shard)), shards))
 
 
 def build_index(shards: list[Place], path: Path | None) -> Index:
@@ -127,8 +194,8 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
         builder.add(dict(zip(SCHEMA.names, (columns[0], names, columns[2], columns[3], labels), strict=True)))
         rows.clear()
 
-    for number, shard in enumerate(shards):
-        for name, offset, size, label in _samples(shard):
+    for number, samples in _all_samples(shards):
+        for name, offset, size, label in samples:
             rows.append((number, name, offset, size, label))
             unlabelled += label is None
             if len(rows) == _BATCH:
@@ -142,21 +209,57 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
     return builder.finish(signature_of(shards))
 
 
-def open_shards(spec: str, place: str, index_directory: Path | None) -> Source:
-    """Open tar shards; sample key = place among all images, shard after shard."""
-    shards = [Place(path) for path in expand_braces(place)]
-    for shard in shards:
-        if not shard.exists():
-            raise UserError(f"There is no shard {shard.path!r}.", "Check the numbers in the braces.")
+def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | None:
+    """The index that `layergraft pack` left beside the shards, if it is of these very ones.
+
+    Args:
+        shards: all of them.
+        signature: of the shards.
+        path: where a remote index is copied to, if anywhere.
+    """
+    table = shards[0].parent / PACKED
+    side = shards[0].parent / f"{os.path.splitext(PACKED)[0]}.json"
+    if not (table.exists() and side.exists()):
+        return None
+    if not table.remote:
+        index = read_index(Path(table.path))
+    elif path is None:
+        index = Index(table=pa.ipc.open_file(table.read()).read_all(), **json.loads(side.read()))
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(table.read())
+        path.with_suffix(".json").write_bytes(side.read())
+        index = read_index(path)
+    return index if index.signature == signature else None
+
+
+def _open_index(place: str, shards: list[Place], directory: Path | None) -> Index:
+    if shards[0].remote:  # a listing is taken as it was: nothing is asked of the server
+        names = [shard.name for shard in shards]
+
+        def build(path: Path | None) -> Index:
+            return _packed(shards, signature_of(shards), path) or build_index(shards, path)
+
+        return open_index(directory, place, lambda old: [name for name, _ in json.loads(old)] == names, build)
     signature = signature_of(shards)
-    packed = shards[0].parent / PACKED
-    index = None
-    if not packed.remote and packed.exists() and os.path.exists(os.path.splitext(packed.path)[0] + ".json"):
-        index = read_index(Path(packed.path))
-    if index is None or index.signature != signature:
-        index = open_index(index_directory, place, lambda old: old == signature, lambda path: build_index(shards, path))
+    return _packed(shards, signature, None) or open_index(
+        directory, place, lambda old: old == signature, lambda path: build_index(shards, path)
+    )
+
+
+def open_shards(spec: str, place: str, shards: list[Place], index_directory: Path | None) -> Source:
+    """Open tar shards; sample key = place among all images, shard after shard.
+
+    Args:
+        spec: what the user wrote.
+        place: what tells these shards from others.
+        shards: all of them, of one file system.
+        index_directory: where the index goes, or None.
+    """
+    index = _open_index(place, shards, index_directory)
     labels, classes = index.labels()
-    images = ShardImages(shards, index.table)
+    blocks = RemoteShardImages(shards, index.table) if shards[0].remote else None
+    images = blocks or ShardImages(shards, index.table)
     return Source(
         spec=spec,
         images=images,
@@ -164,4 +267,5 @@ def open_shards(spec: str, place: str, index_directory: Path | None) -> Source:
         labels=labels,
         classes=classes,
         fingerprint=index.fingerprint,
+        blocks=blocks,
     )

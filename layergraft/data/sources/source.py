@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from layergraft.data.decode import Reduction, decode
 from layergraft.data.masks import Masks
 from layergraft.errors import UserError
+
+if TYPE_CHECKING:
+    from layergraft.data.sources.blocks import BlockImages
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 Image = npt.NDArray[np.uint8]
@@ -64,6 +67,7 @@ class Source:
         fingerprint: changes when files are added, removed or renamed.
         mean: mean of each channel, of pixels in [0, 1], where the source knows it.
         std: likewise the standard deviation.
+        blocks: the images themselves where they are read block by block, and so in an order of blocks; else None.
     """
 
     spec: str
@@ -75,6 +79,7 @@ class Source:
     fingerprint: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    blocks: BlockImages | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -63,7 +63,7 @@ def _column(file: Place, schema: pa.Schema) -> str:
     )
 
 
-def _files(column: pa.Array) -> pa.Array:
+def encoded_files(column: pa.Array) -> pa.Array:
     """Bytes of a column: binary, or the struct of `bytes` and `path` that Hugging Face datasets write."""
     if pa.types.is_struct(column.type):
         column = column.field("bytes")
@@ -83,7 +83,7 @@ def _build(file: Place, path: Path | None) -> Index:
     labelled, total = "label" in schema.names, 0
     for batch in batches:
         column = batch.column(name)
-        names = _files(column) if embedded else column.cast(pa.large_string()).cast(pa.large_binary())
+        names = encoded_files(column) if embedded else column.cast(pa.large_string()).cast(pa.large_binary())
         if not embedded and names.null_count:
             names = names.fill_null(b"")
         labels = np.zeros(len(batch), dtype=np.int32)

@@ -1,0 +1,144 @@
+"""`hf:NAME[:SPLIT]?streaming=true`: a Hugging Face dataset that stays where it is.
+
+Its Parquet files are read a row group at a time, in an order of row groups; the footers say how many rows there are, so
+any step of any epoch can be found without reading what comes before. Its tar files are shards like any others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from layergraft.data.decode import BadImage
+from layergraft.data.sources.blocks import FETCHERS, BlockImages
+from layergraft.data.sources.files import Place
+from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.shards import open_shards
+from layergraft.data.sources.source import Source
+from layergraft.data.sources.table import encoded_files
+from layergraft.errors import UserError
+
+SCHEMA = pa.schema([("name", pa.large_binary()), ("file", pa.int32()), ("group", pa.int32()), ("label", pa.int32())])
+
+
+class RowGroupImages(BlockImages):
+    """Rows of Parquet files; a block is a row group.
+
+    Args:
+        files: all of them.
+        column: the one that holds the images.
+        table: name, file and row group of each row.
+    """
+
+    def __init__(self, files: list[Place], column: str, table: pa.Table) -> None:
+        self._file, self._group = (table.column(name).to_numpy() for name in ("file", "group"))
+        fresh = (np.diff(self._file) != 0) | (np.diff(self._group) != 0)
+        super().__init__(np.concatenate(([0], np.flatnonzero(fresh) + 1)), int(table.num_rows))
+        self.files, self.column, self._name = files, column, table.column("name")
+        self._footers: dict[int, pyarrow.parquet.FileMetaData] = {}
+
+    def name(self, index: int) -> str:
+        return os.fsdecode(self._name[index].as_py())
+
+    def fetch(self, block: int) -> list[bytes | None]:
+        first = int(self.starts[block])
+        number, group = int(self._file[first]), int(self._group[first])
+        try:
+            with self.files[number].open() as stream:
+                file = pyarrow.parquet.ParquetFile(stream, metadata=self._footers.get(number), pre_buffer=True)
+                self._footers[number] = file.metadata
+                column = file.read_row_group(group, columns=[self.column]).column(self.column)
+        except pa.ArrowException as error:
+            raise BadImage(f"damaged ({type(error).__name__})") from None
+        return [content for chunk in column.chunks for content in encoded_files(chunk).to_pylist()]
+
+
+def _files_of(name: str, split: str) -> list[str]:
+    """Paths or URLs of a split's files."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError("hf: sources need the package datasets.", "pip install 'layergraft[hf]'.") from None
+    try:
+        files = datasets.load_dataset_builder(name).config.data_files or {}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The dataset {name!r} cannot be opened: {error}") from None
+    if split not in files:
+        raise UserError(f"The dataset {name!r} has no split {split!r}.", f"It has {', '.join(map(str, files))}.")
+    return [str(file) for file in files[split]]
+
+
+def _rows(file: Place, labelled: bool) -> tuple[list[int], list[int]]:
+    """(row group of each row, its label)."""
+    with file.open() as stream:
+        parquet = pyarrow.parquet.ParquetFile(stream)
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        labels = parquet.read(columns=["label"]).column("label").to_pylist() if labelled else [-1] * sum(sizes)
+    return np.repeat(np.arange(len(sizes)), sizes).tolist(), [-1 if label is None else label for label in labels]
+
+
+def _build(name: str, files: list[Place], signature: list[Any], path: Path | None) -> Index:
+    import datasets
+
+    with files[0].open() as stream:
+        features = datasets.Features.from_arrow_schema(pyarrow.parquet.ParquetFile(stream).schema_arrow)
+    columns = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
+    if not columns:
+        raise UserError(f"The dataset {name!r} has no column of images: {', '.join(features)}.")
+    classes = features["label"].names if isinstance(features.get("label"), datasets.ClassLabel) else []
+    builder = IndexBuilder(SCHEMA, path, "name")
+    builder.class_ids(classes)
+    with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
+        for number, (groups, labels) in enumerate(pool.map(partial(_rows, labelled=bool(classes)), files)):
+            names = [f"{files[number].name}:{row}".encode() for row in range(len(groups))]
+            columns_of = {"file": pa.array([number] * len(groups), pa.int32()), "group": pa.array(groups, pa.int32())}
+            builder.add(
+                {"name": pa.array(names, pa.large_binary()), "label": pa.array(labels, pa.int32())} | columns_of
+            )
+    return builder.finish(json.dumps([*signature, columns[0]]))
+
+
+def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path | None) -> Source:
+    files = [Place(url) for url in urls]
+    # A URL of the hub names the revision; files of this machine may change under their names.
+    signature = [urls, [None if file.remote else file.signature() for file in files]]
+    index = open_index(
+        index_directory,
+        spec,
+        lambda old: bool(json.loads(old)[:-1] == signature),
+        partial(_build, name, files, signature),
+    )
+    images = RowGroupImages(files, json.loads(index.signature)[-1], index.table)
+    labels = index.table.column("label").to_numpy().astype(np.int64)
+    labelled = bool(index.classes) and bool((labels >= 0).all())
+    return Source(
+        spec=spec,
+        images=images,
+        keys=np.arange(len(images), dtype=np.int64),
+        labels=labels if labelled else None,
+        classes=index.classes if labelled else [],
+        fingerprint=index.fingerprint,
+        blocks=images,
+    )
+
+
+def open_stream(spec: str, place: str, index_directory: Path | None) -> Source:
+    """Open a dataset as a stream; sample key = row of the split, or place among its tar files' images."""
+    name, _, split = place.removeprefix("hf:").partition(":")
+    urls = _files_of(name, split or "train")
+    if all(url.endswith(".parquet") for url in urls):
+        return _open_parquet(spec, name, urls, index_directory)
+    if all(url.endswith(".tar") for url in urls):
+        return open_shards(spec, spec, [Place(url) for url in urls], index_directory)
+    raise UserError(
+        f"The files of {name!r} are neither all Parquet nor all tar: {urls[0]!r}, …",
+        "Leave out streaming=true, or use the Parquet files that the hub keeps of it.",
+    )

@@ -1,0 +1,97 @@
+"""The hint where training waits for images: once a stage, above a tenth of the time, and about what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from layergraft.config import ViewConfig
+from layergraft.config.data import Augment
+from layergraft.data.cache import CachedImages, MemoryStore
+from layergraft.data.loader import TrainLoader
+from layergraft.data.skipped import SkippedImages
+from layergraft.data.sources import Source, open_source
+from layergraft.data.sources.blocks import BlockImages
+from layergraft.randomness import Randomness
+from layergraft.training import record
+from layergraft.training.record import Record, advice
+
+
+def loader(source: Source, workers: int = 2, augment: Augment = "fast") -> TrainLoader:
+    skipped = SkippedImages(0)
+    random = Randomness(seed=0, scope="x")
+    return TrainLoader(
+        source,
+        {"a": ViewConfig()},
+        size=8,
+        channels=1,
+        batch_size=8,
+        random=random,
+        skipped=skipped,
+        workers=workers,
+        augment=augment,
+    )
+
+
+SOURCE = open_source("builtin:fashion?fraction=0.01")
+
+
+def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, steps: int = 4) -> list[str]:
+    """What is said over some steps that wait and work for so many seconds each, by a clock of the test's own."""
+    now = [0.0]
+    patch.setattr(record, "time", SimpleNamespace(perf_counter=lambda: now[0], time=lambda: now[0]))
+    stage: Any = SimpleNamespace(
+        name="mae",
+        directory=tmp_path,
+        engine=SimpleNamespace(tracking=(), log_every=1),
+        config=SimpleNamespace(batch_size=8),
+        objective=SimpleNamespace(figure=None),
+        monitor=None,
+        steps=steps,
+        loader=loader(SOURCE),
+    )
+    said: list[str] = []
+    trainer: Any = SimpleNamespace(step=0, lr=0.1)
+    outcome: Any = SimpleNamespace(losses={"loss": torch.tensor(1.0)}, anchor=None)
+
+    def batches() -> Iterator[Any]:
+        while True:
+            now[0] += wait
+            yield None
+
+    found = batches()
+    with Record(stage, lambda row, steps: None, said.append, writes=True) as own:
+        for step in range(1, steps + 1):
+            own.next(found)
+            now[0] += work
+            trainer.step = step
+            own.step(trainer, outcome, {})
+    return said
+
+
+def test_said_once_and_only_where_much_is_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = hints(monkeypatch, tmp_path, wait=0.15, work=0.85)
+    assert len(said) == 1
+    assert said[0].startswith("Stage mae waits for images ")
+    assert advice(loader(SOURCE)) in said[0]
+    assert "15%" in said[0]
+    assert hints(monkeypatch, tmp_path, wait=0.09, work=0.91) == []
+
+
+def test_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record.os, "sched_getaffinity", lambda _: set(range(4)))
+    assert advice(loader(SOURCE, workers=2)) == "Raise --data.workers (2 now): there are 4 cores."
+    assert "--data.augment fast" in advice(loader(SOURCE, augment="exact"))
+    assert "--data.cache ram" in advice(loader(SOURCE, workers=4))
+    assert "layergraft pack" in advice(loader(SOURCE, workers=4))
+    kept = replace(SOURCE, images=CachedImages(SOURCE.images, MemoryStore(lambda: None)))
+    assert "all cores" in advice(loader(kept, workers=4))
+    far = replace(SOURCE, blocks=BlockImages(np.array([0]), len(SOURCE)))
+    assert "network" in advice(loader(far, workers=4))
