@@ -2,16 +2,14 @@
 
 Sources: JPEGs of 500 x 375 pixels (quality 93) cut from scikit-learn's two sample photographs, with MoCo v3's two views
 at 224 pixels, and the built-in images with the demo's. Processes are torch's DataLoader, a whole batch a task, as for
-threads; they send batches through shared memory. Prints a table: the median over rounds, the time to the first batch,
-and the memory that a worker adds (its own pages, and what the main process grew by). Then a table of the JPEGs with
-`data.cache`, after an epoch that filled it, one worker.
+threads; they send batches through shared memory. Prints a table: the median over rounds, and the time to the first
+batch. Then a table of the JPEGs with `data.cache`, after an epoch that filled it, without workers.
 
     python tools/compare_loading.py
 """
 
 from __future__ import annotations
 
-import gc
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +18,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import sklearn
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -58,12 +55,6 @@ def by_threads(loader: TrainLoader, steps: int, workers: int) -> Iterator[dict[s
     yield from (batch.views for batch in loader.batches(0, steps))
 
 
-def own_memory() -> float:
-    """MiB of memory that this process and its children share with nobody."""
-    process = psutil.Process()
-    return sum(own.memory_full_info().uss for own in (process, *process.children(recursive=True))) / 2**20
-
-
 def write_photos(folder: Path) -> None:
     photos = [cv2.imread(str(path)) for path in sorted(Path(sklearn.__file__).parent.glob("datasets/images/*.jpg"))]
     random = np.random.default_rng(0)
@@ -90,24 +81,19 @@ def loader_of(source: Source, views: dict[str, ViewConfig], size: int, channels:
 
 def compare_workers(name: str, loader: TrainLoader, steps: int) -> None:
     """One kind of images, by threads and by processes."""
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(ROUNDS):
         for workers in (1, 2):
             for kind, make in (("threads", by_threads), ("processes", by_processes)):
-                gc.collect()
-                before, began = own_memory(), time.perf_counter()
+                began = time.perf_counter()
                 for step, _batch in enumerate(make(loader, steps, workers)):
                     if step == 0:
                         first = time.perf_counter() - began
-                    if step == steps // 2:
-                        grown = own_memory() - before
-                seconds = time.perf_counter() - began
-                found.setdefault(f"{workers} {kind}", []).append(
-                    (loader.batch_size * steps / seconds, first, grown / workers)
-                )
+                rate = loader.batch_size * steps / (time.perf_counter() - began)
+                found.setdefault(f"{workers} {kind}", []).append((rate, first))
     for kind, rows in found.items():
-        rate, first, memory = np.median(rows, axis=0)
-        print(f"| {name} | {kind} | {rate:.0f} | {first:.2f} | {memory:.0f} |", flush=True)
+        rate, first = np.median(rows, axis=0)
+        print(f"| {name} | {kind} | {rate:.0f} | {first:.2f} |", flush=True)
 
 
 def compare_caches(folder: str, directory: Path) -> None:
@@ -135,7 +121,7 @@ def main() -> None:
         photos = Path(folder) / "photos"
         photos.mkdir()
         write_photos(photos)
-        print("| images | workers | images/s | first batch (s) | memory of a worker (MiB) |\n|---|---|---|---|---|")
+        print("| images | workers | images/s | first batch (s) |\n|---|---|---|---|")
         compare_workers("JPEG, 2 x 224 px", loader_of(open_source(str(photos)), MocoConfig.views, 224, 3, 32), 16)
         views = load_recipe("fashion_tiny").stages["graft"].views
         compare_workers("built-in, 2 x 36 px", loader_of(open_source("builtin:fashion-canvas"), views, 36, 1, 64), 180)

@@ -2,7 +2,7 @@
 
 For each operation alone, on top of the crop, and for MoCo v3's first view: the largest difference of any pixel and the
 mean over pixels, over 200 draws of each of scikit-learn's two sample photographs, at 224 pixels, with the same random
-parameters. Prints the table of docs/images.md and draws docs/pictures/views.png, a column a draw.
+parameters. Prints the table of docs/images.md and draws docs/pictures/views.jpg, a column a draw.
 
     python tools/compare_views.py
 """
@@ -22,7 +22,7 @@ from layergraft.data.decode import decode
 from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.randomness import Randomness
 
-PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "views.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "views.jpg"
 PHOTOS = sorted(Path(sklearn.__file__).parent.glob("datasets/images/*.jpg"))
 SIZE, COUNT = 224, 200
 NONE = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
@@ -55,7 +55,7 @@ def draw_picture(contents: list[bytes], draws: Draws) -> None:
             np.vstack([np.pad(view, ((2, 2), (2, 2), (0, 0)), constant_values=255) for view in (fast, exact, apart)])
         )
     picture = cv2.resize(np.hstack(columns), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(PICTURE), picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    cv2.imwrite(str(PICTURE), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
 def main() -> None:

@@ -65,6 +65,8 @@ def _to_channels(image: Pillow.Image, channels: int) -> Pixels:
     if image.mode in _DEEP or image.mode == "I":
         deep = np.asarray(image.convert("I"))
         image = Pillow.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
+    elif image.mode in ("LAB", "HSV"):
+        image = image.convert("RGB")
     elif image.mode == "F":
         raise BadImage("floating-point pixels, whose range no one knows")
     if channels not in MODES:
@@ -79,6 +81,8 @@ def _decode_pillow(content: bytes, channels: int) -> Pixels:
     try:
         with Pillow.open(io.BytesIO(content)) as image:
             _check_size(image.height, image.width)
+            if image.format == "TIFF" and image.mode == "I":  # a PNG of this mode has 16 bits
+                raise BadImage("32-bit pixels, whose range no one knows")
             return _to_channels(ImageOps.exif_transpose(image), channels)
     except UnidentifiedImageError:
         raise BadImage("not an image") from None

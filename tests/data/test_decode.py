@@ -47,6 +47,25 @@ def test_palette_cmyk_and_transparency() -> None:
     assert np.array_equal(decode(content, 4), alpha)
 
 
+def test_grey_with_transparency_and_rare_modes() -> None:
+    grey = SMOOTH[:, :, 0]
+    alpha = np.where(np.arange(60) < 30, 0, 255).astype(np.uint8)[None].repeat(40, axis=0)
+    content = save(Image.fromarray(np.dstack([grey, alpha]), "LA"), "PNG")
+    for channels in (1, 3):
+        assert (decode(content, channels)[:, :30] == 255).all()
+        assert (decode(content, channels)[:, 30:] == grey[:, 30:, None]).all()
+    assert np.array_equal(decode(content, 2), np.dstack([grey, alpha]))
+    clear = Image.fromarray(SMOOTH).quantize(16)
+    content = save(clear, "PNG", transparency=bytes(16))  # every colour of the palette
+    assert (decode(content, 3) == 255).all()
+    lab = save(Image.fromarray(SMOOTH).convert("RGB"), "TIFF"), save(Image.new("LAB", (8, 8)), "TIFF")
+    assert [decode(one, 1).shape for one in lab] == [(40, 60, 1), (8, 8, 1)]
+    assert np.array_equal(decode(save(Image.fromarray(grey > 99), "PNG"), 1)[:, :, 0], 255 * (grey > 99))
+    for kind, word in ((np.int32, "32-bit"), (np.float32, "floating-point")):
+        with pytest.raises(BadImage, match=word):
+            decode(save(Image.fromarray(grey.astype(kind)), "TIFF"), 1)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(orientation: int) -> None:
     exif = Image.Exif()

@@ -139,6 +139,19 @@ def test_a_changed_folder_has_a_new_index(folder: Path, tmp_path: Path) -> None:
     assert first.fingerprint != second.fingerprint
 
 
+def test_what_systems_leave_behind_is_no_image(folder: Path, tmp_path: Path) -> None:
+    expected = files(folder)
+    for name in ("cat/._image 0.jpg", "__MACOSX/cat/image 0.jpg", ".ipynb_checkpoints/image.png", "dog/.cache/x.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(folder, ".")
+    source = open_source(str(folder))
+    assert [source.images.name(key) for key in range(len(source))] == expected
+    assert source.classes == CLASSES
+    assert len(open_source(str(tmp_path / "all.tar"))) == 24
+
+
 def test_lists_as_people_write_them(tmp_path: Path) -> None:
     content = cv2.imencode(".png", np.zeros((5, 5, 3), np.uint8))[1].tobytes()
     for name in ("a b.png", "c.JPG", "n01440764/n01440764_10.JPEG", "n02123045/n02123045_7.JPEG"):

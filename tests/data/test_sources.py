@@ -68,6 +68,17 @@ def test_holdout_is_stratified_capped_and_apart() -> None:
     assert np.ptp(np.bincount(held.own_labels)) <= 1
 
 
+def test_holdout_leaves_half_of_a_small_class() -> None:
+    source = open_source("builtin:fashion?fraction=0.1")
+    small = np.flatnonzero(source.own_labels == 3)[5:]  # five of this class are left
+    source = source.subset(np.delete(source.keys, small))
+    train, held = split_holdout(source, 200, seed=0)
+    assert len(held) == 200
+    assert np.bincount(held.own_labels)[3] == 2
+    assert np.bincount(train.own_labels)[3] == 3
+    assert np.ptp(np.delete(np.bincount(held.own_labels), 3)) <= 1
+
+
 def test_class_folders_and_selection(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):

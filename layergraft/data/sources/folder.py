@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
+from layergraft.data.sources.source import IMAGE_SUFFIXES, Source, is_picture
 from layergraft.errors import UserError
 
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
@@ -29,7 +29,7 @@ def _walk(root: str, stamps: dict[str, int]) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         stamps[folder] = status.st_mtime_ns
         prefix = "" if folder == root else os.path.relpath(folder, root) + "/"
-        yield from (prefix + file for file in files if file.lower().endswith(IMAGE_SUFFIXES))
+        yield from filter(is_picture, (prefix + file for file in files))
 
 
 def _unchanged(signature: str) -> bool:
@@ -44,7 +44,7 @@ def _build(root: Place, path: Path | None) -> Index:
     stamps: dict[str, int] = {}
     if root.remote:
         found = [file.removeprefix(root.path + "/") for file in root.fs.find(root.path)]
-        paths = [os.fsencode(file) for file in found if file.lower().endswith(IMAGE_SUFFIXES)]
+        paths = [os.fsencode(file) for file in filter(is_picture, found)]
     else:
         paths = [os.fsencode(file) for file in _walk(root.path, stamps)]
     paths.sort()

@@ -12,6 +12,8 @@ from layergraft.randomness import Randomness
 def _first_of_each_class(labels: Labels, count: int) -> npt.NDArray[np.int64]:
     """Deal the classes in turn: the first of each, then the second of each, ... until there are `count`.
 
+    Half of a small class stays, as long as other classes have enough.
+
     Args:
         labels: class of each image in a random order, of shape (N,).
         count: how many are dealt.
@@ -24,8 +26,11 @@ def _first_of_each_class(labels: Labels, count: int) -> npt.NDArray[np.int64]:
     starts = np.searchsorted(labels[by_class], np.arange(int(labels.max()) + 2))
     rank = np.empty(len(labels), dtype=np.int64)
     rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
-    rounds = int(np.searchsorted(np.cumsum(np.bincount(rank)), count)) + 1
-    near = np.flatnonzero(rank < rounds)
+    free = rank < (np.diff(starts) // 2)[labels]
+    if np.count_nonzero(free) < count:
+        free[:] = True
+    rounds = int(np.searchsorted(np.cumsum(np.bincount(rank[free])), count)) + 1
+    near = np.flatnonzero(free & (rank < rounds))
     return near[np.argsort(rank[near], kind="stable")][:count]
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index, IndexBuilder, open_index, read_index
-from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source
+from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source, is_picture
 from layergraft.errors import UserError
 
 SCHEMA = pa.schema(
@@ -136,7 +136,7 @@ def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
                 if f"{folder}/{stem}" != current:
                     yield from ((*image, label) for image in pending)
                     pending, current, label = [], f"{folder}/{stem}", None
-                if member.name.lower().endswith(IMAGE_SUFFIXES):
+                if is_picture(member.name):
                     pending.append((member.name, member.offset_data, member.size))
                 elif extension.lower() in ("cls", "cls.txt", "json"):
                     content = archive.extractfile(member)

@@ -20,6 +20,16 @@ Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
 
+def is_picture(path: str) -> bool:
+    """Whether a file is taken for an image: by its ending, unless it or a folder above it is hidden.
+
+    macOS leaves `._name.jpg` and `__MACOSX/` in archives; notebooks leave `.ipynb_checkpoints/` in folders.
+    """
+    if not path.lower().endswith(IMAGE_SUFFIXES):
+        return False
+    return not any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.split("/"))
+
+
 class Images(Protocol):
     """Where the pixels of a source are. Threads call it side by side."""
 
