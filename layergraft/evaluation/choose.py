@@ -79,8 +79,7 @@ def scores(
     hits, count = np.zeros(len(strengths)), 0
     for fitted, tested in tasks:
         classifiers = protocol.fit_path(exact(features[fitted]), targets[fitted], classes, strengths)
-        queries = exact(features[tested])
-        hits += [float((predict(one, queries) == targets[tested]).sum()) for one in classifiers]
+        hits += (predict(classifiers, exact(features[tested])) == targets[tested]).sum(1).cpu().numpy()
         count += len(tested)
     return 100 * hits / count
 
@@ -122,5 +121,5 @@ def ridge_accuracy(train: Array, labels: Rows, test: Array, truth: Rows, classes
     folds = shot_folds(labels, classes)
     found = scores(ridge, ridge.strengths, x, labels, classes, folds) if folds else None
     strength = ridge.fixed if found is None else strongest_of_the_best(ridge.strengths, found)
-    classifier = ridge.fit_path(x, torch.from_numpy(labels), classes, [strength])[0]
-    return 100 * float((predict(classifier, z).numpy() == truth).mean())
+    classifiers = ridge.fit_path(x, torch.from_numpy(labels), classes, [strength])
+    return 100 * float((predict(classifiers, z)[0].numpy() == truth).mean())

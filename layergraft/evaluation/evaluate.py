@@ -29,7 +29,7 @@ from layergraft.evaluation.choose import (
 from layergraft.evaluation.features import POOLINGS, Array, center_and_normalize, pixel_side, pixels
 from layergraft.evaluation.knn import knn_votes
 from layergraft.evaluation.probes import Probe, save_probe, slug
-from layergraft.evaluation.protocols import FEW_SHOT, FewShotProtocol, exact, predict
+from layergraft.evaluation.protocols import FEW_SHOT, Classifier, FewShotProtocol, exact, predict
 from layergraft.evaluation.results import ResultRow, summarize
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
 from layergraft.models.vit import Encoder
@@ -150,7 +150,13 @@ class Measurement:
         self.queries = exact(self.x["test"])
 
     def row(
-        self, protocol: str, variant: str | None, split: Split, predicted: Tensor, began: float, chosen: dict[str, Any]
+        self,
+        protocol: str,
+        variant: str | None,
+        split: Split,
+        predicted: Tensor,
+        seconds: float,
+        chosen: dict[str, Any],
     ) -> ResultRow:
         return ResultRow(
             encoder=self.encoder,
@@ -166,7 +172,7 @@ class Measurement:
             n_train=len(split.rows),
             n_test=len(self.truth),
             chosen=self.chosen | chosen | ({"list": split.file} if split.file else {}),
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             seed=self.task.seed,
         )
 
@@ -197,13 +203,14 @@ class Measurement:
         votes = knn_votes(self.raw["train"], self.y, self.raw["test"], [k], [temperature], self.classes)
         everything = Split(shots="100%", number=0, rows=np.arange(len(self.labels)))
         chosen = {"k": k, "temperature": temperature} | chosen
-        return [self.row("knn", None, everything, votes[k, temperature].argmax(1), began, chosen)]
+        predicted = votes[k, temperature].argmax(1)
+        return [self.row("knn", None, everything, predicted, time.perf_counter() - began, chosen)]
 
     def few_shot(self, name: str, variant: str | None, splits: Sequence[Split]) -> list[ResultRow]:
         """One protocol and variant on all splits of one number of shots."""
-        protocol, rows = FEW_SHOT[name], []
-        began = time.perf_counter()
+        protocol, began = FEW_SHOT[name], time.perf_counter()
         fixed, note = self._on_holdout(protocol, splits[0]) if variant == "holdout" else (protocol.fixed, None)
+        fits: list[tuple[Classifier, dict[str, Any], float]] = []
         for split in splits:
             strength, how = fixed, note
             x, y = exact(self.x["train"][split.rows]), self.y[split.rows]
@@ -212,10 +219,16 @@ class Measurement:
             elif how is None and variant is not None:
                 how = {"lambda_n": strength, "by": variant}
             classifier = protocol.fit_path(x, y, self.classes, [strength])[0]
-            rows.append(self.row(name, variant, split, predict(classifier, self.queries), began, how or {}))
+            fits.append((classifier, how or {}, time.perf_counter() - began))
             began = time.perf_counter()
-            if split is splits[0] and self.out and self.pooling:
-                save_probe(self._probe(rows[-1], classifier), self.out / "probes")
+        predicted = predict([classifier for classifier, _, _ in fits], self.queries)
+        share = (time.perf_counter() - began) / len(fits)
+        rows = [
+            self.row(name, variant, split, guess, seconds + share, how)
+            for split, guess, (_, how, seconds) in zip(splits, predicted, fits, strict=True)
+        ]
+        if self.out and self.pooling:
+            save_probe(self._probe(rows[0], fits[0][0]), self.out / "probes")
         return rows + summarize(rows)
 
     def _on_holdout(self, protocol: FewShotProtocol, split: Split) -> tuple[float, dict[str, Any]]:
@@ -236,7 +249,7 @@ class Measurement:
         strength = strongest_of_the_best(protocol.cv_strengths, found)
         return strength, {"lambda_n": strength, "by": "folds over the shots", "folds": len(folds)}
 
-    def _probe(self, row: ResultRow, classifier: tuple[Tensor, Tensor]) -> Probe:
+    def _probe(self, row: ResultRow, classifier: Classifier) -> Probe:
         assert self.pooling is not None
         return Probe(
             weight=classifier[0].T,

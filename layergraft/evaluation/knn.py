@@ -33,13 +33,15 @@ def knn_votes(
         (k, temperature) -> votes, float64 of shape (M, classes).
     """
     bank, queries = (torch.nn.functional.normalize(part.float(), dim=1) for part in (bank, queries))
+    # 1, but to float32's precision only.
+    lengths = torch.linalg.vector_norm(bank, dim=1, dtype=torch.float64).clamp(min=1e-12)
     most = min(max(ks), len(bank))
     votes = {(k, t): queries.new_zeros(len(queries), classes, dtype=torch.float64) for k in ks for t in temperatures}
     for start in range(0, len(queries), _QUERIES):
         part = queries[start : start + _QUERIES]
         near = (part @ bank.T).topk(min(most + _SPARE, len(bank))).indices
-        exact = torch.nn.functional.normalize(bank[near].double(), dim=2)
-        exact = (exact @ torch.nn.functional.normalize(part.double(), dim=1)[:, :, None])[:, :, 0]
+        exact = bank[near].double() @ torch.nn.functional.normalize(part.double(), dim=1)[:, :, None]
+        exact = exact[:, :, 0] / lengths[near]
         similarity, order = exact.topk(most)
         voters = labels[near.gather(1, order)]
         for (k, temperature), found in votes.items():

@@ -77,14 +77,18 @@ class _Problem:
             product.addmm_(self.x[b].T, change.mul_(p))
         return product / len(self.x)
 
-    def advance(self, weights: Tensor, logits: Tensor, step: Tensor, first: float) -> tuple[Tensor, Tensor, float]:
+    def advance(
+        self, weights: Tensor, logits: Tensor, gradient: Tensor, step: Tensor, first: float
+    ) -> tuple[Tensor, Tensor, float]:
         """(weights, logits, objective) at the best point along a step; see `_search`."""
-        change = self.logits(step)
-        length = self._search(weights, logits, step, change, first)
+        change, slope = self.logits(step), float((gradient.double() * step.double()).sum())
+        length = self._search(weights, logits, step, change, first, abs(slope))
         weights, logits = weights + length * step, logits + length * change
         return weights, logits, self.value(weights, logits)
 
-    def _search(self, weights: Tensor, logits: Tensor, step: Tensor, change: Tensor, first: float) -> float:
+    def _search(
+        self, weights: Tensor, logits: Tensor, step: Tensor, change: Tensor, first: float, start: float
+    ) -> float:
         """The length of a step that minimises the objective along it, by safeguarded Newton steps.
 
         Args:
@@ -93,6 +97,7 @@ class _Problem:
             step: direction of descent, of shape (D, C).
             change: logits of `step`.
             first: the length that is tried first.
+            start: how steeply the objective falls there.
         """
         n, own = len(self.x), float(self.own(change).double().sum())
         across, square = (float((a.double() * step.double()).sum()) for a in (weights, step))
@@ -108,7 +113,6 @@ class _Problem:
             return (mean - own) / n + penalty, second / n + self.weight_decay * square
 
         low, high, length = 0.0, math.inf, first
-        start = abs(slope(0.0)[0])
         for _ in range(_TRIALS):
             first_derivative, second_derivative = slope(length)
             if abs(first_derivative) <= 0.03 * start:
@@ -140,7 +144,8 @@ def newton(
     w = zero if start is None else start - start.mean(1, keepdim=True)
     z = problem.logits(w)
     if start is None:
-        w, z, value = problem.advance(w, z, inverse @ _moments(features, labels, classes), 10.0)
+        moments = _moments(features, labels, classes)
+        w, z, value = problem.advance(w, z, -moments, inverse @ moments, 10.0)
     else:
         value = problem.value(w, z)
     yield w, value
@@ -159,7 +164,7 @@ def newton(
             precondition,
             min(0.3, math.sqrt(gap)),
         )
-        trial, logits, new = problem.advance(w, z, step, 1.0)
+        trial, logits, new = problem.advance(w, z, gradient, step, 1.0)
         if new >= value:
             return  # no further decrease within the precision of the numbers
         w, z, value = trial, logits, new

@@ -12,6 +12,7 @@ from layergraft.evaluation import logistic, prototype, ridge
 
 Classifier = tuple[Tensor, Tensor]
 """(W of shape (D, C), b of shape (C,))."""
+_LOGITS = 2**24  # numbers that are held at once
 
 
 def _logistic_path(features: Tensor, labels: Tensor, classes: int, strengths: Sequence[float]) -> list[Classifier]:
@@ -62,7 +63,13 @@ def exact(features: Tensor) -> Tensor:
     return features.double() if features.numel() <= 2**24 else features
 
 
-def predict(classifier: Classifier, features: Tensor) -> Tensor:
-    """Class of each row, of shape (N,)."""
-    weights, bias = (part.to(features.dtype) for part in classifier)
-    return torch.addmm(bias, features, weights).argmax(1)
+def predict(classifiers: Sequence[Classifier], features: Tensor) -> Tensor:
+    """Class of each row by each classifier, of shape (classifiers, N): one pass over the features for all of them."""
+    weights = torch.cat([weights for weights, _ in classifiers], 1).to(features.dtype)
+    bias = torch.cat([bias for _, bias in classifiers]).to(features.dtype)
+    rows = max(1, _LOGITS // len(bias))
+    found = [
+        torch.addmm(bias, part, weights).view(len(part), len(classifiers), -1).argmax(2)
+        for part in torch.split(features, rows)
+    ]
+    return torch.cat(found).T

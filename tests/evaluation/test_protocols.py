@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestCentroid
 
 from layergraft.data.sources import open_source
 from layergraft.errors import UserError
-from layergraft.evaluation import prototype, ridge
+from layergraft.evaluation import protocols, prototype, ridge
 from layergraft.evaluation.choose import holdout_tasks, ridge_accuracy, scores, shot_folds, strongest_of_the_best
 from layergraft.evaluation.protocols import FEW_SHOT, predict
 
@@ -35,7 +35,8 @@ def test_prototypes_are_scikit_learns_nearest_centroid() -> None:
     x, y = _rows(80, 12)
     queries = torch.randn(500, 12, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     expected = NearestCentroid().fit(x.numpy(), y.numpy()).predict(queries.numpy())
-    assert (predict(prototype.fit(x, y, 4), queries).numpy() == expected).all()
+    (found,) = predict([prototype.fit(x, y, 4)], queries)
+    assert (found.numpy() == expected).all()
 
 
 def test_folds_are_stratified_and_one_shot_leaves_none() -> None:
@@ -92,3 +93,18 @@ def test_ridge_while_training() -> None:
     found = ridge_accuracy(rows.float().numpy(), labels[:120], queries.float().numpy(), labels[120:], 4)
     assert found == pytest.approx(expected)
     assert 50 < found < 100
+
+
+def test_several_classifiers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of rows that do not divide them, as each would by itself."""
+    monkeypatch.setattr(protocols, "_LOGITS", 100)
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(53, 12, generator=generator, dtype=torch.float64)
+    fits = [
+        (torch.randn(12, 4, generator=generator, dtype=torch.float64), torch.randn(4, generator=generator).double())
+        for _ in range(3)
+    ]
+    found = predict(fits, queries)
+    assert found.shape == (3, 53)
+    for own, (weights, bias) in zip(found, fits, strict=True):
+        assert (own == (queries @ weights + bias).argmax(1)).all()
