@@ -1,8 +1,8 @@
 """The fast path: one resize, one colour matrix, one blur kernel; pixels stay uint8.
 
-Brightness, contrast, saturation, hue and grey are affine maps of the colour (hue as a rotation of the YIQ plane), so
-they are multiplied into one matrix and applied, rounded and clipped once; `exact` rounds and clips after each. What
-that changes is said in docs/images.md.
+Brightness, contrast, saturation, hue and grey are affine maps of the colour (hue as a rotation of the YIQ plane) that
+commute, so they are one matrix, applied, rounded and clipped once; `exact` rounds and clips after each. What that
+changes is said in docs/images.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow
 # NTSC's YIQ: grey has neither I nor Q, and with the exact inverse a rotation of their plane keeps the luma.
 _TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _TO_IQ, _FROM_IQ = _TO_YIQ[1:], np.linalg.inv(_TO_YIQ)[:, 1:]
-_GRAY = np.tile(LUMA, (3, 1))
+# A colour's grey, its chroma, and its chroma turned by a quarter circle: red towards yellow, as in the HSV circle, so
+# backwards in the plane of I and Q. Every matrix here is a weighted sum of the three.
+_GRAY_CHROMA_TURNED = np.stack(
+    (np.tile(LUMA, (3, 1)), _FROM_IQ @ _TO_IQ, _FROM_IQ @ np.array([[0, 1], [-1, 0]]) @ _TO_IQ)
+).reshape(3, 9)
 
 
 def resize(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:
@@ -54,38 +58,44 @@ def crop_view(image: Pixels, parameters: ViewParameters, size: int, interpolatio
     return view
 
 
-def colour_matrix(parameters: ViewParameters, mean: Matrix) -> Matrix | None:
+def mean_luma(view: Pixels) -> float:
+    """Mean grey level of (H, W, C); of another number of channels than three, the mean of all."""
+    sums = cv2.sumElems(view)[: view.shape[2]] if view.shape[2] <= 4 else view.sum(axis=(0, 1)).tolist()
+    weights = LUMA.tolist() if len(sums) == 3 else [1 / len(sums)] * len(sums)
+    pixels = view.shape[0] * view.shape[1]
+    return sum(weight * total for weight, total in zip(weights, sums, strict=True)) / pixels
+
+
+def colour_matrix(parameters: ViewParameters, view: Pixels) -> Matrix | None:
     """The affine map of the colour that jitter and grey amount to.
+
+    Brightness b and contrast c scale the colour, saturation scales its chroma, hue turns it; what contrast adds, and
+    all of them keep, is grey. So their order, which `exact` follows, tells only where a value is clipped.
 
     Args:
         parameters: of the view.
-        mean: mean of each channel of the view, which contrast keeps in place, of shape (C,).
+        view: of shape (H, W, C), cropped; contrast keeps its mean grey level in place.
 
     Returns:
         Matrix of shape (C, C + 1), the last column an offset in grey levels; None where the colour stays as it is.
         Saturation, hue and grey exist for three channels only.
     """
-    channels = len(mean)
-    colour = channels == 3
-    luma = LUMA if colour else np.full(channels, 1 / channels)
-    matrix = np.eye(channels, channels + 1)
-    for operation, factor in parameters.jitter:
-        if operation == "brightness":
-            matrix *= factor
-        elif operation == "contrast":
-            gray = luma @ (matrix[:, :-1] @ mean + matrix[:, -1])
-            matrix *= factor
-            matrix[:, -1] += (1 - factor) * gray
-        elif operation == "saturation" and colour:
-            matrix = factor * matrix + (1 - factor) * (_GRAY @ matrix)
-        elif operation == "hue" and colour:
-            # Red turns towards yellow, as in the HSV circle: backwards in the plane of I and Q.
-            cos, sin = math.cos(2 * math.pi * factor), math.sin(2 * math.pi * factor)
-            plane = _TO_IQ @ matrix
-            matrix = _GRAY @ matrix + _FROM_IQ @ (np.array([[cos, sin], [-sin, cos]]) @ plane)
-    if parameters.gray and colour:
-        matrix = _GRAY @ matrix
-    return matrix if parameters.gray or parameters.jitter else None
+    channels = view.shape[2]
+    if not parameters.jitter and not (parameters.gray and channels == 3):
+        return None
+    factors = dict(parameters.jitter)
+    brightness, contrast = factors.get("brightness", 1.0), factors.get("contrast", 1.0)
+    matrix = np.empty((channels, channels + 1))
+    scale = brightness * contrast
+    if channels == 3:
+        chroma = 0.0 if parameters.gray else scale * factors.get("saturation", 1.0)
+        angle = 2 * math.pi * factors.get("hue", 0.0)
+        weights = np.array([scale, chroma * math.cos(angle), chroma * math.sin(angle)])
+        matrix[:, :-1] = (weights @ _GRAY_CHROMA_TURNED).reshape(3, 3)
+    else:
+        matrix[:, :-1] = scale * np.eye(channels)
+    matrix[:, -1] = 0.0 if contrast == 1 else (1 - contrast) * brightness * mean_luma(view)
+    return matrix
 
 
 def blur_radius(sigma: float) -> int:
@@ -95,9 +105,7 @@ def blur_radius(sigma: float) -> int:
 
 def blur_kernel(sigma: float) -> Matrix:
     """A Gaussian of shape (2R + 1,), with sum 1."""
-    radius = blur_radius(sigma)
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return np.asarray(kernel / kernel.sum())
+    return np.asarray(cv2.getGaussianKernel(2 * blur_radius(sigma) + 1, sigma)[:, 0], dtype=np.float64)
 
 
 def fast_view(image: Pixels, parameters: ViewParameters, size: int, interpolation: str) -> Pixels:
@@ -114,20 +122,12 @@ def fast_view(image: Pixels, parameters: ViewParameters, size: int, interpolatio
     """
     view = crop_view(image, parameters, size, interpolation)
     shape = view.shape
-    if parameters.jitter or parameters.gray:
-        matrix = colour_matrix(parameters, channel_means(view))
-        if matrix is not None:
-            view = np.asarray(cv2.transform(view, matrix), dtype=np.uint8).reshape(shape)
+    matrix = colour_matrix(parameters, view)
+    if matrix is not None:
+        view = np.asarray(cv2.transform(view, matrix), dtype=np.uint8).reshape(shape)
     if parameters.sigma is not None:
         kernel = blur_kernel(parameters.sigma)
         view = np.asarray(cv2.sepFilter2D(view, -1, kernel, kernel), dtype=np.uint8).reshape(shape)
     if parameters.solarize:
         view = np.minimum(view, 255 - view)  # inverts from 128 up
     return view
-
-
-def channel_means(view: Pixels) -> Matrix:
-    """Mean of each channel, of shape (C,)."""
-    if view.shape[2] <= 4:
-        return np.array(cv2.mean(view)[: view.shape[2]])
-    return np.asarray(view.mean(axis=(0, 1)))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from layergraft.config.data import ViewConfig
-from layergraft.data.fast import blur_kernel, blur_radius, channel_means, colour_matrix
+from layergraft.data.fast import blur_kernel, blur_radius, colour_matrix
 from layergraft.data.parameters import ViewParameters
 
 
@@ -65,10 +65,9 @@ class Finish:
 
     def note(self, row: int, view: npt.NDArray[np.uint8], parameters: ViewParameters) -> None:
         """Note what a cropped view (H, W, C) still needs."""
-        if parameters.jitter or parameters.gray:
-            matrix = colour_matrix(parameters, channel_means(view))
-            if matrix is not None:
-                self.matrices[row] = matrix
+        matrix = colour_matrix(parameters, view)
+        if matrix is not None:
+            self.matrices[row] = matrix
         if parameters.sigma is not None:
             own = blur_kernel(parameters.sigma)
             middle, radius = self.kernels.shape[1] // 2, len(own) // 2

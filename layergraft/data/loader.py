@@ -129,7 +129,7 @@ class TrainLoader:
         epoch, keys = self.keys(step)
         if self.source.blocks is not None:
             self.source.blocks.announce(keys)
-        draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS) for name in self.views]
+        draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS).tolist() for name in self.views]
         sizes = [config.size or self.size for config in self.views.values()]
         shapes = [(len(keys), self.channels, size, size) for size in sizes]
         views = [torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin) for shape in shapes]
