@@ -88,6 +88,11 @@ class Randomness:
         words = philox(counter, hash_words(self.seed, self.scope, purpose))
         return np.moveaxis(words, 0, 2).reshape(len(samples), 4 * blocks)[:, :count]
 
+    def _long_words(self, purpose: str, keys: npt.ArrayLike, epoch: int) -> npt.NDArray[np.uint64]:
+        """One random 64-bit word for each sample, of shape (N,)."""
+        pair = self.words(purpose, keys, epoch, 2)
+        return (pair[:, 0] << _SHIFT) | pair[:, 1]
+
     def uniform(self, purpose: str, keys: npt.ArrayLike, epoch: int, count: int) -> npt.NDArray[np.float64]:
         """Like `words`, as uniform numbers in [0, 1)."""
         return self.words(purpose, keys, epoch, count).astype(np.float64) * 2.0**-32
@@ -111,19 +116,25 @@ class Randomness:
         Returns:
             Indices into `keys`, of shape (N,) or (first,).
         """
-        samples = np.asarray(keys, dtype=np.uint64)
-        words = np.empty(len(samples), dtype=np.uint64)
-        for start in range(0, len(samples), _CHUNK):  # a chunk's intermediate arrays stay in the cache
-            pair = self.words(purpose, samples[start : start + _CHUNK], epoch, 2)
-            words[start : start + _CHUNK] = (pair[:, 0] << _SHIFT) | pair[:, 1]
-        if first is not None and first < len(words) // 4:
-            near = np.flatnonzero(words <= np.partition(words, first)[first])
-            return near[np.lexsort((samples[near], words[near]))][:first].astype(np.int64)
-        order = np.argsort(words)
-        ordered = words[order]
-        if bool((ordered[1:] == ordered[:-1]).any()):  # two equal words: the keys decide
-            order = np.lexsort((samples, words))
-        return order[:first].astype(np.int64, copy=False)
+        own = np.asarray(keys)
+        bits = np.uint64(max(1, (len(own) - 1).bit_length()))
+        places = (np.uint64(1) << bits) - np.uint64(1)
+        # The upper bits of a sample's random word and, in place of the others, where the sample stands: sorting such
+        # numbers takes a fifth of the time of sorting places by words, and half the memory.
+        packed = np.arange(len(own), dtype=np.uint64)
+        for start in range(0, len(own), _CHUNK):  # a chunk's intermediate arrays stay in the cache
+            packed[start : start + _CHUNK] |= self._long_words(purpose, own[start : start + _CHUNK], epoch) & ~places
+        if first is not None and first < len(own):
+            packed = packed[packed <= (np.partition(packed, first)[first] | places)]
+        packed.sort()
+        tied = np.flatnonzero((packed[1:] ^ packed[:-1]) <= places)
+        packed &= places
+        order = packed.view(np.int64)
+        if len(tied):  # the lower bits of the words decide, and after them the keys
+            near = np.union1d(tied, tied + 1)
+            samples = own[order[near]]
+            order[near] = order[near][np.lexsort((samples, self._long_words(purpose, samples, epoch)))]
+        return order[:first]
 
     def torch_seed(self, purpose: str) -> int:
         """A seed for a `torch.Generator`: fresh weights are drawn once, in a fixed order, by torch's initialisers."""

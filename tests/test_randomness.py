@@ -1,4 +1,6 @@
 import numpy as np
+import numpy.typing as npt
+import pytest
 
 from layergraft.randomness import Randomness, philox
 
@@ -43,3 +45,22 @@ def test_uniform_and_permutation() -> None:
     assert abs(values.mean() - 0.5) < 0.005
     assert abs(values.std() - 12**-0.5) < 0.003
     assert np.array_equal(np.sort(random.permutation("order", np.arange(1000), 0)), np.arange(1000))
+
+
+class FewWords(Randomness):
+    """Random words of 12 bits, so that many are equal, where the others are compared last and where they are first."""
+
+    def words(self, purpose: str, keys: npt.ArrayLike, epoch: int, count: int) -> npt.NDArray[np.uint64]:
+        return super().words(purpose, keys, epoch, count) & np.array([0xFF000000, 0xF] * 2, dtype=np.uint64)[:count]
+
+
+@pytest.mark.parametrize("kind", [Randomness, FewWords])
+@pytest.mark.parametrize("count", [0, 1, 2, 300, 5000])
+def test_a_permutation_sorts_by_words_and_then_by_keys(kind: type[Randomness], count: int) -> None:
+    random = kind(seed=1, scope="x")
+    keys = np.random.default_rng(count).permutation(3 * count + 1)[:count]
+    words = random.words("order", keys, 2, 2).tolist()
+    expected = sorted(range(count), key=lambda place: (*words[place], int(keys[place])))
+    assert random.permutation("order", keys, 2).tolist() == expected
+    for first in (0, 1, count // 3, count + 1):
+        assert random.permutation("order", keys, 2, first=first).tolist() == expected[:first]

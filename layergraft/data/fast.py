@@ -63,7 +63,7 @@ def mean_luma(view: Pixels) -> float:
     sums = cv2.sumElems(view)[: view.shape[2]] if view.shape[2] <= 4 else view.sum(axis=(0, 1)).tolist()
     weights = LUMA.tolist() if len(sums) == 3 else [1 / len(sums)] * len(sums)
     pixels = view.shape[0] * view.shape[1]
-    return sum(weight * total for weight, total in zip(weights, sums, strict=True)) / pixels
+    return float(sum(weight * total for weight, total in zip(weights, sums, strict=True)) / pixels)
 
 
 def colour_matrix(parameters: ViewParameters, view: Pixels) -> Matrix | None:

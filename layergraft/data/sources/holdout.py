@@ -23,15 +23,15 @@ def _first_of_each_class(labels: Labels, count: int) -> npt.NDArray[np.int64]:
     """
     narrow = labels.astype(np.uint16) if labels.max() < 2**16 else labels  # 16 bits sort several times faster
     by_class = np.argsort(narrow, kind="stable")
-    starts = np.searchsorted(labels[by_class], np.arange(int(labels.max()) + 2))
-    rank = np.empty(len(labels), dtype=np.int64)
-    rank[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
-    free = rank < (np.diff(starts) // 2)[labels]
-    if np.count_nonzero(free) < count:
-        free[:] = True
-    rounds = int(np.searchsorted(np.cumsum(np.bincount(rank[free])), count)) + 1
-    near = np.flatnonzero(free & (rank < rounds))
-    return near[np.argsort(rank[near], kind="stable")][:count]
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
+    free = sizes // 2 if (sizes // 2).sum() >= count else sizes
+    in_round = np.cumsum(np.bincount(free)[::-1])[::-1][1:]  # classes that have at least 1, 2, ... free images
+    rounds = int(np.searchsorted(np.cumsum(in_round), count)) + 1
+    dealt = np.minimum(free, rounds)
+    rank = np.arange(dealt.sum()) - np.repeat(np.cumsum(dealt) - dealt, dealt)
+    near: npt.NDArray[np.int64] = by_class[np.repeat(starts, dealt) + rank]
+    return near[np.lexsort((near, rank))[:count]]
 
 
 def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Source, Source]:
