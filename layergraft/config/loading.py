@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -18,6 +18,9 @@ from layergraft.config.stage import StageConfig
 from layergraft.errors import UserError, nearest
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+_HINTS = get_type_hints(EvaluateConfig)
+EVALUATE_CHOICES = {name: get_args(get_args(_HINTS[name])[0]) for name in ("protocols", "variant", "pooling")}
+"""Options of `layergraft evaluate` -> the words that each knows."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -162,6 +165,10 @@ def load_evaluate(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> tup
     Raises:
         UserError: an unknown key, or a value of the wrong type.
     """
+    for option, known in EVALUATE_CHOICES.items():
+        for word in given.get(option, ()):
+            if word not in known:
+                raise UserError(f"--{option} cannot be {word!r}.", nearest(str(word), known))
     raw = {"evaluate": dict(given), "stages": {}}
     dotted = {key if key.startswith("engine.") else f"evaluate.{key}": value for key, value in overrides.items()}
     recipe = _load(raw, dotted)

@@ -66,6 +66,14 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     segment: StageConfig | None = None
     upernet: StageConfig | None = None
 
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError("`k` needs numbers of neighbours, from 1 on")
+        if not self.temperature or min(self.temperature) <= 0:
+            raise ValueError("`temperature` must be above 0")
+        if self.splits < 1:
+            raise ValueError("`splits` must be at least 1")
+
     @property
     def frozen_protocols(self) -> tuple[str, ...]:
         """The protocols on frozen features that were asked for."""
@@ -95,11 +103,16 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
         return tuple(variant for variant in self.variant if variant in own) or own[:1]
 
     @property
+    def draws_tasks(self) -> bool:
+        """Whether few-shot tasks are drawn from held-out images, to choose a penalty or a pooling."""
+        penalty = any("holdout" in self.variants(name) for name in self.frozen_protocols if name in VARIANTS)
+        return penalty or "auto" in self.pooling
+
+    @property
     def chooses(self) -> bool:
         """Whether something on frozen features is chosen on held-out images."""
         several = "knn" in self.frozen_protocols and len(self.k) * len(self.temperature) > 1
-        penalty = any("holdout" in self.variants(name) for name in self.frozen_protocols if name in VARIANTS)
-        return several or penalty or "auto" in self.pooling
+        return several or self.draws_tasks
 
 
 VARIANTS = {

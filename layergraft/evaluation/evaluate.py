@@ -98,6 +98,26 @@ class Task:
             else draw_splits(self.train, config.frozen_shots, config.splits)
         )
 
+    def choosing(self) -> Source:
+        """The images that everything is chosen on.
+
+        Raises:
+            UserError: nothing was held out, or it has no labels.
+        """
+        if self.holdout is None or self.holdout.labels is None or not len(self.holdout):
+            raise UserError("Something is to be chosen on held-out images, but there are none.", "Give --holdout 0.1.")
+        return self.holdout
+
+    def check(self, config: EvaluateConfig) -> None:
+        """Raise what is wrong with labels, splits or held-out images before an image is read."""
+        self.test_labels()
+        if config.draws_tasks or any(name in FEW_SHOT for name in config.frozen_protocols):
+            self.labelled_splits(config)
+        if config.chooses:
+            held = self.choosing()
+            if config.draws_tasks:
+                holdout_tasks(held, 1)
+
     def readable(self, features: Features) -> tuple[Task, Features]:
         """Without the images that could not be read, whose features are NaN."""
         kept = {name: ~np.isnan(array[:, 0]) for name, array in features.items()}
@@ -176,24 +196,13 @@ class Measurement:
             seed=self.task.seed,
         )
 
-    def holdout(self) -> Source:
-        """Where choices are made.
-
-        Raises:
-            UserError: nothing was held out, or it has no labels.
-        """
-        held = self.task.holdout
-        if held is None or held.labels is None or not len(held):
-            raise UserError("Something is to be chosen on held-out images, but there are none.", "Give --holdout 0.1.")
-        return held
-
     def knn(self) -> list[ResultRow]:
         """All labels; the first of the best k and temperature on held-out images, where several are given."""
         began, config = time.perf_counter(), self.config
         k, temperature = config.k[0], config.temperature[0]
         chosen: dict[str, Any] = {}
         if len(config.k) * len(config.temperature) > 1:
-            held = torch.from_numpy(self.holdout().own_labels).to(self.device)
+            held = torch.from_numpy(self.task.choosing().own_labels).to(self.device)
             votes = knn_votes(
                 self.raw["train"], self.y, self.raw["holdout"], config.k, config.temperature, self.classes
             )
@@ -232,7 +241,7 @@ class Measurement:
         return rows + summarize(rows)
 
     def _on_holdout(self, protocol: FewShotProtocol, split: Split) -> tuple[float, dict[str, Any]]:
-        held = self.holdout()
+        held = self.task.choosing()
         shots, tasks = holdout_tasks(held, max(1, round(len(split.rows) / self.classes)))
         found = scores(protocol, protocol.strengths, self.x["holdout"], held.own_labels, self.classes, tasks)
         strength = strongest_of_the_best(protocol.strengths, found)
@@ -268,10 +277,11 @@ class Measurement:
     def rows(self) -> list[ResultRow]:
         """Everything that was asked for."""
         found = self.knn() if "knn" in self.config.protocols else []
-        splits = self.task.labelled_splits(self.config)
-        for name in self.config.frozen_protocols:
-            for variant in self.config.variants(name) if name in VARIANTS else (None,):
-                for shots in dict.fromkeys(split.shots for split in splits) if name in FEW_SHOT else ():
+        protocols = [name for name in dict.fromkeys(self.config.frozen_protocols) if name in FEW_SHOT]
+        splits = self.task.labelled_splits(self.config) if protocols else []
+        for name in protocols:
+            for variant in dict.fromkeys(self.config.variants(name)) if name in VARIANTS else (None,):
+                for shots in dict.fromkeys(split.shots for split in splits):
                     found += self.few_shot(name, variant, [split for split in splits if split.shots == shots])
         return found
 
@@ -293,6 +303,9 @@ def evaluate_encoders(
     Returns:
         The rows of results.json.
     """
+    task.check(config)
+    if not config.chooses:
+        task = replace(task, holdout=None)  # whose images need not be looked at then
     first = next(iter(encoders.values()))
     side = pixel_side(first.img_size, first.in_chans, len(task.train))
     floor = {name: pixels(source, first.img_size, first.in_chans, side) for name, source in task.sources.items()}
@@ -317,11 +330,9 @@ def _evaluate(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, o
     found = {part: features_of(encoder, source, wanted) for part, source in task.sources.items()}
     notes: dict[str, dict[str, Any]] = {pooling: {} for pooling in config.pooling if pooling != "auto"}
     if "auto" in config.pooling:
-        if task.holdout is None:
-            raise UserError("`--pooling auto` chooses on held-out images, but there are none.", "Give --holdout 0.1.")
         x = {p: torch.from_numpy(center_and_normalize(array)) for p, array in found["holdout"].items()}
         shots = {max(1, round(len(split.rows) / len(task.train.classes))) for split in task.labelled_splits(config)}
-        best = best_pooling(x, task.holdout, sorted(shots))
+        best = best_pooling(x, task.choosing(), sorted(shots))
         notes[best] = {"pooling": best, "pooling_by": "held-out images"}
     rows = []
     for pooling, note in notes.items():

@@ -90,8 +90,8 @@ def draw_splits(source: Source, shots: Iterable[int | str], count: int) -> list[
     """`count` random splits of each number of shots; all labels are one split."""
     labels = source.own_labels
     return [
-        Split(shots=str(k), number=n, rows=few_labels(labels, source.keys, source.classes, k, n))
-        for k in shots
+        Split(shots=k, number=n, rows=few_labels(labels, source.keys, source.classes, k, n))
+        for k in dict.fromkeys(map(str, shots))
         for n in range(1 if parse_shots(k)[1] == 1.0 else count)
     ]
 

@@ -16,6 +16,7 @@ from layergraft.cli import main
 from layergraft.config import EncoderConfig, EvaluateConfig
 from layergraft.data.sources import Source, open_source, split_holdout
 from layergraft.errors import UserError
+from layergraft.evaluation import evaluate
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.features import center_and_normalize, extract, view_batches
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
@@ -74,8 +75,14 @@ def test_no_choice_sees_the_test_set(everything: tuple[Task, list[ResultRow], Pa
     noisy = evaluate_encoders(replace(task, test=replace(task.test, labels=noise)), EVERYTHING, {"some": encoder})
     assert [row.identity for row in noisy] == [row.identity for row in rows]
     assert [row.chosen for row in noisy] == [row.chosen for row in rows]
-    kinds = {row.chosen["by"] for row in rows if "by" in row.chosen}
-    assert {"published", "held-out images", "folds over the shots"} <= kinds
+    kinds = {
+        (row.protocol, row.variant, row.chosen["by"]) for row in rows if row.encoder == "some" and "by" in row.chosen
+    }
+    assert kinds >= {("knn", None, "held-out images")} | {
+        (name, variant, by)
+        for name in ("logistic", "ridge")
+        for variant, by in (("holdout", "held-out images"), ("cv", "folds over the shots"))
+    }
     assert {row.chosen.get("pooling") for row in rows if row.encoder == "some"} - {None}
     assert np.mean([row.value for row in noisy]) < 15 < np.mean([row.value for row in rows])
 
@@ -131,6 +138,25 @@ def test_probe_classifies_as_it_was_measured(everything: tuple[Task, list[Result
     assert 100 * (found == task.test_labels()).mean() == pytest.approx(row.value, abs=100 / len(images) + 1e-9)
     features = center_and_normalize(extract(encoder, task.test, "cls"))
     assert features.shape[1] == probe.weight.shape[1]
+
+
+def test_what_is_wrong_is_said_before_an_image_is_read(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "pixels", None)
+    task = _task()
+    few = EvaluateConfig(shots=(999,))
+    with pytest.raises(UserError, match="999 shots were asked for"):
+        evaluate_encoders(task, few, {"some": encoder})
+    with pytest.raises(UserError, match="there are none"):
+        evaluate_encoders(replace(task, holdout=None), EVERYTHING, {"some": encoder})
+    other = replace(task.test, classes=[f"other {name}" for name in task.test.classes])
+    with pytest.raises(UserError, match="has none of"):
+        evaluate_encoders(replace(task, test=other), EvaluateConfig(), {"some": encoder})
+
+
+def test_words_that_are_given_twice_count_once(encoder: Encoder) -> None:
+    twice = EvaluateConfig(protocols=("prototype", "prototype"), shots=(1, 1), splits=2)
+    rows = evaluate_encoders(_task(), twice, {"some": encoder})
+    assert len({row.identity for row in rows}) == len(rows) == 8
 
 
 def _source(classes: list[str], labels: list[int]) -> Source:
@@ -219,6 +245,10 @@ def test_given_splits_reproduce_the_figures(run: Path, tmp_path: Path) -> None:
         (["--splits", "none.txt"], "no list of labelled images"),
         (["--splits", "a.txt", "--shots", "1"], "lists of labelled images"),
         (["--protocol", "knn"], "protocols"),
+        (["--pooling", "clss"], "Did you mean 'cls'?"),
+        (["--k", "0"], "from 1 on"),
+        (["--temperature", "0"], "above 0"),
+        (["--protocols", "ridge", "--holdout", "3"], "classes have fewer than two"),
     ],
 )
 def test_bad_input(run: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
