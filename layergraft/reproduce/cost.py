@@ -17,9 +17,9 @@ from layergraft.reproduce.scales import Scale
 SAME = 0.03  # operations that differ by no more than this part are the same compute
 
 
-def steps_of(stage: StageConfig, images: int) -> int:
-    """Optimizer steps of a stage on so many training images."""
-    return max(1, round(stage.epochs * (images // stage.batch_size)))
+def steps_of(stage: StageConfig, images: int) -> float:
+    """Optimizer steps of a stage on so many training images, not yet rounded."""
+    return stage.epochs * (images // min(stage.batch_size, images))
 
 
 class Costs:
@@ -42,11 +42,13 @@ class Costs:
 
     def training(self, recipe: Recipe) -> float:
         """Operations of all steps of a recipe."""
-        return sum(steps_of(stage, self.images) * self._of_step(recipe, name) for name, stage in recipe.stages.items())
+        stages = recipe.stages.items()
+        return sum(max(1, round(steps_of(stage, self.images))) * self._of_step(recipe, name) for name, stage in stages)
 
     def _of_step(self, recipe: Recipe, name: str) -> int:
         """Operations of a step, which do not depend on rates and lengths; counting takes a second, so it is kept."""
-        stage = recipe.stages[name]
+        whole = recipe.stages[name]
+        stage = structs.replace(whole, batch_size=min(whole.batch_size, self.images))
         plan = structs.replace(stage.plan, lr_scale=1.0)
         alike = structs.replace(stage, plan=plan, optimizer=OptimizerConfig(), epochs=1, warmup_epochs=0)
         key = msgspec.json.encode((recipe.encoder, alike))
@@ -70,8 +72,11 @@ class Costs:
         return self.before(arm) + (self.own[arm.name] if length == 1.0 else self._own(arm, length))
 
     def length(self, arm: Arm) -> float:
-        """The factor of its own stages' lengths at which an arm uses up the budget."""
-        return (self.budget - self.before(arm)) / self.own[arm.name]
+        """The factor of its own stages' lengths at which an arm uses up the budget, but for the last step."""
+        recipe = arm_recipe(arm, self.scale, self.source, 0)
+        stages = recipe.stages.items()
+        whole = sum(steps_of(stage, self.images) * self._of_step(recipe, name) for name, stage in stages)
+        return (self.budget - self.before(arm)) / whole
 
     def same(self, arm: Arm) -> bool:
         """Whether an arm uses up the budget as it is."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from layergraft.config import EngineConfig, EvaluateConfig, Recipe
+from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_evaluate
 from layergraft.data.sources import Source, default_test_source, open_source
 from layergraft.errors import UserError
@@ -77,7 +77,7 @@ class Figuring:
 
     def trained(self, encoder: Encoder, protocols: Iterable[str], out: Path) -> Figures:
         """Linear and fine-tuned accuracy on test images with all labels; stages go to `out/trained`."""
-        config, engine = load_evaluate({"protocols": list(protocols)}, {})
+        config, engine = load_evaluate({"protocols": list(protocols)}, {"engine.keep": 1})
         task = TrainedTask(
             train=self.train,
             holdout=self.held,
@@ -86,7 +86,7 @@ class Figuring:
             seed=self.recipe.seed,
             config=config,
             protocols=config.trained_stages,
-            engine=engine if engine.keep == 1 else EngineConfig(keep=1),
+            engine=engine,
             out=out,
             fabric=launch(),
             display=Display(),

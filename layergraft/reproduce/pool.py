@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from types import TracebackType
@@ -105,16 +106,20 @@ class Pool:
                     raise signals.stopped(signals.requeue)
                 if isinstance(error, UserError):
                     raise UserError(f"{name}: {error.problem}", error.hint)
+                if isinstance(error, BrokenProcessPool):
+                    raise UserError(
+                        "A process of the study was killed, perhaps for want of memory.",
+                        "What was finished is saved. Run the same command again, with fewer --jobs.",
+                    )
                 assert error is not None
                 raise error
             yield name, future.result()
 
     def _stop(self) -> None:
         """Have everything that runs save its state and end."""
-        for future in self._running:
-            future.cancel()
-        for process in multiprocessing.active_children():
-            if process.pid is not None:
-                os.kill(process.pid, signal.SIGTERM)
-        wait(self._running)
+        while True:
+            for process in multiprocessing.active_children():
+                process.terminate()  # again and again: what has not begun its job yet takes no notice
+            if not wait(self._running, timeout=1.0).not_done:
+                break
         self._running.clear()

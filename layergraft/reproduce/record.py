@@ -1,24 +1,9 @@
-"""What a study found, as `study.json` has it.
+"""What a study found, in the form of `study_file`.
 
-```
-scale, source, seeds, command, commit, machine, seconds: where the numbers come from; `seconds` over all starts
-protocol: what was measured on frozen features (EvaluateConfig), and `trained`
-arms: [{
-  name, title
-  parents: the arms it is compared with, as they are called at equal epochs; at equal compute it is `NAME_compute`,
-    where there is one
-  budget: "epochs" (its contrastive stages are as long as every arm's), "compute" (its name ends in `_compute`: its own
-    stages have the length at which the chain takes the operations of MAE and the graft with equal layers), "both", or
-    null (untrained)
-  stages: [{name, objective, epochs}] of the whole chain
-  flops: of the whole chain, shared first stages included
-  search: [{settings, holdout, chosen}]: the trials; a `_compute` arm takes what was found at equal epochs
-  plan: of its last stage, in words
-  seeds: [{seed, test, holdout, seconds}]: figures in percent, the mean over splits
-}]
-chosen_graft: the best of the MIM→CL arms with MoCo v3 at equal epochs on held-out images: mean over shots, then seeds
-conflict: [{seed, blocks: [{block, mean, negative}]}], of the multi-task arm
-```
+An arm whose name ends in `_compute` is the arm before at equal compute: the length of its own stages is the one at
+which the whole chain takes the operations of MAE and the graft with equal layers. It has the settings, and shows the
+search, of the arm at equal epochs. An arm that takes these operations as it is has budget `both`. `seconds` of a seed
+are those of the start that ended it.
 """
 
 from __future__ import annotations

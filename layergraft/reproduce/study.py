@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from rich.console import Console
 
 from layergraft.checkpoints.atomic import write_text
@@ -58,10 +61,14 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         scale, source = SCALES[scale_name], data or SCALES[scale_name].source
         if source is None:
             raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")
-        images = _check(scale, source)
+        scale, images = fit(scale, source, say)
+        place = _claim(out, scale_name, source)
         say(f"Counting operations: {images} images of {source} train.")
         study = Study(scale, source, list(range(seeds)), out, Costs(scale, source, images))
-        outcomes = _read_outcomes(study, _claim(out, scale_name, source))
+        outcomes = _read_outcomes(study, place)
+        if _is_finished(study, outcomes):
+            say(f"The study in {out} is finished; nothing to do. Its claims: {out / CLAIMS}")
+            return out / FILE
     clock = _Clock(out / "seconds.json")
     size = jobs or _jobs()
     with SignalGuard(wait=True) as signals, Pool(size, out / "jobs.log") as pool, clock:
@@ -92,20 +99,27 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
     return file
 
 
-def _check(scale: Scale, source: str) -> int:
-    """How many images train; finds what would stop the study later.
+def fit(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, int]:
+    """The scale with the numbers of shots that there are images for, and how many images train.
 
     Raises:
-        UserError: there are no labels, no test images, or too few of them.
+        UserError: there are no labels, no test images, or classes with a single image.
     """
     train, _ = split_holdout(open_source(source), scale.holdout, 0)
-    draw_splits(train, scale.evaluate.frozen_shots, 1)
     open_source(test_source(source))
-    return len(train)
+    fewest = int(np.bincount(train.own_labels, minlength=len(train.classes)).min())
+    shots = scale.evaluate.frozen_shots
+    possible = tuple(one for one in shots if not isinstance(one, int) or one <= fewest)
+    if possible != shots:
+        say(f"The smallest class has {fewest} training images: no more shots than these are measured.")
+    draw_splits(train, possible, 1)
+    if not any(isinstance(one, int) for one in possible):
+        raise UserError(f"{source!r} has a class without training images.", "Every class needs some.")
+    return replace(scale, evaluate=structs.replace(scale.evaluate, shots=possible)), len(train)
 
 
 def _claim(out: Path, scale: str, source: str) -> Path:
-    """Make the directory the study's own.
+    """Make the directory the study's own; returns where its outcomes lie.
 
     Raises:
         UserError: it holds something else.
@@ -141,6 +155,13 @@ def _read_outcomes(study: Study, place: Path) -> dict[str, Outcome]:
     return outcomes
 
 
+def _is_finished(study: Study, outcomes: dict[str, Outcome]) -> bool:
+    """Whether an earlier start has written what this one would."""
+    file = study.out / FILE
+    written = file.is_file() and (study.out / CLAIMS).is_file()
+    return written and next(study.due(outcomes), None) is None and json.loads(file.read_text())["seeds"] == study.seeds
+
+
 class _Clock:
     """Adds up the time of a study over its starts.
 
@@ -171,9 +192,10 @@ def _line(study: Study, outcomes: dict[str, Outcome], name: str, size: int) -> s
     """One line when a job is done: what it found on held-out images, and how long the rest may take."""
     outcome, left = outcomes[name], study.left(outcomes)
     found = f"{few_shot_mean(outcome['holdout']):.1f} % on held-out images, " if "holdout" in outcome else ""
-    minutes = remaining_seconds(list(outcomes.values()), left, size) / 60
+    seconds = remaining_seconds(list(outcomes.values()), left, size)
+    rest = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     total = len(left) + len(outcomes)
-    return f"[{len(outcomes)}/{total}] {name}: {found}{outcome['seconds']:.0f} s; about {minutes:.0f} minutes left"
+    return f"[{len(outcomes)}/{total}] {name}: {found}{outcome['seconds']:.0f} s; about {rest} left"
 
 
 def remaining_seconds(done: list[Outcome], left: list[float], size: int) -> float:

@@ -54,14 +54,14 @@ def carry_out(job: Job, scale: Scale, out: Path) -> Outcome:
         write_text(out / "outcomes" / f"{job.name}.json", json.dumps(found, indent=1) + "\n")
     if job.kind == "trial":
         shutil.rmtree(run, ignore_errors=True)
-    for checkpoints in run.glob("stages/*/checkpoints"):  # three times the encoder, of no use any more
+    for checkpoints in list(run.rglob("checkpoints")):  # three times the encoder, of no use any more
         shutil.rmtree(checkpoints, ignore_errors=True)
     return found
 
 
 def _figures(job: Job, scale: Scale, run: Path, out: Path) -> Outcome:
-    encoder = _encoder(job, run, out)
     images = Figuring(job.recipe)
+    encoder = _encoder(job, images, run, out)
     few = tuple(shots for shots in scale.evaluate.frozen_shots if isinstance(shots, int))
     if job.kind == "trial":
         config = structs.replace(scale.evaluate, protocols=("logistic",), shots=few)
@@ -72,14 +72,13 @@ def _figures(job: Job, scale: Scale, run: Path, out: Path) -> Outcome:
     return found
 
 
-def _encoder(job: Job, run: Path, out: Path) -> Encoder | None:
+def _encoder(job: Job, images: Figuring, run: Path, out: Path) -> Encoder | None:
     """What is measured, trained if need be; None is the pixels."""
     recipe = job.recipe
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if job.arm.name == "pixels":
         return None
     if job.arm.recipe is None:
-        images = Figuring(recipe)
         return first_encoder(recipe, images.mean, images.std).eval().to(device)
     if job.start is not None:
         recipe = structs.replace(recipe, start=str(last_stage(out / "runs" / job.start)))
