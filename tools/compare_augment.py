@@ -1,7 +1,8 @@
-"""Whether `data.augment: fast` and `exact` end at the same accuracy: the demo in colour and a third as long, by seeds.
+"""Whether `data.augment: fast` and `exact` end at the same accuracy: a shortened demo in colour, by seeds.
 
-Both paths start from the same weights and see the same images with the same random parameters, so differences are
-taken seed by seed. Views have all of MoCo v3's operations, with a blur that suits 36 pixels. Finished runs are kept.
+One epoch of MAE, whose views are cropped and mirrored alone, and a third of the demo's contrastive stage, whose views
+have all of MoCo v3's operations, with a blur that suits 36 pixels. Both paths start from the same weights and see the
+same images with the same random parameters, so differences are taken seed by seed. Finished runs are kept.
 
     python tools/compare_augment.py --work runs/augment --seeds 0 1 2
 """
@@ -17,12 +18,13 @@ import numpy as np
 
 import layergraft
 
+PATHS = ("fast", "exact")
 COLOURS: dict[str, Any] = {"crop_scale": [0.2, 1.0], "jitter": 0.8, "gray": 0.2, "blur_sigma": [0.1, 1.0]}
 SETTINGS: dict[str, Any] = {
     "data.source": "builtin:fashion-colour",
     "encoder.in_chans": 3,
-    "stages.mae.epochs": 10 / 3,
-    "stages.mae.warmup_epochs": 1 / 3,
+    "stages.mae.epochs": 1,
+    "stages.mae.warmup_epochs": 0.25,
     "stages.graft.epochs": 1.5,
     "stages.graft.warmup_epochs": 0.25,
     "stages.graft.views": {"first": COLOURS | {"blur": 1.0}, "second": COLOURS | {"blur": 0.1, "solarize": 0.2}},
@@ -50,10 +52,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/augment"), help="where the runs go")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the recipe")
     arguments = parser.parse_args()
-    found = {path: [accuracies(arguments.work, path, seed) for seed in arguments.seeds] for path in ("fast", "exact")}
-    print("| | " + " | ".join((*found, "fast - exact")) + " |\n|---|---|---|---|")
-    for measure in found["fast"][0]:
-        fast, exact = (np.array([seed[measure] for seed in found[path]]) for path in found)
+    runs = [{path: accuracies(arguments.work, path, seed) for path in PATHS} for seed in arguments.seeds]
+    print("| | " + " | ".join((*PATHS, "fast - exact")) + " |\n|---|---|---|---|")
+    for measure in runs[0]["fast"]:
+        fast, exact = (np.array([run[path][measure] for run in runs]) for path in PATHS)
         cells = [f"{own.mean():.2f} ± {own.std(ddof=1):.2f}" for own in (fast, exact, fast - exact)]
         print(f"| {measure} | {' | '.join(cells)} |")
 
