@@ -57,19 +57,20 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
 
     if seeds < 1:
         raise UserError("There must be at least one seed.", "Give --seeds 5.")
+    if jobs is not None and jobs < 1:
+        raise UserError("There must be at least one job at a time.", "Give --jobs 2.")
     with SignalGuard(wait=False):
         scale, source = SCALES[scale_name], data or SCALES[scale_name].source
         if source is None:
             raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")
         scale, images = fit(scale, source, say)
-        place = _claim(out, scale_name, source)
+        place, clock = _claim(out, scale_name, source), _Clock(out / "seconds.json")
         say(f"Counting operations: {images} images of {source} train.")
         study = Study(scale, source, list(range(seeds)), out, Costs(scale, source, images))
         outcomes = _read_outcomes(study, place)
         if _is_finished(study, outcomes):
             say(f"The study in {out} is finished; nothing to do. Its claims: {out / CLAIMS}")
             return out / FILE
-    clock = _Clock(out / "seconds.json")
     size = jobs or _jobs()
     with SignalGuard(wait=True) as signals, Pool(size, out / "jobs.log") as pool, clock:
         while True:
@@ -229,7 +230,10 @@ def _machine() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The commit of the package, where it runs from a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    root = Path(__file__).parents[2]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    if not (root / ".git").exists():  # perhaps installed below a checkout of something else
+        return None
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
     except (OSError, subprocess.CalledProcessError):

@@ -81,7 +81,7 @@ def _encoder(job: Job, images: Figuring, run: Path, out: Path) -> Encoder | None
     if job.arm.recipe is None:
         return first_encoder(recipe, images.mean, images.std).eval().to(device)
     if job.start is not None:
-        recipe = structs.replace(recipe, start=str(last_stage(out / "runs" / job.start)))
+        recipe = structs.replace(recipe, start=str(last_stage(out / "runs" / job.start).resolve()))
     train_run(recipe, run, "auto")
     last = stage_directory(run, recipe, list(recipe.stages)[-1])
     return load_encoder(last / job.arm.encoder).eval().to(device)

@@ -117,6 +117,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], colour_fol
     (other / "settings.json").write_text(json.dumps({"scale": "tiny", "source": "builtin:fashion-canvas"}))
     for words, message in (
         ([*WORDS[:-1], "0", "--out", str(tmp_path / "new")], "at least one seed"),
+        ([*WORDS, "--jobs", "0", "--out", str(tmp_path / "new")], "at least one job"),
         (["reproduce", "--scale", "small", "--out", str(tmp_path / "new")], "no images of its own"),
         ([*WORDS, "--data", str(colour_folder), "--out", str(tmp_path / "new")], "no test images"),
         ([*WORDS, "--out", str(busy)], "is no study"),
