@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,12 +27,12 @@ from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
 from layergraft.training.launch import launch
+from layergraft.training.memory import return_free_memory, set_memory_reuse
 from layergraft.training.stage import prepare_stage
 from layergraft.training.stage_run import StageRun
 from layergraft.training.trainer import Trainer
 
 IMAGES = "builtin:fashion-canvas"
-ROUNDS = 5
 Step = Callable[[], object]
 
 
@@ -157,26 +157,33 @@ def reference_gflop(trainer: Trainer, batch: Batch) -> float:
     return count_flops(lambda: model(*inputs).backward()) / len(part.keys) / 1e9
 
 
-def alternate(steps: Sequence[Step], seconds: float, device: torch.device) -> tuple[list[float], float]:
+def alternate(ours: Sequence[Step], plain: Step, seconds: float, device: torch.device) -> tuple[list[float], float]:
     """Time steps that take turns with each other and with a matrix product.
 
-    A slow moment of the machine (another process, another guest of the same host) then meets all of them.
+    A slow moment of the machine (another process, another guest of the same host) then meets all of them. Ours keep
+    freed memory, as in training; the straightforward step has what the C library does by itself. Each turn is two
+    steps, the first of which, untimed, brings the memory to where it is within a longer run.
 
     Args:
-        steps: what to time; each is called once before.
-        seconds: how long all of them together are measured; at least `ROUNDS` rounds.
+        ours: steps of the training loop.
+        plain: the straightforward step.
+        seconds: how long all of them together are measured; at least three rounds.
         device: where they run.
 
     Returns:
-        (median seconds of each step, median over rounds of the product's best GFLOP/s).
+        (median seconds of each step, the straightforward one last; median over rounds of the product's best GFLOP/s).
     """
-    for step in steps:
-        step()
+    turns: list[tuple[Step, Literal["keep", "default"]]] = [*((step, "keep") for step in ours), (plain, "default")]
     rounds: list[list[float]] = []
     began = time.perf_counter()
-    while len(rounds) < ROUNDS or time.perf_counter() - began < seconds:
+    while len(rounds) < 3 or time.perf_counter() - began < seconds:
         times = []
-        for step in steps:
+        for step, policy in turns:
+            if device.type == "cpu":
+                set_memory_reuse(policy)
+                return_free_memory()
+            step()
+            wait(device)
             start = time.perf_counter()
             step()
             wait(device)
@@ -203,7 +210,7 @@ def bench_step(
     steps = [our_step(*pair) for pair in prepared]
     gflop = reference_gflop(*prepared[0])
     device = prepared[0][0].parameters[0].device
-    (*ours, plain), peak = alternate([*steps, reference_step(*prepared[0])], seconds, device)
+    (*ours, plain), peak = alternate(steps, reference_step(*prepared[0]), seconds, device)
     rate, plain_rate = batch_size / ours[0], batch_size / plain
     found: dict[str, Any] = {
         "images_per_second": rate,

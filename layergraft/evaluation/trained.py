@@ -36,7 +36,7 @@ from layergraft.objectives.classify import Classify
 from layergraft.training.best import load_best
 from layergraft.training.display import Display
 from layergraft.training.loop import train_stage
-from layergraft.training.metrics import read_metrics
+from layergraft.training.metrics import read_metrics, training_seconds
 from layergraft.training.stage import is_done, prepare_stage, restore_stage, save_stage, stage_directory
 from layergraft.training.stage_run import StageRun
 
@@ -169,7 +169,7 @@ def _one(
 
 def _test(task: TrainedTask, name: str, stage: StageRun, shots: int | str, split: int) -> list[ResultRow]:
     metrics = read_metrics(stage.directory / "metrics.jsonl")
-    trained = _seconds(metrics, stage.config.batch_size)
+    trained = training_seconds(metrics, stage.config.batch_size)
     figure = stage.objective.figure
     assert figure is not None
     last = {"epoch": stage.config.epochs} | {key: row[key] for row in metrics[-1:] for key in (figure,) if key in row}
@@ -226,13 +226,6 @@ def _rows(
         )
         for metric, value in values.items()
     ]
-
-
-def _seconds(metrics: list[dict[str, Any]], batch_size: int) -> float:
-    """Training time, also over interruptions: each row says how fast the steps since the one before were."""
-    steps = [0, *(int(row["step"]) for row in metrics)]
-    rates = [float(row["images_per_second"]) for row in metrics]
-    return sum((b - a) * batch_size / rate for a, b, rate in zip(steps, steps[1:], rates, strict=False))
 
 
 def show_trained(rows: list[ResultRow]) -> None:

@@ -19,7 +19,10 @@ from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.graft.cost import step_flops
 from layergraft.models.vit import create_encoder
 from layergraft.objectives.base import create_objective, know_classes
+from layergraft.training.estimate import stage_seconds
 from layergraft.training.memory import memory_warning, step_memory
+
+GIVE_DATA = "give --data to know"
 
 
 def list_recipes(as_json: bool) -> dict[str, Any]:
@@ -41,9 +44,9 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
     """The content of `plan --json`; printed as tables or JSON."""
     if only is not None and only not in recipe.stages:
         raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
-    train = None
+    train = holdout = None
     if recipe.data.source is not None:
-        train = split_holdout(open_source(recipe.data.source), recipe.data.holdout, recipe.seed)[0]
+        train, holdout = split_holdout(open_source(recipe.data.source), recipe.data.holdout, recipe.seed)
     images = len(train) if train else None
     encoder = create_encoder(recipe.encoder, 0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,6 +62,10 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         needed = step_memory(encoder, objective, plan, used, recipe.engine)
         warning = memory_warning(name, needed, device)
         warnings[name] = f"{warning}\n" if warning else ""
+        flops = step_flops(encoder, objective, used)
+        seconds, how = None, GIVE_DATA
+        if train is not None and holdout is not None and steps is not None:
+            seconds, how = stage_seconds(recipe, name, train, holdout, batch_size, steps, flops)
         stages.append(
             {
                 "name": name,
@@ -68,14 +75,14 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
                 "epochs": stage.epochs,
                 "batch_size": batch_size,
                 "memory_bytes": needed,
-                "seconds": None,
-                "flops": step_flops(encoder, objective, used) * steps if steps else None,
+                "seconds": seconds,
+                "flops": flops * steps if steps else None,
                 "notes": {
                     "memory_bytes": "an estimate for one process that takes the whole batch",
-                    "seconds": "nothing was run",
+                    "seconds": how,
                     "flops": "products, attention and convolutions of all steps, by their shapes",
                 }
-                | ({} if steps else dict.fromkeys(("steps", "flops"), "give --data to know them")),
+                | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA)),
             }
         )
     found = {
@@ -99,9 +106,10 @@ def plan_table(stage: dict[str, Any]) -> Table:
     """One stage of `plan --json` as a table."""
     memory = stage["memory_bytes"] or 0
     title = f"Stage {stage['name']}: {stage['objective']}, {stage['epochs']} epochs, batch {stage['batch_size']}"
-    table = Table(
-        title=title + (f", {stage['steps']} steps" if stage["steps"] else "") + f", about {memory / 2**30:.2g} GiB"
-    )
+    title += f", {stage['steps']} steps" if stage["steps"] else ""
+    title += f", about {memory / 2**30:.2g} GiB"
+    title += f" and {duration(stage['seconds'])}" if stage["seconds"] is not None else ""
+    table = Table(title=title)
     for column in ("layer", "source", "lr scale", "peak lr", "decay", "decay 1-D", "anchor", "parameters"):
         table.add_column(column, justify="left" if column in ("layer", "source") else "right")
     for row in stage["layers"]:
@@ -110,3 +118,12 @@ def plan_table(stage: dict[str, Any]) -> Table:
         decays = (f"{row['weight_decay']:g}", f"{row['weight_decay_1d']:g}")
         table.add_row(row["name"], row["source"], *cells, *decays, anchor, f"{row['parameters']:,}")
     return table
+
+
+def duration(seconds: float) -> str:
+    """A length of time, in the unit that suits it."""
+    units = {"days": 86400, "hours": 3600, "minutes": 60}
+    for unit, size in units.items():
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} seconds"

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,8 +29,13 @@ from layergraft.objectives.base import Features, Objective, Progress
 from layergraft.randomness import Randomness
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # options of mallopt, from malloc.h
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26}  # one heap that never shrinks and grows in large steps
-_GIVE_BACK = {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**20, _TRIM_THRESHOLD: 2**17, _TOP_PAD: 0}
+_MALLOC = {
+    # One heap that never shrinks and grows in large steps.
+    "keep": {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26},
+    # Where glibc's thresholds end, which follow the sizes that a program frees: malloc/malloc.c, M_MMAP_THRESHOLD.
+    "default": {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26, _TOP_PAD: 2**17},
+    "give back": {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**20, _TRIM_THRESHOLD: 2**17, _TOP_PAD: 0},
+}
 SMALL = 10_000_000  # parameters below which nobody runs out of memory by surprise
 
 
@@ -168,7 +173,7 @@ class _Blocks:
             hook.remove()
 
 
-def reuse_freed_memory(keep: bool) -> None:
+def set_memory_reuse(policy: Literal["keep", "default", "give back"]) -> None:
     """Say what the C library does with large blocks that are freed.
 
     A step allocates the same tensors as the one before. Left alone, glibc returns blocks of more than 32 MB to the
@@ -178,12 +183,19 @@ def reuse_freed_memory(keep: bool) -> None:
     save memory give it back.
 
     Args:
-        keep: for the next step, instead of giving back.
+        policy: keep all for the next step; as glibc does by itself once large blocks were freed; or give all back.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        for option, value in (_KEEP if keep else _GIVE_BACK).items():
+        for option, value in _MALLOC[policy].items():
             mallopt(option, value)
+
+
+def return_free_memory() -> None:
+    """Give the system what is free now."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def free_memory(device: torch.device) -> int | None:

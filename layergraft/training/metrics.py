@@ -54,3 +54,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return rows
+
+
+def training_seconds(rows: list[dict[str, Any]], batch_size: int) -> float:
+    """Training time, also over interruptions: each row says how fast the steps since the one before were."""
+    steps = [0, *(int(row["step"]) for row in rows)]
+    rates = [float(row["images_per_second"]) for row in rows]
+    return sum((b - a) * batch_size / rate for a, b, rate in zip(steps, steps[1:], rates, strict=False))

@@ -16,6 +16,7 @@ from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.errors import Lost, Stopped, UserError
+from layergraft.graft.cost import step_flops
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay, replay_steps
 from layergraft.training.guard import SignalGuard, is_loss
@@ -152,9 +153,12 @@ class _Training:
                 warning = memory_warning(name, needed, self.fabric.device)
                 if warning:
                     self.display.say(warning)
+            # Counted by one process alone: tensors without content cannot be exchanged.
+            alone = self.fabric.world_size == 1
+            flops = step_flops(stage.encoder, stage.objective, stage.config) if alone else None
             train_stage(self.fabric, stage, self.display.report, self.display.say)
             if self.fabric.is_global_zero:
-                save_stage(stage, self.provenance(name) | {"step": stage.steps})
+                save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
             self.fabric.barrier()
         self.encoder = load_encoder(directory).train()
 

@@ -25,6 +25,7 @@ from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
 from layergraft.randomness import Randomness
 from layergraft.training.best import Best
+from layergraft.training.metrics import read_metrics, training_seconds
 from layergraft.training.monitor import Monitor
 from layergraft.training.origins import Origins
 from layergraft.training.stage_run import StageRun
@@ -124,8 +125,21 @@ def prepare_stage(
     )
 
 
-def stage_json(stage: StageRun) -> dict[str, Any]:
-    """One element of `stages` of plan.json."""
+def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
+    """One element of `stages` of plan.json.
+
+    Args:
+        stage: trained.
+        step_flops: operations of a step, or None where they were not counted.
+    """
+    rows = read_metrics(stage.directory / "metrics.jsonl")
+    notes = {
+        "memory_bytes": "not measured; `layergraft plan` estimates it",
+        "seconds": "of the steps, by metrics.jsonl; looks and checkpoints are not in it",
+        "flops": "products, attention and convolutions of all steps, by their shapes"
+        if step_flops is not None
+        else "not counted; `layergraft plan` counts them",
+    }
     return {
         "name": stage.name,
         "objective": msgspec.to_builtins(stage.config.objective)["name"],
@@ -134,13 +148,9 @@ def stage_json(stage: StageRun) -> dict[str, Any]:
         "epochs": stage.config.epochs,
         "batch_size": stage.config.batch_size,
         "memory_bytes": None,
-        "seconds": None,
-        "flops": None,
-        "notes": {
-            "memory_bytes": "not measured",
-            "seconds": "not measured before training; metrics.jsonl has the times",
-            "flops": "not counted yet",
-        },
+        "seconds": training_seconds(rows, stage.config.batch_size),
+        "flops": None if step_flops is None else step_flops * stage.steps,
+        "notes": notes,
     }
 
 
@@ -156,8 +166,14 @@ def restore_stage(stage: StageRun) -> None:
     stage.objective.load_state_dict({name: heads[_public_name(name)] for name in stage.objective.state_dict()})
 
 
-def save_stage(stage: StageRun, provenance: dict[str, Any]) -> None:
-    """Write what a stage leaves: encoders, heads and, last of all, its plan."""
+def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | None = None) -> None:
+    """Write what a stage leaves: encoders, heads and, last of all, its plan.
+
+    Args:
+        stage: trained.
+        provenance: where the weights come from.
+        step_flops: operations of a step, where they were counted.
+    """
     directory = stage.directory
     save_encoder(stage.encoder, directory / "encoder", provenance)
     slow = dict(stage.objective.slow.named_children()).get("encoder")
@@ -183,4 +199,4 @@ def save_stage(stage: StageRun, provenance: dict[str, Any]) -> None:
         ),
     )
     stage.best.write(directory)
-    write_text(directory / "plan.json", json.dumps(stage_json(stage), indent=1) + "\n")
+    write_text(directory / "plan.json", json.dumps(stage_json(stage, step_flops), indent=1) + "\n")

@@ -23,7 +23,7 @@ from layergraft.models.momentum import momentum_update
 from layergraft.models.sharding import full, like, load_full, local, split_parameters
 from layergraft.objectives.base import Losses, Progress
 from layergraft.training.gradients import Gradients, TrainStep
-from layergraft.training.memory import reuse_freed_memory
+from layergraft.training.memory import set_memory_reuse
 from layergraft.training.optim import LossScaler, build_optimizer
 from layergraft.training.schedule import lr_factor
 from layergraft.training.stage_run import StageRun
@@ -70,7 +70,7 @@ class Trainer:
         self.split = distributed and engine.strategy == "fsdp"
         stage.encoder.recompute = engine.activation_checkpointing
         if fabric.device.type == "cpu":
-            reuse_freed_memory(keep=not engine.activation_checkpointing)
+            set_memory_reuse("give back" if engine.activation_checkpointing else "keep")
         low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
         autocast = partial(torch.autocast, fabric.device.type, low) if low else nullcontext
         module = TrainStep(stage.encoder, stage.objective, autocast).train()

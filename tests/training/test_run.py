@@ -47,6 +47,8 @@ def test_files_of_a_run(finished: Path) -> None:
     }.items():
         for name in names:
             assert (finished / "stages" / stage / name).is_file(), name
+        costs = json.loads((finished / "stages" / stage / "plan.json").read_text())
+        assert min(costs["flops"], costs["seconds"]) > 0
     rows = json.loads((finished / "results.json").read_text())
     assert {row["encoder"] for row in rows} == {"pixels", "random", "mae", "graft", "graft/momentum"}
     assert {row["split"] for row in rows if row["protocol"] == "logistic"} == {"0", "1", "mean", "std"}
