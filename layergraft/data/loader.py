@@ -75,7 +75,7 @@ class TrainLoader:
         self.unfinished = [name for name, view in views.items() if not finish and view.rand_augment is None]
         self.steps_per_epoch = len(source) // batch_size
         self._sorting = threading.Lock()
-        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
+        self._order: tuple[int, npt.NDArray[np.integer]] = (-1, np.empty(0, dtype=np.int64))
 
     def keys(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
         """(epoch, this process's sample keys) of a step."""
@@ -86,7 +86,7 @@ class TrainLoader:
                 blocks = self.source.blocks
                 starts = None if blocks is None else blocks.starts
                 order = epoch_order(self.random, self.source.keys, epoch, self.batch_size, starts)
-                self._order = (epoch, order)
+                self._order = (epoch, order.astype(np.min_scalar_type(len(order))))  # half the memory
         local = self.batch_size // self.world_size
         start = position * self.batch_size + self.rank * local
         return epoch, self.source.keys[order[start : start + local]]
@@ -140,7 +140,7 @@ class TrainLoader:
             self._views(row, key, epoch, unfinished, *([part[row] for part in own] for own in (draws, pixels, masks)))
             for row, key in enumerate(keys.tolist())
         ]
-        labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[read])
+        labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[read].astype(np.int64))
         return Batch(
             keys=keys,
             epoch=epoch,

@@ -92,7 +92,7 @@ def open_builtin(spec: str, place: str) -> Source:
         spec=spec,
         images=ArrayImages(images if name == "fashion" else canvases(split)),
         keys=np.arange(len(labels), dtype=np.int64),
-        labels=labels.astype(np.int64),
+        labels=labels.astype(np.int32),
         classes=CLASSES,
         fingerprint=f"{name}-{split}-1",
         mean=mean,

@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 
 from layergraft.data.decode import BadImage
+from layergraft.data.sources.index import Names
 from layergraft.data.sources.source import EncodedImages, Labels
 from layergraft.errors import UserError
 
@@ -85,17 +85,17 @@ class FileImages(EncodedImages):
 
     Args:
         root: the folder; no path leads out of it.
-        paths: relative paths, as bytes.
+        paths: relative paths.
     """
 
-    def __init__(self, root: Place, paths: pa.ChunkedArray) -> None:
+    def __init__(self, root: Place, paths: Names) -> None:
         self.root, self.paths = root, paths
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        return os.fsdecode(self.paths[index].as_py())
+        return os.fsdecode(self.paths[index])
 
     def stamp(self, keys: Labels) -> str | None:
         """A hash of the files' sizes and times of change."""

@@ -66,7 +66,7 @@ def open_folder(spec: str, root: Place, index_directory: Path | None) -> Source:
     """Open a folder; sample key = place in the byte-sorted listing."""
     index = open_index(index_directory, root.path, _unchanged, lambda path: _build(root, path))
     labels, classes = index.labels()
-    images = FileImages(root, index.table.column("path"))
+    images = FileImages(root, index.names("path"))
     return Source(
         spec=spec,
         images=images,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.sources.source import Labels, Source
+from layergraft.data.sources.source import ClassIds, Source
 from layergraft.randomness import Randomness
 
 
-def _first_of_each_class(labels: Labels, count: int) -> npt.NDArray[np.int64]:
+def _first_of_each_class(labels: ClassIds, count: int) -> npt.NDArray[np.int64]:
     """Deal the classes in turn: the first of each, then the second of each, ... until there are `count`.
 
     Half of a small class stays, as long as other classes have enough.
@@ -52,7 +52,7 @@ def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Sour
         chosen = random.permutation("order", source.keys, 0, first=count)
     elif count:
         order = random.permutation("order", source.keys, 0)
-        chosen = order[_first_of_each_class(source.own_labels[order], count)]
+        chosen = order[_first_of_each_class(source.labels[source.keys[order]], count)]
     else:
         chosen = np.empty(0, dtype=np.int64)
     held = np.zeros(len(source), dtype=bool)

@@ -57,7 +57,7 @@ def open_hub(spec: str, place: str) -> Source:
         raise UserError(f"The dataset {name!r} has no column of images: {', '.join(rows.features)}.")
     labels, classes = None, []
     if isinstance(rows.features.get("label"), datasets.ClassLabel):
-        labels, classes = np.asarray(rows["label"], dtype=np.int64), list(rows.features["label"].names)
+        labels, classes = np.asarray(rows["label"], dtype=np.int32), list(rows.features["label"].names)
     rows = rows.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
     return Source(
         spec=spec,

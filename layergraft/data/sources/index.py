@@ -1,6 +1,6 @@
-"""The index of a source: one Arrow file, mapped into memory, however many images it lists.
+"""The index of a source: one Arrow file, however many images it lists.
 
-A mapped column costs no memory of the process and none of its workers. The file lies beside the run, never beside
+What is asked for is read, so that the names cost no memory of any process. The file lies beside the run, never beside
 the user's images; without a place for it the same table is held in memory.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,56 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from layergraft.data.sources.source import Labels
+from layergraft.data.sources.source import ClassIds
+
+
+class MappedFile:
+    """A file in memory, and a handle to read it at an address of that memory.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.map = pa.memory_map(str(path))
+        self._start = self.map.read_buffer().address
+        self.map.seek(0)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - open as long as the map
+
+    def read(self, address: int, count: int) -> bytes:
+        """The bytes that are mapped to an address."""
+        return os.pread(self._file.fileno(), count, address - self._start)
+
+
+class Names:
+    """A column of byte strings, read one at a time, by any number of threads.
+
+    Of a mapped column the bytes are read from the file: a page of the map that was touched once would count as memory
+    of this process, and an epoch in random order touches all of them.
+
+    Args:
+        column: of type large_binary, without nulls.
+        mapped: the file that the column is mapped from, if it is.
+    """
+
+    def __init__(self, column: pa.ChunkedArray, mapped: MappedFile | None) -> None:
+        self._column, self._mapped = column, mapped
+        self._firsts = np.cumsum([0, *map(len, column.chunks)])
+        # Addresses of each chunk's offsets and of its bytes; empty ones may have none.
+        buffers = [chunk.buffers()[1:] for chunk in column.chunks]
+        self._addresses = [[buffer.address if buffer else 0 for buffer in pair] for pair in buffers]
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, row: int) -> bytes:
+        if self._mapped is None:
+            return bytes(self._column[row].as_py())
+        chunk = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        offsets, content = self._addresses[chunk]
+        start, stop = struct.unpack("<2q", self._mapped.read(offsets + 8 * (row - int(self._firsts[chunk])), 16))
+        return self._mapped.read(content + start, stop - start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +76,33 @@ class Index:
     classes: names of the classes in the order of their first image.
     signature: says whether what was listed is still the same.
     fingerprint: of the names of all images.
+    mapped: the file that the table is mapped from; None where it is held in memory.
     """
 
     table: pa.Table
     classes: list[str]
     signature: str
     fingerprint: str
+    mapped: MappedFile | None = None
 
-    def labels(self) -> tuple[Labels | None, list[str]]:
+    def names(self, column: str) -> Names:
+        """A column of byte strings."""
+        return Names(self.table.column(column), self.mapped)
+
+    def labels(self) -> tuple[ClassIds | None, list[str]]:
         """Class of each image, of shape (N,), and the classes in their order: by number where all are numbers."""
         if not self.classes or "label" not in self.table.column_names:
             return None, []
         numbers = all(name.isdecimal() for name in self.classes)
         ordered = sorted(self.classes, key=int if numbers else str)
-        place = np.array([ordered.index(name) for name in self.classes], dtype=np.int64)
-        return place[self.table.column("label").to_numpy()], ordered
+        places = {name: place for place, name in enumerate(ordered)}
+        place = np.array([places[name] for name in self.classes], dtype=np.int32)
+        column = self.table.column("label")
+        if self.mapped:  # read, not mapped: see `Names`
+            only = pa.ipc.IpcReadOptions(included_fields=[self.table.column_names.index("label")])
+            with pa.OSFile(str(self.mapped.path)) as file:
+                column = pa.ipc.open_file(file, options=only).read_all().column("label")
+        return place[column.to_numpy()], ordered
 
 
 class IndexBuilder:
@@ -97,7 +159,8 @@ class IndexBuilder:
 def read_index(path: Path) -> Index:
     """Map an index file."""
     side = json.loads(path.with_suffix(".json").read_text())
-    return Index(table=pa.ipc.open_file(pa.memory_map(str(path))).read_all(), **side)
+    mapped = MappedFile(path)
+    return Index(table=pa.ipc.open_file(mapped.map).read_all(), mapped=mapped, **side)
 
 
 def open_index(

@@ -114,7 +114,7 @@ def open_list(spec: str, file: Place, root: Place | None, index_directory: Path 
     """Open a list; sample key = number of the line. Paths are relative to the list or to `root`."""
     index = open_index(index_directory, file.path, lambda old: old == file.signature(), lambda path: _build(file, path))
     labels, classes = index.labels()
-    images = FileImages(root or file.parent, index.table.column("path"))
+    images = FileImages(root or file.parent, index.names("path"))
     return Source(
         spec=spec,
         images=images,

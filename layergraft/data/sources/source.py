@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+ClassIds = npt.NDArray[np.int32]
 
 
 def is_picture(path: str) -> bool:
@@ -83,7 +84,7 @@ class Source:
     spec: str
     images: Images
     keys: npt.NDArray[np.int64]
-    labels: Labels | None = None
+    labels: ClassIds | None = None
     masks: Masks | None = None
     classes: list[str] = field(default_factory=list)
     fingerprint: str = ""
@@ -103,7 +104,7 @@ class Source:
         """Class of each of `keys`, of shape (N,)."""
         if self.labels is None:
             raise UserError(f"The images of {self.spec!r} have no labels.", "Put each class into a folder of its own.")
-        return self.labels[self.keys]
+        return self.labels[self.keys].astype(np.int64)
 
     def stamp(self) -> str | None:
         """Changes whenever the pixels may have changed; None where that cannot be told without reading them."""

@@ -117,7 +117,7 @@ def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path |
         partial(_build, name, files, signature),
     )
     images = RowGroupImages(files, json.loads(index.signature)[-1], index.table)
-    labels = index.table.column("label").to_numpy().astype(np.int64)
+    labels = index.table.column("label").to_numpy()
     labelled = bool(index.classes) and bool((labels >= 0).all())
     return Source(
         spec=spec,

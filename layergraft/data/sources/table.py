@@ -109,7 +109,7 @@ def open_table(spec: str, file: Place, root: Place | None, index_directory: Path
     if "image" in index.table.column_names:
         images = EmbeddedImages(index.table.column("image"), temporary)
     else:
-        images = FileImages(root or file.parent, index.table.column("path"))
+        images = FileImages(root or file.parent, index.names("path"))
     return Source(
         spec=spec,
         images=images,
