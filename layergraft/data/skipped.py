@@ -24,11 +24,21 @@ def _silent(message: str) -> None:
     """Say nothing."""
 
 
+def _reasons(rows: bytes) -> dict[int, str]:
+    """Key -> reason of lines of a `skipped.jsonl`; one that a kill cut off is left out."""
+    found = {}
+    for line in rows.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found[row["key"]] = row["reason"]
+    return found
+
+
 def read_skipped(file: Path) -> dict[int, str]:
-    """Key -> reason of a `skipped.jsonl`, empty where there is none; a line that a kill cut off is left out."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    return {row["key"]: row["reason"] for row in rows}
+    """Key -> reason of a `skipped.jsonl`, empty where there is none."""
+    return _reasons(file.read_bytes()) if file.is_file() else {}
 
 
 def count_reasons(reasons: dict[int, str]) -> str:
@@ -39,14 +49,16 @@ def count_reasons(reasons: dict[int, str]) -> str:
 class SkippedImages:
     """Args:
     max_bad: fraction of the source that may be unreadable.
-    file: `skipped.jsonl`, a line an image; what an earlier start wrote there counts. None writes nothing.
+    file: `skipped.jsonl`, a line an image; what other processes of the run, or an earlier start, wrote there counts.
+        None writes nothing.
     warn: called with a sentence about each of the first images.
     """
 
     def __init__(self, max_bad: float, file: Path | None = None, warn: Callable[[str], None] = _silent) -> None:
         self.max_bad, self.file, self.warn = max_bad, file, warn
-        self.reasons = read_skipped(file) if file else {}
-        self._lock = threading.Lock()
+        self.reasons: dict[int, str] = {}
+        self._lock, self._seen = threading.Lock(), 0
+        self._gather()
 
     def load(
         self,
@@ -72,22 +84,43 @@ class SkippedImages:
 
     def _record(self, source: Source, key: int, reason: str) -> None:
         with self._lock:
-            fresh = key not in self.reasons
+            if key in self.reasons:
+                return
             self.reasons[key] = reason
-            count = len(self.reasons)
-            if fresh and self.file:
+            if self.file:
                 row = {"key": key, "name": source.images.name(key), "reason": reason}
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 with open(self.file, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-        if fresh and count <= NAMED:
+                self._gather()
+            count = len(self.reasons)
+        if count <= NAMED:
             self.warn(f"Skipped {source.images.name(key)!r}: {reason}.")
-        if count > self.max_bad * len(source):
-            raise UserError(
-                f"{count} of {len(source)} images of {source.spec!r} cannot be read, "
-                f"more than --data.max-bad {self.max_bad:g} allows.",
-                self.summary(source) + "\nRemove them, or raise --data.max-bad and run the same command again.",
-            )
+
+    def _gather(self) -> None:
+        """Take in the whole lines that were written to the file since the last time."""
+        if self.file and self.file.is_file():
+            with open(self.file, "rb") as file:
+                file.seek(self._seen)
+                rows = file.read()
+            rows = rows[: rows.rfind(b"\n") + 1]
+            self._seen += len(rows)
+            self.reasons |= _reasons(rows)
+
+    def too_many(self, source: Source) -> bool:
+        """Whether more images cannot be read than may be, as far as this process knows."""
+        return len(self.reasons) > self.max_bad * len(source)
+
+    def error(self, source: Source) -> UserError:
+        """What stops a run with too many, whichever of its processes knew it first."""
+        with self._lock:
+            self._gather()
+            count = len(self.reasons)
+        return UserError(
+            f"{count} of {len(source)} images of {source.spec!r} cannot be read, "
+            f"more than --data.max-bad {self.max_bad:g} allows.",
+            self.summary(source) + "\nRemove them, or raise --data.max-bad and run the same command again.",
+        )
 
     def summary(self, source: Source) -> str:
         """Counts by reason, and the first names."""

@@ -27,7 +27,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
 
     Raises:
         Stopped: a signal came; everything is saved.
-        UserError: the run diverged or the disk is full.
+        UserError: the run diverged, the disk is full, or too many images cannot be read.
     """
     trainer = Trainer(fabric, stage)
     record = Record(stage, report, say, fabric.is_global_zero)
@@ -39,17 +39,19 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
         begin(trainer, checkpoints, say)
         record.rewind(trainer.step)
         batches = trainer.batches()
+        skipped, source = stage.loader.skipped, stage.loader.source
         while trainer.step < stage.steps:
             try:
                 batch = record.next(batches)
-            except UserError:  # too many unreadable images
+            except UserError:  # twenty unreadable images in a row
                 if fabric.world_size == 1:  # a state takes all processes, and the others do not know
                     checkpoints.save(trainer.state())
                 raise
             outcome, numbers = trainer.compute(batch), trainer.numbers
             due = checkpoints.due(trainer.step + 1)
-            finite, stop, requeue, due, failed = agree(
-                outcome.size, signals.received is not None, signals.requeue, due, checkpoints.failed()
+            stopping, excess = signals.received is not None, skipped.too_many(source)
+            finite, stop, requeue, due, failed, excess = agree(
+                outcome.size, stopping, signals.requeue, due, checkpoints.failed(), excess
             )
             if failed:
                 checkpoints.wait()  # raises where it was written; elsewhere:
@@ -66,8 +68,10 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
                 continue
             record.step(trainer, outcome, numbers)
             profile.step()
-            if stop or trainer.step == stage.steps or (due and finite):
+            if stop or excess or trainer.step == stage.steps or (due and finite):
                 checkpoints.save(trainer.state())
+            if excess:
+                raise skipped.error(source)
             if stop:
                 raise signals.stopped(requeue)
         trainer.finish()
