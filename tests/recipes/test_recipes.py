@@ -114,8 +114,9 @@ def test_heads_are_carried_from_a_stage_of_heads_alone(tmp_path: Path) -> None:
 
 def drawn(self: Queue, features: Tensor, draws: Tensor, topk: int, exclude: Tensor | None = None) -> Tensor:
     """A remembered feature by lot instead of by nearness."""
-    filled = int((self.ids >= 0).sum())
-    return self.features[(draws * filled).long()] if filled else torch.nn.functional.normalize(features, dim=1)
+    filled = (self.ids >= 0).sum()  # a tensor, whose value the counting of operations does not need
+    own = torch.nn.functional.normalize(features, dim=1)
+    return torch.where(filled > 0, self.features[(draws * filled).long()], own)
 
 
 class Smooth(nn.GELU):
