@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layergraft.report.figure import Figure
 from layergraft.report.page import write_page
 from layergraft.report.section import Judgement, Notes, Section, Table, Verdict
 from layergraft.reproduce.figures import compute_figure, conflict_figures, differences_figure, search_figure
@@ -14,6 +15,7 @@ from layergraft.reproduce.tables import (
     arms_table,
     bar_sentence,
     bar_table,
+    differences_table,
     facts_table,
     parts_table,
     search_table,
@@ -70,14 +72,17 @@ def _verdicts(claims: Claims) -> Section:
 
 
 def _accuracy(claims: Claims) -> Section:
-    figures = [figure for budget in BUDGETS if (figure := differences_figure(claims, budget)) is not None]
+    differences: list[Figure | Table] = []
+    for budget in BUDGETS:
+        if (figure := differences_figure(claims, budget)) is not None:
+            differences += [figure, differences_table(claims, budget)]
     return Section(
         name="accuracy",
         title="How few labels?",
         intro="Frozen features of test images, which were touched once per arm and seed. Equal contrastive epochs: as "
         "many epochs of contrastive learning for every arm, whatever else it needs. Equal compute: as many counted "
         "operations in all.",
-        blocks=[*(accuracy_table(claims, budget) for budget in BUDGETS), *figures, compute_figure(claims)],
+        blocks=[*(accuracy_table(claims, budget) for budget in BUDGETS), *differences, compute_figure(claims)],
     )
 
 
@@ -106,7 +111,7 @@ def _search(claims: Claims) -> Section:
 
 def _made(claims: Claims) -> Section:
     seconds = sum(own.seconds for arm in claims.study.arms for own in arm.seeds)
-    note = f"The arms took {duration(seconds)} in all, their search not counted."
+    note = f"The jobs that trained and measured the arms add up to {duration(seconds)}, their search not counted."
     table = facts_table(claims)
     return Section(
         name="made",

@@ -68,6 +68,27 @@ def bar_table(claims: Claims, bar: GraftVsParents) -> Table:
     )
 
 
+def differences_table(claims: Claims, budget: Budget) -> Table:
+    """The chosen graft minus every other arm, mean over the numbers of shots."""
+    rows = [
+        [
+            title_of(claims, row.against),
+            signed(row.difference),
+            *p_values(row.difference),
+            str(len(row.difference.seeds)),
+        ]
+        for row in claims.differences
+        if (row.budget, row.column) == (budget, MEAN)
+    ]
+    return Table(
+        title=f"{title_of(claims, claims.study.chosen_graft)}, minus each other arm, {AT[budget]}",
+        columns=["", "difference [95 % interval]", "p", "p (Holm)", "seeds"],
+        rows=rows,
+        note=f"Points of accuracy, mean of the shots, paired by pre-training seed; Holm-corrected for the {len(rows)} "
+        "rows of this table.",
+    )
+
+
 def accuracy_table(claims: Claims, budget: Budget) -> Table:
     """Every arm of a comparison and every number of labels."""
     study = claims.study
@@ -113,7 +134,7 @@ def arms_table(claims: Claims) -> Table:
     """What each arm is, and what its search chose."""
     rows = []
     for arm in claims.study.arms:
-        stages = ", then ".join(f"{s['objective']}, {s['epochs']:g} epochs" for s in arm.stages)
+        stages = ", then ".join(f"{s['objective']}, {s['epochs']:.3g} epochs" for s in arm.stages)
         chosen = next((trial for trial in arm.search if trial.chosen), None)
         settings = "" if chosen is None else ", ".join(f"{k} {_short(v)}" for k, v in flat(chosen.settings).items())
         held_out = arm.held_out(claims.study.few_shots, claims.study.common_seeds)

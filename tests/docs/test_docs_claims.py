@@ -1,0 +1,62 @@
+"""The page of claims says what the committed claims.json says, and that says what was measured."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from layergraft.reproduce.claims import read_claims
+from layergraft.reproduce.outcome import make_claims
+
+ROOT = Path(__file__).parents[2]
+CLAIMS, PAGE = ROOT / "docs" / "claims.json", ROOT / "docs" / "claims.md"
+# 97.5 % quantiles of Student's t by degrees of freedom, from a printed table.
+QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+
+
+def test_script_makes_every_number_of_the_page_again(tmp_path: Path) -> None:
+    emptied = re.sub(r"(<!-- \w+ -->\n).*?(<!-- end -->)", r"\1\2", PAGE.read_text(), flags=re.DOTALL)
+    assert len(emptied) < len(PAGE.read_text()) / 2
+    (tmp_path / "claims.md").write_text(emptied)
+    words = [sys.executable, str(ROOT / "tools" / "docs_claims.py"), "--claims", str(CLAIMS)]
+    subprocess.run([*words, "--page", str(tmp_path / "claims.md")], check=True)
+    assert (tmp_path / "claims.md").read_text() == PAGE.read_text()
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, part in parts for key, leaf in flat(part, f"{path}.{name}").items()}
+    return {path: value}
+
+
+def test_statistics_follow_from_what_was_measured() -> None:
+    claims = read_claims(CLAIMS)
+    again = flat(msgspec.to_builtins(make_claims(claims.study)))
+    recorded = flat(msgspec.to_builtins(claims))
+    assert again.keys() == recorded.keys()
+    for path, value in recorded.items():
+        assert again[path] == (pytest.approx(value, abs=1e-9) if isinstance(value, float) else value), path
+
+
+def test_the_graft_against_its_parents_by_hand() -> None:
+    """Differences of the recorded accuracies, with the standard library and a printed table."""
+    claims, page = read_claims(CLAIMS), PAGE.read_text()
+    arms = {arm.name: {own.seed: own.test for own in arm.seeds} for arm in claims.study.arms}
+    for bar in claims.graft_vs_parents:
+        for row in bar.rows:
+            graft, parent = arms[row.graft], arms[row.against]
+            seeds = sorted(graft.keys() & parent.keys())
+            own = [graft[seed][row.column] - parent[seed][row.column] for seed in seeds]
+            half = QUANTILES[len(own) - 1] * statistics.stdev(own) / len(own) ** 0.5
+            assert row.difference.mean == pytest.approx(statistics.mean(own))
+            assert row.difference.low == pytest.approx(statistics.mean(own) - half, abs=2e-3)
+            shown = f"{row.difference.mean:+.2f} [{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
+            assert shown.replace("-", "−") in page

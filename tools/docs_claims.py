@@ -1,0 +1,111 @@
+"""Fill the documentation's page of claims from the committed claims.json: every number on it.
+
+    layergraft reproduce --scale tiny --seeds 5 --out runs/claims
+    cp runs/claims/claims.json docs/
+    python tools/docs_claims.py --pictures
+
+replaces what stands between `<!-- PART -->` and `<!-- end -->` in `docs/claims.md`; the text around is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from layergraft.report.section import Table
+from layergraft.reproduce.claims import read_claims
+from layergraft.reproduce.outcome import Claims
+from layergraft.reproduce.page import RULE, write_claims_page
+from layergraft.reproduce.study_file import Budget
+from layergraft.reproduce.tables import (
+    accuracy_table,
+    arms_table,
+    bar_sentence,
+    bar_table,
+    conflict_table,
+    differences_table,
+    facts_table,
+    parts_table,
+    search_table,
+    verdict_table,
+)
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, CLAIMS = DOCS / "claims.md", DOCS / "claims.json"
+PICTURES = {
+    "claims-differences": "differences-epochs",
+    "claims-compute": "compute",
+    "claims-conflict": "conflict-share",
+}
+NUMBER = re.compile(r"[\d+−<–]|$")  # how a cell of numbers begins
+PART = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def markdown(table: Table) -> str:
+    """The table, and its note below it."""
+    columns = list(zip(*table.rows, strict=True))
+    sides = ["---", *("--:" if all(map(NUMBER.match, column)) else "---" for column in columns[1:])]
+    lines = [table.columns, sides, *table.rows]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in line) + " |" for line in lines]
+    return "\n".join([*rows, *(["", table.note] if table.note else [])]) + "\n"
+
+
+def _bar(claims: Claims, budget: Budget) -> str:
+    found = [bar for bar in claims.graft_vs_parents if bar.budget == budget]
+    return "\n".join(f"**{bar_sentence(claims, bar)}**\n\n{markdown(bar_table(claims, bar))}" for bar in found)
+
+
+def _parts(claims: Claims) -> str:
+    tables = [parts_table(claim) for claim in claims.claims]
+    return "\n".join(f"### {table.title}\n\n{markdown(table)}" for table in tables)
+
+
+PARTS: dict[str, Callable[[Claims], str]] = {
+    "command": lambda claims: f"```console\n$ {claims.study.command}\n```\n",
+    "verdicts": lambda claims: markdown(verdict_table(claims)),
+    "rule": lambda claims: RULE + "\n",
+    "parents_epochs": lambda claims: _bar(claims, "epochs"),
+    "parents_compute": lambda claims: _bar(claims, "compute"),
+    "accuracy_epochs": lambda claims: markdown(accuracy_table(claims, "epochs")),
+    "accuracy_compute": lambda claims: markdown(accuracy_table(claims, "compute")),
+    "differences_epochs": lambda claims: markdown(differences_table(claims, "epochs")),
+    "differences_compute": lambda claims: markdown(differences_table(claims, "compute")),
+    "parts": _parts,
+    "conflict": lambda claims: markdown(conflict_table(claims)),
+    "arms": lambda claims: markdown(arms_table(claims)),
+    "trials": lambda claims: markdown(search_table(claims)),
+    "facts": lambda claims: markdown(facts_table(claims)),
+}
+
+
+def fill(text: str, claims: Claims) -> str:
+    """The page with every part made again."""
+    return PART.sub(lambda found: found[1] + "\n" + PARTS[found[2]](claims) + "\n" + found[3], text)
+
+
+def take_pictures(claims: Claims) -> None:
+    """Write docs/pictures/claims-*.svg, from the study's page."""
+    from docs_pictures import opened, save_svg
+
+    with tempfile.TemporaryDirectory() as folder, opened(write_claims_page(claims, Path(folder) / "page.html")) as page:
+        for name, figure in PICTURES.items():
+            save_svg(page, figure, name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--claims", type=Path, default=CLAIMS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--pictures", action="store_true", help="take the pictures, too (it needs Chromium)")
+    arguments = parser.parse_args()
+    claims = read_claims(arguments.claims)
+    arguments.page.write_text(fill(arguments.page.read_text(encoding="utf-8"), claims), encoding="utf-8")
+    if arguments.pictures:
+        take_pictures(claims)
+
+
+if __name__ == "__main__":
+    main()
