@@ -344,7 +344,7 @@ def reproduce(
 ) -> Path:
     """Test the claims of layer grafting: train every arm, searched alike, with several seeds, and compare them.
 
-    At tiny, about half an hour on two cores with three seeds. The same command goes on where an earlier start ended.
+    At tiny, under an hour on two cores with three seeds. The same command goes on where an earlier start ended.
 
     Args:
         scale: smoke (a minute, says nothing), tiny (built-in images), small (images of your own, hours).
