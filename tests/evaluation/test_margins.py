@@ -13,7 +13,7 @@ from layergraft.evaluation.beginning import encoder_config
 from layergraft.models.vit import create_encoder
 from layergraft.training.run import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 CANVAS = {"data": "builtin:fashion-canvas?fraction=0.2", "test": "builtin:fashion-canvas:test?fraction=0.2"}
 SCENES = {"data": "builtin:fashion-scenes?fraction=0.3", "test": "builtin:fashion-scenes:test?fraction=0.2"}
 LINEAR = {"linear.epochs": 10}

@@ -26,7 +26,7 @@ def test_a_small_stage_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
         assert "from one step" in stage["notes"]["seconds"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_stage_has_operations_and_seconds_or_a_reason(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for stage in stages_of(name, capsys, "--data", "builtin:fashion-canvas"):
