@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
 from layergraft.training.launch import launch
-from layergraft.training.memory import return_free_memory, set_memory_reuse
 from layergraft.training.stage import prepare_stage
 from layergraft.training.stage_run import StageRun
 from layergraft.training.trainer import Trainer
@@ -160,9 +159,8 @@ def reference_gflop(trainer: Trainer, batch: Batch) -> float:
 def alternate(ours: Sequence[Step], plain: Step, seconds: float, device: torch.device) -> tuple[list[float], float]:
     """Time steps that take turns with each other and with a matrix product.
 
-    A slow moment of the machine (another process, another guest of the same host) then meets all of them. Ours keep
-    freed memory, as in training; the straightforward step has what the C library does by itself. Each turn is two
-    steps, the first of which, untimed, brings the memory to where it is within a longer run.
+    A slow moment of the machine (another process, another guest of the same host) then meets all of them. All run in
+    one process, whose C library keeps freed memory as in training: the straightforward step gains by that, too.
 
     Args:
         ours: steps of the training loop.
@@ -171,26 +169,24 @@ def alternate(ours: Sequence[Step], plain: Step, seconds: float, device: torch.d
         device: where they run.
 
     Returns:
-        (median seconds of each step, the straightforward one last; median over rounds of the product's best GFLOP/s).
+        (median seconds of each step, the straightforward one last; the product's best GFLOP/s).
     """
-    turns: list[tuple[Step, Literal["keep", "default"]]] = [*((step, "keep") for step in ours), (plain, "default")]
+    turns = (*ours, plain)
+    for step in turns:
+        step()
     rounds: list[list[float]] = []
-    began = time.perf_counter()
+    peak, began = 0.0, time.perf_counter()
     while len(rounds) < 3 or time.perf_counter() - began < seconds:
         times = []
-        for step, policy in turns:
-            if device.type == "cpu":
-                set_memory_reuse(policy)
-                return_free_memory()
-            step()
+        for step in turns:
             wait(device)
             start = time.perf_counter()
             step()
             wait(device)
             times.append(time.perf_counter() - start)
-        rounds.append([*times, gemm_peak_gflops(device, repeats=4)])
-    *each, peak = (float(x) for x in np.median(rounds, axis=0))
-    return each, peak
+        rounds.append(times)
+        peak = max(peak, gemm_peak_gflops(device, repeats=4))
+    return [float(x) for x in np.median(rounds, axis=0)], peak
 
 
 def bench_step(

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 Apply = Callable[[Tensor], Tensor]
-_SMALL = 2**23  # numbers in the inverses of all classes' blocks
+# Numbers in the inverses of all classes' blocks. Up to the first they cost less than the products they save, whatever
+# the number of rows: at 50 shots of ten classes in 128 dimensions a fit takes 0.03 s with them and 0.10 s without, in
+# 500 dimensions 0.28 s and 0.12 s. Up to the second they pay where there are many more rows than unknowns.
+_TINY, _SMALL = 2**18, 2**23
 _OWN = 64  # rows of its own that a class remembers
 # Of the trace of X^T X / N. Between 0.01 and 0.2 it makes little difference: the few large directions are what counts.
 _DAMPING = 0.05
@@ -115,5 +118,5 @@ class ByOwnRows(Preconditioner):
 def preconditioner(x: Tensor, y: Tensor, classes: int, weight_decay: float, inverse: Tensor) -> Preconditioner:
     """The one that suits the shape of the problem; arguments as for `Preconditioner`."""
     n, width = x.shape
-    blocks = n > classes * width and classes * width**2 <= _SMALL
+    blocks = classes * width**2 <= (_SMALL if n > classes * width else _TINY)
     return (ByClass if blocks else ByOwnRows)(x, y, classes, weight_decay, inverse)

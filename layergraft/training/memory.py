@@ -32,8 +32,6 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # option
 _MALLOC = {
     # One heap that never shrinks and grows in large steps.
     "keep": {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26},
-    # Where glibc's thresholds end, which follow the sizes that a program frees: malloc/malloc.c, M_MMAP_THRESHOLD.
-    "default": {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26, _TOP_PAD: 2**17},
     "give back": {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**20, _TRIM_THRESHOLD: 2**17, _TOP_PAD: 0},
 }
 SMALL = 10_000_000  # parameters below which nobody runs out of memory by surprise
@@ -173,7 +171,7 @@ class _Blocks:
             hook.remove()
 
 
-def set_memory_reuse(policy: Literal["keep", "default", "give back"]) -> None:
+def set_memory_reuse(policy: Literal["keep", "give back"]) -> None:
     """Say what the C library does with large blocks that are freed.
 
     A step allocates the same tensors as the one before. Left alone, glibc returns blocks of more than 32 MB to the
@@ -183,19 +181,12 @@ def set_memory_reuse(policy: Literal["keep", "default", "give back"]) -> None:
     save memory give it back.
 
     Args:
-        policy: keep all for the next step; as glibc does by itself once large blocks were freed; or give all back.
+        policy: keep all for the next step, or give all back.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         for option, value in _MALLOC[policy].items():
             mallopt(option, value)
-
-
-def return_free_memory() -> None:
-    """Give the system what is free now."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -43,6 +43,13 @@ def loader(source: Source, workers: int = 2, augment: Augment = "fast") -> Train
 SOURCE = open_source("builtin:fashion?fraction=0.01")
 
 
+class Far(BlockImages):
+    """Images that nobody reads here."""
+
+    def fetch(self, block: int) -> list[bytes | None]:
+        raise AssertionError("read")
+
+
 def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, steps: int = 4) -> list[str]:
     """What is said over some steps that wait and work for so many seconds each, by a clock of the test's own."""
     now = [0.0]
@@ -93,5 +100,5 @@ def test_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "layergraft pack" in advice(loader(SOURCE, workers=4))
     kept = replace(SOURCE, images=CachedImages(SOURCE.images, MemoryStore(lambda: None)))
     assert "all cores" in advice(loader(kept, workers=4))
-    far = replace(SOURCE, blocks=BlockImages(np.array([0]), len(SOURCE)))
+    far = replace(SOURCE, blocks=Far(np.array([0]), len(SOURCE)))
     assert "network" in advice(loader(far, workers=4))

@@ -7,6 +7,7 @@ of decoded images), the announced blocks are fetched side by side. An image that
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -37,9 +38,9 @@ class BlockImages(EncodedImages):
     def __len__(self) -> int:
         return self.count
 
+    @abstractmethod
     def fetch(self, block: int) -> list[bytes | None]:
         """The files of a block's images; raises `BadImage` or OSError where they cannot be read."""
-        raise NotImplementedError
 
     def read_one(self, index: int) -> bytes:
         """The file of an image that is not in an announced block."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,11 +52,12 @@ class Images(Protocol):
         ...
 
 
-class EncodedImages:
+class EncodedImages(ABC):
     """Images that are files, wherever those are: a kind of source adds `read`, `name` and its length."""
 
+    @abstractmethod
     def read(self, index: int) -> bytes:
-        raise NotImplementedError
+        """The image's file; raises `BadImage` if there is none."""
 
     def stamp(self, keys: Labels) -> str | None:
         return None
