@@ -36,7 +36,7 @@ class Scale:
     contrastive_epochs: float
     evaluate: EvaluateConfig
     trained: tuple[Literal["linear", "finetune"], ...] = ()
-    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    factors: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # of 0.5, 1, 2, 4 no arm took 0.5 and five took 4
     trial: float = 1 / 3
     all_seeds: int = 3
     recipe: Mapping[str, Any] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from layergraft.models.vit import Encoder
 from layergraft.reproduce.jobs import Job, Outcome
 from layergraft.reproduce.measure import Figuring
 from layergraft.reproduce.scales import Scale
+from layergraft.training.divergence import Diverged
 from layergraft.training.guard import SignalGuard
 from layergraft.training.origins import first_encoder
 from layergraft.training.run import train_run
@@ -61,8 +62,13 @@ def carry_out(job: Job, scale: Scale, out: Path) -> Outcome:
 
 def _figures(job: Job, scale: Scale, run: Path, out: Path) -> Outcome:
     images = Figuring(job.recipe)
-    encoder = _encoder(job, images, run, out)
     few = tuple(shots for shots in scale.evaluate.frozen_shots if isinstance(shots, int))
+    try:
+        encoder = _encoder(job, images, run, out)
+    except Diverged:
+        if job.kind != "trial":
+            raise
+        return {"holdout": {str(shots): 0.0 for shots in few}}  # a rate too high is an answer of the search
     if job.kind == "trial":
         config = structs.replace(scale.evaluate, protocols=("logistic",), shots=few)
         return dict(images.frozen(encoder, config, test=False))

@@ -20,6 +20,10 @@ IN_A_ROW = 3
 RETURNS = 2
 
 
+class Diverged(UserError):
+    """A stage has no finite steps, however often it goes back."""
+
+
 def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
     """Return to the last checkpoint, with the batches advanced past the bad spot.
 
@@ -27,13 +31,13 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
         A sentence about it.
 
     Raises:
-        UserError: it has returned too often; a replay file is left.
+        Diverged: it has returned too often; a replay file is left.
     """
     stage, bad = trainer.stage, trainer.step
     past = bad + trainer.skipped
     if trainer.returns == RETURNS:
         file = _write_replay(trainer, past, checkpoints.writes)
-        raise UserError(
+        raise Diverged(
             f"Stage {stage.name!r} diverged: steps {bad - IN_A_ROW + 1} to {bad} had no finite loss or gradient, after "
             f"{RETURNS} returns to a checkpoint.",
             "None of them was applied; the checkpoints are kept. Look at the steps with the same command and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from layergraft.reproduce.scales import SCALES
 from layergraft.reproduce.study import remaining_seconds
 from layergraft.reproduce.study_file import as_study
 from layergraft.reproduce.work import carry_out
+from layergraft.training.divergence import Diverged
 
 SMOKE = SCALES["smoke"]
 SOURCE = str(SMOKE.source)
@@ -127,6 +129,15 @@ def test_a_trial_opens_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = carry_out(job, SMOKE, tmp_path)
         assert ("test" in found) == (kind == "seed") == bool(opened)
         assert set(found["holdout"]) == ({"1", "5"} if kind == "trial" else {"1", "5", "10%", "knn"})
+
+
+def test_a_trial_that_diverges_is_the_worst_of_its_search(tmp_path: Path) -> None:
+    """With a rate that no step survives: a trial counts as 0 %, so the search goes on; a seed stops the study."""
+    recipe = arm_recipe(ARMS["mae"], SMOKE, SOURCE, 0, factor=1e30)
+    job = Job(name="mae/trial-0", kind="trial", arm=ARMS["mae"], recipe=recipe, start=None, flops=0.0)
+    assert carry_out(job, SMOKE, tmp_path)["holdout"] == {"1": 0.0, "5": 0.0}
+    with pytest.raises(Diverged):
+        carry_out(replace(job, name="mae/seed-0", kind="seed"), SMOKE, tmp_path)
 
 
 def test_the_record_is_a_study(study: Study, played: Played) -> None:
