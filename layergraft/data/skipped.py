@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -90,8 +91,11 @@ class SkippedImages:
             if self.file:
                 row = {"key": key, "name": source.images.name(key), "reason": reason}
                 self.file.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.file, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                with open(self.file, "ab+") as file:
+                    end = file.seek(0, os.SEEK_END)
+                    file.seek(max(0, end - 1))
+                    cut = file.read(1) not in (b"", b"\n")  # a kill in the middle of a line must not cost the next
+                    file.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
                 self._gather()
             count = len(self.reasons)
         if count <= NAMED:

@@ -13,6 +13,9 @@ from conftest import TINY
 
 from layergraft.cli import main
 from layergraft.data.cache import FileStore
+from layergraft.data.skipped import SkippedImages, read_skipped
+from layergraft.data.sources import open_source
+from layergraft.randomness import Randomness
 
 OPTIONS = {
     "encoder.img_size": 16,
@@ -67,6 +70,21 @@ def test_broken_files_are_skipped_up_to_a_limit(
     assert len(rows) == len({row["key"] for row in rows}) == 30
     assert len({row["name"].partition("/")[2] for row in rows}) == 10
     assert {row["reason"] for row in rows} == set(broken_files(tmp_path).values())
+
+
+def test_a_line_that_a_kill_cut_off_costs_no_other(folder: Path, tmp_path: Path) -> None:
+    source, random, file = open_source(str(folder)), Randomness(seed=0, scope="skipped"), tmp_path / "skipped.jsonl"
+    first = SkippedImages(1.0, file)
+    for key in source.keys.tolist():
+        first.load(source, key, 3, random, 0)
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 30
+    file.write_bytes(b"".join(lines[:10]) + lines[10][:20])
+    again = SkippedImages(1.0, file)
+    assert len(again.reasons) == 10
+    for key in source.keys.tolist():
+        again.load(source, key, 3, random, 0)
+    assert read_skipped(file) == again.reasons == first.reasons
 
 
 def test_transparent_pictures_of_mixed_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
