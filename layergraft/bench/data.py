@@ -22,6 +22,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source, open_source
 from layergraft.data.sources.source import EncodedImages
 from layergraft.randomness import Randomness
+from layergraft.training.memory import set_memory_reuse
 
 FILES = 200
 BATCH = 64
@@ -181,8 +182,9 @@ def pipelines(files: FilesInMemory, views: list[ViewConfig], size: int) -> dict[
 def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) -> dict[str, float]:
     """Time all pipelines in turn on up to 200 files, from bytes to what goes to the device; see `layergraft.bench`.
 
-    Rounds alternate between the pipelines, all on this thread alone; a rate is the median over rounds of images by
-    the thread's processor time, so that other work on the machine hardly counts.
+    Rounds alternate between the pipelines, all on this thread alone, in a process that keeps its memory as `train`
+    does; a rate is the median over rounds of images by the thread's processor time, so that other work on the machine
+    hardly counts.
     """
     opened = open_source(source)
     files = FilesInMemory([opened.images.read(int(key)) for key in opened.keys[:FILES]])
@@ -191,6 +193,7 @@ def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) 
     batch = min(BATCH, len(files))
     rates: dict[str, list[float]] = {name: [] for name in candidates}
     threads = torch.get_num_threads()
+    set_memory_reuse("keep")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     try:

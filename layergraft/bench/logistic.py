@@ -34,7 +34,8 @@ CASES = (
     (13_000, 768, 1_000, "sklearn"),
     (1_300, 768, 100, "cyanure"),
 )
-_REPEATS, _SHORT = 3, 5.0  # a case of less than so many seconds runs so often
+_PAUSE = 0.5  # seconds before each fit: threads of BLAS that have just worked wait for more by spinning
+_REPEATS, _SHORT = 5, 5.0  # a case of less than so many seconds runs so often
 Labels = npt.NDArray[np.int64]
 Fitted = tuple[float, npt.NDArray[np.float64]]  # seconds, weights (D, C)
 
@@ -101,10 +102,12 @@ def _case(rows: int, width: int, classes: int, reference: str) -> dict[str, Any]
         return float(logistic.objective(weights.double(), features.double(), labels, weight_decay))
 
     def reference_fit() -> tuple[float, torch.Tensor]:
+        time.sleep(_PAUSE)
         seconds, weights = _reference(reference, x, y, weight_decay)
         return seconds, torch.from_numpy(weights)
 
     def our_fit(goal: float) -> tuple[float, torch.Tensor]:
+        time.sleep(_PAUSE)
         began = time.perf_counter()
         steps = logistic.newton(features, labels, classes, weight_decay, logistic.TOLERANCE[torch.float32])
         weights, value = next(steps)

@@ -24,6 +24,7 @@ from layergraft.evaluation.preconditioners import damped_inverse, preconditioner
 PUBLISHED_LAMBDA_N = 2.5e-4
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-7}
 _STEPS, _PRODUCTS, _TRIALS = 100, 200, 12
+_FEW = 32  # classes
 _BLOCK = 2**19  # logits of a block of rows stay in the processor's cache
 
 
@@ -31,6 +32,11 @@ def objective(weights: Tensor, features: Tensor, labels: Tensor, weight_decay: f
     """Mean cross-entropy + weight_decay/2 * ||W||^2, a scalar."""
     cross_entropy = torch.nn.functional.cross_entropy(features @ weights, labels)
     return cross_entropy + 0.5 * weight_decay * weights.square().sum()
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Probabilities (N, C); of a few classes down the columns, ten times as fast in torch as along short rows."""
+    return logits.softmax(1) if logits.shape[1] >= _FEW else logits.T.softmax(0).T
 
 
 class _Problem:
@@ -62,7 +68,7 @@ class _Problem:
         gradient = weights * (self.weight_decay * len(self.x))
         probabilities = torch.empty_like(logits)
         for b in self.blocks:
-            p = torch.softmax(logits[b], 1, out=probabilities[b])
+            p = probabilities[b].copy_(_softmax(logits[b]))
             errors = p.scatter_add(1, self.y[b, None], p.new_full((len(p), 1), -1.0))
             gradient.addmm_(self.x[b].T, errors)
         return gradient / len(self.x), probabilities
@@ -105,7 +111,7 @@ class _Problem:
         def slope(length: float) -> tuple[float, float]:
             mean = second = 0.0
             for b in self.blocks:
-                p = torch.add(logits[b], change[b], alpha=length).softmax(1)
+                p = _softmax(torch.add(logits[b], change[b], alpha=length))
                 expected = torch.linalg.vecdot(p, change[b])
                 mean += float(expected.double().sum())
                 second += float((torch.linalg.vecdot(p.mul_(change[b]), change[b]) - expected.square()).double().sum())

@@ -76,7 +76,10 @@ class ByClass(Preconditioner):
 
     def at(self, probabilities: Tensor) -> Apply:
         uncertainty = probabilities * (1 - probabilities)
-        blocks = torch.stack([(self.x * weights[:, None]).T @ self.x for weights in uncertainty.unbind(1)])
+        width, weighted = self.x.shape[1], torch.empty_like(self.x)  # one for all: new memory costs more than products
+        blocks = self.x.new_empty(self.classes, width, width)
+        for weights, block in zip(uncertainty.unbind(1), blocks, strict=True):
+            torch.mm(torch.mul(self.x, weights[:, None], out=weighted).T, self.x, out=block)
         blocks.div_(len(self.x)).diagonal(dim1=1, dim2=2).add_(self.weight_decay)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(blocks))
         return between_classes(lambda residual: torch.einsum("cde,ec->dc", inverse, residual))
