@@ -118,17 +118,19 @@ class _Problem:
             penalty = self.weight_decay * (across + length * square)
             return (mean - own) / n + penalty, second / n + self.weight_decay * square
 
-        low, high, length = 0.0, math.inf, first
+        low, high, length, before = 0.0, math.inf, first, math.inf
         for _ in range(_TRIALS):
             first_derivative, second_derivative = slope(length)
             if abs(first_derivative) <= 0.03 * start:
-                break
+                return length
             low, high = (length, high) if first_derivative < 0 else (low, length)
-            length -= first_derivative / max(second_derivative, 1e-300)
-            length = min(length, 4 * low) if low and high == math.inf else length
-            if not low < length < high:
-                length = 2 * low if high == math.inf else 0.5 * (low + high)
-        return length
+            target = length - first_derivative / max(second_derivative, 1e-300)
+            if high == math.inf:
+                target = min(target, 4 * low) if target > low else 2 * low
+            elif not low < target < high or abs(target - length) > 0.5 * before:
+                target = 0.5 * (low + high)  # Newton's steps can go from end to end and shrink hardly at all
+            before, length = abs(target - length), target
+        return low or length  # up to `low` the objective falls
 
 
 def newton(

@@ -82,3 +82,19 @@ def test_unbalanced_classes() -> None:
     logistic.objective(weights, x, y, 0.1 / 150).backward()
     assert weights.grad is not None
     assert float(weights.grad.norm()) < 1e-9
+
+
+def test_optimum_of_rows_that_are_nearly_one_direction(fixtures: Path) -> None:
+    """One label a class, on features of a real network of which 99 % are one direction.
+
+    Along a step its objective bends twice, so that Newton's line search went from end to end of its bracket and never
+    to the minimum, and the fit ended at 0.841.
+    """
+    file, weight_decay = load_file(fixtures / "logistic" / "one_direction.safetensors"), 2.5e-5
+    rows, labels = file["rows"], file["labels"]
+    weights = logistic.fit(rows, labels, 10, 10 * weight_decay).requires_grad_()
+    value = logistic.objective(weights, rows, labels, weight_decay)
+    (gradient,) = torch.autograd.grad(value, weights)
+    reached = float(value.detach())
+    assert float(gradient.square().sum()) / (2 * weight_decay) <= 1e-9 * reached
+    assert 0.49 < reached < 0.5
