@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -156,11 +157,24 @@ def reference_gflop(trainer: Trainer, batch: Batch) -> float:
     return count_flops(lambda: model(*inputs).backward()) / len(part.keys) / 1e9
 
 
+def settle(turns: Sequence[Step], rounds: int = 10) -> None:
+    """Run steps in turn until the process has got all the memory it needs; `rounds` of them at most."""
+    before = 0
+    for _ in range(rounds):
+        for step in turns:
+            step()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if peak == before:
+            return
+        before = peak
+
+
 def alternate(ours: Sequence[Step], plain: Step, seconds: float, device: torch.device) -> tuple[list[float], float]:
     """Time steps that take turns with each other and with a matrix product.
 
     A slow moment of the machine (another process, another guest of the same host) then meets all of them. All run in
-    one process, whose C library keeps freed memory as in training: the straightforward step gains by that, too.
+    one process, whose C library keeps freed memory as in training: the straightforward step gains by that, too. Nothing
+    counts before that memory has grown to all that the steps need, which takes the straightforward one several rounds.
 
     Args:
         ours: steps of the training loop.
@@ -172,8 +186,7 @@ def alternate(ours: Sequence[Step], plain: Step, seconds: float, device: torch.d
         (median seconds of each step, the straightforward one last; the product's best GFLOP/s).
     """
     turns = (*ours, plain)
-    for step in turns:
-        step()
+    settle(turns)
     rounds: list[list[float]] = []
     peak, began = 0.0, time.perf_counter()
     while len(rounds) < 3 or time.perf_counter() - began < seconds:
