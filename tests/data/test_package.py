@@ -33,7 +33,7 @@ def stamps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "content" / INSTALLED.relative_to("/")
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_stamps_train_and_evaluate_without_preparation(stamps: Path, tmp_path: Path) -> None:
     source = open_source(str(stamps))
     assert len(source) > 700
