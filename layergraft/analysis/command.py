@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -17,10 +16,10 @@ from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.checkpoints.encoder import load_encoder
 from layergraft.checkpoints.place import run_directory
+from layergraft.checkpoints.provenance import are_the_runs
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import read_run_recipe
-from layergraft.config.recipe import Recipe
-from layergraft.data.sources import Source, open_source, split_holdout
+from layergraft.data.sources import open_source, split_holdout
 from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder
 
@@ -71,7 +70,7 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
     if found is not None:
         recipe = read_run_recipe(found[0])
         stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
-        own_images = _are_the_runs(source, recipe)
+        own_images = are_the_runs(source, encoder, recipe)
         if own_images:
             share, seed = recipe.data.holdout, recipe.seed
     bank, queries = split_holdout(source, share, seed)
@@ -86,17 +85,6 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
         seed=seed,
         held_out=held_out,
     )
-
-
-def _are_the_runs(source: Source, recipe: Recipe) -> bool:
-    """Whether images are those that the run split into training and held-out ones."""
-    if recipe.data.source is None:
-        return False
-    try:
-        own = open_source(recipe.data.source)
-    except UserError:
-        return False  # they are no longer there
-    return own.fingerprint == source.fingerprint and np.array_equal(own.keys, source.keys)
 
 
 def run_analyses(

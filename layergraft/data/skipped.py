@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.checkpoints.atomic import write_bytes
 from layergraft.data.decode import BadImage, Reduction
 from layergraft.data.sources import Source
 from layergraft.errors import UserError
@@ -47,6 +48,33 @@ def count_reasons(reasons: dict[int, str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons.values()).most_common())
 
 
+def forget_mended(file: Path, source: Source, channels: int) -> None:
+    """Drop the lines of a `skipped.jsonl` whose images can be read by now: mended, or a store that was away is back.
+
+    Args:
+        file: of an earlier start; it may not be there.
+        source: images, of which one with another name than a line's is left alone.
+        channels: as they are read with.
+    """
+    if not file.is_file():
+        return
+
+    def still_bad(line: bytes) -> bool:
+        try:
+            row = json.loads(line)
+            if row["key"] < len(source.images) and source.images.name(row["key"]) == row["name"]:
+                source.images.load(row["key"], channels)
+                return False
+        except (ValueError, BadImage):
+            pass
+        return True
+
+    lines = file.read_bytes().splitlines()
+    kept = [line for line in lines if still_bad(line)]
+    if len(kept) < len(lines):
+        write_bytes(file, b"".join(line + b"\n" for line in kept))
+
+
 class SkippedImages:
     """Args:
     max_bad: fraction of the source that may be unreadable.
@@ -74,16 +102,17 @@ class SkippedImages:
         try:
             return key, source.images.load(key, channels, reduction)
         except BadImage as error:
-            self._record(source, key, str(error))
+            self.note(source, key, str(error))
         for word in random.words("replacement", [key], epoch, _REPLACEMENTS)[0]:
             other = int(source.keys[int(word) % len(source)])
             try:
                 return other, source.images.load(other, channels, reduction)
             except BadImage as error:
-                self._record(source, other, str(error))
+                self.note(source, other, str(error))
         raise UserError(f"Twenty images in a row of {source.spec!r} cannot be read.", self.summary(source))
 
-    def _record(self, source: Source, key: int, reason: str) -> None:
+    def note(self, source: Source, key: int, reason: str) -> None:
+        """Write down that an image cannot be read; the first ones are said."""
         with self._lock:
             if key in self.reasons:
                 return
@@ -123,7 +152,8 @@ class SkippedImages:
         return UserError(
             f"{count} of {len(source)} images of {source.spec!r} cannot be read, "
             f"more than --data.max-bad {self.max_bad:g} allows.",
-            self.summary(source) + "\nRemove them, or raise --data.max-bad and run the same command again.",
+            f"{self.summary(source)}\nMend them where they are, or raise --data.max-bad, and run the same command again. "
+            "Without them it is another set of images, which needs another --out.",
         )
 
     def summary(self, source: Source) -> str:
@@ -132,3 +162,35 @@ class SkippedImages:
             reasons = dict(self.reasons)
         names = ", ".join(repr(source.images.name(key)) for key in sorted(reasons)[:NAMED])
         return f"{count_reasons(reasons)}: {names}" if reasons else ""
+
+
+class NotedImages:
+    """Images that are looked at, not trained on: those that cannot be read are noted, and left to the one who asks.
+
+    Args:
+        source: the images.
+        skipped: where they are noted.
+    """
+
+    def __init__(self, source: Source, skipped: SkippedImages) -> None:
+        self.source, self.skipped = source, skipped
+
+    def __len__(self) -> int:
+        return len(self.source.images)
+
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> npt.NDArray[np.uint8]:
+        """As the source does; raises `BadImage`, too."""
+        try:
+            return self.source.images.load(index, channels, reduction)
+        except BadImage as error:
+            self.skipped.note(self.source, index, str(error))
+            raise
+
+    def read(self, index: int) -> bytes:
+        return self.source.images.read(index)
+
+    def name(self, index: int) -> str:
+        return self.source.images.name(index)
+
+    def stamp(self, keys: npt.NDArray[np.int64]) -> str | None:
+        return self.source.images.stamp(keys)

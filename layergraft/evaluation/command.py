@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from layergraft.checkpoints.encoder import announce, load_encoder
 from layergraft.checkpoints.place import encoder_directory, run_directory
+from layergraft.checkpoints.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
@@ -66,7 +67,13 @@ def evaluate_command(
             f"Give them with --test, or --test {HELD_OUT}: images of {data!r} that trained nothing.",
         )
     recipe = _recipe_of(encoder)
-    task = _task(source, spec, config, files, holdout, recipe)
+    own = recipe if recipe is not None and are_the_runs(source, encoder, recipe) else None
+    if own is None and recipe is not None and spec == HELD_OUT and lie_where_the_runs_did(source, recipe):
+        raise UserError(
+            f"The images of {data!r} are not those that {encoder!r} was trained on: files came or went.",
+            "Restore them, so that its held-out images can be told from the others, or give other ones with --test.",
+        )
+    task = _task(source, spec, config, files, holdout, own)
     if config.trained_stages and out is None:
         raise UserError(
             f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
@@ -128,11 +135,11 @@ def _task(
     config: EvaluateConfig,
     files: list[str],
     holdout: float | None,
-    recipe: Recipe | None,
+    run: Recipe | None,
 ) -> Task:
     """Labels, held-out images and test images, which with `holdout` are the held-out ones.
 
-    The held-out images are the run's own where `source` is what it was trained on. Otherwise none are, unless
+    The held-out images are those of `run`, where `source` is what a run was trained on. Otherwise none are, unless
     something is to be chosen on them. Images of a given list are labelled, never held out.
     """
     needing = [name for name in config.protocols if source.masks is None or name != "segment"]
@@ -142,8 +149,8 @@ def _task(
             "Put each class into a folder of its own.",
         )
     seed = 0
-    if recipe is not None and recipe.data.source == source.spec:
-        seed, own = recipe.seed, recipe.data.holdout
+    if run is not None:
+        seed, own = run.seed, run.data.holdout
     else:
         own = HOLDOUT if config.chooses or config.trained_stages or test_name == HELD_OUT else 0
     train, held = split_holdout(source, own if holdout is None else holdout, seed)

@@ -8,14 +8,13 @@ from lightning_fabric import Fabric
 
 from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources import default_test_source, open_source
+from layergraft.data.sources import Source, default_test_source, open_source
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 from layergraft.models.vit import Encoder
 from layergraft.training.display import Display
-from layergraft.training.inputs import load_data
 from layergraft.training.origins import first_encoder
 from layergraft.training.stage import stage_directory
 
@@ -31,6 +30,9 @@ def run_encoders(recipe: Recipe, out: Path, mean: tuple[float, ...], std: tuple[
     return encoders
 
 
+Data = tuple[Source, Source, tuple[float, ...], tuple[float, ...]]
+
+
 def analyze_run(recipe: Recipe, out: Path, display: Display) -> None:
     """Look inside the last encoder, for the report."""
     from layergraft.analysis.command import build_subject, run_analyses
@@ -41,14 +43,21 @@ def analyze_run(recipe: Recipe, out: Path, display: Display) -> None:
         run_analyses(subject, recipe.analyze, recipe.data.source, out / "analysis.json", display.say)
 
 
-def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]:
-    """Measure every encoder of a run, the recipe's first weights and the pixels."""
+def evaluate_run(recipe: Recipe, out: Path, data: Data, display: Display) -> list[ResultRow]:
+    """Measure every encoder of a run, the recipe's first weights and the pixels.
+
+    Args:
+        recipe: the run's.
+        out: the run.
+        data: training and held-out images as the run split them: a folder that is listed anew may have changed.
+        display: where it says what it does.
+    """
     assert recipe.evaluate is not None
     assert recipe.data.source is not None
     protocols = recipe.evaluate.frozen_protocols
     if not protocols:
         return []
-    train, holdout, mean, std = load_data(recipe, out)
+    train, holdout, mean, std = data
     if train.labels is None:
         display.say(f"{recipe.data.source!r} has no labels: {', '.join(protocols)} are skipped.")
         return []
@@ -70,11 +79,11 @@ def evaluate_run(recipe: Recipe, out: Path, display: Display) -> list[ResultRow]
     return read_results(out / "results.json")
 
 
-def train_protocols(recipe: Recipe, out: Path, fabric: Fabric, display: Display) -> None:
+def train_protocols(recipe: Recipe, out: Path, data: Data, fabric: Fabric, display: Display) -> None:
     """Carry out the trained protocols on the first weights and on the last stage's encoder; all processes call."""
     assert recipe.evaluate is not None
     assert recipe.data.source is not None
-    train, holdout, mean, std = load_data(recipe, out)
+    train, holdout, mean, std = data
     spec = default_test_source(recipe.data.source)
     asked = recipe.evaluate.trained_stages
     possible = (

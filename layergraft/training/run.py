@@ -6,15 +6,18 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layergraft.checkpoints.atomic import write_text
 from layergraft.checkpoints.encoder import load_encoder, save_encoder
+from layergraft.checkpoints.provenance import trained_on
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import Recipe
-from layergraft.data.skipped import count_reasons, read_skipped
+from layergraft.data.skipped import NotedImages, SkippedImages, count_reasons, forget_mended, read_skipped
 from layergraft.errors import Lost, Stopped, UserError
 from layergraft.graft.cost import step_flops
 from layergraft.training.display import Display
@@ -88,7 +91,9 @@ class _Training:
 
     def __init__(self, recipe: Recipe, files: Run) -> None:
         self.recipe, self.files = recipe, files
-        self.train, self.holdout, mean, std = load_data(recipe, files.out)
+        self.data = load_data(recipe, files.out)
+        self.train, self.holdout, mean, std = self.data
+        self.images = self.train.subset(np.concatenate((self.train.keys, self.holdout.keys))).identity
         self.encoder = first_encoder(recipe, mean, std)
         check_recipe(recipe, self.encoder, self.train, files.out)
         self.fabric = launch()
@@ -101,6 +106,8 @@ class _Training:
             self.replay(read_replay(replay))
             return
         goes_on = open_run(out, self.recipe, resume)
+        if goes_on and self.fabric.is_global_zero:
+            forget_mended(out / "skipped.jsonl", self.train, self.recipe.encoder.in_chans)
         self.fabric.barrier()
         if goes_on and (out / "run.json").is_file():
             say(f"The run in {out} is finished; nothing to do. Its report: {self.files.report}")
@@ -112,6 +119,10 @@ class _Training:
             say(f"The hold-out of {self.recipe.data.holdout} was capped at a fifth of the source.")
         began = time.time()
         self.train, self.holdout = keep_decoded(self.recipe, out, self.train, self.holdout)
+        # Held-out images are never replaced, so those that cannot be read are noted where they are looked at.
+        skipped = SkippedImages(self.recipe.data.max_bad, out / "skipped.jsonl", self.display.say)
+        self.holdout = replace(self.holdout, images=NotedImages(self.holdout, skipped))
+        self.data = (self.data[0], replace(self.data[1], images=NotedImages(self.data[1], skipped)), *self.data[2:])
         with self.display:
             for name in self.recipe.stages:
                 self.stage(name)
@@ -121,7 +132,7 @@ class _Training:
         if trained:
             self.fabric.barrier()
             with self.display:
-                train_protocols(self.recipe, out, self.fabric, self.display)
+                train_protocols(self.recipe, out, self.data, self.fabric, self.display)
         # Only the first process looks and writes; the others are not kept waiting for it.
         if self.fabric.is_global_zero:
             self.finish(began)
@@ -160,16 +171,22 @@ class _Training:
             if self.fabric.is_global_zero:
                 save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
             self.fabric.barrier()
+        elif trained_on(str(directory)) not in (None, self.images):
+            raise UserError(
+                f"The images of {self.recipe.data.source!r} are not those that stage {name!r} was trained on: "
+                "files came or went.",
+                "Restore them, or begin a run in another --out. Nothing was changed.",
+            )
         self.encoder = load_encoder(directory).train()
 
     def provenance(self, name: str) -> dict[str, Any]:
-        return {"recipe": self.identity, "stage": name, "start": self.recipe.start}
+        return {"recipe": self.identity, "stage": name, "start": self.recipe.start, "images": self.images}
 
     def measure(self) -> None:
         """The run's encoder, and what is measured on frozen features."""
         save_encoder(self.encoder, self.files.encoder, self.provenance(list(self.recipe.stages)[-1]))
         if self.recipe.evaluate is not None:
-            evaluate_run(self.recipe, self.files.out, self.display)
+            evaluate_run(self.recipe, self.files.out, self.data, self.display)
 
     def finish(self, began: float) -> None:
         """The run's findings, summary and report."""

@@ -14,7 +14,7 @@ from conftest import TINY
 from layergraft.cli import main
 from layergraft.data.cache import FileStore
 from layergraft.data.skipped import SkippedImages, read_skipped
-from layergraft.data.sources import open_source
+from layergraft.data.sources import open_source, split_holdout
 from layergraft.randomness import Randomness
 
 OPTIONS = {
@@ -122,3 +122,45 @@ def test_transparent_pictures_of_mixed_size(tmp_path: Path, monkeypatch: pytest.
     assert held_out() == before
     assert main([*evaluate, "holdout", "--holdout", "0"]) == 2
     assert main([*evaluate, "holdout", "--k", "1", "3"]) == 2  # nothing can be chosen on what is tested on
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """32 images of two classes: two batches."""
+    root = tmp_path / "few"
+    for index, own in enumerate(np.random.default_rng(1).integers(0, 256, (32, 4, 4, 3), dtype=np.uint8)):
+        (root / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / "ab"[index % 2] / f"{index:02d}.png"), cv2.resize(own, (20, 20)))
+    return root
+
+
+SMALL = {"stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "evaluate.shots": [1]}
+
+
+def test_mended_images_are_read_again(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = few / "a" / "00.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:40])
+    gone = few / "b" / "01.png"
+    gone.write_bytes(b"")
+    out = tmp_path / "run"
+    assert main(words(few, out, **SMALL, **{"data.max_bad": 0.05})) == 2
+    assert "Mend them where they are" in capsys.readouterr().err
+    assert len(read_skipped(out / "skipped.jsonl")) == 2
+    bad.write_bytes(whole)
+    assert main(words(few, out, **SMALL, **{"data.max_bad": 0.05})) == 0
+    rows = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["b/01.png"]
+
+
+def test_held_out_images_that_cannot_be_read_are_named(few: Path, tmp_path: Path) -> None:
+    settings = SMALL | {"data.holdout": 6, "data.max_bad": 0.5}
+    source = open_source(str(few))
+    _, held = split_holdout(source, 6, 0)
+    name = source.images.name(int(held.keys[0]))
+    (few / name).write_bytes(b"")
+    out = tmp_path / "run"
+    assert main(words(few, out, **settings)) == 0
+    rows = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == [name]
+    assert json.loads((out / "run.json").read_text())["data"]["skipped"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -107,6 +108,13 @@ class Source:
         if self.labels is None:
             raise UserError(f"The images of {self.spec!r} have no labels.", "Put each class into a folder of its own.")
         return self.labels[self.keys].astype(np.int64)
+
+    @property
+    def identity(self) -> str:
+        """Changes with the names of the images, and with which of them are taken; not with where they lie."""
+        digest = hashlib.blake2b(self.fingerprint.encode(), digest_size=8)
+        digest.update(np.sort(self.keys).tobytes())
+        return digest.hexdigest()
 
     def stamp(self) -> str | None:
         """Changes whenever the pixels may have changed; None where that cannot be told without reading them."""

@@ -1,0 +1,33 @@
+"""What an encoder of a run says about the images that it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layergraft.checkpoints.files import read_json
+from layergraft.checkpoints.place import encoder_directory
+from layergraft.config.recipe import Recipe
+from layergraft.data.sources import Source
+
+
+def trained_on(encoder: str) -> str | None:
+    """`Source.identity` of the images that an ENC was trained on; None where it does not say so."""
+    directory = encoder_directory(Path(encoder.partition("?")[0]).expanduser())
+    file = directory / "layergraft.json" if directory else None
+    identity = read_json(file).get("images") if file and file.is_file() else None
+    return None if identity is None else str(identity)
+
+
+def are_the_runs(source: Source, encoder: str, recipe: Recipe) -> bool:
+    """Whether images are those that the run of an ENC split into training and held-out ones, by their names.
+
+    An encoder that does not say what it was trained on leaves only the recipe's own words for it.
+    """
+    identity = trained_on(encoder)
+    return recipe.data.source == source.spec if identity is None else identity == source.identity
+
+
+def lie_where_the_runs_did(source: Source, recipe: Recipe) -> bool:
+    """Whether a source is at the place that a run was trained from, whatever is there by now."""
+    own, other = (spec.partition("?")[0] for spec in (recipe.data.source or "", source.spec))
+    return own == other or ("://" not in own and Path(own).expanduser().resolve() == Path(other).expanduser().resolve())

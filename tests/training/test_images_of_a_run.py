@@ -1,0 +1,124 @@
+"""What was held out stays held out, wherever the images are named from and whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from layergraft.cli import main
+from layergraft.data.sources import open_source, split_holdout
+from layergraft.evaluation.evaluate import Task
+from layergraft.training import run as training_run
+
+SEED, HELD = 3, 10
+
+
+def command(images: Path, out: Path) -> list[str]:
+    settings: dict[str, Any] = {
+        "seed": SEED,
+        "data.holdout": HELD,
+        "encoder.img_size": 16,
+        "encoder.patch_size": 8,
+        "encoder.in_chans": 3,
+        "encoder.embed_dim": 16,
+        "encoder.depth": 2,
+        "encoder.num_heads": 2,
+        "stages.mae.epochs": 1,
+        "stages.mae.batch_size": 16,
+        "stages.graft.epochs": 1,
+        "stages.graft.batch_size": 16,
+        "monitor.every": 0,
+        "evaluate.shots": "1",
+        "evaluate.splits": 1,
+    }
+    found = ["train", "--recipe", "fashion_tiny", "--data", str(images), "--out", str(out), "--analyze", "[]"]
+    return found + [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+
+
+def names(source: Any) -> set[str]:
+    return {source.images.name(int(key)) for key in source.keys}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    root = tmp_path / "images"
+    for index, own in enumerate(np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)):
+        (root / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / "ab"[index % 2] / f"{index:02d}.png"), cv2.resize(own, (16, 16)))
+    return root
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[set[str], set[str]]]:
+    """(labelled, tested) names of each evaluation on held-out images."""
+    seen: list[tuple[set[str], set[str]]] = []
+    plain = Task.on_holdout
+
+    def note(train: Any, held: Any, seed: int) -> Task:
+        seen.append((names(train), names(held)))
+        return plain(train, held, seed)
+
+    monkeypatch.setattr(Task, "on_holdout", note)
+    return seen
+
+
+def test_a_folder_that_changes_meanwhile_is_measured_as_it_was_split(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[tuple[set[str], set[str]]]
+) -> None:
+    train, held = split_holdout(open_source(str(images)), HELD, SEED)
+    expected = (names(train), names(held))
+    plain = training_run._Training.measure
+
+    def measure(own: Any) -> None:
+        shutil.copy(images / "a" / "00.png", images / "a" / "-new.png")  # in front of all others
+        plain(own)
+
+    monkeypatch.setattr(training_run._Training, "measure", measure)
+    assert main(command(images, tmp_path / "run")) == 0
+    assert measured == [expected]
+
+
+def test_a_finished_stage_is_not_built_upon_with_other_images(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(command(images, out)) == 0
+    (out / "run.json").unlink()
+    shutil.rmtree(out / "stages" / "1-graft")
+    (images / "a" / "-new.png").write_bytes((images / "a" / "00.png").read_bytes())
+    assert main(command(images, out)) == 2
+    assert "not those that stage 'mae' was trained on" in capsys.readouterr().err
+    (images / "a" / "-new.png").unlink()
+    assert main(command(images, out)) == 0
+
+
+def test_evaluate_finds_what_the_run_held_out(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    measured: list[tuple[set[str], set[str]]],
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    assert main(command(Path("images"), out)) == 0
+    moved = tmp_path / "moved"
+    shutil.copytree(images, moved)
+    evaluate = ["evaluate", "--encoder", str(out), "--test", "holdout", "--protocols", "knn"]
+    for place in ("images", "images/", str(images), str(moved)):
+        assert main([*evaluate, "--data", place]) == 0
+    assert len(measured) == 5
+    assert all(one == measured[0] for one in measured)
+    rows = json.loads((out / "results.json").read_text())
+    assert {row["n_test"] for row in rows} == {HELD}
+    before = (out / "results.json").read_bytes()
+    (images / "a" / "-new.png").write_bytes((images / "a" / "00.png").read_bytes())
+    assert main([*evaluate, "--data", f"{images}/"]) == 2
+    assert "files came or went" in capsys.readouterr().err
+    assert (out / "results.json").read_bytes() == before
