@@ -41,15 +41,16 @@ def cka_matrix(left: list[list[Tensor]], right: list[list[Tensor]]) -> Tensor:
         right: likewise, of the same images.
 
     Returns:
-        Tensor of shape (layers of `left`, layers of `right`).
+        Tensor of shape (layers of `left`, layers of `right`); 0 for a layer that makes the same of all images.
     """
 
     def total(a: list[Tensor], b: list[Tensor]) -> float:
         return float(sum(unbiased_hsic(x, y) for x, y in zip(a, b, strict=True)))
 
     own, other = [total(a, a) for a in left], [total(b, b) for b in right]
-    values = [[total(a, b) / (own[i] * other[j]) ** 0.5 for j, b in enumerate(right)] for i, a in enumerate(left)]
-    return torch.tensor(values)
+    values = torch.tensor([[total(a, b) for b in right] for a in left])
+    scale = (torch.tensor(own)[:, None] * torch.tensor(other)).clamp(min=0).sqrt()
+    return torch.where(scale > 0, values / scale, 0.0)
 
 
 @torch.inference_mode()

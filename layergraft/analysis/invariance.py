@@ -48,6 +48,8 @@ def invariance(subject: Subject) -> Findings:
                 value = relative_change(a[:, 0], b[:, 0])
                 if value == value:  # before the first block a class token is the same for all images
                     data.append({"encoder": name, "layer": layer, "change": change, "moved": value})
+    if not data:
+        raise NotApplicable("no layer tells these images apart")
     figure = by_layer(
         "invariance",
         "What does a layer not care about?",

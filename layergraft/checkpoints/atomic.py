@@ -71,5 +71,5 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_bytes(path, text.encode())
+    """Write a text file atomically; names of files that are not UTF-8 keep their bytes."""
+    write_bytes(path, text.encode(errors="surrogateescape"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layergraft.config.base import Config
+from layergraft.config.base import Amount, Config, Share, Whole
 
 Augment = Literal["fast", "exact"]
 
@@ -28,9 +28,9 @@ class DataConfig(Config, frozen=True, kw_only=True):
     """
 
     source: str | None = None
-    holdout: int | float = 0.05
-    max_bad: float = 0.01
-    workers: int = 2
+    holdout: Amount = 0.05
+    max_bad: Share = 0.01
+    workers: Whole = 2
     augment: Augment = "fast"
     augment_on: Literal["auto", "cpu", "device"] = "auto"
     cache: Literal["none", "ram", "disk"] = "none"

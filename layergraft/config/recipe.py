@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from layergraft.config.analysis import AnalysisName
-from layergraft.config.base import Config
+from layergraft.config.base import Config, Count, Positive
 from layergraft.config.data import DataConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.stage import StageConfig
@@ -145,15 +145,15 @@ class EngineConfig(Config, frozen=True, kw_only=True):
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    micro_batch: int | None = None
+    micro_batch: Count | None = None
     activation_checkpointing: bool = False
     compile: bool = False
-    log_every: int = 10
-    checkpoint_minutes: float = 5.0
-    checkpoint_steps: int | None = None
-    keep: int = 2
+    log_every: Count = 10
+    checkpoint_minutes: Positive = 5.0
+    checkpoint_steps: Count | None = None
+    keep: Count = 2
     tracking: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
-    profile: int | None = None
+    profile: Count | None = None
 
 
 class Recipe(Config, frozen=True, kw_only=True):

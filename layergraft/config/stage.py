@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layergraft.config.base import Config
+from layergraft.config.base import Amount, Config, Count, Positive
 from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.plan import PlanConfig
@@ -50,7 +50,7 @@ class StageConfig(Config, frozen=True, kw_only=True):
     plan: PlanConfig = PlanConfig()
     views: dict[str, ViewConfig] = {}
     optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: int | float = 100
-    warmup_epochs: int | float = 0
-    batch_size: int = 256
+    epochs: Positive = 100
+    warmup_epochs: Amount = 0
+    batch_size: Count = 256
     ema: float | None = None

@@ -152,8 +152,8 @@ class SkippedImages:
         return UserError(
             f"{count} of {len(source)} images of {source.spec!r} cannot be read, "
             f"more than --data.max-bad {self.max_bad:g} allows.",
-            f"{self.summary(source)}\nMend them where they are, or raise --data.max-bad, and run the same command again. "
-            "Without them it is another set of images, which needs another --out.",
+            f"{self.summary(source)}\nMend them where they are, or raise --data.max-bad, and run the same command "
+            "again. Without them it is another set of images, which needs another --out.",
         )
 
     def summary(self, source: Source) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,11 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
         announce(f"{len(source) - len(readable)} of {len(source)} images cannot be read and are left out.")
     kept, features = source.subset(source.keys[readable]), features[readable]
     width = features.shape[1]
-    labels = None if kept.labels is None else [kept.classes[c] for c in kept.own_labels]
+    labels = None if kept.labels is None else [_text(kept.classes[c]) for c in kept.own_labels]
     table = pa.table(
         {
             "key": pa.array(kept.keys),
-            "name": pa.array([kept.images.name(int(key)) for key in kept.keys]),
+            "name": pa.array([_text(kept.images.name(int(key))) for key in kept.keys]),
             "label": pa.array(labels if labels is not None else [None] * len(kept), type=pa.string()),
             "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), width),
         }
@@ -57,3 +58,8 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     write_bytes(out, buffer.getvalue())
     announce(f"{len(kept)} features of {width} numbers are in {out}.")
     return out
+
+
+def _text(name: str) -> str:
+    """A name as Parquet's text: bytes that are not UTF-8 become the sign for what cannot be read."""
+    return os.fsencode(name).decode("utf-8", "replace")

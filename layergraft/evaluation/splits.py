@@ -79,7 +79,9 @@ def few_labels(
         named = ", ".join(f"{classes[c]!r} ({counts[c]})" for c in short[:5])
         raise UserError(
             f"{shots} shots were asked for, but {len(short)} of {len(classes)} classes have fewer images: {named}.",
-            f"Use at most {counts.min()} shots." if counts.min() else "Every class needs an image.",
+            f"Use at most {counts.min()} shots (--evaluate.shots of `train`, --shots of `evaluate`)."
+            if counts.min()
+            else "Every class needs an image that is not held out (data.holdout).",
         )
     order = Randomness(seed=split, scope=scope).permutation("order", keys, 0)
     own = labels[order]
@@ -139,7 +141,9 @@ def read_splits(files: Iterable[str | Path], source: Source) -> list[Split]:
         rows: list[int] = []
         unknown: list[str] = []
         vague: list[str] = []
-        for line in filter(None, (line.strip() for line in path.read_text(encoding="utf-8").splitlines())):
+        for line in filter(
+            None, (line.strip() for line in path.read_text("utf-8", errors="surrogateescape").splitlines())
+        ):
             short = line.rpartition(" ")[0]
             options = (line, short, os.path.basename(line), os.path.basename(short))
             row = next((names[option] for option in options if option in names), None)

@@ -16,6 +16,7 @@ from layergraft.data.sources import Source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.apply import stage_plan
+from layergraft.models.batchnorm import BatchNorm
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
 from layergraft.training.memory import free_memory
@@ -55,6 +56,11 @@ def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> 
     sources: set[str] = set()
     for name, stage in recipe.stages.items():
         objective = create_objective(know_classes(stage.objective, train, name), encoder)
+        if min(stage.batch_size, len(train)) < 2 and any(isinstance(part, BatchNorm) for part in objective.modules()):
+            raise UserError(
+                f"The batch of stage {name!r} has one image, and its heads normalise over the batch (BatchNorm).",
+                f"Use at least two images, and --stages.{name}.batch_size 2 or more.",
+            )
         sources |= {row.source for row in stage_plan(stage, name, encoder, objective)[1].rows}
     for source in sorted(sources - {"previous", "fresh"}):
         if not Path(source).is_relative_to(out):  # else it is still to be made
