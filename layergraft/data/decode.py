@@ -1,13 +1,15 @@
 """From the bytes of a file to pixels.
 
 JPEG goes through libjpeg-turbo's own interface, which can decode at reduced scale and reports damage; everything else
-through Pillow, which knows palettes, CMYK, 16 bits and orientation; TIFF files of other channel counts need tifffile.
+through Pillow, which knows palettes, CMYK and 16 bits; TIFF files of other channel counts need tifffile.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from layergraft.errors import UserError
 
@@ -23,10 +25,13 @@ Pixels = npt.NDArray[np.uint8]
 Reduction = Callable[[int, int], int]
 # Pillow refuses more than this: 600 MB of RGB from a file of any size.
 MAX_PIXELS = 178_956_970
-# The Exif segment is the first or second of a JPEG file.
-EXIF_WITHIN = 4096
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
+_APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF  # markers of a JPEG file
+_ORIENTATION = 0x0112  # the tag
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # OpenCV's codes; from 5 on, of the transposed image
+# Pillow's readers raise whatever a damaged file leads them to.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 
 
 class BadImage(Exception):
@@ -40,9 +45,48 @@ def _check_size(height: int, width: int) -> None:
         raise BadImage("decompression bomb")
 
 
+def _orientation(tags: Callable[[], Pillow.Exif]) -> int:
+    """How the pixels lie, 1 to 8; 1 where the tags cannot be read. Of the others none is looked at, however odd."""
+    try:
+        value = tags().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return int(value) if value in range(1, 9) else 1
+
+
+def _tags(exif: bytes) -> Pillow.Exif:
+    tags = Pillow.Exif()
+    tags.load(exif)
+    return tags
+
+
+def _orientation_of_jpeg(content: bytes) -> int:
+    """That of its Exif segment, behind whatever others it lies."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == _FILL and content[at + 1] != _SCAN:
+        if content[at + 1] == _FILL:
+            at += 1
+            continue
+        end = at + 2 + (content[at + 2] << 8 | content[at + 3])
+        if content[at + 1] == _APP1 and content.startswith(b"Exif\0\0", at + 4):
+            return _orientation(partial(_tags, content[at + 4 : end]))
+        at = end
+    return 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """OpenCV turns a photo several times as fast as a copy of strided pixels."""
+    if orientation == 1:
+        return pixels
+    turned = cv2.transpose(pixels) if orientation > 4 else pixels
+    if orientation in _FLIPS:
+        turned = cv2.flip(turned, _FLIPS[orientation])
+    return np.asarray(turned, dtype=np.uint8).reshape(*turned.shape[:2], pixels.shape[2])
+
+
 def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> Pixels | None:
-    """A grey or RGB JPEG without orientation; None for any other, and for one that libjpeg finds fault with."""
-    if channels not in (1, 3) or content.find(b"Exif\0\0", 0, EXIF_WITHIN) >= 0:
+    """A grey or RGB JPEG; None for any other, and for one that libjpeg finds fault with."""
+    if channels not in (1, 3):
         return None
     colourspace: Literal["GRAY", "RGB"] = "GRAY" if channels == 1 else "RGB"
     try:
@@ -50,14 +94,17 @@ def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> 
         if own == "CMYK":
             return None
         _check_size(height, width)
-        factor = reduction(height, width) if reduction else 1
+        orientation = _orientation_of_jpeg(content)
+        factor = 1
+        if reduction:
+            factor = reduction(width, height) if orientation > 4 else reduction(height, width)
         # It picks the smallest scale that has at least this size.
         least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
         quick = reduction is not None
         pixels = simplejpeg.decode_jpeg(content, colourspace, quick, quick, min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    return np.asarray(pixels, dtype=np.uint8)
+    return _upright(np.asarray(pixels, dtype=np.uint8), orientation)
 
 
 def _to_channels(image: Pillow.Image, channels: int) -> Pixels:
@@ -83,13 +130,13 @@ def _decode_pillow(content: bytes, channels: int) -> Pixels:
             _check_size(image.height, image.width)
             if image.format == "TIFF" and image.mode == "I":  # a PNG of this mode has 16 bits
                 raise BadImage("32-bit pixels, whose range no one knows")
-            return _to_channels(ImageOps.exif_transpose(image), channels)
+            pixels = _to_channels(image, channels)  # loads it; some formats have their tags behind the pixels
+            return _upright(pixels, _orientation(image.getexif))
     except UnidentifiedImageError:
         raise BadImage("not an image") from None
     except Pillow.DecompressionBombError:
         raise BadImage("decompression bomb") from None
-    # Pillow's decoders raise whatever a damaged file leads them to.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except _DAMAGE as error:
         raise BadImage("truncated" if "truncated" in str(error) else "damaged") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -66,15 +67,68 @@ def test_grey_with_transparency_and_rare_modes() -> None:
             decode(save(Image.fromarray(grey.astype(kind)), "TIFF"), 1)
 
 
+def upright(orientation: int) -> np.ndarray:
+    """How `SMOOTH` stands after a turn."""
+    transposed = SMOOTH.transpose(1, 0, 2)
+    turned = [SMOOTH, SMOOTH[:, ::-1], SMOOTH[::-1, ::-1], SMOOTH[::-1]]
+    turned += [transposed, transposed[:, ::-1], transposed[::-1, ::-1], transposed[::-1]]
+    return turned[orientation - 1]
+
+
+def exif_of(orientation: int, tag: int, kind: int, count: int, value: bytes) -> bytes:
+    """An Exif segment with a second tag that need not be what the standard says."""
+    rows = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0), struct.pack("<HHI", tag, kind, count)
+    place = struct.pack("<I", 38) if len(value) > 4 else value.ljust(4, b"\0")  # behind both rows and a last pointer
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + rows[0] + rows[1] + place + bytes(4) + value
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = {1: SMOOTH, 2: SMOOTH[:, ::-1], 3: SMOOTH[::-1, ::-1], 4: SMOOTH[::-1]}
-    transposed = SMOOTH.transpose(1, 0, 2)
-    upright |= {5: transposed, 6: transposed[:, ::-1], 7: transposed[::-1, ::-1], 8: transposed[::-1]}
-    found = decode(save(Image.fromarray(SMOOTH), "JPEG", quality=100, subsampling=0, exif=exif), 3)
-    assert np.abs(found.astype(int) - upright[orientation]).max() <= 4
+    expected = upright(orientation)
+    content = save(Image.fromarray(SMOOTH), "JPEG", quality=100, subsampling=0, exif=exif)
+    found = decode(content, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 4
+    assert decode(content, 1).shape == (*expected.shape[:2], 1)
+    for kind in ("PNG", "TIFF"):
+        assert np.array_equal(decode(save(Image.fromarray(SMOOTH), kind, exif=exif), 3), expected)
+    asked = []
+    decode(content, 3, lambda height, width: asked.append((height, width)) or 1)
+    assert asked == [expected.shape[:2]]  # crops are chosen of the upright image
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "count", "value"),
+    [
+        (0x0213, 2, 2, b"1\0"),  # positions of chroma as text
+        (0x0128, 11, 1, struct.pack("<f", 2)),  # a unit as a float
+        (0x011A, 10, 1, struct.pack("<ii", -72, 1)),  # a negative resolution
+        (0x011A, 2, 3, b"72\0"),  # a resolution as text
+        (0x011A, 2, 2, b"7\0"),
+    ],
+)
+def test_odd_exif_costs_no_image(tag: int, kind: int, count: int, value: bytes) -> None:
+    exif = exif_of(6, tag, kind, count, value)
+    image = Image.fromarray(SMOOTH)
+    found = decode(save(image, "JPEG", quality=100, subsampling=0, exif=exif), 3)
+    assert np.abs(found.astype(int) - upright(6)).max() <= 4
+    assert np.array_equal(decode(save(image, "PNG", exif=exif), 3), upright(6))
+
+
+def test_unreadable_exif_costs_no_image() -> None:
+    for exif in (b"Exif\0\0no tags at all", b"Exif\0\0", exif_of(9, 0x0128, 3, 1, b"\2\0")):
+        for kind in ("JPEG", "PNG"):
+            assert decode(save(Image.fromarray(SMOOTH), kind, exif=exif), 3).shape == SMOOTH.shape
+
+
+@pytest.mark.parametrize("before", [b"\xff\xfe\x13\x88" + bytes(4998), b"\xff\xe2\x20\x00" + bytes(8190), b"\xff"])
+def test_orientation_behind_a_long_segment(before: bytes) -> None:
+    """A comment, a colour profile, or a fill byte."""
+    exif = exif_of(6, 0x0128, 3, 1, b"\2\0")
+    content = save(Image.fromarray(SMOOTH), "JPEG", quality=100, subsampling=0, exif=exif)
+    found = decode(content[:2] + before + content[2:], 3)
+    assert np.abs(found.astype(int) - upright(6)).max() <= 4
 
 
 def test_many_channels() -> None:
