@@ -1,23 +1,23 @@
 """From the bytes of a file to pixels.
 
 JPEG goes through libjpeg-turbo's own interface, which can decode at reduced scale and reports damage; everything else
-through Pillow, which knows palettes, CMYK and 16 bits; TIFF files of other channel counts need tifffile.
+through Pillow, which knows palettes, CMYK and 16 bits; TIFF files of bands that are no colours need tifffile.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
+from PIL import TiffImagePlugin, UnidentifiedImageError
 
 from layergraft.errors import UserError
 
@@ -27,6 +27,7 @@ Reduction = Callable[[int, int], int]
 MAX_PIXELS = 178_956_970
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF  # markers of a JPEG file
 _ORIENTATION = 0x0112  # the tag
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # OpenCV's codes; from 5 on, of the transposed image
@@ -45,7 +46,7 @@ def _check_size(height: int, width: int) -> None:
         raise BadImage("decompression bomb")
 
 
-def _orientation(tags: Callable[[], Pillow.Exif]) -> int:
+def _orientation(tags: Callable[[], Mapping[int, Any]]) -> int:
     """How the pixels lie, 1 to 8; 1 where the tags cannot be read. Of the others none is looked at, however odd."""
     try:
         value = tags().get(_ORIENTATION, 1)
@@ -54,7 +55,7 @@ def _orientation(tags: Callable[[], Pillow.Exif]) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _tags(exif: bytes) -> Pillow.Exif:
+def _tags_of_exif(exif: bytes) -> Pillow.Exif:
     tags = Pillow.Exif()
     tags.load(exif)
     return tags
@@ -69,7 +70,7 @@ def _orientation_of_jpeg(content: bytes) -> int:
             continue
         end = at + 2 + (content[at + 2] << 8 | content[at + 3])
         if content[at + 1] == _APP1 and content.startswith(b"Exif\0\0", at + 4):
-            return _orientation(partial(_tags, content[at + 4 : end]))
+            return _orientation(partial(_tags_of_exif, content[at + 4 : end]))
         at = end
     return 1
 
@@ -140,8 +141,38 @@ def _decode_pillow(content: bytes, channels: int) -> Pixels:
         raise BadImage("truncated" if "truncated" in str(error) else "damaged") from None
 
 
+def _tags_of_tiff(content: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Those of its first image."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b"+" in content[2:4] else 8])
+    file = io.BytesIO(content)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _needs_tifffile(content: bytes, channels: int) -> bool:
+    """Whether Pillow cannot give a TIFF file's pixels: it drops or refuses bands that are no colours."""
+    if channels not in MODES:
+        return True
+    try:
+        # Not from Pillow's image: there are bands for which it refuses to open one.
+        samples = _tags_of_tiff(content).get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        return bool(samples == channels > 1 and _bands(content) != channels)
+    except _DAMAGE:
+        return False
+
+
+def _bands(content: bytes) -> int:
+    """How many channels Pillow would read, 0 where it does not know the layout."""
+    try:
+        with Pillow.open(io.BytesIO(content)) as image:
+            return len(image.getbands())
+    except (UnidentifiedImageError, Pillow.DecompressionBombError):
+        return 0
+
+
 def _decode_tiff(content: bytes, channels: int) -> Pixels:
-    """A TIFF file of any number of channels, 8 or 16 bits deep."""
+    """A TIFF file of any number of channels, 8 or 16 bits deep: bands of its first image, or a stack of grey images."""
     try:
         import tifffile
     except ImportError:
@@ -149,7 +180,9 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
             f"TIFF files of {channels} channels need tifffile.", "Install it: pip install 'layergraft[tiff]'."
         ) from None
     try:
-        planes = tifffile.imread(io.BytesIO(content))
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            page = file.pages[0]
+            planes = (page if page.samplesperpixel == channels else file.series[0]).asarray()
     except Exception as error:  # its readers raise whatever a damaged file leads them to
         raise BadImage(f"damaged ({type(error).__name__})") from None
     if planes.ndim == 3 and planes.shape[2] != channels and planes.shape[0] == channels:
@@ -161,7 +194,7 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
         planes = (planes >> 8).astype(np.uint8)
     if planes.dtype != np.uint8:
         raise BadImage(f"pixels of type {planes.dtype}")
-    return np.ascontiguousarray(planes)
+    return _upright(np.ascontiguousarray(planes), _orientation(partial(_tags_of_tiff, content)))
 
 
 def decode(content: bytes, channels: int, reduction: Reduction | None = None) -> Pixels:
@@ -169,7 +202,8 @@ def decode(content: bytes, channels: int, reduction: Reduction | None = None) ->
 
     Args:
         content: the file: JPEG, PNG, WebP, TIFF, BMP or what else Pillow reads; 16 bits are cut to their upper 8.
-        channels: 1 gives grey, 2 grey and alpha, 3 RGB, 4 RGBA; any other number is that of a TIFF file.
+        channels: 1 gives grey, 2 grey and alpha, 3 RGB, 4 RGBA; any other number is that of a TIFF file, and bands of
+            a TIFF file that are no such colours are taken as they are where there are as many.
         reduction: (height, width) -> 1, 2, 4 or 8: by how much a JPEG may be reduced. Where it is given, JPEGs are also
             decoded by libjpeg's faster transforms, a tenth quicker; else as Pillow decodes them.
 
@@ -185,7 +219,7 @@ def decode(content: bytes, channels: int, reduction: Reduction | None = None) ->
         pixels = _decode_jpeg(content, channels, reduction)
         if pixels is not None:
             return pixels
-    if channels not in MODES and content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if content[:4] in _TIFF and _needs_tifffile(content, channels):
         return _decode_tiff(content, channels)
     return _decode_pillow(content, channels)
 

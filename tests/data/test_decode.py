@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from PIL import Image
 
 from layergraft.data.decode import BadImage, decode
 from layergraft.data.sources import open_source
+from layergraft.errors import UserError
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
@@ -131,15 +133,65 @@ def test_orientation_behind_a_long_segment(before: bytes) -> None:
     assert np.abs(found.astype(int) - upright(6)).max() <= 4
 
 
+BANDS = np.concatenate([SMOOTH, SMOOTH[::-1]], axis=2)
+
+
+def tiff(planes: np.ndarray, photometric: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pytest.importorskip("tifffile").imwrite(buffer, planes, photometric=photometric, **options)
+    return buffer.getvalue()
+
+
+def deep(pixels: np.ndarray) -> np.ndarray:
+    return (pixels.astype(np.uint16) << 8) + 77
+
+
 def test_many_channels() -> None:
-    tifffile = pytest.importorskip("tifffile")
-    planes = np.concatenate([SMOOTH, SMOOTH[::-1]], axis=2)
-    for stored in (planes, planes.astype(np.uint16) << 8):
-        buffer = io.BytesIO()
-        tifffile.imwrite(buffer, stored, photometric="minisblack", planarconfig="contig")
-        assert np.array_equal(decode(buffer.getvalue(), 6), planes)
-        with pytest.raises(BadImage):
-            decode(buffer.getvalue(), 5)
+    for stored in (BANDS, deep(BANDS)):
+        for content in (
+            tiff(stored, "minisblack", planarconfig="contig"),
+            tiff(stored.transpose(2, 0, 1), "minisblack", planarconfig="separate"),
+            tiff(stored.transpose(2, 0, 1), "minisblack"),  # a stack of six images
+        ):
+            assert np.array_equal(decode(content, 6), BANDS)
+            with pytest.raises(BadImage):
+                decode(content, 5)
+    turned = tiff(BANDS, "minisblack", planarconfig="contig", extratags=[(0x0112, 3, 1, 6, True)])
+    assert np.array_equal(decode(turned, 6), BANDS.transpose(1, 0, 2)[:, ::-1])
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_bands_that_are_no_colours(channels: int) -> None:
+    expected = BANDS[:, :, :channels]
+    for stored in (expected, deep(expected)):
+        assert np.array_equal(decode(tiff(stored, "minisblack", planarconfig="contig"), channels), expected)
+        assert np.array_equal(
+            decode(tiff(stored.transpose(2, 0, 1), "minisblack", planarconfig="separate"), channels), expected
+        )
+
+
+def test_infrared_is_no_transparency() -> None:
+    for stored in (BANDS[:, :, :4], deep(BANDS[:, :, :4])):
+        for options in ({}, {"bigtiff": True}, {"byteorder": ">"}):
+            content = tiff(stored, "rgb", extrasamples=("unspecified",), **options)
+            assert np.array_equal(decode(content, 4), BANDS[:, :, :4])
+            assert np.array_equal(decode(content, 3), SMOOTH)
+    alpha = tiff(BANDS[:, :, :4], "rgb", extrasamples=("unassalpha",))
+    assert np.array_equal(decode(alpha, 4), BANDS[:, :, :4])
+    assert not np.array_equal(decode(alpha, 3), SMOOTH)  # on white
+
+
+def test_bands_need_tifffile(monkeypatch: pytest.MonkeyPatch) -> None:
+    infrared = tiff(BANDS[:, :, :4], "rgb", extrasamples=("unspecified",))
+    colours = tiff(SMOOTH, "rgb")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(UserError, match="4 channels need tifffile"):
+        decode(infrared, 4)
+    for channels in (1, 2, 3, 4):
+        assert decode(colours, channels).shape == (40, 60, channels)
+    for broken in (infrared[:8], infrared[:40], b"II*\0", b"II+\0"):
+        with pytest.raises(BadImage, match="not an image"):
+            decode(broken, 4)
 
 
 def test_reduced_jpeg_has_the_size_and_look_of_the_whole() -> None:
