@@ -151,12 +151,22 @@ def _tags_of_tiff(content: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
 
 
 def _needs_tifffile(content: bytes, channels: int) -> bool:
-    """Whether Pillow cannot give a TIFF file's pixels: it drops or refuses bands that are no colours."""
+    """Whether Pillow cannot give a TIFF file's pixels.
+
+    It drops or refuses bands that are no colours; of 16 bits it mixes up planes that are not compressed, and takes
+    white for black where that is 0.
+    """
     if channels not in MODES:
         return True
     try:
         # Not from Pillow's image: there are bands for which it refuses to open one.
-        samples = _tags_of_tiff(content).get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        tags = _tags_of_tiff(content)
+        samples = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        if 16 in tags.get(TiffImagePlugin.BITSPERSAMPLE, ()):
+            planar = samples > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+            plain = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
+            if (planar and plain) or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+                return True
         return bool(samples == channels > 1 and _bands(content) != channels)
     except _DAMAGE:
         return False
@@ -177,23 +187,36 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
         import tifffile
     except ImportError:
         raise UserError(
-            f"TIFF files of {channels} channels need tifffile.", "Install it: pip install 'layergraft[tiff]'."
+            f"A TIFF file needs tifffile to be read as {channels} channels.",
+            "Install it: pip install 'layergraft[tiff]'.",
         ) from None
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages[0]
-            planes = (page if page.samplesperpixel == channels else file.series[0]).asarray()
+            own = channels if channels not in MODES else page.samplesperpixel
+            planes = (page if page.samplesperpixel == own else file.series[0]).asarray()
     except Exception as error:  # its readers raise whatever a damaged file leads them to
-        raise BadImage(f"damaged ({type(error).__name__})") from None
-    if planes.ndim == 3 and planes.shape[2] != channels and planes.shape[0] == channels:
+        missing = "compressed, which needs the package imagecodecs" if "imagecodecs" in str(error) else ""
+        raise BadImage(missing or f"damaged ({type(error).__name__})") from None
+    if planes.ndim == 2:
+        planes = planes[:, :, None]
+    if planes.ndim == 3 and planes.shape[2] != own and planes.shape[0] == own:
         planes = planes.transpose(1, 2, 0)
-    if planes.ndim != 3 or planes.shape[2] != channels:
-        raise BadImage(f"shape {planes.shape} instead of {channels} channels")
+    if planes.ndim != 3 or planes.shape[2] != own:
+        raise BadImage(f"shape {planes.shape} instead of {own} channels")
     _check_size(*planes.shape[:2])
     if planes.dtype == np.uint16:
         planes = (planes >> 8).astype(np.uint8)
     if planes.dtype != np.uint8:
         raise BadImage(f"pixels of type {planes.dtype}")
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and own == 1:
+        planes = 255 - planes
+    if own != channels:
+        if 0 in page.extrasamples:  # infrared or the like, which is in no colour
+            planes = planes[:, :, : -len(page.extrasamples)]
+        if planes.shape[2] not in MODES:
+            raise BadImage(f"{own} channels instead of {channels}")
+        planes = _to_channels(Pillow.fromarray(planes if planes.shape[2] > 1 else planes[:, :, 0]), channels)
     return _upright(np.ascontiguousarray(planes), _orientation(partial(_tags_of_tiff, content)))
 
 

@@ -181,11 +181,33 @@ def test_infrared_is_no_transparency() -> None:
     assert not np.array_equal(decode(alpha, 3), SMOOTH)  # on white
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_sixteen_bits_that_pillow_gets_wrong(compression: str | None) -> None:
+    """Planes one after the other, and grey whose 0 is white."""
+    grey = np.asarray(Image.fromarray(SMOOTH).convert("L"))[:, :, None]
+    planes = tiff(deep(SMOOTH).transpose(2, 0, 1), "rgb", planarconfig="separate", compression=compression)
+    assert np.array_equal(decode(planes, 3), SMOOTH)
+    assert np.array_equal(decode(planes, 1), grey)
+    four = {"planarconfig": "separate", "extrasamples": ("unspecified",), "compression": compression}
+    infrared = tiff(deep(BANDS[:, :, :4]).transpose(2, 0, 1), "rgb", **four)
+    assert np.array_equal(decode(infrared, 4), BANDS[:, :, :4])
+    if compression is None:
+        assert np.array_equal(decode(infrared, 3), SMOOTH)
+    six = tiff(deep(BANDS).transpose(2, 0, 1), "rgb", planarconfig="separate", extrasamples=(1, 2, 1))
+    with pytest.raises(BadImage, match="6 channels instead of 3"):
+        decode(six, 3)
+    white = tiff(65535 - deep(grey[:, :, 0]), "miniswhite", compression=compression)
+    assert np.array_equal(decode(white, 1), grey)
+    assert np.array_equal(decode(white, 3), grey.repeat(3, axis=2))
+    eight = tiff(255 - grey[:, :, 0], "miniswhite", compression=compression)
+    assert np.array_equal(decode(eight, 1), grey)
+
+
 def test_bands_need_tifffile(monkeypatch: pytest.MonkeyPatch) -> None:
     infrared = tiff(BANDS[:, :, :4], "rgb", extrasamples=("unspecified",))
     colours = tiff(SMOOTH, "rgb")
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(UserError, match="4 channels need tifffile"):
+    with pytest.raises(UserError, match="needs tifffile to be read as 4 channels"):
         decode(infrared, 4)
     for channels in (1, 2, 3, 4):
         assert decode(colours, channels).shape == (40, 60, channels)
