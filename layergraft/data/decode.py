@@ -7,6 +7,7 @@ through Pillow, which knows palettes, CMYK and 16 bits; TIFF files of bands that
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -194,7 +195,11 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages[0]
             own = channels if channels not in MODES else page.samplesperpixel
-            planes = (page if page.samplesperpixel == own else file.series[0]).asarray()
+            part = page if page.samplesperpixel == own else file.series[0]
+            _check_size(math.prod(part.shape) // own, 1)  # of all of it, before it is decoded
+            planes = part.asarray()
+    except BadImage:
+        raise
     except Exception as error:  # its readers raise whatever a damaged file leads them to
         missing = "compressed, which needs the package imagecodecs" if "imagecodecs" in str(error) else ""
         raise BadImage(missing or f"damaged ({type(error).__name__})") from None
@@ -204,7 +209,6 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
         planes = planes.transpose(1, 2, 0)
     if planes.ndim != 3 or planes.shape[2] != own:
         raise BadImage(f"shape {planes.shape} instead of {own} channels")
-    _check_size(*planes.shape[:2])
     if planes.dtype == np.uint16:
         planes = (planes >> 8).astype(np.uint8)
     if planes.dtype != np.uint8:

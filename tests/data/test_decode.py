@@ -216,6 +216,22 @@ def test_bands_need_tifffile(monkeypatch: pytest.MonkeyPatch) -> None:
             decode(broken, 4)
 
 
+@pytest.mark.parametrize("channels", [3, 6])
+def test_a_bomb_of_bands_is_not_decoded(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far less than the real limit, so that the old code could not fill the memory."""
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr("layergraft.data.decode.MAX_PIXELS", 2399)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda *_, **__: pytest.fail("decoded"))
+    stored = BANDS[:, :, :channels]
+    for content in (
+        tiff(stored, "minisblack", planarconfig="contig"),
+        tiff(stored.transpose(2, 0, 1), "minisblack", planarconfig="separate"),
+    ):
+        with pytest.raises(BadImage, match="decompression bomb"):
+            decode(content, channels)
+
+
 def test_reduced_jpeg_has_the_size_and_look_of_the_whole() -> None:
     large = cv2.resize(SMOOTH, (601, 399), interpolation=cv2.INTER_CUBIC)
     content = save(Image.fromarray(large), "JPEG", quality=95)
