@@ -79,12 +79,28 @@ def _members(source: Source, channels: int, short: int | None) -> Iterator[list[
         yield members
 
 
+def _check(out: Path, short: int | None, channels: int, shard_images: int) -> None:
+    if channels not in (1, 3):
+        raise UserError(
+            f"--channels is {channels}; images are shrunk to colour (3) or grey (1), as JPEG knows them.",
+            "Leave out --resize and --channels: then files are kept as they are.",
+        )
+    for option, value in (("--resize", short), ("--shard-images", shard_images)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}.", "It must be 1 or more.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        kind = "not empty" if out.is_dir() else "a file"
+        raise UserError(f"{str(out)!r} is {kind}.", "Use another --out. Nothing was changed.")
+
+
 def pack(data: str, out: Path, short: int | None, channels: int, shard_images: int) -> Packed:
     """See `layergraft.pack`."""
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{str(out)!r} is not empty.", "Use another --out. Nothing was changed.")
+    _check(out, short, channels, shard_images)
     source = open_source(data)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{str(out)!r} cannot be made: {error.strerror}.", "Use another --out.") from None
     shards: list[Path] = []
     archive: tarfile.TarFile | None = None
     images = skipped = 0

@@ -10,6 +10,7 @@ import pytest
 from broken import SMOOTH, save
 from PIL import Image, features
 
+from layergraft.cli import main
 from layergraft.data.pack import pack
 from layergraft.data.sources import open_source
 
@@ -41,3 +42,36 @@ def test_every_readable_file_is_packed_whatever_its_name(tmp_path: Path) -> None
     for key, name in enumerate(name for name in names if name != "vanished.jpg"):
         if name != "broken.jpg":
             assert np.array_equal(after.images.load(key, 3), before.images.load(names.index(name), 3)), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resize", "20", "--channels", "4"], "colour (3) or grey (1)"),
+        (["--resize", "20", "--channels", "2"], "colour (3) or grey (1)"),
+        (["--resize", "-5"], "--resize is -5"),
+        (["--resize", "0"], "--resize is 0"),
+        (["--shard-images", "0"], "--shard-images is 0"),
+        (["--out", "{file}"], "is a file"),
+        (["--out", "{file}/below"], "cannot be made: Not a directory"),
+    ],
+)
+def test_what_cannot_be_is_explained(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "images" / "red.png"
+    file.write_bytes(save(Image.new("RGBA", (40, 40), (255, 0, 0, 128)), "PNG"))
+    chosen = [option.format(file=file) for option in options]
+    out = [] if "--out" in options else ["--out", str(tmp_path / "packed")]
+    assert main(["pack", "--data", str(file.parent), *out, *chosen]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "packed").exists()
+
+
+def test_shrunk_images_keep_their_colour(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "red.png").write_bytes(save(Image.new("RGB", (40, 40), "red"), "PNG"))
+    for channels, expected in ((3, (255, 0, 0)), (1, (76,))):
+        source = open_source(pack(str(tmp_path / "images"), tmp_path / str(channels), 20, channels, 10).source)
+        assert np.abs(source.images.load(0, channels).astype(int) - expected).max() <= 2
