@@ -80,6 +80,9 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     """OpenCV turns a photo several times as fast as a copy of strided pixels."""
     if orientation == 1:
         return pixels
+    if pixels.shape[2] not in MODES:  # of those it turns one band at a time alone
+        bands = np.split(pixels, pixels.shape[2], axis=2)
+        return np.concatenate([_upright(band, orientation) for band in bands], axis=2)
     turned = cv2.transpose(pixels) if orientation > 4 else pixels
     if orientation in _FLIPS:
         turned = cv2.flip(turned, _FLIPS[orientation])

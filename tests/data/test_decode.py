@@ -156,8 +156,15 @@ def test_many_channels() -> None:
             assert np.array_equal(decode(content, 6), BANDS)
             with pytest.raises(BadImage):
                 decode(content, 5)
-    turned = tiff(BANDS, "minisblack", planarconfig="contig", extratags=[(0x0112, 3, 1, 6, True)])
-    assert np.array_equal(decode(turned, 6), BANDS.transpose(1, 0, 2)[:, ::-1])
+
+
+@pytest.mark.parametrize("count", [5, 6, 40])
+def test_many_channels_are_turned(count: int) -> None:
+    bands = np.concatenate([BANDS] * 7, axis=2)[:, :, :count]
+    for orientation, expected in ((2, bands[:, ::-1]), (6, bands.transpose(1, 0, 2)[:, ::-1])):
+        turn = [(0x0112, 3, 1, orientation, True)]
+        content = tiff(bands, "minisblack", planarconfig="contig", extratags=turn)
+        assert np.array_equal(decode(content, count), expected)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
