@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -17,10 +18,12 @@ from rich.console import Console
 
 from layergraft.config.data import Augment, ViewConfig
 from layergraft.config.objectives import MaeConfig, MocoConfig
+from layergraft.data.decode import BadImage, decode
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source, open_source
 from layergraft.data.sources.source import EncodedImages
+from layergraft.errors import UserError
 from layergraft.randomness import Randomness
 from layergraft.training.memory import set_memory_reuse
 
@@ -46,6 +49,42 @@ class FilesInMemory(EncodedImages):
 
     def read(self, index: int) -> bytes:
         return self.contents[index]
+
+
+def files_of(source: Source) -> tuple[FilesInMemory, int]:
+    """The first files of a source that are images, and how many before the last of them are none."""
+    contents: list[bytes] = []
+    bad = 0
+    for key in source.keys.tolist():
+        if len(contents) == FILES:
+            break
+        try:
+            content = source.images.read(key)
+            decode(content, 3)
+        except BadImage:
+            bad += 1
+        else:
+            contents.append(content)
+    if not contents:
+        raise UserError(f"No image of {source.spec!r} can be read.", "Give --data FOLDER with some that can.")
+    return FilesInMemory(contents), bad
+
+
+def pillow_image(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def tensor_image(content: bytes) -> Any:
+    from torchvision.io import ImageReadMode, decode_image
+
+    return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
+
+
+def opencv_image(content: bytes) -> Any:
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ValueError("OpenCV knows no such format")
+    return image
 
 
 def ours(files: FilesInMemory, views: list[ViewConfig], size: int, augment: Augment) -> Pipeline:
@@ -96,7 +135,7 @@ def torchvision_v1(files: FilesInMemory, views: list[ViewConfig], size: int, pil
         chains.append(t.Compose([*steps, t.RandomHorizontalFlip(view.flip), t.ToTensor(), t.Normalize(MEAN, STD)]))
 
     def make(chosen: list[int]) -> object:
-        images = [Image.open(io.BytesIO(files.read(index))).convert("RGB") for index in chosen]
+        images = [pillow_image(files.read(index)) for index in chosen]
         return [[chain(image) for image in images] for chain in chains]
 
     return make
@@ -104,7 +143,6 @@ def torchvision_v1(files: FilesInMemory, views: list[ViewConfig], size: int, pil
 
 def torchvision_v2(files: FilesInMemory, views: list[ViewConfig], size: int) -> Pipeline:
     """torchvision's second transforms, on uint8 tensors."""
-    from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms import v2 as t
 
     chains = []
@@ -132,8 +170,7 @@ def torchvision_v2(files: FilesInMemory, views: list[ViewConfig], size: int) -> 
         )
 
     def make(chosen: list[int]) -> object:
-        coded = [torch.frombuffer(bytearray(files.read(index)), dtype=torch.uint8) for index in chosen]
-        images = [decode_image(content, ImageReadMode.RGB) for content in coded]
+        images = [tensor_image(files.read(index)) for index in chosen]
         return [[chain(image) for image in images] for chain in chains]
 
     return make
@@ -160,22 +197,42 @@ def albumentations(files: FilesInMemory, views: list[ViewConfig], size: int) -> 
         chains.append(a.Compose([*steps, a.HorizontalFlip(p=view.flip)]))
 
     def make(chosen: list[int]) -> object:
-        coded = [np.frombuffer(files.read(index), np.uint8) for index in chosen]
-        images = [cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) for content in coded]
+        images = [opencv_image(files.read(index)) for index in chosen]
         return [[np.ascontiguousarray(c(image=image)["image"].transpose(2, 0, 1)) for image in images] for c in chains]
 
     return make
 
 
-def pipelines(files: FilesInMemory, views: list[ViewConfig], size: int) -> dict[str, Pipeline]:
-    """Every pipeline that is installed."""
-    found = {"fast": ours(files, views, size, "fast"), "exact": ours(files, views, size, "exact")}
-    found["torchvision_v1_pillow_blur"] = torchvision_v1(files, views, size, pillow_blur=True)
-    for build in (torchvision_v1, torchvision_v2, albumentations):
+def _missing(files: FilesInMemory, read: Callable[[bytes], object]) -> str | None:
+    """Why a library's decoder cannot read all files; None where it can."""
+    for content in files.contents:
         try:
-            found[build.__name__] = build(files, views, size)
+            read(content)
+        except Exception as error:  # each library has its own
+            return str(error).partition("\n")[0].rstrip(".")
+    return None
+
+
+def pipelines(
+    files: FilesInMemory, views: list[ViewConfig], size: int, say: Callable[[str], None]
+) -> dict[str, Pipeline]:
+    """Every pipeline that is installed and can read all files; says which cannot."""
+    found = {"fast": ours(files, views, size, "fast"), "exact": ours(files, views, size, "exact")}
+    others: dict[str, tuple[Callable[..., Pipeline], Callable[[bytes], object]]] = {
+        "torchvision_v1_pillow_blur": (partial(torchvision_v1, pillow_blur=True), pillow_image),
+        "torchvision_v1": (torchvision_v1, pillow_image),
+        "torchvision_v2": (torchvision_v2, tensor_image),
+        "albumentations": (albumentations, opencv_image),
+    }
+    for name, (build, read) in others.items():
+        try:
+            pipeline = build(files, views, size)
         except ImportError:
             continue
+        if reason := _missing(files, read):
+            say(f"{name} is left out, for it cannot read all of the files: {reason}.")
+        else:
+            found[name] = pipeline
     return found
 
 
@@ -186,10 +243,12 @@ def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) 
     does; a rate is the median over rounds of images by the thread's processor time, so that other work on the machine
     hardly counts.
     """
-    opened = open_source(source)
-    files = FilesInMemory([opened.images.read(int(key)) for key in opened.keys[:FILES]])
+    console = Console(stderr=True, soft_wrap=True, markup=False, quiet=quiet)
+    files, bad = files_of(open_source(source))
+    if bad:
+        console.print(f"{bad} files of {source} are left out, for they cannot be read.")
     objective = MocoConfig if views == "moco" else MaeConfig
-    candidates = pipelines(files, list(objective.views.values()), size)
+    candidates = pipelines(files, list(objective.views.values()), size, console.print)
     batch = min(BATCH, len(files))
     rates: dict[str, list[float]] = {name: [] for name in candidates}
     threads = torch.get_num_threads()
@@ -210,12 +269,11 @@ def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) 
         torch.set_num_threads(threads)
         cv2.setNumThreads(-1)
     found = {name: float(np.median(own)) for name, own in rates.items()}
-    if not quiet:
-        average = np.mean([len(content) for content in files.contents]) / 1024
-        others = ", ".join(f"{name} {rate:.0f}" for name, rate in found.items())
-        Console(stderr=True, soft_wrap=True).print(
-            f"{views} views at {size} px of {len(files)} files of {source} ({average:.0f} KiB on average), "
-            f"images/s per core: {others}"
-        )
+    average = np.mean([len(content) for content in files.contents]) / 1024
+    rates_of_all = ", ".join(f"{name} {rate:.0f}" for name, rate in found.items())
+    console.print(
+        f"{views} views at {size} px of {len(files)} files of {source} ({average:.0f} KiB on average), "
+        f"images/s per core: {rates_of_all}"
+    )
     print(json.dumps(found))
     return found

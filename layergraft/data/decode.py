@@ -1,21 +1,24 @@
 """From the bytes of a file to pixels.
 
 JPEG goes through libjpeg-turbo's own interface, which can decode at reduced scale and reports damage; everything else
-through Pillow, which knows palettes, CMYK, 16 bits and orientation; TIFF files of other channel counts need tifffile.
+through Pillow, which knows palettes, CMYK and 16 bits; TIFF files of bands that are no colours need tifffile.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Literal
+import math
+import struct
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import TiffImagePlugin, UnidentifiedImageError
 
 from layergraft.errors import UserError
 
@@ -23,10 +26,14 @@ Pixels = npt.NDArray[np.uint8]
 Reduction = Callable[[int, int], int]
 # Pillow refuses more than this: 600 MB of RGB from a file of any size.
 MAX_PIXELS = 178_956_970
-# The Exif segment is the first or second of a JPEG file.
-EXIF_WITHIN = 4096
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF  # markers of a JPEG file
+_ORIENTATION = 0x0112  # the tag
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # OpenCV's codes; from 5 on, of the transposed image
+# Pillow's readers raise whatever a damaged file leads them to.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 
 
 class BadImage(Exception):
@@ -40,9 +47,51 @@ def _check_size(height: int, width: int) -> None:
         raise BadImage("decompression bomb")
 
 
+def _orientation(tags: Callable[[], Mapping[int, Any]]) -> int:
+    """How the pixels lie, 1 to 8; 1 where the tags cannot be read. Of the others none is looked at, however odd."""
+    try:
+        value = tags().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return int(value) if value in range(1, 9) else 1
+
+
+def _tags_of_exif(exif: bytes) -> Pillow.Exif:
+    tags = Pillow.Exif()
+    tags.load(exif)
+    return tags
+
+
+def _orientation_of_jpeg(content: bytes) -> int:
+    """That of its Exif segment, behind whatever others it lies."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == _FILL and content[at + 1] != _SCAN:
+        if content[at + 1] == _FILL:
+            at += 1
+            continue
+        end = at + 2 + (content[at + 2] << 8 | content[at + 3])
+        if content[at + 1] == _APP1 and content.startswith(b"Exif\0\0", at + 4):
+            return _orientation(partial(_tags_of_exif, content[at + 4 : end]))
+        at = end
+    return 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """OpenCV turns a photo several times as fast as a copy of strided pixels."""
+    if orientation == 1:
+        return pixels
+    if pixels.shape[2] not in MODES:  # of those it turns one band at a time alone
+        bands = np.split(pixels, pixels.shape[2], axis=2)
+        return np.concatenate([_upright(band, orientation) for band in bands], axis=2)
+    turned = cv2.transpose(pixels) if orientation > 4 else pixels
+    if orientation in _FLIPS:
+        turned = cv2.flip(turned, _FLIPS[orientation])
+    return np.asarray(turned, dtype=np.uint8).reshape(*turned.shape[:2], pixels.shape[2])
+
+
 def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> Pixels | None:
-    """A grey or RGB JPEG without orientation; None for any other, and for one that libjpeg finds fault with."""
-    if channels not in (1, 3) or content.find(b"Exif\0\0", 0, EXIF_WITHIN) >= 0:
+    """A grey or RGB JPEG; None for any other, and for one that libjpeg finds fault with."""
+    if channels not in (1, 3):
         return None
     colourspace: Literal["GRAY", "RGB"] = "GRAY" if channels == 1 else "RGB"
     try:
@@ -50,14 +99,17 @@ def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> 
         if own == "CMYK":
             return None
         _check_size(height, width)
-        factor = reduction(height, width) if reduction else 1
+        orientation = _orientation_of_jpeg(content)
+        factor = 1
+        if reduction:
+            factor = reduction(width, height) if orientation > 4 else reduction(height, width)
         # It picks the smallest scale that has at least this size.
         least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
         quick = reduction is not None
         pixels = simplejpeg.decode_jpeg(content, colourspace, quick, quick, min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    return np.asarray(pixels, dtype=np.uint8)
+    return _upright(np.asarray(pixels, dtype=np.uint8), orientation)
 
 
 def _to_channels(image: Pillow.Image, channels: int) -> Pixels:
@@ -83,38 +135,96 @@ def _decode_pillow(content: bytes, channels: int) -> Pixels:
             _check_size(image.height, image.width)
             if image.format == "TIFF" and image.mode == "I":  # a PNG of this mode has 16 bits
                 raise BadImage("32-bit pixels, whose range no one knows")
-            return _to_channels(ImageOps.exif_transpose(image), channels)
+            pixels = _to_channels(image, channels)  # loads it; some formats have their tags behind the pixels
+            return _upright(pixels, _orientation(image.getexif))
     except UnidentifiedImageError:
         raise BadImage("not an image") from None
     except Pillow.DecompressionBombError:
         raise BadImage("decompression bomb") from None
-    # Pillow's decoders raise whatever a damaged file leads them to.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except _DAMAGE as error:
         raise BadImage("truncated" if "truncated" in str(error) else "damaged") from None
 
 
+def _tags_of_tiff(content: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Those of its first image."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b"+" in content[2:4] else 8])
+    file = io.BytesIO(content)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _needs_tifffile(content: bytes, channels: int) -> bool:
+    """Whether Pillow cannot give a TIFF file's pixels.
+
+    It drops or refuses bands that are no colours; of 16 bits it mixes up planes that are not compressed, and takes
+    white for black where that is 0.
+    """
+    if channels not in MODES:
+        return True
+    try:
+        # Not from Pillow's image: there are bands for which it refuses to open one.
+        tags = _tags_of_tiff(content)
+        samples = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        if 16 in tags.get(TiffImagePlugin.BITSPERSAMPLE, ()):
+            planar = samples > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+            plain = tags.get(TiffImagePlugin.COMPRESSION, 1) == 1
+            if (planar and plain) or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+                return True
+        return bool(samples == channels > 1 and _bands(content) != channels)
+    except _DAMAGE:
+        return False
+
+
+def _bands(content: bytes) -> int:
+    """How many channels Pillow would read, 0 where it does not know the layout."""
+    try:
+        with Pillow.open(io.BytesIO(content)) as image:
+            return len(image.getbands())
+    except (UnidentifiedImageError, Pillow.DecompressionBombError):
+        return 0
+
+
 def _decode_tiff(content: bytes, channels: int) -> Pixels:
-    """A TIFF file of any number of channels, 8 or 16 bits deep."""
+    """A TIFF file of any number of channels, 8 or 16 bits deep: bands of its first image, or a stack of grey images."""
     try:
         import tifffile
     except ImportError:
         raise UserError(
-            f"TIFF files of {channels} channels need tifffile.", "Install it: pip install 'layergraft[tiff]'."
+            f"A TIFF file needs tifffile to be read as {channels} channels.",
+            "Install it: pip install 'layergraft[tiff]'.",
         ) from None
     try:
-        planes = tifffile.imread(io.BytesIO(content))
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            page = file.pages[0]
+            own = channels if channels not in MODES else page.samplesperpixel
+            part = page if page.samplesperpixel == own else file.series[0]
+            _check_size(math.prod(part.shape) // own, 1)  # of all of it, before it is decoded
+            planes = part.asarray()
+    except BadImage:
+        raise
     except Exception as error:  # its readers raise whatever a damaged file leads them to
-        raise BadImage(f"damaged ({type(error).__name__})") from None
-    if planes.ndim == 3 and planes.shape[2] != channels and planes.shape[0] == channels:
+        missing = "compressed, which needs the package imagecodecs" if "imagecodecs" in str(error) else ""
+        raise BadImage(missing or f"damaged ({type(error).__name__})") from None
+    if planes.ndim == 2:
+        planes = planes[:, :, None]
+    if planes.ndim == 3 and planes.shape[2] != own and planes.shape[0] == own:
         planes = planes.transpose(1, 2, 0)
-    if planes.ndim != 3 or planes.shape[2] != channels:
-        raise BadImage(f"shape {planes.shape} instead of {channels} channels")
-    _check_size(*planes.shape[:2])
+    if planes.ndim != 3 or planes.shape[2] != own:
+        raise BadImage(f"shape {planes.shape} instead of {own} channels")
     if planes.dtype == np.uint16:
         planes = (planes >> 8).astype(np.uint8)
     if planes.dtype != np.uint8:
         raise BadImage(f"pixels of type {planes.dtype}")
-    return np.ascontiguousarray(planes)
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and own == 1:
+        planes = 255 - planes
+    if own != channels:
+        if 0 in page.extrasamples:  # infrared or the like, which is in no colour
+            planes = planes[:, :, : -len(page.extrasamples)]
+        if planes.shape[2] not in MODES:
+            raise BadImage(f"{own} channels instead of {channels}")
+        planes = _to_channels(Pillow.fromarray(planes if planes.shape[2] > 1 else planes[:, :, 0]), channels)
+    return _upright(np.ascontiguousarray(planes), _orientation(partial(_tags_of_tiff, content)))
 
 
 def decode(content: bytes, channels: int, reduction: Reduction | None = None) -> Pixels:
@@ -122,7 +232,8 @@ def decode(content: bytes, channels: int, reduction: Reduction | None = None) ->
 
     Args:
         content: the file: JPEG, PNG, WebP, TIFF, BMP or what else Pillow reads; 16 bits are cut to their upper 8.
-        channels: 1 gives grey, 2 grey and alpha, 3 RGB, 4 RGBA; any other number is that of a TIFF file.
+        channels: 1 gives grey, 2 grey and alpha, 3 RGB, 4 RGBA; any other number is that of a TIFF file, and bands of
+            a TIFF file that are no such colours are taken as they are where there are as many.
         reduction: (height, width) -> 1, 2, 4 or 8: by how much a JPEG may be reduced. Where it is given, JPEGs are also
             decoded by libjpeg's faster transforms, a tenth quicker; else as Pillow decodes them.
 
@@ -138,7 +249,7 @@ def decode(content: bytes, channels: int, reduction: Reduction | None = None) ->
         pixels = _decode_jpeg(content, channels, reduction)
         if pixels is not None:
             return pixels
-    if channels not in MODES and content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if content[:4] in _TIFF and _needs_tifffile(content, channels):
         return _decode_tiff(content, channels)
     return _decode_pillow(content, channels)
 

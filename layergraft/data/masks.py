@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from layergraft.config.data import ViewConfig
+from layergraft.data.decode import BadImage
 from layergraft.data.parameters import Draws, draw_parameters
 from layergraft.errors import UserError
 
@@ -233,5 +234,11 @@ def mask_of(source: Source, key: int, image: npt.NDArray[np.uint8]) -> Mask:
 def pairs(source: Source, channels: int) -> Iterator[tuple[npt.NDArray[np.uint8], Mask]]:
     """Images and masks of a source in its order, at their own sizes."""
     for key in source.keys.tolist():
-        image = source.images.load(key, channels)
+        try:
+            image = source.images.load(key, channels)
+        except BadImage as error:
+            name = source.images.name(key)
+            raise UserError(
+                f"The image {name!r} of {source.spec!r} cannot be read: {error}.", "Mend or remove the pair."
+            ) from None
         yield image, mask_of(source, key, image)

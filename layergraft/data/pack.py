@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from layergraft.data.fast import resize
 from layergraft.data.sources import Source, open_source
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.shards import PACKED, build_index
+from layergraft.data.sources.source import IMAGE_SUFFIXES
 from layergraft.errors import UserError
 
 QUALITY = 95
-_SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PN": "png", b"RIF": "webp", b"II*": "tif", b"MM\0": "tif", b"BM": "bmp"}
+_SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"RIF": ".webp", b"BM": ".bmp"}
+_SIGNATURES |= dict.fromkeys((b"II*", b"II+", b"MM\0"), ".tif")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,11 @@ class Packed:
     skipped: int
 
 
-def _suffix(content: bytes) -> str:
-    return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), "img")
+def _suffix(content: bytes, name: str) -> str:
+    """An ending by which the member is taken for an image; decoders look at the content, whatever it is called."""
+    own = os.path.splitext(name)[1].lower()
+    own = own if own in IMAGE_SUFFIXES else ".jpg"
+    return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), own)
 
 
 def _resized(source: Source, key: int, channels: int, short: int) -> bytes:
@@ -67,18 +73,34 @@ def _members(source: Source, channels: int, short: int | None) -> Iterator[list[
         except BadImage:
             yield None
             continue
-        members = [(f"{key:09d}.{_suffix(content)}", content)]
+        members = [(f"{key:09d}{_suffix(content, source.images.name(key))}", content)]
         if source.labels is not None:
             members.append((f"{key:09d}.cls", source.classes[int(source.labels[key])].encode()))
         yield members
 
 
+def _check(out: Path, short: int | None, channels: int, shard_images: int) -> None:
+    if channels not in (1, 3):
+        raise UserError(
+            f"--channels is {channels}; images are shrunk to colour (3) or grey (1), as JPEG knows them.",
+            "Leave out --resize and --channels: then files are kept as they are.",
+        )
+    for option, value in (("--resize", short), ("--shard-images", shard_images)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}.", "It must be 1 or more.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        kind = "not empty" if out.is_dir() else "a file"
+        raise UserError(f"{str(out)!r} is {kind}.", "Use another --out. Nothing was changed.")
+
+
 def pack(data: str, out: Path, short: int | None, channels: int, shard_images: int) -> Packed:
     """See `layergraft.pack`."""
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{str(out)!r} is not empty.", "Use another --out. Nothing was changed.")
+    _check(out, short, channels, shard_images)
     source = open_source(data)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{str(out)!r} cannot be made: {error.strerror}.", "Use another --out.") from None
     shards: list[Path] = []
     archive: tarfile.TarFile | None = None
     images = skipped = 0
@@ -100,7 +122,7 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     if archive is None:
         raise UserError(f"No image of {data!r} can be read.")
     archive.close()
-    build_index([Place(str(shard)) for shard in shards], out / PACKED)
+    images = build_index([Place(str(shard)) for shard in shards], out / PACKED).table.num_rows
     name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"
     found = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)
     note = f", {skipped} could not be read" if skipped else ""

@@ -167,6 +167,14 @@ def test_sizes_must_agree(ade: Path) -> None:
         list(pairs(open_source(str(ade)), 3))
 
 
+def test_an_unreadable_image_has_no_pair(ade: Path) -> None:
+    source = open_source(str(ade))
+    file = ade / "images" / "training" / source.images.name(3)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UserError, match=rf"The image '{file.name}' of .* cannot be read: truncated"):
+        list(pairs(source, 3))
+
+
 def test_masks_are_needed() -> None:
     with pytest.raises(UserError, match="have none"):
         know_classes(SegmentConfig(), open_source("builtin:fashion"), "segment")
