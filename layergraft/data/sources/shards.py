@@ -7,6 +7,7 @@ links or devices are no images, wherever they point.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,11 +15,12 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
+from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index, IndexBuilder, open_index, read_index
@@ -35,6 +37,7 @@ SCHEMA = pa.schema(
     ]
 )
 PACKED = "index.arrow"
+CHECKED = 4  # samples of a shard that a packed index is compared with
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _BATCH = 65536
 BLOCK_BYTES = 4 << 20  # of a remote shard in one request, if no image alone is larger
@@ -121,55 +124,65 @@ def _label(extension: str, content: bytes) -> str | None:
     return None
 
 
-def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
-    """(member, offset, size, class) of each image of a shard, in order."""
+def _members(file: BinaryIO) -> Iterator[tuple[str, int, int, str | None]]:
+    """(member, offset, size, class) of each image of a tar file, in order."""
     pending: list[tuple[str, int, int]] = []
     current, label = "", None
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header it has seen
+            if not member.isfile():
+                continue
+            folder, _, base = member.name.rpartition("/")
+            stem, _, extension = base.partition(".")
+            if f"{folder}/{stem}" != current:
+                yield from ((*image, label) for image in pending)
+                pending, current, label = [], f"{folder}/{stem}", None
+            if is_picture(member.name):
+                pending.append((member.name, member.offset_data, member.size))
+            elif extension.lower() in ("cls", "cls.txt", "json"):
+                content = archive.extractfile(member)
+                label = _label(extension.lower(), content.read() if content else b"") or label
+    yield from ((*image, label) for image in pending)
+
+
+def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
+    """(member, offset, size, class) of each image of a shard, in order."""
     try:
-        with shard.open() as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header it has seen
-                if not member.isfile():
-                    continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                if f"{folder}/{stem}" != current:
-                    yield from ((*image, label) for image in pending)
-                    pending, current, label = [], f"{folder}/{stem}", None
-                if is_picture(member.name):
-                    pending.append((member.name, member.offset_data, member.size))
-                elif extension.lower() in ("cls", "cls.txt", "json"):
-                    content = archive.extractfile(member)
-                    label = _label(extension.lower(), content.read() if content else b"") or label
+        with shard.open() as file:
+            yield from _members(file)
     except tarfile.TarError as error:
         raise UserError(f"{shard.path!r} is no tar file, or is compressed: {error}.", "Use plain tars.") from None
     except OSError as error:
         raise UserError(f"The shard {shard.path!r} cannot be read: {error.strerror or error}.") from None
-    yield from ((*image, label) for image in pending)
 
 
-def _sizes(shards: list[Place]) -> dict[str, int]:
-    """Path -> size of what lies where the shards should; one request a folder."""
+def _states(shards: list[Place]) -> dict[str, tuple[int, ...]]:
+    """Path -> size of what lies where the shards should, and its time of change on this machine.
+
+    Of remote ones a folder is listed in one request; the listing is never compared with a later one.
+    """
     if not shards[0].remote:
-        return {shard.path: os.path.getsize(shard.path) for shard in shards if os.path.exists(shard.path)}
+        found = {shard.path: os.stat(shard.path) for shard in shards if os.path.exists(shard.path)}
+        return {path: (status.st_size, status.st_mtime_ns) for path, status in found.items()}
     files = shards[0].fs
-    found: dict[str, int] = {}
+    states: dict[str, tuple[int, ...]] = {}
     for folder in {shard.parent.path for shard in shards}:
         try:
             listed = files.ls(folder, detail=True)
         except FileNotFoundError:
             continue
-        found |= {entry["name"]: entry["size"] for entry in listed}
-    return found
+        states |= {entry["name"]: (entry["size"],) for entry in listed}
+    return states
 
 
 def signature_of(shards: list[Place]) -> str:
-    """Changes when a shard does: name and size of each."""
-    sizes = _sizes(shards)
+    """Changes when a shard does: name and state of each."""
+    states = _states(shards)
     for shard in shards:
-        if shard.path not in sizes:
+        if shard.path not in states:
             raise UserError(f"There is no shard {shard.path!r}.", "Check the numbers in the braces.")
-    return json.dumps([(shard.name, sizes[shard.path]) for shard in shards])
+    return json.dumps([(shard.name, *states[shard.path]) for shard in shards])
 
 
 def _all_samples(shards: list[Place]) -> Iterator[tuple[int, Iterable[tuple[str, int, int, str | None]]]]:
@@ -183,6 +196,7 @@ def _all_samples(shards: list[Place]) -> Iterator[tuple[int, Iterable[tuple[str,
 
 def build_index(shards: list[Place], path: Path | None) -> Index:
     """Index the images of shards, into a file where one is given."""
+    signature = signature_of(shards)  # as it was before: what changes meanwhile is noticed by the next start
     builder = IndexBuilder(SCHEMA, path, "name")
     rows: list[tuple[int, str, int, int, str | None]] = []
     unlabelled = 0
@@ -206,7 +220,38 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
         raise UserError(f"There is no image in {shards[0].path!r}.", f"Looked for {' '.join(IMAGE_SUFFIXES)}.")
     if unlabelled:
         builder.classes.clear()  # labels of some are labels of none
-    return builder.finish(signature_of(shards))
+    return builder.finish(signature)
+
+
+def _describes(index: Index, shards: list[Place], signature: str) -> bool:
+    """Whether an index is of these shards, wherever they were copied to.
+
+    Times of change do not survive copying, and tars are padded: one of the same size may hold something else. So a few
+    samples of each shard are read and must be what the index says.
+    """
+    if [state[:2] for state in json.loads(index.signature)] != [state[:2] for state in json.loads(signature)]:
+        return False
+    shard, offset, size, label = (index.table.column(name).to_numpy() for name in ("shard", "offset", "size", "label"))
+    names = index.table.column("name")
+
+    def same(row: int) -> bool:
+        """From the header of a sample's image to that of the next one is a tar file of its own."""
+        last = row + 1 == len(shard) or shard[row + 1] != shard[row]
+        stop = None if last else int(offset[row + 1]) - tarfile.BLOCKSIZE
+        try:
+            content = shards[shard[row]].read(int(offset[row]) - tarfile.BLOCKSIZE, stop)
+            found = next(_members(io.BytesIO(content)), None)
+        except (BadImage, tarfile.TarError):
+            return False
+        own = index.classes[label[row]] if index.classes else None
+        name = os.fsdecode(names[row].as_py())
+        return found is not None and found[:3] == (name, tarfile.BLOCKSIZE, size[row]) and own in (None, found[3])
+
+    firsts = np.flatnonzero(np.diff(shard, prepend=-1))
+    spans = zip(firsts, [*firsts[1:], len(shard)], strict=True)
+    rows = sorted({int(row) for first, stop in spans for row in np.linspace(first, stop - 1, CHECKED)})
+    with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
+        return all(pool.map(same, rows))
 
 
 def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | None:
@@ -214,7 +259,7 @@ def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | N
 
     Args:
         shards: all of them.
-        signature: of the shards.
+        signature: theirs.
         path: where a remote index is copied to, if anywhere.
     """
     table = shards[0].parent / PACKED
@@ -230,7 +275,7 @@ def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | N
         path.write_bytes(table.read())
         path.with_suffix(".json").write_bytes(side.read())
         index = read_index(path)
-    return index if index.signature == signature else None
+    return index if _describes(index, shards, signature) else None
 
 
 def _open_index(place: str, shards: list[Place], directory: Path | None) -> Index:
@@ -240,7 +285,7 @@ def _open_index(place: str, shards: list[Place], directory: Path | None) -> Inde
         def build(path: Path | None) -> Index:
             return _packed(shards, signature_of(shards), path) or build_index(shards, path)
 
-        return open_index(directory, place, lambda old: [name for name, _ in json.loads(old)] == names, build)
+        return open_index(directory, place, lambda old: [name for name, *_ in json.loads(old)] == names, build)
     signature = signature_of(shards)
     return _packed(shards, signature, None) or open_index(
         directory, place, lambda old: old == signature, lambda path: build_index(shards, path)

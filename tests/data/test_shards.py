@@ -1,0 +1,81 @@
+"""Tar shards: their index follows what they hold, and what is wrong with them is said."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from layergraft.data.pack import pack
+from layergraft.data.sources import Source, open_source
+
+
+def write(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+
+
+def listed(source: Source) -> list[tuple[str, str, bytes]]:
+    """(name, class, file) of each image."""
+    labels = [source.classes[label] for label in source.own_labels]
+    return [(source.images.name(key), label, source.images.read(key)) for key, label in enumerate(labels)]
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A directory with two packed shards of six images each: one class, and the other."""
+    for number in range(12):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((5, 6, 3), number, np.uint8))
+    pack(str(tmp_path / "images"), tmp_path / "packed", None, 3, 6)
+    return tmp_path / "packed"
+
+
+def test_a_rewritten_shard_of_the_same_size_is_indexed_again(tmp_path: Path) -> None:
+    shard, index = tmp_path / "x.tar", tmp_path / "index"
+    write(shard, [("a.png", b"one"), ("a.cls", b"cat"), ("b.png", b"two"), ("b.cls", b"dog")])
+    first = open_source(str(shard), index)
+    size = shard.stat().st_size
+    write(shard, [("c.cls", b"owl"), ("c.png", b"longer")])
+    assert shard.stat().st_size == size
+    second = open_source(str(shard), index)
+    assert listed(second) == [("x.tar:c.png", "owl", b"longer")]
+    assert first.fingerprint != second.fingerprint
+
+
+@pytest.mark.parametrize("change", ["names", "labels", "order"])
+def test_a_packed_index_is_used_for_the_shards_that_it_describes(packed: Path, tmp_path: Path, change: str) -> None:
+    spec = "{000000..000001}.tar"
+    plain = listed(open_source(str(packed / spec)))
+    shutil.copytree(packed, tmp_path / "copy", copy_function=shutil.copyfile)  # with other times of change
+    assert listed(open_source(str(tmp_path / "copy" / spec), tmp_path / "run")) == plain
+    assert not list((tmp_path / "run").glob("*"))
+    shard = packed / "000001.tar"
+    with tarfile.open(shard) as archive:
+        members = [(m.name, archive.extractfile(m).read()) for m in archive]  # type: ignore[union-attr]
+    if change == "names":
+        members = [(f"n{name}", content) for name, content in members]
+    elif change == "labels":
+        members = [(name, b"c" if name.endswith("cls") else content) for name, content in members]
+    else:
+        members = members[2:] + members[:2]
+    status = shard.stat()
+    write(shard, members)
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert shard.stat().st_size == status.st_size
+    now = listed(open_source(str(packed / spec), tmp_path / "run"))
+    images = [(f"000001.tar:{name}", content) for name, content in members if name.endswith("png")]
+    assert [(name, content) for name, _, content in now[6:]] == images
+    assert {label for _, label, _ in now[6:]} == {"c" if change == "labels" else "b"}
+    assert now[:6] == plain[:6]
