@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from layergraft.data.pack import pack
@@ -79,3 +80,30 @@ def test_a_packed_index_is_used_for_the_shards_that_it_describes(packed: Path, t
     assert [(name, content) for name, _, content in now[6:]] == images
     assert {label for _, label, _ in now[6:]} == {"c" if change == "labels" else "b"}
     assert now[:6] == plain[:6]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no index", b"cut"])
+def test_a_damaged_index_is_made_again(packed: Path, tmp_path: Path, damage: bytes) -> None:
+    spec, index = str(packed / "{000000..000001}.tar"), tmp_path / "run"
+    plain = listed(open_source(spec))
+
+    def spoil(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-100] if damage == b"cut" else damage)
+
+    spoil(packed / "index.arrow")
+    (packed / "index.json").write_text("{}")  # a stranger's
+    for _ in range(2):
+        assert listed(open_source(spec, index)) == plain
+        (file,) = index.iterdir()
+        spoil(file)
+
+
+def test_a_strangers_table_beside_shards_is_no_index_of_them(packed: Path) -> None:
+    spec = str(packed / "{000000..000001}.tar")
+    plain = listed(open_source(spec))
+    with pa.ipc.new_file(str(packed / "index.arrow"), pa.schema([("x", pa.int32())])) as writer:
+        writer.write_batch(pa.record_batch({"x": pa.array([1], pa.int32())}))
+    assert listed(open_source(spec)) == plain
+    with pa.ipc.new_file(str(packed / "index.arrow"), pa.schema([("x", pa.int32())])):
+        pass  # without a row
+    assert listed(open_source(spec)) == plain

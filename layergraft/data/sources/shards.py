@@ -23,7 +23,7 @@ import pyarrow as pa
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.index import Index, IndexBuilder, open_index, read_index
+from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source, is_picture
 from layergraft.errors import UserError
 
@@ -229,6 +229,8 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
     Times of change do not survive copying, and tars are padded: one of the same size may hold something else. So a few
     samples of each shard are read and must be what the index says.
     """
+    if not index.table.schema.equals(SCHEMA):
+        return False
     if [state[:2] for state in json.loads(index.signature)] != [state[:2] for state in json.loads(signature)]:
         return False
     shard, offset, size, label = (index.table.column(name).to_numpy() for name in ("shard", "offset", "size", "label"))
@@ -262,20 +264,17 @@ def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | N
         signature: theirs.
         path: where a remote index is copied to, if anywhere.
     """
-    table = shards[0].parent / PACKED
-    side = shards[0].parent / f"{os.path.splitext(PACKED)[0]}.json"
-    if not (table.exists() and side.exists()):
+    packed = shards[0].parent / PACKED
+    if not packed.exists():
         return None
-    if not table.remote:
-        index = read_index(Path(table.path))
-    elif path is None:
-        index = Index(table=pa.ipc.open_file(table.read()).read_all(), **json.loads(side.read()))
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(table.read())
-        path.with_suffix(".json").write_bytes(side.read())
-        index = read_index(path)
-    return index if _describes(index, shards, signature) else None
+    try:
+        content = packed.read() if packed.remote else Path(packed.path)
+    except BadImage:
+        return None
+    index = read_index(content)
+    if not index or not _describes(index, shards, signature):
+        return None
+    return copy_index(content, path) if path and isinstance(content, bytes) else index
 
 
 def _open_index(place: str, shards: list[Place], directory: Path | None) -> Index:
