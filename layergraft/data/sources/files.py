@@ -111,7 +111,8 @@ class FileImages(EncodedImages):
         return digest.hexdigest()
 
     def read(self, index: int) -> bytes:
-        path = os.path.normpath(os.path.join(self.root.path, self.name(index)))
-        if os.path.commonpath((path, self.root.path)) != self.root.path:
+        # The root itself stays as it is: the slashes of a URL count.
+        name = os.path.relpath(os.path.join(self.root.path, self.name(index)), self.root.path)
+        if name.split("/")[0] == "..":
             raise BadImage("outside its folder (?root=DIR names another)")
-        return self.root.at(path).read()
+        return (self.root / name).read()
