@@ -148,32 +148,23 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, int, int, str | None]]:
 
 def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
     """(member, offset, size, class) of each image of a shard, in order."""
-    try:
-        with shard.open() as file:
+    with shard.reached(), shard.open() as file:
+        try:
             yield from _members(file)
-    except tarfile.TarError as error:
-        raise UserError(f"{shard.path!r} is no tar file, or is compressed: {error}.", "Use plain tars.") from None
-    except OSError as error:
-        raise UserError(f"The shard {shard.path!r} cannot be read: {error.strerror or error}.") from None
+        except tarfile.TarError as error:
+            raise UserError(f"{shard.path!r} is no tar file, or is compressed: {error}.", "Use plain tars.") from None
 
 
-def _states(shards: list[Place]) -> dict[str, tuple[int, ...]]:
+def _states(shards: list[Place]) -> dict[str, tuple[int | None, ...]]:
     """Path -> size of what lies where the shards should, and its time of change on this machine.
 
     Of remote ones a folder is listed in one request; the listing is never compared with a later one.
     """
-    if not shards[0].remote:
-        found = {shard.path: os.stat(shard.path) for shard in shards if os.path.exists(shard.path)}
-        return {path: (status.st_size, status.st_mtime_ns) for path, status in found.items()}
-    files = shards[0].fs
-    states: dict[str, tuple[int, ...]] = {}
-    for folder in {shard.parent.path for shard in shards}:
-        try:
-            listed = files.ls(folder, detail=True)
-        except FileNotFoundError:
-            continue
-        states |= {entry["name"]: (entry["size"],) for entry in listed}
-    return states
+    if shards[0].remote:
+        folders = {shard.parent.path: shard.parent for shard in shards}
+        return {path: (size,) for folder in folders.values() for path, size in folder.sizes().items()}
+    found = {shard.path: os.stat(shard.path) for shard in shards if os.path.exists(shard.path)}
+    return {path: (status.st_size, status.st_mtime_ns) for path, status in found.items()}
 
 
 def signature_of(shards: list[Place]) -> str:
