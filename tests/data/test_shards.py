@@ -16,6 +16,7 @@ import pytest
 
 from layergraft.data.pack import pack
 from layergraft.data.sources import Source, open_source
+from layergraft.errors import UserError
 
 
 def write(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
@@ -107,3 +108,32 @@ def test_a_strangers_table_beside_shards_is_no_index_of_them(packed: Path) -> No
     with pa.ipc.new_file(str(packed / "index.arrow"), pa.schema([("x", pa.int32())])):
         pass  # without a row
     assert listed(open_source(spec)) == plain
+
+
+def test_labels_are_of_all_images_or_of_none(tmp_path: Path) -> None:
+    shard = tmp_path / "x.tar"
+    a, b = ("a.png", b"1"), ("b.png", b"2")
+    one, two = ("a.cls", b"cat"), ("b.cls", b"dog")
+    for members in ([a, one, b], [a, b, two], [a, b, one, two], [one, a, b], [a, one, b, ("b.cls", b"")]):
+        write(shard, members)
+        with pytest.raises(UserError, match="have a label and some have none"):
+            open_source(str(shard))
+    for members in ([a, one, b, two], [one, a, two, b], [a, one, b, two, ("c.cls", b"fox")]):
+        write(shard, members)
+        assert open_source(str(shard)).classes == ["cat", "dog"]
+    for members in ([a, b], [a, ("a.json", b'{"caption": "x"}'), b], [("a.txt", b"cat"), a, b]):
+        write(shard, members)
+        assert open_source(str(shard)).labels is None
+
+
+def test_wrong_shards_are_explained(tmp_path: Path) -> None:
+    write(tmp_path / "x.tar", [("a.png", b"1" * 600), ("b.png", b"2" * 600)])
+    content = (tmp_path / "x.tar").read_bytes()
+    for size, message in ((800, "truncated"), (2000, "truncated"), (1636, "truncated"), (100, "no tar file")):
+        (tmp_path / "x.tar").write_bytes(content[:size])
+        with pytest.raises(UserError, match=message):
+            open_source(str(tmp_path / "x.tar"))
+    (tmp_path / "x.tar").write_bytes(content[:3072])  # some tools leave out the blocks at the end
+    assert len(open_source(str(tmp_path / "x.tar"))) == 2
+    with pytest.raises(UserError, match=r"backwards.\nWrite \{1\.\.5\}"):
+        open_source(str(tmp_path / "{5..1}.tar"))

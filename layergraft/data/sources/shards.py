@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,8 @@ def expand_braces(place: str) -> list[str]:
     first, last = found.groups()
     width = len(first) if first.startswith("0") else 0
     numbers = range(int(first), int(last) + 1)
+    if not numbers:
+        raise UserError(f"{found.group()} in {place!r} counts backwards.", f"Write {{{last}..{first}}}.")
     head, tail = place[: found.start()], place[found.end() :]
     return [path for n in numbers for path in expand_braces(f"{head}{n:0{width}d}{tail}")]
 
@@ -124,35 +126,46 @@ def _label(extension: str, content: bytes) -> str | None:
     return None
 
 
-def _members(file: BinaryIO) -> Iterator[tuple[str, int, int, str | None]]:
-    """(member, offset, size, class) of each image of a tar file, in order."""
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, int, int, str | None]]:
+    """(member, offset, size, class) of each image of a tar file, in order; ("", 0, 0, class) where a class has none."""
     pending: list[tuple[str, int, int]] = []
     current, label = "", None
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header it has seen
-            if not member.isfile():
-                continue
-            folder, _, base = member.name.rpartition("/")
-            stem, _, extension = base.partition(".")
-            if f"{folder}/{stem}" != current:
-                yield from ((*image, label) for image in pending)
-                pending, current, label = [], f"{folder}/{stem}", None
-            if is_picture(member.name):
-                pending.append((member.name, member.offset_data, member.size))
-            elif extension.lower() in ("cls", "cls.txt", "json"):
-                content = archive.extractfile(member)
-                label = _label(extension.lower(), content.read() if content else b"") or label
-    yield from ((*image, label) for image in pending)
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header it has seen
+        if not member.isfile():
+            continue
+        folder, _, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        if f"{folder}/{stem}" != current:
+            yield from _sample(pending, label)
+            pending, current, label = [], f"{folder}/{stem}", None
+        if is_picture(member.name):
+            pending.append((member.name, member.offset_data, member.size))
+        elif extension.lower() in ("cls", "cls.txt", "json"):
+            content = archive.extractfile(member)
+            label = _label(extension.lower(), content.read() if content else b"") or label
+    yield from _sample(pending, label)
+
+
+def _sample(images: list[tuple[str, int, int]], label: str | None) -> list[tuple[str, int, int, str | None]]:
+    """What `_members` gives of the members that share a name."""
+    return [(*image, label) for image in images or ([("", 0, 0)] if label else [])]
 
 
 def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
-    """(member, offset, size, class) of each image of a shard, in order."""
+    """`_members` of a shard."""
     with shard.reached(), shard.open() as file:
         try:
-            yield from _members(file)
+            archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - it holds nothing but the file
         except tarfile.TarError as error:
             raise UserError(f"{shard.path!r} is no tar file, or is compressed: {error}.", "Use plain tars.") from None
+        try:
+            yield from _members(archive)
+            file.seek(archive.offset)
+            if len(file.read(tarfile.BLOCKSIZE)) % tarfile.BLOCKSIZE:  # tarfile takes part of a header for the end
+                raise tarfile.ReadError("unexpected end of data")
+        except tarfile.TarError as error:
+            raise UserError(f"The shard {shard.path!r} is truncated or damaged: {error}.", "Copy it again.") from None
 
 
 def _states(shards: list[Place]) -> dict[str, tuple[int | None, ...]]:
@@ -190,7 +203,7 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
     signature = signature_of(shards)  # as it was before: what changes meanwhile is noticed by the next start
     builder = IndexBuilder(SCHEMA, path, "name")
     rows: list[tuple[int, str, int, int, str | None]] = []
-    unlabelled = 0
+    labelled, bare = False, ""  # whether there is any class; an image without one
 
     def flush() -> None:
         columns = list(zip(*rows, strict=True))
@@ -201,16 +214,24 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
 
     for number, samples in _all_samples(shards):
         for name, offset, size, label in samples:
+            labelled |= label is not None
+            if not name:
+                continue
             rows.append((number, name, offset, size, label))
-            unlabelled += label is None
+            bare = bare or (name if label is None else "")
             if len(rows) == _BATCH:
                 flush()
     if rows:
         flush()
     if not builder.classes:
         raise UserError(f"There is no image in {shards[0].path!r}.", f"Looked for {' '.join(IMAGE_SUFFIXES)}.")
-    if unlabelled:
-        builder.classes.clear()  # labels of some are labels of none
+    if labelled and bare:
+        raise UserError(
+            f"Some images of {shards[0].parent.path!r} have a label and some have none: {bare!r}.",
+            "Label all images, or none. A label is a member right before or behind its image: x.png, x.cls.",
+        )
+    if bare:
+        builder.classes.clear()
     return builder.finish(signature)
 
 
@@ -233,7 +254,8 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
         stop = None if last else int(offset[row + 1]) - tarfile.BLOCKSIZE
         try:
             content = shards[shard[row]].read(int(offset[row]) - tarfile.BLOCKSIZE, stop)
-            found = next(_members(io.BytesIO(content)), None)
+            with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+                found = next(_members(archive), None)
         except (BadImage, tarfile.TarError):
             return False
         own = index.classes[label[row]] if index.classes else None
