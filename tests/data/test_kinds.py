@@ -198,6 +198,14 @@ def test_paths_and_members_cannot_leave_their_root(folder: Path, tmp_path: Path)
     assert source.images.read(0) == content  # read where it lies, never unpacked
 
 
+def test_a_path_that_no_file_can_have_is_a_bad_image(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a\0b.png\n")
+    source = open_source(str(tmp_path / "list.txt"))
+    with pytest.raises(BadImage, match="null"):
+        source.images.read(0)
+    assert source.stamp() is not None
+
+
 def test_pack_shrinks_once(folder: Path, tmp_path: Path) -> None:
     packed = pack(str(folder), tmp_path / "packed", 20, 3, 10)
     source = open_source(packed.source)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import fsspec
@@ -17,6 +19,10 @@ from layergraft.errors import UserError
 def is_remote(place: str) -> bool:
     """Whether a place is a URL."""
     return "://" in place
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 class Place:
@@ -51,23 +57,60 @@ class Place:
         other.remote, other.fs, other.path = self.remote, self.fs, path
         return other
 
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Turns what goes wrong with this place into `UserError`.
+
+        The libraries behind URLs have no class of exceptions in common, so all of theirs count.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            if not (self.remote or isinstance(error, OSError)):
+                raise
+            hint = "Check the address, the network and your credentials." if self.remote else ""
+            raise UserError(f"{self.path!r} cannot be read: {_reason(error)}.", hint) from None
+
     def exists(self) -> bool:
-        return bool(self.fs.exists(self.path))
+        with self.reached():
+            return bool(self.fs.exists(self.path))
 
     def is_folder(self) -> bool:
-        return bool(self.fs.isdir(self.path))
+        with self.reached():
+            return bool(self.fs.isdir(self.path))
+
+    def sizes(self) -> dict[str, int | None]:
+        """Path -> size of what lies in a folder, as far as the file system tells."""
+        with self.reached():
+            try:
+                return {entry["name"]: entry["size"] for entry in self.fs.ls(self.path, detail=True)}
+            except FileNotFoundError:
+                return {}
+
+    def files(self) -> list[str]:
+        """Paths of all files below a folder."""
+        with self.reached():
+            return [str(path) for path in self.fs.find(self.path)]
 
     def open(self) -> Any:
-        """The file, for reading bytes."""
-        return self.fs.open(self.path, "rb")
+        """The file, for reading bytes; raises OSError, so that a block that fails once may be tried again."""
+        try:
+            return self.fs.open(self.path, "rb")
+        except OSError:
+            raise
+        except Exception as error:  # see `reached`
+            raise OSError(_reason(error)) from None
 
     def signature(self) -> str:
         """Changes with the file's content, as far as the file system tells."""
-        if self.remote:
-            info = self.fs.info(self.path)
-            return f"{info.get('size')} {info.get('ETag') or info.get('LastModified') or info.get('mtime')}"
-        status = os.stat(self.path)
-        return f"{status.st_size} {status.st_mtime_ns}"
+        with self.reached():
+            if self.remote:
+                info = self.fs.info(self.path)
+                return f"{info.get('size')} {info.get('ETag') or info.get('LastModified') or info.get('mtime')}"
+            status = os.stat(self.path)
+            return f"{status.st_size} {status.st_mtime_ns}"
 
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """Its bytes from `start` to `end`; raises `BadImage`."""
@@ -75,9 +118,12 @@ class Place:
             if not self.remote and start is None:
                 with open(self.path, "rb") as file:
                     return file.read()
-            return bytes(self.fs.cat_file(self.path, start=start, end=end))
-        except OSError as error:
-            raise BadImage(f"unreadable: {error.strerror or type(error).__name__}") from None
+            content = bytes(self.fs.cat_file(self.path, start=start, end=end))
+        except Exception as error:  # see `reached`; a path with a NUL is a ValueError
+            raise BadImage(f"unreadable: {_reason(error)}") from None
+        if start is not None and end is not None and len(content) != end - start:
+            raise BadImage(f"unreadable: {len(content)} bytes came instead of {end - start}")
+        return content
 
 
 class FileImages(EncodedImages):
@@ -106,12 +152,13 @@ class FileImages(EncodedImages):
             try:
                 status = os.stat(os.path.join(self.root.path, self.name(key)))
                 digest.update(f"{key} {status.st_size} {status.st_mtime_ns};".encode())
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a NUL in the path
                 digest.update(f"{key} gone;".encode())
         return digest.hexdigest()
 
     def read(self, index: int) -> bytes:
-        path = os.path.normpath(os.path.join(self.root.path, self.name(index)))
-        if os.path.commonpath((path, self.root.path)) != self.root.path:
+        # The root itself stays as it is: the slashes of a URL count.
+        name = os.path.relpath(os.path.join(self.root.path, self.name(index)), self.root.path)
+        if name.split("/")[0] == "..":
             raise BadImage("outside its folder (?root=DIR names another)")
-        return self.root.at(path).read()
+        return (self.root / name).read()

@@ -1,7 +1,8 @@
 """The index of a source: one Arrow file, however many images it lists.
 
 What is asked for is read, so that the names cost no memory of any process. The file lies beside the run, never beside
-the user's images; without a place for it the same table is held in memory.
+the user's images; without a place for it the same table is held in memory. Classes, signature and fingerprint are kept
+with an empty last batch: one file appears or is replaced at once, whoever else opens the same source meanwhile.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
 from layergraft.data.sources.source import ClassIds
+
+_SIDE = b"layergraft"
 
 
 class MappedFile:
@@ -105,6 +109,12 @@ class Index:
         return place[column.to_numpy()], ordered
 
 
+def _partial(path: Path) -> Path:
+    """Where a file is written before it gets its name: no other process writes there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_suffix(f".{uuid4().hex}.part")
+
+
 class IndexBuilder:
     """Collects rows in batches, into a file or in memory.
 
@@ -119,11 +129,8 @@ class IndexBuilder:
         self.classes: dict[str, int] = {}
         self._digest = hashlib.blake2b(digest_size=8)
         self._batches: list[pa.RecordBatch] = []
-        self._partial = path.with_suffix(f".{os.getpid()}.part") if path else None
-        self._writer = None
-        if self._partial:
-            self._partial.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pa.ipc.new_file(str(self._partial), schema)
+        self._partial = _partial(path) if path else None
+        self._writer = pa.ipc.new_file(str(self._partial), schema) if self._partial else None
 
     def class_ids(self, names: Iterable[str]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         """Numbers of classes in the order of their first appearance."""
@@ -149,18 +156,35 @@ class IndexBuilder:
             return Index(table=table, classes=list(self.classes), signature=signature, fingerprint=fingerprint)
         assert self.path is not None
         assert self._partial is not None
-        self._writer.close()
         side = {"classes": list(self.classes), "signature": signature, "fingerprint": fingerprint}
+        empty = pa.record_batch([pa.array([], field.type) for field in self.schema], schema=self.schema)
+        self._writer.write_batch(empty, custom_metadata={_SIDE: json.dumps(side)})
+        self._writer.close()
         os.replace(self._partial, self.path)
-        self.path.with_suffix(".json").write_text(json.dumps(side))
-        return read_index(self.path)
+        return _read(self.path)
 
 
-def read_index(path: Path) -> Index:
-    """Map an index file."""
-    side = json.loads(path.with_suffix(".json").read_text())
-    mapped = MappedFile(path)
-    return Index(table=pa.ipc.open_file(mapped.map).read_all(), mapped=mapped, **side)
+def _read(file: Path | bytes) -> Index:
+    mapped = MappedFile(file) if isinstance(file, Path) else None
+    reader = pa.ipc.open_file(mapped.map if mapped else file)
+    side = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1).custom_metadata[_SIDE]
+    return Index(table=reader.read_all(), mapped=mapped, **json.loads(side))
+
+
+def read_index(file: Path | bytes) -> Index | None:
+    """The index in a file, which is mapped, or in its content; None where it is damaged or no index."""
+    try:
+        return _read(file)
+    except (OSError, pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+
+
+def copy_index(content: bytes, path: Path) -> Index:
+    """Keep the content of an index file that lies elsewhere."""
+    partial = _partial(path)
+    partial.write_bytes(content)
+    os.replace(partial, path)
+    return _read(path)
 
 
 def open_index(
@@ -177,9 +201,5 @@ def open_index(
     if directory is None:
         return build(None)
     path = directory / f"{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}.arrow"
-    if path.with_suffix(".json").is_file() and path.is_file():
-        index = read_index(path)
-        if valid(index.signature):
-            return index
-    path.with_suffix(".json").unlink(missing_ok=True)  # the old one must not describe the new table
-    return build(path)
+    index = read_index(path)
+    return index if index and valid(index.signature) else build(path)

@@ -7,6 +7,7 @@ links or devices are no images, wherever they point.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,9 +20,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.index import Index, IndexBuilder, open_index, read_index
+from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source, is_picture
 from layergraft.errors import UserError
 
@@ -35,6 +37,7 @@ SCHEMA = pa.schema(
     ]
 )
 PACKED = "index.arrow"
+CHECKED = 4  # samples of a shard that a packed index is compared with
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _BATCH = 65536
 BLOCK_BYTES = 4 << 20  # of a remote shard in one request, if no image alone is larger
@@ -48,6 +51,8 @@ def expand_braces(place: str) -> list[str]:
     first, last = found.groups()
     width = len(first) if first.startswith("0") else 0
     numbers = range(int(first), int(last) + 1)
+    if not numbers:
+        raise UserError(f"{found.group()} in {place!r} counts backwards.", f"Write {{{last}..{first}}}.")
     head, tail = place[: found.start()], place[found.end() :]
     return [path for n in numbers for path in expand_braces(f"{head}{n:0{width}d}{tail}")]
 
@@ -121,55 +126,67 @@ def _label(extension: str, content: bytes) -> str | None:
     return None
 
 
-def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
-    """(member, offset, size, class) of each image of a shard, in order."""
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, int, int, str | None]]:
+    """(member, offset, size, class) of each image of a tar file, in order; ("", 0, 0, class) where a class has none."""
     pending: list[tuple[str, int, int]] = []
     current, label = "", None
-    try:
-        with shard.open() as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header it has seen
-                if not member.isfile():
-                    continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                if f"{folder}/{stem}" != current:
-                    yield from ((*image, label) for image in pending)
-                    pending, current, label = [], f"{folder}/{stem}", None
-                if is_picture(member.name):
-                    pending.append((member.name, member.offset_data, member.size))
-                elif extension.lower() in ("cls", "cls.txt", "json"):
-                    content = archive.extractfile(member)
-                    label = _label(extension.lower(), content.read() if content else b"") or label
-    except tarfile.TarError as error:
-        raise UserError(f"{shard.path!r} is no tar file, or is compressed: {error}.", "Use plain tars.") from None
-    except OSError as error:
-        raise UserError(f"The shard {shard.path!r} cannot be read: {error.strerror or error}.") from None
-    yield from ((*image, label) for image in pending)
-
-
-def _sizes(shards: list[Place]) -> dict[str, int]:
-    """Path -> size of what lies where the shards should; one request a folder."""
-    if not shards[0].remote:
-        return {shard.path: os.path.getsize(shard.path) for shard in shards if os.path.exists(shard.path)}
-    files = shards[0].fs
-    found: dict[str, int] = {}
-    for folder in {shard.parent.path for shard in shards}:
-        try:
-            listed = files.ls(folder, detail=True)
-        except FileNotFoundError:
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header it has seen
+        if not member.isfile():
             continue
-        found |= {entry["name"]: entry["size"] for entry in listed}
-    return found
+        folder, _, base = member.name.rpartition("/")
+        stem, _, extension = base.partition(".")
+        if f"{folder}/{stem}" != current:
+            yield from _sample(pending, label)
+            pending, current, label = [], f"{folder}/{stem}", None
+        if is_picture(member.name):
+            pending.append((member.name, member.offset_data, member.size))
+        elif extension.lower() in ("cls", "cls.txt", "json"):
+            content = archive.extractfile(member)
+            label = _label(extension.lower(), content.read() if content else b"") or label
+    yield from _sample(pending, label)
+
+
+def _sample(images: list[tuple[str, int, int]], label: str | None) -> list[tuple[str, int, int, str | None]]:
+    """What `_members` gives of the members that share a name."""
+    return [(*image, label) for image in images or ([("", 0, 0)] if label else [])]
+
+
+def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
+    """`_members` of a shard."""
+    with shard.reached(), shard.open() as file:
+        try:
+            archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - it holds nothing but the file
+        except tarfile.TarError as error:
+            raise UserError(f"{shard.path!r} is no tar file, or is compressed: {error}.", "Use plain tars.") from None
+        try:
+            yield from _members(archive)
+            file.seek(archive.offset)
+            if len(file.read(tarfile.BLOCKSIZE)) % tarfile.BLOCKSIZE:  # tarfile takes part of a header for the end
+                raise tarfile.ReadError("unexpected end of data")
+        except tarfile.TarError as error:
+            raise UserError(f"The shard {shard.path!r} is truncated or damaged: {error}.", "Copy it again.") from None
+
+
+def _states(shards: list[Place]) -> dict[str, tuple[int | None, ...]]:
+    """Path -> size of what lies where the shards should, and its time of change on this machine.
+
+    Of remote ones a folder is listed in one request; the listing is never compared with a later one.
+    """
+    if shards[0].remote:
+        folders = {shard.parent.path: shard.parent for shard in shards}
+        return {path: (size,) for folder in folders.values() for path, size in folder.sizes().items()}
+    found = {shard.path: os.stat(shard.path) for shard in shards if os.path.exists(shard.path)}
+    return {path: (status.st_size, status.st_mtime_ns) for path, status in found.items()}
 
 
 def signature_of(shards: list[Place]) -> str:
-    """Changes when a shard does: name and size of each."""
-    sizes = _sizes(shards)
+    """Changes when a shard does: name and state of each."""
+    states = _states(shards)
     for shard in shards:
-        if shard.path not in sizes:
+        if shard.path not in states:
             raise UserError(f"There is no shard {shard.path!r}.", "Check the numbers in the braces.")
-    return json.dumps([(shard.name, sizes[shard.path]) for shard in shards])
+    return json.dumps([(shard.name, *states[shard.path]) for shard in shards])
 
 
 def _all_samples(shards: list[Place]) -> Iterator[tuple[int, Iterable[tuple[str, int, int, str | None]]]]:
@@ -183,9 +200,10 @@ def _all_samples(shards: list[Place]) -> Iterator[tuple[int, Iterable[tuple[str,
 
 def build_index(shards: list[Place], path: Path | None) -> Index:
     """Index the images of shards, into a file where one is given."""
+    signature = signature_of(shards)  # as it was before: what changes meanwhile is noticed by the next start
     builder = IndexBuilder(SCHEMA, path, "name")
     rows: list[tuple[int, str, int, int, str | None]] = []
-    unlabelled = 0
+    labelled, bare = False, ""  # whether there is any class; an image without one
 
     def flush() -> None:
         columns = list(zip(*rows, strict=True))
@@ -196,17 +214,59 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
 
     for number, samples in _all_samples(shards):
         for name, offset, size, label in samples:
+            labelled |= label is not None
+            if not name:
+                continue
             rows.append((number, name, offset, size, label))
-            unlabelled += label is None
+            bare = bare or (name if label is None else "")
             if len(rows) == _BATCH:
                 flush()
     if rows:
         flush()
     if not builder.classes:
         raise UserError(f"There is no image in {shards[0].path!r}.", f"Looked for {' '.join(IMAGE_SUFFIXES)}.")
-    if unlabelled:
-        builder.classes.clear()  # labels of some are labels of none
-    return builder.finish(signature_of(shards))
+    if labelled and bare:
+        raise UserError(
+            f"Some images of {shards[0].parent.path!r} have a label and some have none: {bare!r}.",
+            "Label all images, or none. A label is a member right before or behind its image: x.png, x.cls.",
+        )
+    if bare:
+        builder.classes.clear()
+    return builder.finish(signature)
+
+
+def _describes(index: Index, shards: list[Place], signature: str) -> bool:
+    """Whether an index is of these shards, wherever they were copied to.
+
+    Times of change do not survive copying, and tars are padded: one of the same size may hold something else. So a few
+    samples of each shard are read and must be what the index says.
+    """
+    if not index.table.schema.equals(SCHEMA):
+        return False
+    if [state[:2] for state in json.loads(index.signature)] != [state[:2] for state in json.loads(signature)]:
+        return False
+    shard, offset, size, label = (index.table.column(name).to_numpy() for name in ("shard", "offset", "size", "label"))
+    names = index.table.column("name")
+
+    def same(row: int) -> bool:
+        """From the header of a sample's image to that of the next one is a tar file of its own."""
+        last = row + 1 == len(shard) or shard[row + 1] != shard[row]
+        stop = None if last else int(offset[row + 1]) - tarfile.BLOCKSIZE
+        try:
+            content = shards[shard[row]].read(int(offset[row]) - tarfile.BLOCKSIZE, stop)
+            with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+                found = next(_members(archive), None)
+        except (BadImage, tarfile.TarError):
+            return False
+        own = index.classes[label[row]] if index.classes else None
+        name = os.fsdecode(names[row].as_py())
+        return found is not None and found[:3] == (name, tarfile.BLOCKSIZE, size[row]) and own in (None, found[3])
+
+    firsts = np.flatnonzero(np.diff(shard, prepend=-1))
+    spans = zip(firsts, [*firsts[1:], len(shard)], strict=True)
+    rows = sorted({int(row) for first, stop in spans for row in np.linspace(first, stop - 1, CHECKED)})
+    with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
+        return all(pool.map(same, rows))
 
 
 def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | None:
@@ -214,23 +274,20 @@ def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | N
 
     Args:
         shards: all of them.
-        signature: of the shards.
+        signature: theirs.
         path: where a remote index is copied to, if anywhere.
     """
-    table = shards[0].parent / PACKED
-    side = shards[0].parent / f"{os.path.splitext(PACKED)[0]}.json"
-    if not (table.exists() and side.exists()):
+    packed = shards[0].parent / PACKED
+    if not packed.exists():
         return None
-    if not table.remote:
-        index = read_index(Path(table.path))
-    elif path is None:
-        index = Index(table=pa.ipc.open_file(table.read()).read_all(), **json.loads(side.read()))
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(table.read())
-        path.with_suffix(".json").write_bytes(side.read())
-        index = read_index(path)
-    return index if index.signature == signature else None
+    try:
+        content = packed.read() if packed.remote else Path(packed.path)
+    except BadImage:
+        return None
+    index = read_index(content)
+    if not index or not _describes(index, shards, signature):
+        return None
+    return copy_index(content, path) if path and isinstance(content, bytes) else index
 
 
 def _open_index(place: str, shards: list[Place], directory: Path | None) -> Index:
@@ -240,7 +297,7 @@ def _open_index(place: str, shards: list[Place], directory: Path | None) -> Inde
         def build(path: Path | None) -> Index:
             return _packed(shards, signature_of(shards), path) or build_index(shards, path)
 
-        return open_index(directory, place, lambda old: [name for name, _ in json.loads(old)] == names, build)
+        return open_index(directory, place, lambda old: [name for name, *_ in json.loads(old)] == names, build)
     signature = signature_of(shards)
     return _packed(shards, signature, None) or open_index(
         directory, place, lambda old: old == signature, lambda path: build_index(shards, path)
