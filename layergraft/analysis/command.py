@@ -15,7 +15,7 @@ from layergraft.analysis.fitted import FittedStage, fitted_stages
 from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.place import run_directory
+from layergraft.checkpoints.place import copy_of, run_directory
 from layergraft.checkpoints.provenance import are_the_runs
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import read_run_recipe
@@ -45,12 +45,8 @@ def encoder_name(encoder: str) -> str:
     if found is None:
         return encoder
     run, stage = found
-    options = encoder.partition("?")[2]
-    copy = next((f"/{kind}" for kind in ("momentum", "ema") if f"encoder={kind}" in options), "")
-    folder = Path(encoder.partition("?")[0]).name
-    if folder.startswith("encoder_"):
-        copy = "/" + folder.removeprefix("encoder_")
-    return (stage or list(read_run_recipe(run).stages)[-1]) + copy
+    copy = copy_of(encoder)
+    return (stage or list(read_run_recipe(run).stages)[-1]) + (f"/{copy}" if copy else "")
 
 
 def build_subject(encoder: str, against: list[str], data: str) -> Subject:

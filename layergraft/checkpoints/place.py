@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from layergraft.checkpoints.files import has_weights
 
@@ -19,6 +20,15 @@ def last_stage(path: Path) -> Path:
     """The last stage of a run; any other directory itself."""
     stages = [stage for stage in (path / "stages").glob("*-*") if stage.name.partition("-")[0].isdigit()]
     return max(stages, key=lambda stage: int(stage.name.partition("-")[0])) if stages else path
+
+
+def copy_of(encoder: str) -> str | None:
+    """Which copy of a stage's encoder an ENC is: `momentum`, `ema`, or None for the one that was trained."""
+    place, _, query = encoder.partition("?")
+    folder = Path(place).expanduser().resolve().name
+    if folder.startswith("encoder_"):
+        return folder.removeprefix("encoder_")
+    return dict(parse_qsl(query)).get("encoder")
 
 
 def run_directory(encoder: str) -> tuple[Path, str | None] | None:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 from lightning_fabric import Fabric
 
 from layergraft.checkpoints.encoder import announce, load_encoder
-from layergraft.checkpoints.place import encoder_directory, run_directory
+from layergraft.checkpoints.place import copy_of, encoder_directory, run_directory
 from layergraft.checkpoints.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
@@ -55,8 +54,9 @@ def evaluate_command(
     if "shots" in given:
         given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
     config, engine = load_evaluate(given | {"splits": count}, overrides)
-    if out is None and encoder_directory(Path(encoder)) is not None:
-        out = _run_of(encoder) or Path(encoder)
+    own = Path(encoder.partition("?")[0]).expanduser()
+    if out is None and encoder_directory(own) is not None:
+        out = _run_of(encoder) or own
     named = {_name(one, out): one for one in [encoder, *against]}
     encoders = {name: load_encoder(one) for name, one in named.items()}
     source = open_source(data)
@@ -67,13 +67,13 @@ def evaluate_command(
             f"Give them with --test, or --test {HELD_OUT}: images of {data!r} that trained nothing.",
         )
     recipe = _recipe_of(encoder)
-    own = recipe if recipe is not None and are_the_runs(source, encoder, recipe) else None
-    if own is None and recipe is not None and spec == HELD_OUT and lie_where_the_runs_did(source, recipe):
+    run = recipe if recipe is not None and are_the_runs(source, encoder, recipe) else None
+    if run is None and recipe is not None and spec == HELD_OUT and lie_where_the_runs_did(source, recipe):
         raise UserError(
             f"The images of {data!r} are not those that {encoder!r} was trained on: files came or went.",
             "Restore them, so that its held-out images can be told from the others, or give other ones with --test.",
         )
-    task = _task(source, spec, config, files, holdout, own)
+    task = _task(source, spec, config, files, holdout, run)
     if config.trained_stages and out is None:
         raise UserError(
             f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
@@ -125,7 +125,7 @@ def _name(encoder: str, out: Path | None) -> str:
     place, recipe = run_directory(encoder), _recipe_of(encoder)
     if place is None or recipe is None or out is None or out.resolve() != place[0].resolve():
         return encoder
-    chosen = dict(parse_qsl(encoder.partition("?")[2])).get("encoder")
+    chosen = copy_of(encoder)
     return (place[1] or list(recipe.stages)[-1]) + (f"/{chosen}" if chosen else "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,6 +214,24 @@ def test_command_on_a_run(run: Path) -> None:
     (splits,) = (run / "splits").iterdir()
     assert {path.name for path in splits.iterdir()} == {f"{k}-{n}.txt" for k in (1, 2) for n in (0, 1)}
     assert "nearest class mean" in (run / "report.html").read_text()
+
+
+def test_copies_of_an_encoder_have_rows_of_their_own(run: Path, tmp_path: Path) -> None:
+    """A momentum encoder, named by its directory or by `?encoder=`, never takes the row of the trained one."""
+
+    def knn() -> dict[str, float]:
+        rows = json.loads((out / "results.json").read_text())
+        return {row["encoder"]: row["value"] for row in rows if row["protocol"] == "knn"}
+
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    before = knn()
+    rows = json.loads((out / "results.json").read_text())
+    (out / "results.json").write_text(json.dumps([row for row in rows if row["encoder"] != "graft/momentum"]))
+    for name in (f"{out}/stages/1-graft/encoder_momentum", f"{out}?encoder=momentum"):
+        words = ["evaluate", "--encoder", name, "--data", str(TINY["data.source"]), "--protocols", "knn"]
+        assert main(words) == 0
+        assert knn() == before
 
 
 def test_given_splits_reproduce_the_figures(run: Path, tmp_path: Path) -> None:
