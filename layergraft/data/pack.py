@@ -75,7 +75,7 @@ def _members(source: Source, channels: int, short: int | None) -> Iterator[list[
             continue
         members = [(f"{key:09d}{_suffix(content, source.images.name(key))}", content)]
         if source.labels is not None:
-            members.append((f"{key:09d}.cls", source.classes[int(source.labels[key])].encode()))
+            members.append((f"{key:09d}.cls", source.classes[int(source.labels[key])].encode(errors="surrogateescape")))
         yield members
 
 

@@ -200,6 +200,6 @@ def open_index(
     """
     if directory is None:
         return build(None)
-    path = directory / f"{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}.arrow"
+    path = directory / f"{hashlib.blake2b(os.fsencode(place), digest_size=8).hexdigest()}.arrow"
     index = read_index(path)
     return index if index and valid(index.signature) else build(path)
