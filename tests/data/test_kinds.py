@@ -178,6 +178,31 @@ def test_lists_as_people_write_them(tmp_path: Path) -> None:
             open_source(str(file))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_missing_labels_of_a_table_are_no_class(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"table.{suffix}"
+
+    def opened(labels: list[object]) -> Source:
+        paths = [f"{number}.png" for number in range(len(labels))]
+        if suffix == "csv":
+            cells = ["" if label is None else label for label in labels]
+            file.write_text("path,label\n" + "".join(f"{p},{c}\n" for p, c in zip(paths, cells, strict=True)))
+        else:
+            pa.parquet.write_table(pa.table({"path": paths, "label": labels}), file)
+        return open_source(str(file))
+
+    for nothing in (None, "", " ", *([float("nan")] if suffix == "parquet" else [])):
+        source = opened([nothing] * 3)
+        assert (source.labels, source.classes) == (None, [])
+    with pytest.raises(UserError, match="some have none"):
+        opened(["cat", None, "dog"])
+    assert opened([10, 9, 10]).classes == ["9", "10"]
+    if suffix == "parquet":
+        with pytest.raises(UserError, match="some have none"):
+            opened([1.0, float("nan"), 0.0])
+        assert opened([1.0, 2.0]).classes == ["1", "2"]  # whole numbers, as pandas writes them
+
+
 def test_paths_and_members_cannot_leave_their_root(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes((folder / files(folder)[0]).read_bytes())
     for path in ("../secret.png", str(tmp_path / "secret.png"), "cat/../../secret.png"):

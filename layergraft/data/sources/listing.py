@@ -11,6 +11,7 @@ import pyarrow as pa
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.labels import all_or_none
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
 
@@ -103,9 +104,7 @@ def _build(file: Place, path: Path | None) -> Index:
                 break
     if total == 0:
         raise UserError(f"The list {file.path!r} is empty.", "It needs one path a line.")
-    if "" in builder.classes and len(builder.classes) > 1:
-        raise UserError(f"Some lines of {file.path!r} have a label and some have none.", "Label all lines, or none.")
-    if "" in builder.classes:
+    if not all_or_none(file.path, builder.classes):
         builder.classes.clear()
     return builder.finish(signature)
 
