@@ -19,7 +19,7 @@ from layergraft.data.cache import decoded_once
 from layergraft.data.decode import BadImage
 from layergraft.data.order import STREAMS, WINDOW, epoch_order, streams_of
 from layergraft.data.pack import pack
-from layergraft.data.sources import open_source, shards
+from layergraft.data.sources import Source, open_source, shards
 from layergraft.data.sources.blocks import KEPT, BlockImages
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
@@ -187,6 +187,44 @@ def test_an_index_is_asked_for_once(memory: str, tmp_path: Path, monkeypatch: py
         again = open_source(memory, tmp_path / "index")
     assert again.fingerprint == first.fingerprint
     assert [again.images.name(key) for key in (0, 119)] == [first.images.name(key) for key in (0, 119)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_of_hugging_face_datasets(streaming: bool, folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    content = next(folder.rglob("*.png")).read_bytes()
+
+    def opened(labels: list[object], feature: object) -> Source:
+        place = tmp_path / f"set {len(list(tmp_path.iterdir()))}"
+        features = datasets.Features({"image": datasets.Image(), "label": feature})
+        rows = {"image": [{"bytes": content, "path": None}] * len(labels), "label": labels}
+        data = datasets.Dataset.from_dict(rows, features=features)
+        if streaming:
+            data.to_parquet(place / "train.parquet")
+            return open_source(f"hf:{place}?streaming=true", tmp_path / "index")
+        data.save_to_disk(place)
+        return open_source(f"hf:{place}")
+
+    named = datasets.ClassLabel(names=["young fox", "dog", "cat"])  # an order of its own, and no cat
+    for labels, feature, classes in (
+        ([10, 9, 10], datasets.Value("int64"), ["9", "10"]),
+        (["b", "a", "b"], datasets.Value("string"), ["a", "b"]),
+        ([1, 0, 1], named, named.names),
+    ):
+        source = opened(labels, feature)
+        assert source.own_labels.tolist() == [1, 0, 1]
+        assert source.classes == classes
+    for labels, feature in (
+        ([-1, -1], named),
+        ([None, None], named),
+        ([None, None], datasets.Value("string")),
+        ([0.5, 1.5], datasets.Value("float32")),  # a quantity, no class
+    ):
+        source = opened(labels, feature)
+        assert (source.labels, source.classes) == (None, [])
+    for labels, feature in (([0, -1], named), ([0, None], named), (["a", None], datasets.Value("string"))):
+        with pytest.raises(UserError, match="some have none"):
+            opened(labels, feature)
 
 
 def test_streams_that_cannot_be(stream: str, folder: Path, tmp_path: Path) -> None:

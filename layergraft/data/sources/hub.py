@@ -6,10 +6,13 @@ import os
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.source import EncodedImages, Source
+from layergraft.data.sources.index import Index
+from layergraft.data.sources.labels import all_or_none, label_texts, ordered_labels
+from layergraft.data.sources.source import ClassIds, EncodedImages, Source
 from layergraft.errors import UserError
 
 
@@ -46,6 +49,30 @@ def _load(name: str, split: str) -> Any:
         raise UserError(f"The dataset {name!r}, split {split!r}, cannot be opened: {error}") from None
 
 
+def declared_classes(features: Any) -> list[str] | None:
+    """Names that the labels of a dataset are numbers of; [] where they are names themselves; None without labels."""
+    import datasets
+
+    feature = features.get("label")
+    if isinstance(feature, datasets.ClassLabel):
+        return list(feature.names)
+    kind = str(feature.dtype) if isinstance(feature, datasets.Value) else ""
+    return [] if kind.startswith(("int", "uint", "string", "large_string")) else None
+
+
+def _labels(name: str, rows: Any) -> tuple[ClassIds | None, list[str]]:
+    declared = declared_classes(rows.features)
+    if declared is None:
+        return None, []
+    column = rows.select_columns(["label"]).with_format("arrow")[:].column("label").combine_chunks()
+    codes = label_texts(column, declared).dictionary_encode()
+    classes = codes.dictionary.to_pylist()
+    if not all_or_none(name, classes):
+        return None, []
+    table = pa.table({"label": codes.indices})
+    return ordered_labels(Index(table=table, classes=classes, signature="", fingerprint=""), declared)
+
+
 def open_hub(spec: str, place: str) -> Source:
     """Open a dataset; sample key = row of the split."""
     import datasets
@@ -55,9 +82,7 @@ def open_hub(spec: str, place: str) -> Source:
     columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise UserError(f"The dataset {name!r} has no column of images: {', '.join(rows.features)}.")
-    labels, classes = None, []
-    if isinstance(rows.features.get("label"), datasets.ClassLabel):
-        labels, classes = np.asarray(rows["label"], dtype=np.int32), list(rows.features["label"].names)
+    labels, classes = _labels(name, rows)
     rows = rows.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
     return Source(
         spec=spec,

@@ -20,7 +20,9 @@ import pyarrow.parquet
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
+from layergraft.data.sources.hub import declared_classes
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.labels import all_or_none, label_ids, ordered_labels
 from layergraft.data.sources.shards import open_shards
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import encoded_files
@@ -76,13 +78,13 @@ def _files_of(name: str, split: str) -> list[str]:
     return [str(file) for file in files[split]]
 
 
-def _rows(file: Place, labelled: bool) -> tuple[list[int], list[int]]:
+def _rows(file: Place, labelled: bool) -> tuple[list[int], pa.Array]:
     """(row group of each row, its label)."""
     with file.open() as stream:
         parquet = pyarrow.parquet.ParquetFile(stream)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        labels = parquet.read(columns=["label"]).column("label").to_pylist() if labelled else [-1] * sum(sizes)
-    return np.repeat(np.arange(len(sizes)), sizes).tolist(), [-1 if label is None else label for label in labels]
+        labels = parquet.read(columns=["label"]).column("label").combine_chunks() if labelled else None
+    return np.repeat(np.arange(len(sizes)), sizes).tolist(), labels
 
 
 def _build(name: str, files: list[Place], signature: list[Any], path: Path | None) -> Index:
@@ -93,17 +95,19 @@ def _build(name: str, files: list[Place], signature: list[Any], path: Path | Non
     columns = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise UserError(f"The dataset {name!r} has no column of images: {', '.join(features)}.")
-    classes = features["label"].names if isinstance(features.get("label"), datasets.ClassLabel) else []
+    declared = declared_classes(features)
     builder = IndexBuilder(SCHEMA, path, "name")
-    builder.class_ids(classes)
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
-        for number, (groups, labels) in enumerate(pool.map(partial(_rows, labelled=bool(classes)), files)):
+        for number, (groups, column) in enumerate(pool.map(partial(_rows, labelled=declared is not None), files)):
             names = [f"{files[number].name}:{row}".encode() for row in range(len(groups))]
+            labels = np.full(len(groups), -1) if column is None else label_ids(builder, column, declared or ())
             columns_of = {"file": pa.array([number] * len(groups), pa.int32()), "group": pa.array(groups, pa.int32())}
             builder.add(
                 {"name": pa.array(names, pa.large_binary()), "label": pa.array(labels, pa.int32())} | columns_of
             )
-    return builder.finish(json.dumps([*signature, columns[0]]))
+    if not all_or_none(name, builder.classes):
+        builder.classes.clear()
+    return builder.finish(json.dumps([*signature, columns[0], declared or []]))
 
 
 def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path | None) -> Source:
@@ -113,18 +117,18 @@ def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path |
     index = open_index(
         index_directory,
         spec,
-        lambda old: bool(json.loads(old)[:-1] == signature),
+        lambda old: bool(json.loads(old)[:-2] == signature),
         partial(_build, name, files, signature),
     )
-    images = RowGroupImages(files, json.loads(index.signature)[-1], index.table)
-    labels = index.table.column("label").to_numpy()
-    labelled = bool(index.classes) and bool((labels >= 0).all())
+    column, declared = json.loads(index.signature)[-2:]
+    images = RowGroupImages(files, column, index.table)
+    labels, classes = ordered_labels(index, declared)
     return Source(
         spec=spec,
         images=images,
         keys=np.arange(len(images), dtype=np.int64),
-        labels=labels if labelled else None,
-        classes=index.classes if labelled else [],
+        labels=labels,
+        classes=classes,
         fingerprint=index.fingerprint,
         blocks=images,
     )

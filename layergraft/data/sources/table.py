@@ -15,7 +15,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.labels import all_or_none, label_texts
+from layergraft.data.sources.labels import all_or_none, label_ids
 from layergraft.data.sources.source import EncodedImages, Images, Source
 from layergraft.errors import UserError
 
@@ -89,8 +89,7 @@ def _build(file: Place, path: Path | None) -> Index:
             names = names.fill_null(b"")
         labels = np.zeros(len(batch), dtype=np.int32)
         if labelled:
-            codes = label_texts(batch.column("label")).dictionary_encode()
-            labels = builder.class_ids(codes.dictionary.to_pylist())[codes.indices.to_numpy()]
+            labels = label_ids(builder, batch.column("label"))
         builder.add({"image" if embedded else "path": names, "label": pa.array(labels)})
         total += len(batch)
     if total == 0:
