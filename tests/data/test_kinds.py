@@ -203,6 +203,46 @@ def test_missing_labels_of_a_table_are_no_class(suffix: str, tmp_path: Path) -> 
         assert opened([1.0, 2.0]).classes == ["1", "2"]  # whole numbers, as pandas writes them
 
 
+def test_only_the_wanted_columns_of_a_table_are_read(tmp_path: Path) -> None:
+    lines = [f"{number},{number}.png,{number % 2}\n" for number in range(100_000)]  # more than one block of the reader
+    lines[-1] = "not a number,last.png,1\n"
+    (tmp_path / "t.csv").write_text("size,path,label\n" + "".join(lines))
+    source = open_source(str(tmp_path / "t.csv"))
+    assert (len(source), source.classes) == (100_000, ["0", "1"])
+    assert source.images.name(99_999) == "last.png"
+
+
+def test_types_of_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    for images in (pa.array([b"x", b"y"], pa.binary_view()), pa.array([b"x", b"y"], pa.large_binary())):
+        pa.parquet.write_table(pa.table({"image": images}), file)
+        assert open_source(str(file)).images.read(1) == b"y"
+    for paths in (pa.array(["a", "b"], pa.string_view()), pa.array(["a", "b"]).dictionary_encode()):
+        pa.parquet.write_table(pa.table({"image": paths}), file)
+        assert open_source(str(file)).images.name(1) == "b"
+    for wrong in (pa.array([[1], [2]], pa.list_(pa.uint8())), pa.array([{"x": 1}] * 2), pa.array([1, 2])):
+        pa.parquet.write_table(pa.table({"image": wrong}), file)
+        with pytest.raises(UserError, match="neither paths nor image files"):
+            open_source(str(file))
+
+
+def test_damaged_tables_are_explained(tmp_path: Path) -> None:
+    lines = [f"{number}.png,{number % 2}\n" for number in range(200_000)]
+    (tmp_path / "ragged.csv").write_text("path,label\n" + "".join(lines) + "x.png,1,2\n")
+    paths = pa.table({"path": [f"image {number}" for number in range(50_000)]})
+    pa.parquet.write_table(paths, tmp_path / "page.parquet", use_dictionary=False)
+    content = bytearray((tmp_path / "page.parquet").read_bytes())
+    content[100 : len(content) // 2] = bytes(len(content) // 2 - 100)
+    (tmp_path / "page.parquet").write_bytes(content)
+    (tmp_path / "empty.csv").write_bytes(b"")
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    labels = pa.array([[1], [2]])
+    pa.parquet.write_table(pa.table({"path": ["a", "b"], "label": labels}), tmp_path / "labels.parquet")
+    for name in ("ragged.csv", "page.parquet", "empty.csv", "empty.parquet", "labels.parquet"):
+        with pytest.raises(UserError, match="cannot be read as a table"):
+            open_source(str(tmp_path / name))
+
+
 def test_paths_and_members_cannot_leave_their_root(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes((folder / files(folder)[0]).read_bytes())
     for path in ("../secret.png", str(tmp_path / "secret.png"), "cat/../../secret.png"):

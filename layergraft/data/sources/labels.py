@@ -30,9 +30,9 @@ def label_texts(column: pa.Array, declared: Collection[str] = ()) -> pa.Array:
     return pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null(UNLABELLED))
 
 
-def label_ids(builder: IndexBuilder, column: pa.Array, declared: Collection[str] = ()) -> ClassIds:
-    """Numbers of the classes that a part of a source's labels names."""
-    codes = label_texts(column, declared).dictionary_encode()
+def label_ids(builder: IndexBuilder, texts: pa.Array) -> ClassIds:
+    """Numbers of the classes that a part of a source's labels, as text, names."""
+    codes = texts.dictionary_encode()
     ids: ClassIds = builder.class_ids(codes.dictionary.to_pylist())[codes.indices.to_numpy()]
     return ids
 

@@ -22,7 +22,7 @@ from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.hub import declared_classes
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.labels import all_or_none, label_ids, ordered_labels
+from layergraft.data.sources.labels import all_or_none, label_ids, label_texts, ordered_labels
 from layergraft.data.sources.shards import open_shards
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import encoded_files
@@ -100,7 +100,9 @@ def _build(name: str, files: list[Place], signature: list[Any], path: Path | Non
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
         for number, (groups, column) in enumerate(pool.map(partial(_rows, labelled=declared is not None), files)):
             names = [f"{files[number].name}:{row}".encode() for row in range(len(groups))]
-            labels = np.full(len(groups), -1) if column is None else label_ids(builder, column, declared or ())
+            labels = np.zeros(len(groups), dtype=np.int32)
+            if column is not None:
+                labels = label_ids(builder, label_texts(column, declared or ()))
             columns_of = {"file": pa.array([number] * len(groups), pa.int32()), "group": pa.array(groups, pa.int32())}
             builder.add(
                 {"name": pa.array(names, pa.large_binary()), "label": pa.array(labels, pa.int32())} | columns_of

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -15,7 +17,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.labels import all_or_none, label_ids
+from layergraft.data.sources.labels import all_or_none, label_ids, label_texts
 from layergraft.data.sources.source import EncodedImages, Images, Source
 from layergraft.errors import UserError
 
@@ -42,56 +44,84 @@ class EmbeddedImages(EncodedImages):
         return bytes(content)
 
 
-def _batches(file: Place) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+@contextmanager
+def _explained(file: Place) -> Iterator[None]:
     try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{file.path!r} cannot be read as a table: {error}.", "Mend it, or write it again.") from None
+
+
+def _schema(file: Place) -> pa.Schema:
+    """Columns and their types; in CSV all is text."""
+    with _explained(file), file.open() as stream:
         if file.name.endswith(".csv"):
-            kinds = pyarrow.csv.ConvertOptions(column_types={"label": pa.string(), "path": pa.string()})
-            reader = pyarrow.csv.open_csv(file.open(), convert_options=kinds)
-            return reader.schema, iter(reader)
-        parquet = pyarrow.parquet.ParquetFile(file.open())
-        wanted = [name for name in parquet.schema_arrow.names if name in ("path", "image", "label")]
-        return parquet.schema_arrow, parquet.iter_batches(batch_size=ROWS, columns=wanted)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{file.path!r} is no table: {error}.") from None
+            return pa.schema([(name, pa.string()) for name in pyarrow.csv.open_csv(stream).schema.names])
+        return pyarrow.parquet.ParquetFile(stream).schema_arrow
 
 
-def _column(file: Place, schema: pa.Schema) -> str:
-    for name in ("image", "path"):
-        if name in schema.names:
-            return name
+def _batches(file: Place, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some of the columns; what lies in others may be anything."""
+    with file.open() as stream:
+        if file.name.endswith(".csv"):
+            kinds = dict.fromkeys(columns, pa.string())
+            options = pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds)
+            yield from pyarrow.csv.open_csv(stream, convert_options=options)
+        else:
+            yield from pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=ROWS, columns=columns)
+
+
+def _image_column(file: Place, schema: pa.Schema) -> tuple[str, bool]:
+    """(name of the column of images, whether it holds the files themselves)."""
+    name = next((name for name in ("image", "path") if name in schema.names), None)
+    if name is None:
+        raise UserError(
+            f"{file.path!r} has no column `path` or `image`: it has {', '.join(schema.names)}.", "Rename the column."
+        )
+    kind, types = schema.field(name).type, pa.types
+    if types.is_struct(kind) and "bytes" in kind.names:
+        return name, True
+    if any(is_kind(kind) for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view)):
+        return name, True
+    text = kind.value_type if types.is_dictionary(kind) else kind
+    if any(is_kind(text) for is_kind in (types.is_string, types.is_large_string, types.is_string_view)):
+        return name, False
     raise UserError(
-        f"{file.path!r} has no column `path` or `image`: it has {', '.join(schema.names)}.", "Rename the column."
+        f"The column `{name}` of {file.path!r} holds {kind}: neither paths nor image files.",
+        "Use text for paths; for files binary, or a struct with `bytes` as Hugging Face datasets have it.",
     )
 
 
 def encoded_files(column: pa.Array) -> pa.Array:
     """Bytes of a column: binary, or the struct of `bytes` and `path` that Hugging Face datasets write."""
     if pa.types.is_struct(column.type):
-        column = column.field("bytes")
+        column = pc.struct_field(column, "bytes")
     return column.cast(pa.large_binary())
 
 
-def _is_embedded(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _rows(file: Place, name: str, embedded: bool, labelled: bool) -> Iterator[tuple[pa.Array, pa.Array | None]]:
+    """(images or paths, labels as text), a batch at a time."""
+    with _explained(file):
+        for batch in _batches(file, [name, "label"] if labelled else [name]):
+            column = batch.column(name)
+            if embedded:
+                images = encoded_files(column)
+            else:
+                images = column.cast(pa.large_string()).cast(pa.large_binary()).fill_null(b"")
+            yield images, label_texts(batch.column("label")) if labelled else None
 
 
 def _build(file: Place, path: Path | None) -> Index:
     signature = file.signature()
-    schema, batches = _batches(file)
-    name = _column(file, schema)
-    embedded = _is_embedded(schema.field(name).type)
-    builder = IndexBuilder(EMBEDDED if embedded else SCHEMA, path, "image" if embedded else "path")
-    labelled, total = "label" in schema.names, 0
-    for batch in batches:
-        column = batch.column(name)
-        names = encoded_files(column) if embedded else column.cast(pa.large_string()).cast(pa.large_binary())
-        if not embedded and names.null_count:
-            names = names.fill_null(b"")
-        labels = np.zeros(len(batch), dtype=np.int32)
-        if labelled:
-            labels = label_ids(builder, batch.column("label"))
-        builder.add({"image" if embedded else "path": names, "label": pa.array(labels)})
-        total += len(batch)
+    schema = _schema(file)
+    name, embedded = _image_column(file, schema)
+    column = "image" if embedded else "path"
+    builder = IndexBuilder(EMBEDDED if embedded else SCHEMA, path, column)
+    total = 0
+    for images, texts in _rows(file, name, embedded, "label" in schema.names):
+        labels = np.zeros(len(images), dtype=np.int32) if texts is None else label_ids(builder, texts)
+        builder.add({column: images, "label": pa.array(labels)})
+        total += len(images)
     if total == 0:
         raise UserError(f"The table {file.path!r} has no row.")
     if not all_or_none(file.path, builder.classes):
