@@ -226,6 +226,30 @@ def test_types_of_a_table(tmp_path: Path) -> None:
             open_source(str(file))
 
 
+def test_a_table_of_hugging_face_may_hold_paths(folder: Path, tmp_path: Path) -> None:
+    names = files(folder)[:4]
+    content = [(folder / name).read_bytes() for name in names]
+    images = [
+        {"bytes": content[0], "path": "gone.png"},
+        {"bytes": None, "path": names[1]},
+        {"bytes": None, "path": str(folder / names[2])},
+        {"bytes": None, "path": "../secret.png"},
+        {"bytes": None, "path": None},
+        None,
+    ]
+    pa.parquet.write_table(pa.table({"image": images}), tmp_path / "t.parquet")
+    source = open_source(f"{tmp_path / 't.parquet'}?root={folder}")
+    assert [source.images.read(key) for key in range(3)] == content[:3]
+    for key, reason in ((3, "outside"), (4, "empty row"), (5, "empty row")):
+        with pytest.raises(BadImage, match=reason):
+            source.images.read(key)
+    pa.parquet.write_table(pa.table({"image": [{"path": name} for name in names]}), folder / "t.parquet")
+    source = open_source(str(folder / "t.parquet"))
+    assert [source.images.read(key) for key in range(4)] == content
+    pa.parquet.write_table(pa.table({"image": [{"path": name} for name in names[::-1]]}), folder / "t.parquet")
+    assert open_source(str(folder / "t.parquet")).fingerprint != source.fingerprint
+
+
 def test_damaged_tables_are_explained(tmp_path: Path) -> None:
     lines = [f"{number}.png,{number % 2}\n" for number in range(200_000)]
     (tmp_path / "ragged.csv").write_text("path,label\n" + "".join(lines) + "x.png,1,2\n")

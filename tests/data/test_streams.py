@@ -227,6 +227,24 @@ def test_labels_of_hugging_face_datasets(streaming: bool, folder: Path, tmp_path
             opened(labels, feature)
 
 
+def test_a_stream_may_hold_paths(folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))[:5]] + [str(tmp_path / "gone.png"), None]
+    (tmp_path / "gone.png").write_bytes(b"")
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": paths}, features=features).to_parquet(tmp_path / "set" / "train.parquet")
+    (tmp_path / "gone.png").unlink()
+    images = open_source(f"hf:{tmp_path / 'set'}?streaming=true").images
+    for announced in (False, True):
+        if announced:
+            assert isinstance(images, BlockImages)
+            images.announce(np.arange(7))
+        assert [images.read(key) for key in range(5)] == [Path(str(path)).read_bytes() for path in paths[:5]]
+        for key, reason in ((5, "unreadable"), (6, "empty row")):
+            with pytest.raises(BadImage, match=reason):
+                images.read(key)
+
+
 def test_streams_that_cannot_be(stream: str, folder: Path, tmp_path: Path) -> None:
     for spec, message in (
         (f"{folder}?streaming=true", "hf: sources"),

@@ -50,7 +50,7 @@ class RowGroupImages(BlockImages):
     def name(self, index: int) -> str:
         return os.fsdecode(self._name[index].as_py())
 
-    def fetch(self, block: int) -> list[bytes | None]:
+    def fetch(self, block: int) -> list[bytes | Place | None]:
         first = int(self.starts[block])
         number, group = int(self._file[first]), int(self._group[first])
         try:
@@ -60,7 +60,11 @@ class RowGroupImages(BlockImages):
                 column = file.read_row_group(group, columns=[self.column]).column(self.column)
         except pa.ArrowException as error:
             raise BadImage(f"damaged ({type(error).__name__})") from None
-        return [content for chunk in column.chunks for content in encoded_files(chunk).to_pylist()]
+        found: list[bytes | Place | None] = []
+        for chunk in column.chunks:
+            rows = zip(*map(pa.Array.to_pylist, encoded_files(chunk)), strict=True)
+            found += [Place(os.fsdecode(file)) if outside else file or None for file, outside in rows]
+        return found
 
 
 def _files_of(name: str, split: str) -> list[str]:

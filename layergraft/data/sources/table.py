@@ -1,4 +1,7 @@
-"""A CSV or Parquet table: `path` or `image` with paths, or `image` with the files themselves; `label` if any."""
+"""A CSV or Parquet table: `path` or `image` with paths, or `image` with the files themselves; `label` if any.
+
+A Hugging Face dataset may mix both: where a row holds no file, its path is taken.
+"""
 
 from __future__ import annotations
 
@@ -18,30 +21,39 @@ from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.labels import all_or_none, label_ids, label_texts
-from layergraft.data.sources.source import EncodedImages, Images, Source
+from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
 
-EMBEDDED = pa.schema([("image", pa.large_binary()), ("label", pa.int32())])
+EMBEDDED = pa.schema([("image", pa.large_binary()), ("outside", pa.bool_()), ("label", pa.int32())])
+FORMAT = 2  # of the index; one that an earlier version left is made again
 ROWS = 1024
 
 
 class EmbeddedImages(EncodedImages):
-    """Image files in a column of a mapped table."""
+    """Image files in a column of a mapped table.
 
-    def __init__(self, column: pa.ChunkedArray, keep: object = None) -> None:
-        self.column, self.keep = column, keep
+    Args:
+        files: by a path each, which is the file itself but for those outside.
+        outside: whether a file is outside the table.
+        keep: what must live as long as this.
+    """
+
+    def __init__(self, files: FileImages, outside: pa.ChunkedArray, keep: object = None) -> None:
+        self.files, self.outside, self.keep = files, outside, keep
 
     def __len__(self) -> int:
-        return len(self.column)
+        return len(self.files)
 
     def name(self, index: int) -> str:
         return f"row {index}"
 
     def read(self, index: int) -> bytes:
-        content = self.column[index].as_py()
-        if content is None:
+        if self.outside[index].as_py():
+            return self.files.read(index)
+        content = self.files.paths[index]
+        if not content:
             raise BadImage("empty row")
-        return bytes(content)
+        return content
 
 
 @contextmanager
@@ -79,7 +91,7 @@ def _image_column(file: Place, schema: pa.Schema) -> tuple[str, bool]:
             f"{file.path!r} has no column `path` or `image`: it has {', '.join(schema.names)}.", "Rename the column."
         )
     kind, types = schema.field(name).type, pa.types
-    if types.is_struct(kind) and "bytes" in kind.names:
+    if types.is_struct(kind) and {"bytes", "path"} & set(kind.names):
         return name, True
     if any(is_kind(kind) for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view)):
         return name, True
@@ -88,40 +100,52 @@ def _image_column(file: Place, schema: pa.Schema) -> tuple[str, bool]:
         return name, False
     raise UserError(
         f"The column `{name}` of {file.path!r} holds {kind}: neither paths nor image files.",
-        "Use text for paths; for files binary, or a struct with `bytes` as Hugging Face datasets have it.",
+        "Use text for paths; for files binary, or a struct of `bytes` and `path` as Hugging Face datasets have it.",
     )
 
 
-def encoded_files(column: pa.Array) -> pa.Array:
-    """Bytes of a column: binary, or the struct of `bytes` and `path` that Hugging Face datasets write."""
-    if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "bytes")
-    return column.cast(pa.large_binary())
+def encoded_files(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """(image files or, where the column holds only that, their paths; which ones are paths). An empty row is b"".
+
+    Args:
+        column: binary, or the struct of `bytes` and `path` that Hugging Face datasets write.
+    """
+    if not pa.types.is_struct(column.type):
+        files = column.cast(pa.large_binary())
+        return files.fill_null(b""), pa.array(np.zeros(len(files), dtype=bool))
+    nothing = pa.nulls(len(column), pa.large_binary())
+    files, paths = (
+        pc.struct_field(column, name).cast(pa.large_binary()) if name in column.type.names else nothing
+        for name in ("bytes", "path")
+    )
+    return pc.coalesce(files, paths, b""), pc.and_(files.is_null(), paths.is_valid())
 
 
-def _rows(file: Place, name: str, embedded: bool, labelled: bool) -> Iterator[tuple[pa.Array, pa.Array | None]]:
-    """(images or paths, labels as text), a batch at a time."""
+def _rows(file: Place, name: str, embedded: bool, labelled: bool) -> Iterator[tuple[dict[str, pa.Array], pa.Array]]:
+    """(columns of the index, labels as text), a batch at a time."""
     with _explained(file):
         for batch in _batches(file, [name, "label"] if labelled else [name]):
             column = batch.column(name)
             if embedded:
-                images = encoded_files(column)
+                columns = dict(zip(("image", "outside"), encoded_files(column), strict=True))
             else:
-                images = column.cast(pa.large_string()).cast(pa.large_binary()).fill_null(b"")
-            yield images, label_texts(batch.column("label")) if labelled else None
+                columns = {"path": column.cast(pa.large_string()).cast(pa.large_binary()).fill_null(b"")}
+            yield columns, label_texts(batch.column("label") if labelled else pa.nulls(len(batch)))
+
+
+def _signature(file: Place) -> str:
+    return f"{FORMAT} {file.signature()}"
 
 
 def _build(file: Place, path: Path | None) -> Index:
-    signature = file.signature()
+    signature = _signature(file)
     schema = _schema(file)
     name, embedded = _image_column(file, schema)
-    column = "image" if embedded else "path"
-    builder = IndexBuilder(EMBEDDED if embedded else SCHEMA, path, column)
+    builder = IndexBuilder(EMBEDDED if embedded else SCHEMA, path, "image" if embedded else "path")
     total = 0
-    for images, texts in _rows(file, name, embedded, "label" in schema.names):
-        labels = np.zeros(len(images), dtype=np.int32) if texts is None else label_ids(builder, texts)
-        builder.add({column: images, "label": pa.array(labels)})
-        total += len(images)
+    for columns, texts in _rows(file, name, embedded, "label" in schema.names):
+        builder.add({**columns, "label": pa.array(label_ids(builder, texts))})
+        total += len(texts)
     if total == 0:
         raise UserError(f"The table {file.path!r} has no row.")
     if not all_or_none(file.path, builder.classes):
@@ -136,13 +160,11 @@ def open_table(spec: str, file: Place, root: Place | None, index_directory: Path
     """
     temporary = None if index_directory else tempfile.TemporaryDirectory(prefix="layergraft-")
     directory = index_directory or Path(temporary.name if temporary else "")
-    index = open_index(directory, file.path, lambda old: old == file.signature(), lambda path: _build(file, path))
+    index = open_index(directory, file.path, lambda old: old == _signature(file), lambda path: _build(file, path))
     labels, classes = index.labels()
-    images: Images
-    if "image" in index.table.column_names:
-        images = EmbeddedImages(index.table.column("image"), temporary)
-    else:
-        images = FileImages(root or file.parent, index.names("path"))
+    embedded = "image" in index.table.column_names
+    files = FileImages(root or file.parent, index.names("image" if embedded else "path"))
+    images = EmbeddedImages(files, index.table.column("outside"), temporary) if embedded else files
     return Source(
         spec=spec,
         images=images,
