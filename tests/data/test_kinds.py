@@ -170,9 +170,21 @@ def test_lists_as_people_write_them(tmp_path: Path) -> None:
     assert opened("a b.png 10\nc.JPG\t9") == (["a b.png", "c.JPG"], ["10", "9"])
     assert open_source(str(file)).classes == ["9", "10"]  # by number
     assert opened("a b.png cat \nc.JPG dog\n") == (["a b.png", "c.JPG"], ["cat", "dog"])
+    assert opened("\ufeffa b.png cat\nc.JPG dog\n") == (["a b.png", "c.JPG"], ["cat", "dog"])  # a byte order mark
+    assert opened("a b.png   3\n \t c.JPG \t 4 \t \r\n  \n") == (["a b.png", "c.JPG"], ["3", "4"])
+    assert opened("a b.png\tgolden retriever\nc.JPG cat\n") == (["a b.png", "c.JPG"], ["golden retriever", "cat"])
+    comments = "# my list\n#path label\na b.png cat\n  # 3 more to come\n#1.png dog\n#\n"
+    (tmp_path / "#1.png").write_bytes(content)
+    assert opened(comments) == (["a b.png", "#1.png"], ["cat", "dog"])
+    assert opened("#1.png\n# no labels\n") == (["#1.png"], None)
     paths = ["n01440764/n01440764_10.JPEG", "n02123045/n02123045_7.JPEG"]
     assert opened("n01440764_10.JPEG\nn02123045_7.JPEG") == (paths, ["n01440764", "n02123045"])
-    for text, message in (("", "empty"), ("a b.png cat\nc.JPG\n", "have none")):
+    for text, message in (
+        ("", "empty"),
+        ("\n \r\n\n", "empty"),
+        ("# nothing\n", "empty"),
+        ("a b.png cat\nc.JPG\n", "have none"),
+    ):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             open_source(str(file))
