@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import cv2
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -277,6 +278,22 @@ def test_damaged_tables_are_explained(tmp_path: Path) -> None:
     for name in ("ragged.csv", "page.parquet", "empty.csv", "empty.parquet", "labels.parquet"):
         with pytest.raises(UserError, match="cannot be read as a table"):
             open_source(str(tmp_path / name))
+
+
+def test_bare_imagenet_names_lie_flat_or_in_folders(tmp_path: Path) -> None:
+    names = ["n01440764_10.JPEG", "n02123045_7.JPEG"]
+    for name in names:
+        for path in (tmp_path / "flat" / name, tmp_path / "nested" / name.partition("_")[0] / name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(name.encode())
+            fsspec.filesystem("memory").pipe(f"/imagenet/{path.relative_to(tmp_path)}", name.encode())
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    for kind in ("flat", "nested"):
+        for root in (str(tmp_path / kind), f"memory://imagenet/{kind}"):
+            source = open_source(f"{tmp_path / 'list.txt'}?root={root}", tmp_path / "index")
+            assert [source.images.read(key) for key in (0, 1)] == [name.encode() for name in names]
+            assert [source.classes[label] for label in source.own_labels] == ["n01440764", "n02123045"]
+    fsspec.filesystem("memory").rm("/imagenet", recursive=True)
 
 
 def test_paths_and_members_cannot_leave_their_root(folder: Path, tmp_path: Path) -> None:

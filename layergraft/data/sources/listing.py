@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,10 +101,11 @@ def _synset(path: bytes) -> bytes:
     return head if len(head) == 9 and head[:1] == b"n" and head[1:].isdigit() and b"/" not in path else b""
 
 
-def _imagenet(builder: IndexBuilder, names: list[bytes]) -> tuple[pa.Array, npt.NDArray[np.int32]]:
-    """Bare names with the folder that ImageNet keeps them in, and their classes."""
+def _imagenet(builder: IndexBuilder, names: list[bytes], flat: bool) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+    """Bare names, with the folder that ImageNet keeps them in unless all lie in one, and their classes."""
     synsets = [_synset(name) for name in names]
-    paths = [synset + b"/" + name if synset else name for synset, name in zip(synsets, names, strict=True)]
+    pairs = zip(synsets, names, strict=True)
+    paths = names if flat else [synset + b"/" + name if synset else name for synset, name in pairs]
     return pa.array(paths, pa.large_binary()), builder.class_ids([synset.decode() for synset in synsets])
 
 
@@ -120,10 +123,10 @@ def _blocks(file: Place) -> Iterator[bytes]:
     yield rest
 
 
-def _build(file: Place, path: Path | None) -> Index:
+def _build(file: Place, root: Place, path: Path | None) -> Index:
     builder = IndexBuilder(SCHEMA, path, "path")
     signature = file.signature()
-    total = 0
+    total, flat = 0, None
     for block in _blocks(file):
         paths, words = split_lines(np.frombuffer(block, dtype=np.uint8))
         if not len(paths):
@@ -132,7 +135,9 @@ def _build(file: Place, path: Path | None) -> Index:
         codes = words.dictionary_encode()
         names = [word.decode("utf-8", "surrogateescape") for word in codes.dictionary.to_pylist()]
         if names == [UNLABELLED] and _synset(paths[0].as_py()):
-            paths, labels = _imagenet(builder, paths.to_pylist())
+            if flat is None:  # the first file tells of all
+                flat = (root / os.fsdecode(paths[0].as_py())).exists()
+            paths, labels = _imagenet(builder, paths.to_pylist(), flat)
         else:
             labels = builder.class_ids(names)[codes.indices.to_numpy()]
         builder.add({"path": paths, "label": pa.array(labels)})
@@ -145,9 +150,15 @@ def _build(file: Place, path: Path | None) -> Index:
 
 def open_list(spec: str, file: Place, root: Place | None, index_directory: Path | None) -> Source:
     """Open a list; sample key = number of the line. Paths are relative to the list or to `root`."""
-    index = open_index(index_directory, file.path, lambda old: old == file.signature(), lambda path: _build(file, path))
+    root = root or file.parent
+    index = open_index(
+        index_directory,
+        f"{file.path} {root.path}",  # where bare names lie depends on the root
+        lambda old: old == file.signature(),
+        partial(_build, file, root),
+    )
     labels, classes = index.labels()
-    images = FileImages(root or file.parent, index.names("path"))
+    images = FileImages(root, index.names("path"))
     return Source(
         spec=spec,
         images=images,
