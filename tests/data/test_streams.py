@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -254,6 +255,22 @@ def test_streams_that_cannot_be(stream: str, folder: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(UserError, match=message):
             open_source(spec)
+
+
+@pytest.mark.parametrize("options", ["", "?streaming=true"])
+def test_a_loading_script_is_refused(options: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "pets.py").write_text("import datasets\n")
+    with pytest.raises(UserError, match="cannot be opened: Dataset scripts"):
+        open_source(f"hf:{tmp_path / 'pets'}{options}")
+
+
+@pytest.mark.parametrize("options", ["", "?streaming=true"])
+def test_without_the_package_it_says_what_to_install(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="need the package datasets"):
+        open_source(f"hf:pets{options}")
 
 
 def test_a_changed_file_has_a_new_index(stream: str, tmp_path: Path) -> None:

@@ -35,24 +35,29 @@ class HubImages(EncodedImages):
         return bytes(image["bytes"]) if image["bytes"] else Place(image["path"]).read()
 
 
-def _load(name: str, split: str) -> Any:
+def datasets_package() -> Any:
+    """The package `datasets`, which not everyone has."""
     try:
         import datasets
     except ImportError:
         raise UserError("hf: sources need the package datasets.", "pip install 'layergraft[hf]'.") from None
+    return datasets
+
+
+def _load(name: str, split: str) -> Any:
+    datasets = datasets_package()
     try:
         if any(os.path.exists(f"{name}/{file}") for file in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(name)
             return loaded[split] if isinstance(loaded, dict) else loaded
         return datasets.load_dataset(name, split=split)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last for a loading script
         raise UserError(f"The dataset {name!r}, split {split!r}, cannot be opened: {error}") from None
 
 
 def declared_classes(features: Any) -> list[str] | None:
     """Names that the labels of a dataset are numbers of; [] where they are names themselves; None without labels."""
-    import datasets
-
+    datasets = datasets_package()
     feature = features.get("label")
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
@@ -75,8 +80,7 @@ def _labels(name: str, rows: Any) -> tuple[ClassIds | None, list[str]]:
 
 def open_hub(spec: str, place: str) -> Source:
     """Open a dataset; sample key = row of the split."""
-    import datasets
-
+    datasets = datasets_package()
     name, _, split = place.removeprefix("hf:").partition(":")
     rows = _load(name, split or "train")
     columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.hub import declared_classes
+from layergraft.data.sources.hub import datasets_package, declared_classes
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.labels import all_or_none, label_ids, label_texts, ordered_labels
 from layergraft.data.sources.shards import open_shards
@@ -69,13 +69,10 @@ class RowGroupImages(BlockImages):
 
 def _files_of(name: str, split: str) -> list[str]:
     """Paths or URLs of a split's files."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError("hf: sources need the package datasets.", "pip install 'layergraft[hf]'.") from None
+    datasets = datasets_package()
     try:
         files = datasets.load_dataset_builder(name).config.data_files or {}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last for a loading script
         raise UserError(f"The dataset {name!r} cannot be opened: {error}") from None
     if split not in files:
         raise UserError(f"The dataset {name!r} has no split {split!r}.", f"It has {', '.join(map(str, files))}.")
@@ -92,8 +89,7 @@ def _rows(file: Place, labelled: bool) -> tuple[list[int], pa.Array]:
 
 
 def _build(name: str, files: list[Place], signature: list[Any], path: Path | None) -> Index:
-    import datasets
-
+    datasets = datasets_package()
     with files[0].open() as stream:
         features = datasets.Features.from_arrow_schema(pyarrow.parquet.ParquetFile(stream).schema_arrow)
     columns = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
