@@ -273,6 +273,23 @@ def test_without_the_package_it_says_what_to_install(options: str, monkeypatch: 
         open_source(f"hf:pets{options}")
 
 
+def test_a_damaged_file_is_named(stream: str, tmp_path: Path) -> None:
+    file = sorted((tmp_path / "set").glob("*.parquet"))[1]
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=f"{file.name}' cannot be read as a table"):
+        open_source(stream)
+
+
+def test_a_damaged_row_group_is_a_bad_image(stream: str, tmp_path: Path) -> None:
+    images = open_source(stream).images
+    file = min((tmp_path / "set").glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[4:400] = bytes(396)
+    file.write_bytes(content)
+    with pytest.raises(BadImage, match=r"unreadable|damaged"):
+        images.read(0)  # announced by nobody
+
+
 def test_a_changed_file_has_a_new_index(stream: str, tmp_path: Path) -> None:
     first = open_source(stream, tmp_path / "index")
     files = sorted((tmp_path / "set").glob("*.parquet"))

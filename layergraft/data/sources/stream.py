@@ -25,7 +25,7 @@ from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.labels import all_or_none, label_ids, label_texts, ordered_labels
 from layergraft.data.sources.shards import open_shards
 from layergraft.data.sources.source import Source
-from layergraft.data.sources.table import encoded_files
+from layergraft.data.sources.table import encoded_files, explained
 from layergraft.errors import UserError
 
 SCHEMA = pa.schema([("name", pa.large_binary()), ("file", pa.int32()), ("group", pa.int32()), ("label", pa.int32())])
@@ -79,18 +79,20 @@ def _files_of(name: str, split: str) -> list[str]:
     return [str(file) for file in files[split]]
 
 
-def _rows(file: Place, labelled: bool) -> tuple[list[int], pa.Array]:
-    """(row group of each row, its label)."""
-    with file.open() as stream:
+def _rows(file: Place, declared: list[str] | None) -> tuple[list[int], pa.Array]:
+    """(row group of each row, its label as text); see `declared_classes`."""
+    with explained(file), file.open() as stream:
         parquet = pyarrow.parquet.ParquetFile(stream)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        labels = parquet.read(columns=["label"]).column("label").combine_chunks() if labelled else None
-    return np.repeat(np.arange(len(sizes)), sizes).tolist(), labels
+        labels = pa.nulls(sum(sizes))
+        if declared is not None:
+            labels = parquet.read(columns=["label"]).column("label").combine_chunks()
+        return np.repeat(np.arange(len(sizes)), sizes).tolist(), label_texts(labels, declared or ())
 
 
 def _build(name: str, files: list[Place], signature: list[Any], path: Path | None) -> Index:
     datasets = datasets_package()
-    with files[0].open() as stream:
+    with explained(files[0]), files[0].open() as stream:
         features = datasets.Features.from_arrow_schema(pyarrow.parquet.ParquetFile(stream).schema_arrow)
     columns = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
     if not columns:
@@ -98,11 +100,9 @@ def _build(name: str, files: list[Place], signature: list[Any], path: Path | Non
     declared = declared_classes(features)
     builder = IndexBuilder(SCHEMA, path, "name")
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
-        for number, (groups, column) in enumerate(pool.map(partial(_rows, labelled=declared is not None), files)):
+        for number, (groups, texts) in enumerate(pool.map(partial(_rows, declared=declared), files)):
             names = [f"{files[number].name}:{row}".encode() for row in range(len(groups))]
-            labels = np.zeros(len(groups), dtype=np.int32)
-            if column is not None:
-                labels = label_ids(builder, label_texts(column, declared or ()))
+            labels = label_ids(builder, texts)
             columns_of = {"file": pa.array([number] * len(groups), pa.int32()), "group": pa.array(groups, pa.int32())}
             builder.add(
                 {"name": pa.array(names, pa.large_binary()), "label": pa.array(labels, pa.int32())} | columns_of

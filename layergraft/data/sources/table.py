@@ -57,7 +57,8 @@ class EmbeddedImages(EncodedImages):
 
 
 @contextmanager
-def _explained(file: Place) -> Iterator[None]:
+def explained(file: Place) -> Iterator[None]:
+    """What fails inside, fails because of this file."""
     try:
         yield
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -66,7 +67,7 @@ def _explained(file: Place) -> Iterator[None]:
 
 def _schema(file: Place) -> pa.Schema:
     """Columns and their types; in CSV all is text."""
-    with _explained(file), file.open() as stream:
+    with explained(file), file.open() as stream:
         if file.name.endswith(".csv"):
             return pa.schema([(name, pa.string()) for name in pyarrow.csv.open_csv(stream).schema.names])
         return pyarrow.parquet.ParquetFile(stream).schema_arrow
@@ -123,7 +124,7 @@ def encoded_files(column: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 def _rows(file: Place, name: str, embedded: bool, labelled: bool) -> Iterator[tuple[dict[str, pa.Array], pa.Array]]:
     """(columns of the index, labels as text), a batch at a time."""
-    with _explained(file):
+    with explained(file):
         for batch in _batches(file, [name, "label"] if labelled else [name]):
             column = batch.column(name)
             if embedded:
