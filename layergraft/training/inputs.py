@@ -13,6 +13,7 @@ from layergraft.checkpoints.encoder import default_statistics
 from layergraft.config.recipe import Recipe
 from layergraft.data.cache import decoded_once
 from layergraft.data.sources import Source, open_source, split_holdout
+from layergraft.data.sources.opening import check_statistics
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.apply import stage_plan
@@ -25,6 +26,24 @@ from layergraft.training.origins import shaped
 CACHE = "cache"
 
 
+def _statistics(
+    name: str, asked: tuple[float, ...] | None, source: Source, own: tuple[float, ...] | None, channels: int
+) -> tuple[float, ...] | None:
+    """Mean or standard deviation that the recipe or the source gives, one number a channel."""
+    where, values = (f"data.{name}", asked) if asked else (repr(source.spec), own)
+    if values is None:
+        return None
+    if len(values) != channels:
+        if not asked and f"{name}=" not in source.spec:  # a built-in set's own, which no user gave
+            return None
+        raise UserError(
+            f"{where} has {len(values)} number(s) as {name}; the encoder has {channels} channel(s).",
+            f"Give one number a channel: {name}={','.join(['0.5'] * channels)}.",
+        )
+    check_statistics(where, name, values)
+    return values
+
+
 def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
     """(training images, held-out images, mean, std); the index of the images lies in the run, where it may be one."""
     if recipe.data.source is None:
@@ -34,8 +53,12 @@ def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, 
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed)
     channels = recipe.encoder.in_chans
     mean, std = default_statistics(channels)
-    own = (source.mean, source.std) if source.mean and len(source.mean) == channels else (None, None)
-    return train, holdout, recipe.data.mean or own[0] or mean, recipe.data.std or own[1] or std
+    return (
+        train,
+        holdout,
+        _statistics("mean", recipe.data.mean, source, source.mean, channels) or mean,
+        _statistics("std", recipe.data.std, source, source.std, channels) or std,
+    )
 
 
 def keep_decoded(recipe: Recipe, out: Path, train: Source, holdout: Source) -> tuple[Source, Source]:

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import cv2
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -170,12 +171,129 @@ def test_lists_as_people_write_them(tmp_path: Path) -> None:
     assert opened("a b.png 10\nc.JPG\t9") == (["a b.png", "c.JPG"], ["10", "9"])
     assert open_source(str(file)).classes == ["9", "10"]  # by number
     assert opened("a b.png cat \nc.JPG dog\n") == (["a b.png", "c.JPG"], ["cat", "dog"])
+    assert opened("\ufeffa b.png cat\nc.JPG dog\n") == (["a b.png", "c.JPG"], ["cat", "dog"])  # a byte order mark
+    assert opened("a b.png   3\n \t c.JPG \t 4 \t \r\n  \n") == (["a b.png", "c.JPG"], ["3", "4"])
+    assert opened("a b.png\tgolden retriever\nc.JPG cat\n") == (["a b.png", "c.JPG"], ["golden retriever", "cat"])
+    comments = "# my list\n#path label\na b.png cat\n  # 3 more to come\n#1.png dog\n#\n"
+    (tmp_path / "#1.png").write_bytes(content)
+    assert opened(comments) == (["a b.png", "#1.png"], ["cat", "dog"])
+    assert opened("#1.png\n# no labels\n") == (["#1.png"], None)
     paths = ["n01440764/n01440764_10.JPEG", "n02123045/n02123045_7.JPEG"]
     assert opened("n01440764_10.JPEG\nn02123045_7.JPEG") == (paths, ["n01440764", "n02123045"])
-    for text, message in (("", "empty"), ("a b.png cat\nc.JPG\n", "have none")):
+    for text, message in (
+        ("", "empty"),
+        ("\n \r\n\n", "empty"),
+        ("# nothing\n", "empty"),
+        ("a b.png cat\nc.JPG\n", "have none"),
+    ):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             open_source(str(file))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_missing_labels_of_a_table_are_no_class(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"table.{suffix}"
+
+    def opened(labels: list[object]) -> Source:
+        paths = [f"{number}.png" for number in range(len(labels))]
+        if suffix == "csv":
+            cells = ["" if label is None else label for label in labels]
+            file.write_text("path,label\n" + "".join(f"{p},{c}\n" for p, c in zip(paths, cells, strict=True)))
+        else:
+            pa.parquet.write_table(pa.table({"path": paths, "label": labels}), file)
+        return open_source(str(file))
+
+    for nothing in (None, "", " ", *([float("nan")] if suffix == "parquet" else [])):
+        source = opened([nothing] * 3)
+        assert (source.labels, source.classes) == (None, [])
+    with pytest.raises(UserError, match="some have none"):
+        opened(["cat", None, "dog"])
+    assert opened([10, 9, 10]).classes == ["9", "10"]
+    if suffix == "parquet":
+        with pytest.raises(UserError, match="some have none"):
+            opened([1.0, float("nan"), 0.0])
+        assert opened([1.0, 2.0]).classes == ["1", "2"]  # whole numbers, as pandas writes them
+
+
+def test_only_the_wanted_columns_of_a_table_are_read(tmp_path: Path) -> None:
+    lines = [f"{number},{number}.png,{number % 2}\n" for number in range(100_000)]  # more than one block of the reader
+    lines[-1] = "not a number,last.png,1\n"
+    (tmp_path / "t.csv").write_text("size,path,label\n" + "".join(lines))
+    source = open_source(str(tmp_path / "t.csv"))
+    assert (len(source), source.classes) == (100_000, ["0", "1"])
+    assert source.images.name(99_999) == "last.png"
+
+
+def test_types_of_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    for images in (pa.array([b"x", b"y"], pa.binary_view()), pa.array([b"x", b"y"], pa.large_binary())):
+        pa.parquet.write_table(pa.table({"image": images}), file)
+        assert open_source(str(file)).images.read(1) == b"y"
+    for paths in (pa.array(["a", "b"], pa.string_view()), pa.array(["a", "b"]).dictionary_encode()):
+        pa.parquet.write_table(pa.table({"image": paths}), file)
+        assert open_source(str(file)).images.name(1) == "b"
+    for wrong in (pa.array([[1], [2]], pa.list_(pa.uint8())), pa.array([{"x": 1}] * 2), pa.array([1, 2])):
+        pa.parquet.write_table(pa.table({"image": wrong}), file)
+        with pytest.raises(UserError, match="neither paths nor image files"):
+            open_source(str(file))
+
+
+def test_a_table_of_hugging_face_may_hold_paths(folder: Path, tmp_path: Path) -> None:
+    names = files(folder)[:4]
+    content = [(folder / name).read_bytes() for name in names]
+    images = [
+        {"bytes": content[0], "path": "gone.png"},
+        {"bytes": None, "path": names[1]},
+        {"bytes": None, "path": str(folder / names[2])},
+        {"bytes": None, "path": "../secret.png"},
+        {"bytes": None, "path": None},
+        None,
+    ]
+    pa.parquet.write_table(pa.table({"image": images}), tmp_path / "t.parquet")
+    source = open_source(f"{tmp_path / 't.parquet'}?root={folder}")
+    assert [source.images.read(key) for key in range(3)] == content[:3]
+    for key, reason in ((3, "outside"), (4, "empty row"), (5, "empty row")):
+        with pytest.raises(BadImage, match=reason):
+            source.images.read(key)
+    pa.parquet.write_table(pa.table({"image": [{"path": name} for name in names]}), folder / "t.parquet")
+    source = open_source(str(folder / "t.parquet"))
+    assert [source.images.read(key) for key in range(4)] == content
+    pa.parquet.write_table(pa.table({"image": [{"path": name} for name in names[::-1]]}), folder / "t.parquet")
+    assert open_source(str(folder / "t.parquet")).fingerprint != source.fingerprint
+
+
+def test_damaged_tables_are_explained(tmp_path: Path) -> None:
+    lines = [f"{number}.png,{number % 2}\n" for number in range(200_000)]
+    (tmp_path / "ragged.csv").write_text("path,label\n" + "".join(lines) + "x.png,1,2\n")
+    paths = pa.table({"path": [f"image {number}" for number in range(50_000)]})
+    pa.parquet.write_table(paths, tmp_path / "page.parquet", use_dictionary=False)
+    content = bytearray((tmp_path / "page.parquet").read_bytes())
+    content[100 : len(content) // 2] = bytes(len(content) // 2 - 100)
+    (tmp_path / "page.parquet").write_bytes(content)
+    (tmp_path / "empty.csv").write_bytes(b"")
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    labels = pa.array([[1], [2]])
+    pa.parquet.write_table(pa.table({"path": ["a", "b"], "label": labels}), tmp_path / "labels.parquet")
+    for name in ("ragged.csv", "page.parquet", "empty.csv", "empty.parquet", "labels.parquet"):
+        with pytest.raises(UserError, match="cannot be read as a table"):
+            open_source(str(tmp_path / name))
+
+
+def test_bare_imagenet_names_lie_flat_or_in_folders(tmp_path: Path) -> None:
+    names = ["n01440764_10.JPEG", "n02123045_7.JPEG"]
+    for name in names:
+        for path in (tmp_path / "flat" / name, tmp_path / "nested" / name.partition("_")[0] / name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(name.encode())
+            fsspec.filesystem("memory").pipe(f"/imagenet/{path.relative_to(tmp_path)}", name.encode())
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    for kind in ("flat", "nested"):
+        for root in (str(tmp_path / kind), f"memory://imagenet/{kind}"):
+            source = open_source(f"{tmp_path / 'list.txt'}?root={root}", tmp_path / "index")
+            assert [source.images.read(key) for key in (0, 1)] == [name.encode() for name in names]
+            assert [source.classes[label] for label in source.own_labels] == ["n01440764", "n02123045"]
+    fsspec.filesystem("memory").rm("/imagenet", recursive=True)
 
 
 def test_paths_and_members_cannot_leave_their_root(folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
-from layergraft.config import ViewConfig
+from layergraft.checkpoints.encoder import default_statistics
+from layergraft.config import DataConfig, EncoderConfig, Recipe, ViewConfig
 from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.decode import decode
 from layergraft.data.loader import TrainLoader
@@ -18,6 +19,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import default_test_source, open_source, split_holdout
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
+from layergraft.training.inputs import load_data
 
 
 def test_builtin_sets() -> None:
@@ -92,6 +94,55 @@ def test_class_folders_and_selection(tmp_path: Path) -> None:
     assert np.bincount(open_source(f"{tmp_path / 'train'}?shots=2&seed=1").own_labels).tolist() == [2, 2]
     with pytest.raises(UserError, match="'fraction'"):
         open_source(f"{tmp_path / 'train'}?fracton=0.5")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("shots=-1", "1 or more"),
+        ("shots=0", "1 or more"),
+        ("shots=few", "wrong type"),
+        ("fraction=0", "at most 1"),
+        ("fraction=-1", "at most 1"),
+        ("fraction=2", "at most 1"),
+        ("fraction=nan", "at most 1"),
+        ("mean=127,127,127", "divide levels by 255"),
+        ("mean=nan,0,0", "divide levels by 255"),
+        ("std=0,0,0", "above 0"),
+        ("std=64,64,64", "divide levels by 255"),
+        ("std=0.2,,0.2", "a number a channel"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_source(f"builtin:fashion?{options}")
+
+
+@pytest.mark.parametrize("spec", ["", "?fraction=0.5"])
+def test_an_empty_source_is_not_the_current_folder(spec: str) -> None:
+    with pytest.raises(UserError, match="names no images"):
+        open_source(spec)
+
+
+def test_statistics_are_taken_or_refused() -> None:
+    def loaded(spec: str, channels: int, **data: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+        encoder = EncoderConfig(name="vit_tiny_patch16_224", in_chans=channels)
+        recipe = Recipe(encoder=encoder, data=DataConfig(source=spec, **data), stages={})  # type: ignore[arg-type]
+        return load_data(recipe)[2:]
+
+    mean, std = default_statistics(3)
+    assert loaded("builtin:fashion", 3) == (mean, std)  # its own are of one channel, and nobody asked for them
+    assert loaded("builtin:fashion?std=0.2,0.2,0.2", 3) == (mean, (0.2, 0.2, 0.2))
+    assert loaded("builtin:fashion?mean=0.5&std=0.2", 1) == ((0.5,), (0.2,))
+    assert loaded("builtin:fashion?mean=0.5&std=0.2", 1, std=(0.3,)) == ((0.5,), (0.3,))
+    for spec, channels, data in (
+        ("builtin:fashion?mean=0.5", 3, {}),
+        ("builtin:fashion?std=0.2,0.2,0.2", 1, {}),
+        ("builtin:fashion", 3, {"mean": (0.5,)}),
+        ("builtin:fashion", 1, {"std": (0.0,)}),
+    ):
+        with pytest.raises(UserError, match=r"channel|above 0"):
+            loaded(spec, channels, **data)
 
 
 def test_bad_files_are_replaced_and_counted(colour_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from layergraft.data.cache import decoded_once
 from layergraft.data.decode import BadImage
 from layergraft.data.order import STREAMS, WINDOW, epoch_order, streams_of
 from layergraft.data.pack import pack
-from layergraft.data.sources import open_source, shards
+from layergraft.data.sources import Source, open_source, shards
 from layergraft.data.sources.blocks import KEPT, BlockImages
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
@@ -189,6 +190,62 @@ def test_an_index_is_asked_for_once(memory: str, tmp_path: Path, monkeypatch: py
     assert [again.images.name(key) for key in (0, 119)] == [first.images.name(key) for key in (0, 119)]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_of_hugging_face_datasets(streaming: bool, folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    content = next(folder.rglob("*.png")).read_bytes()
+
+    def opened(labels: list[object], feature: object) -> Source:
+        place = tmp_path / f"set {len(list(tmp_path.iterdir()))}"
+        features = datasets.Features({"image": datasets.Image(), "label": feature})
+        rows = {"image": [{"bytes": content, "path": None}] * len(labels), "label": labels}
+        data = datasets.Dataset.from_dict(rows, features=features)
+        if streaming:
+            data.to_parquet(place / "train.parquet")
+            return open_source(f"hf:{place}?streaming=true", tmp_path / "index")
+        data.save_to_disk(place)
+        return open_source(f"hf:{place}")
+
+    named = datasets.ClassLabel(names=["young fox", "dog", "cat"])  # an order of its own, and no cat
+    for labels, feature, classes in (
+        ([10, 9, 10], datasets.Value("int64"), ["9", "10"]),
+        (["b", "a", "b"], datasets.Value("string"), ["a", "b"]),
+        ([1, 0, 1], named, named.names),
+    ):
+        source = opened(labels, feature)
+        assert source.own_labels.tolist() == [1, 0, 1]
+        assert source.classes == classes
+    for labels, feature in (
+        ([-1, -1], named),
+        ([None, None], named),
+        ([None, None], datasets.Value("string")),
+        ([0.5, 1.5], datasets.Value("float32")),  # a quantity, no class
+    ):
+        source = opened(labels, feature)
+        assert (source.labels, source.classes) == (None, [])
+    for labels, feature in (([0, -1], named), ([0, None], named), (["a", None], datasets.Value("string"))):
+        with pytest.raises(UserError, match="some have none"):
+            opened(labels, feature)
+
+
+def test_a_stream_may_hold_paths(folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))[:5]] + [str(tmp_path / "gone.png"), None]
+    (tmp_path / "gone.png").write_bytes(b"")
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": paths}, features=features).to_parquet(tmp_path / "set" / "train.parquet")
+    (tmp_path / "gone.png").unlink()
+    images = open_source(f"hf:{tmp_path / 'set'}?streaming=true").images
+    for announced in (False, True):
+        if announced:
+            assert isinstance(images, BlockImages)
+            images.announce(np.arange(7))
+        assert [images.read(key) for key in range(5)] == [Path(str(path)).read_bytes() for path in paths[:5]]
+        for key, reason in ((5, "unreadable"), (6, "empty row")):
+            with pytest.raises(BadImage, match=reason):
+                images.read(key)
+
+
 def test_streams_that_cannot_be(stream: str, folder: Path, tmp_path: Path) -> None:
     for spec, message in (
         (f"{folder}?streaming=true", "hf: sources"),
@@ -198,6 +255,39 @@ def test_streams_that_cannot_be(stream: str, folder: Path, tmp_path: Path) -> No
     ):
         with pytest.raises(UserError, match=message):
             open_source(spec)
+
+
+@pytest.mark.parametrize("options", ["", "?streaming=true"])
+def test_a_loading_script_is_refused(options: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "pets.py").write_text("import datasets\n")
+    with pytest.raises(UserError, match="cannot be opened: Dataset scripts"):
+        open_source(f"hf:{tmp_path / 'pets'}{options}")
+
+
+@pytest.mark.parametrize("options", ["", "?streaming=true"])
+def test_without_the_package_it_says_what_to_install(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="need the package datasets"):
+        open_source(f"hf:pets{options}")
+
+
+def test_a_damaged_file_is_named(stream: str, tmp_path: Path) -> None:
+    file = sorted((tmp_path / "set").glob("*.parquet"))[1]
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=f"{file.name}' cannot be read as a table"):
+        open_source(stream)
+
+
+def test_a_damaged_row_group_is_a_bad_image(stream: str, tmp_path: Path) -> None:
+    images = open_source(stream).images
+    file = min((tmp_path / "set").glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[4:400] = bytes(396)
+    file.write_bytes(content)
+    with pytest.raises(BadImage, match=r"unreadable|damaged"):
+        images.read(0)  # announced by nobody
 
 
 def test_a_changed_file_has_a_new_index(stream: str, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from layergraft.data.decode import BadImage
 from layergraft.data.order import STREAMS, WINDOW
+from layergraft.data.sources.files import Place
 from layergraft.data.sources.source import EncodedImages, Labels
 
 # Every stream has a window that it reads and, at the change, the next one.
@@ -32,15 +34,15 @@ class BlockImages(EncodedImages):
     def __init__(self, starts: Labels, count: int) -> None:
         self.starts, self.count = starts, count
         self._lock = threading.Lock()
-        self._blocks: dict[int, Future[list[bytes | None]] | None] = {}  # announced ones, the oldest first
+        self._blocks: dict[int, Future[Sequence[bytes | Place | None]] | None] = {}  # announced ones, the oldest first
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-blocks")
 
     def __len__(self) -> int:
         return self.count
 
     @abstractmethod
-    def fetch(self, block: int) -> list[bytes | None]:
-        """The files of a block's images; raises `BadImage` or OSError where they cannot be read."""
+    def fetch(self, block: int) -> Sequence[bytes | Place | None]:
+        """The files of a block's images, or where they are; raises `BadImage` or OSError where it cannot be read."""
 
     def read_one(self, index: int) -> bytes:
         """The file of an image that is not in an announced block."""
@@ -63,9 +65,9 @@ class BlockImages(EncodedImages):
                     if future is None:
                         self._blocks[number] = self._pool.submit(self.fetch, number)
             wanted = self._blocks.get(block)
-        if wanted is None:
-            return self.read_one(index)
         try:
+            if wanted is None:
+                return self.read_one(index)
             return _file(wanted.result(), index - int(self.starts[block]))
         except OSError as error:
             with self._lock:
@@ -73,8 +75,8 @@ class BlockImages(EncodedImages):
             raise BadImage(f"unreadable: {error.strerror or type(error).__name__}") from None
 
 
-def _file(files: list[bytes | None], place: int) -> bytes:
+def _file(files: Sequence[bytes | Place | None], place: int) -> bytes:
     content = files[place]
     if content is None:
         raise BadImage("empty row")
-    return content
+    return content.read() if isinstance(content, Place) else content

@@ -6,10 +6,13 @@ import os
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.source import EncodedImages, Source
+from layergraft.data.sources.index import Index
+from layergraft.data.sources.labels import all_or_none, label_texts, ordered_labels
+from layergraft.data.sources.source import ClassIds, EncodedImages, Source
 from layergraft.errors import UserError
 
 
@@ -32,32 +35,58 @@ class HubImages(EncodedImages):
         return bytes(image["bytes"]) if image["bytes"] else Place(image["path"]).read()
 
 
-def _load(name: str, split: str) -> Any:
+def datasets_package() -> Any:
+    """The package `datasets`, which not everyone has."""
     try:
         import datasets
     except ImportError:
         raise UserError("hf: sources need the package datasets.", "pip install 'layergraft[hf]'.") from None
+    return datasets
+
+
+def _load(name: str, split: str) -> Any:
+    datasets = datasets_package()
     try:
         if any(os.path.exists(f"{name}/{file}") for file in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(name)
             return loaded[split] if isinstance(loaded, dict) else loaded
         return datasets.load_dataset(name, split=split)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last for a loading script
         raise UserError(f"The dataset {name!r}, split {split!r}, cannot be opened: {error}") from None
+
+
+def declared_classes(features: Any) -> list[str] | None:
+    """Names that the labels of a dataset are numbers of; [] where they are names themselves; None without labels."""
+    datasets = datasets_package()
+    feature = features.get("label")
+    if isinstance(feature, datasets.ClassLabel):
+        return list(feature.names)
+    kind = str(feature.dtype) if isinstance(feature, datasets.Value) else ""
+    return [] if kind.startswith(("int", "uint", "string", "large_string")) else None
+
+
+def _labels(name: str, rows: Any) -> tuple[ClassIds | None, list[str]]:
+    declared = declared_classes(rows.features)
+    if declared is None:
+        return None, []
+    column = rows.select_columns(["label"]).with_format("arrow")[:].column("label").combine_chunks()
+    codes = label_texts(column, declared).dictionary_encode()
+    classes = codes.dictionary.to_pylist()
+    if not all_or_none(name, classes):
+        return None, []
+    table = pa.table({"label": codes.indices})
+    return ordered_labels(Index(table=table, classes=classes, signature="", fingerprint=""), declared)
 
 
 def open_hub(spec: str, place: str) -> Source:
     """Open a dataset; sample key = row of the split."""
-    import datasets
-
+    datasets = datasets_package()
     name, _, split = place.removeprefix("hf:").partition(":")
     rows = _load(name, split or "train")
     columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise UserError(f"The dataset {name!r} has no column of images: {', '.join(rows.features)}.")
-    labels, classes = None, []
-    if isinstance(rows.features.get("label"), datasets.ClassLabel):
-        labels, classes = np.asarray(rows["label"], dtype=np.int32), list(rows.features["label"].names)
+    labels, classes = _labels(name, rows)
     rows = rows.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
     return Source(
         spec=spec,

@@ -1,7 +1,10 @@
-"""A list: one "path label" a line, the label optional, paths with spaces allowed."""
+"""A list: one "path label" a line, the label optional, paths with spaces allowed; # begins a comment."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,16 @@ import pyarrow as pa
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.labels import UNLABELLED, all_or_none
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
 
 BLOCK = 32 << 20
 _SUFFIXES = [np.frombuffer(suffix.encode(), dtype=np.uint8) for suffix in IMAGE_SUFFIXES]
-_SPACE, _TAB, _LINE, _RETURN = b" \t\n\r"
+_LONGEST = max(map(len, _SUFFIXES))
+_SPACE, _TAB, _LINE, _COMMENT = b" \t\n#"
+_IS_BLANK = np.isin(np.arange(256), list(b" \t\r"))
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Offsets = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
@@ -28,42 +35,64 @@ def _slices(content: Bytes, starts: Offsets, ends: Offsets) -> pa.LargeBinaryArr
     """
     offsets = np.stack((starts, ends), axis=1).ravel()
     both = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(content)]
+        pa.large_binary(), max(0, len(offsets) - 1), [None, pa.py_buffer(offsets), pa.py_buffer(content)]
     )
     return both.take(pa.array(np.arange(0, len(offsets), 2)))
 
 
-def split_lines(content: Bytes) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray]:
-    """(paths, labels) of the non-empty lines of a block; a label is empty where a line has none.
+def _past_blanks(content: Bytes, places: Offsets, limits: Offsets, step: int) -> Offsets:
+    """Starts (step 1) or ends (step -1) of strings, moved over blanks, up to a limit each."""
+    back = int(step < 0)
+    moving = np.flatnonzero(_IS_BLANK[content[places - back]] & (places != limits))
+    places = places.copy()
+    while len(moving):
+        places[moving] += step
+        at = places[moving]
+        moving = moving[_IS_BLANK[content[at - back]] & (at != limits[moving])]
+    return places
 
-    A line that ends as an image file does is a path; else its last word is the label.
+
+def _are_pictures(content: Bytes, starts: Offsets, ends: Offsets) -> npt.NDArray[np.bool_]:
+    """Which strings end as an image file does."""
+    found = np.zeros(len(ends), dtype=bool)
+    # The last letters of each, in lower case; those before a short one do not count.
+    tail = [content[np.maximum(ends - back, 0)] | 0x20 for back in range(1, _LONGEST + 1)]
+    for suffix in _SUFFIXES:
+        same = ends - starts >= len(suffix)
+        for letter, own in zip(suffix[::-1], tail, strict=False):
+            same &= own == letter
+        found |= same
+    return found
+
+
+def split_lines(content: Bytes) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray]:
+    """(paths, labels) of a block's lines, without empty ones and comments; a label is empty where a line has none.
+
+    A line that ends as an image file does is a path; else what follows its first tab is the label, or its last word.
     """
     if len(content) == 0 or content[-1] != _LINE:
         content = np.append(content, np.uint8(_LINE))
     ends = np.flatnonzero(content == _LINE).astype(np.int64)
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
-    padded = np.concatenate((np.zeros(8, dtype=np.uint8), content))  # so that looking back never leaves the buffer
-    for blank in (_RETURN, _SPACE, _TAB):
-        while len(ends):
-            trailing = (padded[ends + 7] == blank) & (ends > starts)
-            if not trailing.any():
-                break
-            ends = ends - trailing
+    ends = _past_blanks(content, ends, starts, -1)
+    starts = _past_blanks(content, starts, ends, 1)
     kept = ends > starts
     starts, ends = starts[kept], ends[kept]
-    bare = np.zeros(len(ends), dtype=bool)
-    tail = [padded[ends + 8 - back] | 0x20 for back in range(1, 6)]  # the last letters of each line, in lower case
-    for suffix in _SUFFIXES:
-        same = ends - starts >= len(suffix)
-        for letter, own in zip(suffix[::-1], tail, strict=False):
-            same &= own == letter
-        bare |= same
-    blanks = np.flatnonzero((content == _SPACE) | (content == _TAB)).astype(np.int64)
+    bare = _are_pictures(content, starts, ends)
     cuts = ends.copy()
-    if len(blanks) and not bare.all():
-        last = blanks[np.maximum(np.searchsorted(blanks, ends) - 1, 0)]
-        cuts = np.where(~bare & (last > starts) & (last < ends), last, ends)
-    return _slices(content, starts, cuts), _slices(content, np.minimum(cuts + 1, ends), ends)
+    for blank in (_SPACE, _TAB):
+        found = np.flatnonzero(content == blank).astype(np.int64)
+        if not len(found) or bare.all():
+            continue
+        near = np.searchsorted(found, ends) - 1 if blank == _SPACE else np.searchsorted(found, starts)
+        cut = found[np.clip(near, 0, len(found) - 1)]
+        cuts = np.where(~bare & (cut > starts) & (cut < ends), cut, cuts)
+    words = _past_blanks(content, np.minimum(cuts + 1, ends), ends, 1)
+    cuts = _past_blanks(content, cuts, starts, -1)
+    if (marked := content[starts] == _COMMENT).any():
+        kept = ~marked | _are_pictures(content, starts, cuts)
+        starts, cuts, words, ends = starts[kept], cuts[kept], words[kept], ends[kept]
+    return _slices(content, starts, cuts), _slices(content, words, ends)
 
 
 def _synset(path: bytes) -> bytes:
@@ -72,49 +101,64 @@ def _synset(path: bytes) -> bytes:
     return head if len(head) == 9 and head[:1] == b"n" and head[1:].isdigit() and b"/" not in path else b""
 
 
-def _imagenet(builder: IndexBuilder, names: list[bytes]) -> tuple[pa.Array, npt.NDArray[np.int32]]:
-    """Bare names with the folder that ImageNet keeps them in, and their classes."""
+def _imagenet(builder: IndexBuilder, names: list[bytes], flat: bool) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+    """Bare names, with the folder that ImageNet keeps them in unless all lie in one, and their classes."""
     synsets = [_synset(name) for name in names]
-    paths = [synset + b"/" + name if synset else name for synset, name in zip(synsets, names, strict=True)]
+    pairs = zip(synsets, names, strict=True)
+    paths = names if flat else [synset + b"/" + name if synset else name for synset, name in pairs]
     return pa.array(paths, pa.large_binary()), builder.class_ids([synset.decode() for synset in synsets])
 
 
-def _build(file: Place, path: Path | None) -> Index:
+def _blocks(file: Place) -> Iterator[bytes]:
+    """The file in blocks of whole lines."""
+    with file.open() as stream:
+        rest = stream.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
+        while block := stream.read(BLOCK):
+            cut = block.rfind(b"\n") + 1
+            if cut:
+                yield rest + block[:cut]
+                rest = block[cut:]
+            else:
+                rest += block
+    yield rest
+
+
+def _build(file: Place, root: Place, path: Path | None) -> Index:
     builder = IndexBuilder(SCHEMA, path, "path")
     signature = file.signature()
-    rest, total = b"", 0
-    with file.open() as stream:
-        while True:
-            block = stream.read(BLOCK)
-            cut = block.rfind(b"\n") + 1 if block else 0
-            content = rest + (block[:cut] if block else b"")
-            rest = block[cut:] if cut else rest + block if block else b""
-            if content:
-                paths, words = split_lines(np.frombuffer(content, dtype=np.uint8))
-                total += len(paths)
-                codes = words.dictionary_encode()
-                names = [word.decode("utf-8", "surrogateescape") for word in codes.dictionary.to_pylist()]
-                if names == [""] and len(paths) and _synset(paths[0].as_py()):
-                    paths, labels = _imagenet(builder, paths.to_pylist())
-                else:
-                    labels = builder.class_ids(names)[codes.indices.to_numpy()]
-                builder.add({"path": paths, "label": pa.array(labels)})
-            if not block:
-                break
+    total, flat = 0, None
+    for block in _blocks(file):
+        paths, words = split_lines(np.frombuffer(block, dtype=np.uint8))
+        if not len(paths):
+            continue
+        total += len(paths)
+        codes = words.dictionary_encode()
+        names = [word.decode("utf-8", "surrogateescape") for word in codes.dictionary.to_pylist()]
+        if names == [UNLABELLED] and _synset(paths[0].as_py()):
+            if flat is None:  # the first file tells of all
+                flat = (root / os.fsdecode(paths[0].as_py())).exists()
+            paths, labels = _imagenet(builder, paths.to_pylist(), flat)
+        else:
+            labels = builder.class_ids(names)[codes.indices.to_numpy()]
+        builder.add({"path": paths, "label": pa.array(labels)})
     if total == 0:
         raise UserError(f"The list {file.path!r} is empty.", "It needs one path a line.")
-    if "" in builder.classes and len(builder.classes) > 1:
-        raise UserError(f"Some lines of {file.path!r} have a label and some have none.", "Label all lines, or none.")
-    if "" in builder.classes:
+    if not all_or_none(file.path, builder.classes):
         builder.classes.clear()
     return builder.finish(signature)
 
 
 def open_list(spec: str, file: Place, root: Place | None, index_directory: Path | None) -> Source:
     """Open a list; sample key = number of the line. Paths are relative to the list or to `root`."""
-    index = open_index(index_directory, file.path, lambda old: old == file.signature(), lambda path: _build(file, path))
+    root = root or file.parent
+    index = open_index(
+        index_directory,
+        f"{file.path} {root.path}",  # where bare names lie depends on the root
+        lambda old: old == file.signature(),
+        partial(_build, file, root),
+    )
     labels, classes = index.labels()
-    images = FileImages(root or file.parent, index.names("path"))
+    images = FileImages(root, index.names("path"))
     return Source(
         spec=spec,
         images=images,

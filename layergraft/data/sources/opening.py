@@ -23,21 +23,40 @@ from layergraft.randomness import Randomness
 OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming"}
 
 
+def check_statistics(where: str, name: str, values: tuple[float, ...]) -> None:
+    """Refuse what cannot be the `mean` or `std` of each channel, of pixels in [0, 1]."""
+    if name == "mean" and not all(0 <= value <= 1 for value in values):
+        raise UserError(f"{where} has a mean outside [0, 1].", "It is of pixels in [0, 1]: divide levels by 255.")
+    if name == "std" and not all(0 < value <= 1 for value in values):
+        raise UserError(
+            f"{where} has a std that is not above 0 and at most 1.", "It is of pixels in [0, 1]: divide levels by 255."
+        )
+
+
 def _select(source: Source, query: dict[str, str]) -> Source:
     """Apply what follows the `?` of a SOURCE."""
     try:
         statistics = {k: tuple(float(x) for x in query[k].split(",")) for k in ("mean", "std") if k in query}
         seed = int(query.get("seed", 0))
-        fraction, shots = float(query.get("fraction", 1)), int(query.get("shots", 0))
+        fraction, shots = float(query.get("fraction", 1)), int(query["shots"]) if "shots" in query else None
     except ValueError as error:
-        raise UserError(f"{source.spec!r} has an option of the wrong type: {error}.") from None
+        raise UserError(
+            f"{source.spec!r} has an option of the wrong type: {error}.",
+            "`mean` and `std`: a number a channel (0.5,0.5,0.5); `fraction`: a number; `shots` and `seed`: whole ones.",
+        ) from None
+    for name, values in statistics.items():
+        check_statistics(repr(source.spec), name, values)
+    if not 0 < fraction <= 1:
+        raise UserError(f"{source.spec!r} has fraction={query['fraction']}.", "It is above 0 and at most 1.")
+    if shots is not None and shots < 1:
+        raise UserError(f"{source.spec!r} has shots={shots}.", "It is the number of images of each class: 1 or more.")
     source = replace(source, mean=statistics.get("mean", source.mean), std=statistics.get("std", source.std))
-    if fraction >= 1 and not shots:
+    if fraction == 1 and shots is None:
         return source
     order = Randomness(seed=seed, scope="subset").permutation("order", source.keys, 0)
     if fraction < 1:
         order = order[: max(1, round(fraction * len(order)))]
-    if shots:
+    if shots is not None:
         labels = source.own_labels
         order = np.concatenate([order[labels[order] == c][:shots] for c in range(len(source.classes))])
     return source.subset(np.sort(source.keys[order]))
@@ -91,6 +110,8 @@ def open_source(spec: str, index: Path | None = None) -> Source:
         UserError: there is no such place, or no image in it.
     """
     place, _, options = spec.partition("?")
+    if not place:
+        raise UserError(f"The SOURCE {spec!r} names no images.", "Give a folder, or `builtin:fashion-canvas`.")
     query = dict(parse_qsl(options, keep_blank_values=True))
     for key in query:
         if key not in OPTIONS:

@@ -20,10 +20,12 @@ import pyarrow.parquet
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
+from layergraft.data.sources.hub import datasets_package, declared_classes
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.labels import all_or_none, label_ids, label_texts, ordered_labels
 from layergraft.data.sources.shards import open_shards
 from layergraft.data.sources.source import Source
-from layergraft.data.sources.table import encoded_files
+from layergraft.data.sources.table import encoded_files, explained
 from layergraft.errors import UserError
 
 SCHEMA = pa.schema([("name", pa.large_binary()), ("file", pa.int32()), ("group", pa.int32()), ("label", pa.int32())])
@@ -48,7 +50,7 @@ class RowGroupImages(BlockImages):
     def name(self, index: int) -> str:
         return os.fsdecode(self._name[index].as_py())
 
-    def fetch(self, block: int) -> list[bytes | None]:
+    def fetch(self, block: int) -> list[bytes | Place | None]:
         first = int(self.starts[block])
         number, group = int(self._file[first]), int(self._group[first])
         try:
@@ -58,52 +60,56 @@ class RowGroupImages(BlockImages):
                 column = file.read_row_group(group, columns=[self.column]).column(self.column)
         except pa.ArrowException as error:
             raise BadImage(f"damaged ({type(error).__name__})") from None
-        return [content for chunk in column.chunks for content in encoded_files(chunk).to_pylist()]
+        found: list[bytes | Place | None] = []
+        for chunk in column.chunks:
+            rows = zip(*map(pa.Array.to_pylist, encoded_files(chunk)), strict=True)
+            found += [Place(os.fsdecode(file)) if outside else file or None for file, outside in rows]
+        return found
 
 
 def _files_of(name: str, split: str) -> list[str]:
     """Paths or URLs of a split's files."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError("hf: sources need the package datasets.", "pip install 'layergraft[hf]'.") from None
+    datasets = datasets_package()
     try:
         files = datasets.load_dataset_builder(name).config.data_files or {}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last for a loading script
         raise UserError(f"The dataset {name!r} cannot be opened: {error}") from None
     if split not in files:
         raise UserError(f"The dataset {name!r} has no split {split!r}.", f"It has {', '.join(map(str, files))}.")
     return [str(file) for file in files[split]]
 
 
-def _rows(file: Place, labelled: bool) -> tuple[list[int], list[int]]:
-    """(row group of each row, its label)."""
-    with file.open() as stream:
+def _rows(file: Place, declared: list[str] | None) -> tuple[list[int], pa.Array]:
+    """(row group of each row, its label as text); see `declared_classes`."""
+    with explained(file), file.open() as stream:
         parquet = pyarrow.parquet.ParquetFile(stream)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        labels = parquet.read(columns=["label"]).column("label").to_pylist() if labelled else [-1] * sum(sizes)
-    return np.repeat(np.arange(len(sizes)), sizes).tolist(), [-1 if label is None else label for label in labels]
+        labels = pa.nulls(sum(sizes))
+        if declared is not None:
+            labels = parquet.read(columns=["label"]).column("label").combine_chunks()
+        return np.repeat(np.arange(len(sizes)), sizes).tolist(), label_texts(labels, declared or ())
 
 
 def _build(name: str, files: list[Place], signature: list[Any], path: Path | None) -> Index:
-    import datasets
-
-    with files[0].open() as stream:
+    datasets = datasets_package()
+    with explained(files[0]), files[0].open() as stream:
         features = datasets.Features.from_arrow_schema(pyarrow.parquet.ParquetFile(stream).schema_arrow)
     columns = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise UserError(f"The dataset {name!r} has no column of images: {', '.join(features)}.")
-    classes = features["label"].names if isinstance(features.get("label"), datasets.ClassLabel) else []
+    declared = declared_classes(features)
     builder = IndexBuilder(SCHEMA, path, "name")
-    builder.class_ids(classes)
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
-        for number, (groups, labels) in enumerate(pool.map(partial(_rows, labelled=bool(classes)), files)):
+        for number, (groups, texts) in enumerate(pool.map(partial(_rows, declared=declared), files)):
             names = [f"{files[number].name}:{row}".encode() for row in range(len(groups))]
+            labels = label_ids(builder, texts)
             columns_of = {"file": pa.array([number] * len(groups), pa.int32()), "group": pa.array(groups, pa.int32())}
             builder.add(
                 {"name": pa.array(names, pa.large_binary()), "label": pa.array(labels, pa.int32())} | columns_of
             )
-    return builder.finish(json.dumps([*signature, columns[0]]))
+    if not all_or_none(name, builder.classes):
+        builder.classes.clear()
+    return builder.finish(json.dumps([*signature, columns[0], declared or []]))
 
 
 def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path | None) -> Source:
@@ -113,18 +119,18 @@ def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path |
     index = open_index(
         index_directory,
         spec,
-        lambda old: bool(json.loads(old)[:-1] == signature),
+        lambda old: bool(json.loads(old)[:-2] == signature),
         partial(_build, name, files, signature),
     )
-    images = RowGroupImages(files, json.loads(index.signature)[-1], index.table)
-    labels = index.table.column("label").to_numpy()
-    labelled = bool(index.classes) and bool((labels >= 0).all())
+    column, declared = json.loads(index.signature)[-2:]
+    images = RowGroupImages(files, column, index.table)
+    labels, classes = ordered_labels(index, declared)
     return Source(
         spec=spec,
         images=images,
         keys=np.arange(len(images), dtype=np.int64),
-        labels=labels if labelled else None,
-        classes=index.classes if labelled else [],
+        labels=labels,
+        classes=classes,
         fingerprint=index.fingerprint,
         blocks=images,
     )
