@@ -1,0 +1,75 @@
+"""Names that are not UTF-8, a single image, images that are all alike: trained, or refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from test_skipped import SMALL, words
+
+from layergraft.cli import main
+from layergraft.data.sources import open_source
+
+CLASS, FILE = b"\xe9t\xe9", b"\xff 0.png"
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """32 images; one of the two classes and one file have Latin-1 names."""
+    root = tmp_path / "odd"
+    for index, own in enumerate(np.random.default_rng(2).integers(0, 256, (32, 4, 4, 3), dtype=np.uint8)):
+        folder = os.path.join(os.fsencode(root), (b"a", CLASS)[index % 2])
+        os.makedirs(folder, exist_ok=True)
+        name = FILE if index == 0 else b"%02d.png" % index
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(cv2.imencode(".png", cv2.resize(own, (20, 20)))[1].tobytes())
+    return root
+
+
+def test_names_that_are_not_utf8(odd: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(words(odd, out, **SMALL, **{"data.holdout": 6})) == 0
+    assert main(["report", str(out)]) == 0
+    assert main(["embed", "--encoder", str(out), "--data", str(odd), "--out", str(tmp_path / "e.parquet")]) == 0
+    table = pq.read_table(tmp_path / "e.parquet").to_pydict()
+    assert set(table["label"]) == {"a", "\ufffdt\ufffd"}
+    assert "a/\ufffd 0.png" in table["name"]
+    # Lists of labelled images keep the bytes, and so find their images again.
+    evaluate = ["evaluate", "--encoder", str(out), "--data", str(odd), "--test", "holdout", "--protocols", "prototype"]
+    assert main([*evaluate, "--shots", "5", "--splits", "1"]) == 0
+    splits = sorted((out / "splits").rglob("5-*.txt"))
+    assert any(CLASS in file.read_bytes() for file in splits)
+    assert main([*evaluate, "--splits", str(splits[0])]) == 0
+    assert main(["pack", "--data", str(odd), "--out", str(tmp_path / "pack")]) == 0
+    packed = open_source(str(tmp_path / "pack" / "000000.tar"))
+    assert len(packed) == 32
+    assert len(packed.classes) == 2
+
+
+def test_one_image(odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    (one / "a.png").write_bytes((odd / "a" / "02.png").read_bytes())
+    assert main(words(one, tmp_path / "run")) == 2
+    message = capsys.readouterr().err
+    assert "one image" in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_images_that_are_all_alike(odd: Path, tmp_path: Path) -> None:
+    content = (odd / "a" / "02.png").read_bytes()
+    for file in odd.rglob("*.png"):
+        file.write_bytes(content)
+    analyses = ["cka", "invariance", "neighbours", "spectrum", "uniformity"]
+    settings = SMALL | {"analyze": analyses, "data.holdout": 6}
+    assert main(words(odd, tmp_path / "run", **settings)) == 0
+    found = {entry["analysis"]: entry for entry in json.loads((tmp_path / "run" / "analysis.json").read_text())}
+    for matrix in found["cka"]["numbers"].values():
+        assert np.isfinite(matrix).all()
+    assert "invariance" not in found  # no layer tells the images apart
