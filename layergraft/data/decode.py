@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import io
 import math
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,6 +19,7 @@ import simplejpeg
 from PIL import Image as Pillow
 from PIL import TiffImagePlugin, UnidentifiedImageError
 
+from layergraft.data.orientation import READER_ERRORS, orientation, orientation_of_jpeg, upright
 from layergraft.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
@@ -29,11 +29,6 @@ MAX_PIXELS = 178_956_970
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF  # markers of a JPEG file
-_ORIENTATION = 0x0112  # the tag
-_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # OpenCV's codes; from 5 on, of the transposed image
-# Pillow's readers raise whatever a damaged file leads them to.
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 
 
 class BadImage(Exception):
@@ -47,48 +42,6 @@ def _check_size(height: int, width: int) -> None:
         raise BadImage("decompression bomb")
 
 
-def _orientation(tags: Callable[[], Mapping[int, Any]]) -> int:
-    """How the pixels lie, 1 to 8; 1 where the tags cannot be read. Of the others none is looked at, however odd."""
-    try:
-        value = tags().get(_ORIENTATION, 1)
-    except _DAMAGE:
-        return 1
-    return int(value) if value in range(1, 9) else 1
-
-
-def _tags_of_exif(exif: bytes) -> Pillow.Exif:
-    tags = Pillow.Exif()
-    tags.load(exif)
-    return tags
-
-
-def _orientation_of_jpeg(content: bytes) -> int:
-    """That of its Exif segment, behind whatever others it lies."""
-    at = 2
-    while at + 4 <= len(content) and content[at] == _FILL and content[at + 1] != _SCAN:
-        if content[at + 1] == _FILL:
-            at += 1
-            continue
-        end = at + 2 + (content[at + 2] << 8 | content[at + 3])
-        if content[at + 1] == _APP1 and content.startswith(b"Exif\0\0", at + 4):
-            return _orientation(partial(_tags_of_exif, content[at + 4 : end]))
-        at = end
-    return 1
-
-
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """OpenCV turns a photo several times as fast as a copy of strided pixels."""
-    if orientation == 1:
-        return pixels
-    if pixels.shape[2] not in MODES:  # of those it turns one band at a time alone
-        bands = np.split(pixels, pixels.shape[2], axis=2)
-        return np.concatenate([_upright(band, orientation) for band in bands], axis=2)
-    turned = cv2.transpose(pixels) if orientation > 4 else pixels
-    if orientation in _FLIPS:
-        turned = cv2.flip(turned, _FLIPS[orientation])
-    return np.asarray(turned, dtype=np.uint8).reshape(*turned.shape[:2], pixels.shape[2])
-
-
 def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> Pixels | None:
     """A grey or RGB JPEG; None for any other, and for one that libjpeg finds fault with."""
     if channels not in (1, 3):
@@ -99,17 +52,17 @@ def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> 
         if own == "CMYK":
             return None
         _check_size(height, width)
-        orientation = _orientation_of_jpeg(content)
+        lies = orientation_of_jpeg(content)
         factor = 1
         if reduction:
-            factor = reduction(width, height) if orientation > 4 else reduction(height, width)
+            factor = reduction(width, height) if lies > 4 else reduction(height, width)
         # It picks the smallest scale that has at least this size.
         least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
         quick = reduction is not None
         pixels = simplejpeg.decode_jpeg(content, colourspace, quick, quick, min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    return _upright(np.asarray(pixels, dtype=np.uint8), orientation)
+    return upright(np.asarray(pixels, dtype=np.uint8), lies)
 
 
 def _to_channels(image: Pillow.Image, channels: int) -> Pixels:
@@ -136,12 +89,12 @@ def _decode_pillow(content: bytes, channels: int) -> Pixels:
             if image.format == "TIFF" and image.mode == "I":  # a PNG of this mode has 16 bits
                 raise BadImage("32-bit pixels, whose range no one knows")
             pixels = _to_channels(image, channels)  # loads it; some formats have their tags behind the pixels
-            return _upright(pixels, _orientation(image.getexif))
+            return upright(pixels, orientation(image.getexif))
     except UnidentifiedImageError:
         raise BadImage("not an image") from None
     except Pillow.DecompressionBombError:
         raise BadImage("decompression bomb") from None
-    except _DAMAGE as error:
+    except READER_ERRORS as error:
         raise BadImage("truncated" if "truncated" in str(error) else "damaged") from None
 
 
@@ -172,7 +125,7 @@ def _needs_tifffile(content: bytes, channels: int) -> bool:
             if (planar and plain) or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
                 return True
         return bool(samples == channels > 1 and _bands(content) != channels)
-    except _DAMAGE:
+    except READER_ERRORS:
         return False
 
 
@@ -224,7 +177,7 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
         if planes.shape[2] not in MODES:
             raise BadImage(f"{own} channels instead of {channels}")
         planes = _to_channels(Pillow.fromarray(planes if planes.shape[2] > 1 else planes[:, :, 0]), channels)
-    return _upright(np.ascontiguousarray(planes), _orientation(partial(_tags_of_tiff, content)))
+    return upright(np.ascontiguousarray(planes), orientation(partial(_tags_of_tiff, content)))
 
 
 def decode(content: bytes, channels: int, reduction: Reduction | None = None) -> Pixels:
