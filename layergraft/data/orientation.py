@@ -31,7 +31,7 @@ READER_ERRORS = (
 
 
 def orientation(tags: Callable[[], Mapping[int, Any]]) -> int:
-    """How the pixels lie, 1 to 8 as EXIF numbers it; 1 where the tags cannot be read. Of the others none is looked at, however odd."""
+    """How the pixels lie, 1 to 8 as EXIF numbers it; 1 where the tags cannot be read. The others are not looked at."""
     try:
         value = tags().get(_TAG, 1)
     except READER_ERRORS:
