@@ -58,6 +58,22 @@ def default_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, .
     return (sum(IMAGENET_MEAN) / 3,) * channels, (sum(IMAGENET_STD) / 3,) * channels
 
 
+def check_expressible(encoder: Encoder) -> None:
+    """Find out, before any training, whether an encoder directory can hold an encoder.
+
+    Raises:
+        UserError: timm, which loads such directories too, would build it with another eps.
+    """
+    with torch.device("meta"):
+        plain = build_vit(encoder.architecture, encoder.model_args | {"depth": 1})
+    usual = norm_eps(plain)
+    if norm_eps(encoder) != usual:
+        raise UserError(
+            f"timm cannot express norms with eps {norm_eps(encoder):g}: its {encoder.architecture} has {usual:g}.",
+            f"Append ?norm_eps={usual:g} to the encoder to use timm's value from here on.",
+        )
+
+
 def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> None:
     """Write an encoder directory.
 
@@ -69,14 +85,7 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
     Raises:
         UserError: timm's arguments cannot express the encoder.
     """
-    with torch.device("meta"):
-        plain = build_vit(encoder.architecture, encoder.model_args | {"depth": 1})
-    usual = next(float(m.eps) for m in plain.modules() if isinstance(m, nn.LayerNorm))
-    if norm_eps(encoder) != usual:
-        raise UserError(
-            f"timm cannot express LayerNorms with eps {norm_eps(encoder):g}: its {encoder.architecture} has {usual:g}.",
-            f"Append ?norm_eps={usual:g} to the encoder to use timm's value from here on.",
-        )
+    check_expressible(encoder)
     size, channels = encoder.img_size, encoder.in_chans
     pretrained: dict[str, Any] = {
         "num_classes": 0,

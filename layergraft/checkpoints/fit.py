@@ -44,9 +44,9 @@ def fill(encoder: Encoder, weights: Weights, name: str) -> None:
     encoder.vit.load_state_dict({key: weights[key].to(own[key].dtype) for key in own})
 
 
-def norm_eps(encoder: Encoder) -> float:
-    """What the encoder's LayerNorms add to the variance."""
-    return next(float(m.eps) for m in encoder.vit.modules() if isinstance(m, nn.LayerNorm))
+def norm_eps(network: nn.Module) -> float:
+    """What the LayerNorms of an encoder, or of a ViT, add to the variance."""
+    return next(float(m.eps) for m in network.modules() if isinstance(m, nn.LayerNorm))
 
 
 def set_norm_eps(encoder: Encoder, eps: float) -> None:
