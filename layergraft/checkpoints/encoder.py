@@ -138,7 +138,9 @@ def load_heads(encoder: str | Path) -> dict[str, Tensor]:
     heads = last_stage(path) / "heads.safetensors"
     if heads.is_file():
         return read_file(heads)
-    return detect(read_file(path), str(path)).heads if path.is_file() else {}
+    if path.is_file():
+        return detect(read_file(path), str(path)).heads
+    return detect(read_directory(path), str(path)).heads if "model_type" in _configuration(path) else {}
 
 
 def announce(sentence: str) -> None:
@@ -194,7 +196,7 @@ def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
     if path.name in ("model.safetensors", "pytorch_model.bin") and (path.parent / "config.json").is_file():
         path = path.parent  # the configuration beside it says what the file alone does not
     if path.is_dir():
-        config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+        config = _configuration(path)
         if "model_type" in config:
             foreign = detect(read_directory(path), place)
             found = _build(foreign, place, options, huggingface.known_arguments(config, place), path)
@@ -203,6 +205,11 @@ def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
     if not path.is_file():
         raise UserError(f"There is no encoder {place!r}.", "Give a run, a checkpoint file, or timm:NAME.")
     return _build(detect(read_file(path), place), place, options, {}, path.parent)
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """The configuration in a directory; `model_type` is in those of transformers alone."""
+    return read_json(path / "config.json") if (path / "config.json").is_file() else {}
 
 
 def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:

@@ -12,7 +12,7 @@ from conftest import FIXTURES, assert_close
 from safetensors.torch import save_file
 
 import layergraft
-from layergraft.checkpoints.encoder import open_checkpoint
+from layergraft.checkpoints.encoder import load_heads, open_checkpoint
 from layergraft.errors import UserError
 from layergraft.models.decoder import MaeDecoder
 
@@ -75,6 +75,10 @@ def test_decoder_of_vitmae(tmp_path: Path) -> None:
     model = build("ViTMAEForPreTraining", mask_ratio=0.75, layer_norm_eps=1e-6)
     model.save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
+    for place in (tmp_path, tmp_path / "model.safetensors"):
+        heads = load_heads(place)
+        assert heads.keys() == checkpoint.heads.keys()
+        assert all(torch.equal(heads[name], value) for name, value in checkpoint.heads.items())
     decoder = MaeDecoder(48, (4, 4), 8 * 8 * 3, embed_dim=32, depth=2, num_heads=2)
     for block in decoder.blocks:  # its MLP is as wide as this test's model says
         block.mlp.fc1, block.mlp.fc2 = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
