@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,26 @@ def test_nothing_is_unexplained(name: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="not finite"):
             load_encoder(tmp_path / "file.pth")
         weights[prefix + missing] = value
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tensors_beside_and_below_the_weights_are_explained(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, weights = weights_of(FILES[name])
+    if weights is not content:
+        state = {"epoch": torch.tensor(3), "rng_state": torch.get_rng_state(), "queue": torch.zeros(4, 8)}
+        torch.save(content | {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}} | state, tmp_path / "file.pth")
+        load_encoder(tmp_path / "file.pth")
+        assert re.search("optimizer.*rng_state, queue", capsys.readouterr().err)
+        torch.save(content | {"surprise": torch.zeros(3)}, tmp_path / "file.pth")
+        with pytest.raises(UserError, match="surprise"):
+            load_encoder(tmp_path / "file.pth")
+        prefix = "module." if all(key.startswith("module.") for key in weights) else ""
+        weights[f"{prefix}surprise"] = {"below": torch.zeros(3)}  # type: ignore[assignment]
+        torch.save(content, tmp_path / "file.pth")
+        with pytest.raises(UserError, match=r"surprise\.below"):
+            load_encoder(tmp_path / "file.pth")
 
 
 @pytest.mark.parametrize(
