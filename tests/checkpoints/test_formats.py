@@ -19,8 +19,10 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from layergraft import load_encoder
-from layergraft.checkpoints.encoder import open_checkpoint
+from layergraft.checkpoints.encoder import open_checkpoint, save_encoder
+from layergraft.config import EncoderConfig
 from layergraft.errors import UserError
+from layergraft.models.vit import create_encoder
 
 Weights = dict[str, Tensor]
 NAMES = json.loads((FIXTURES / "formats.json").read_text())
@@ -300,15 +302,29 @@ def test_directories_of_timm(tmp_path: Path) -> None:
 
 
 def test_conv_stem_of_moco(tmp_path: Path) -> None:
-    from layergraft.config import EncoderConfig
-    from layergraft.models.vit import create_encoder
-
     stem = create_encoder(EncoderConfig(name="vit_small_patch16_224", stem="conv", img_size=64, depth=2), 0).eval()
     state = with_prefix(stem.vit.state_dict(), "module.base_encoder.")
     torch.save({"arch": "vit_conv_small", "state_dict": state}, tmp_path / "conv.pth.tar")
     encoder = load_encoder(f"{tmp_path / 'conv.pth.tar'}?num_heads=6")
     with torch.no_grad():
         assert torch.equal(encoder(images(64)), stem(images(64)))
+
+
+RMS = ["aimv2_large_patch14_224", "vit_base_patch16_xp_224", "vit_dpwee_patch16_reg1_gap_256"]
+
+
+@pytest.mark.parametrize("name", RMS)
+def test_models_with_rms_norm_go_out_and_in(name: str, tmp_path: Path) -> None:
+    """In one of them norms of both kinds lie side by side, each with an eps of its own."""
+    config = EncoderConfig(name=name, img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+    encoder = create_encoder(config, 0).eval()
+    save_encoder(encoder, tmp_path, {})
+    larger = timm.create_model(name, **(encoder.model_args | {"img_size": 48, "num_classes": 0})).eval()
+    weights = checkpoint_filter_fn(dict(encoder.vit.state_dict()), larger)
+    larger.load_state_dict(weights)
+    with torch.no_grad():
+        assert torch.equal(load_encoder(tmp_path)(images(32)), encoder(images(32)))
+        assert_close(load_encoder(f"{tmp_path}?img_size=48&num_heads=2")(images(48)), larger(images(48)))
 
 
 # One of each reader.
