@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,12 @@ from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder, build_vit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OPTIONS = ("encoder", "num_heads", "img_size", "norm_eps")
+EXAMPLES = {
+    "encoder": "?encoder=momentum",
+    "num_heads": "?num_heads=6",
+    "img_size": "?img_size=224",
+    "norm_eps": "?norm_eps=1e-6",
+}  # of each option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +175,17 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
 def _options(query: str, place: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for key, value in options.items():
-        if key not in OPTIONS:
-            raise UserError(f"An encoder has no option {key!r} ({place}?{query}).", nearest(key, OPTIONS))
+        if key not in EXAMPLES:
+            raise UserError(f"An encoder has no option {key!r} ({place}?{query}).", nearest(key, EXAMPLES))
+        if key == "encoder":
+            continue
         try:
-            {"encoder": str, "norm_eps": float}.get(key, int)(value)
+            usable = 0 < (float(value) if key == "norm_eps" else int(value)) < math.inf
         except ValueError:
-            raise UserError(f"`?{key}={value}` is not a number ({place}).") from None
+            usable = False
+        if not usable:
+            kind = "number" if key == "norm_eps" else "whole number"
+            raise UserError(f"`?{key}={value}` is no positive {kind} ({place}).", f"For instance: {EXAMPLES[key]}.")
     return options
 
 

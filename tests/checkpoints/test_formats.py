@@ -393,8 +393,10 @@ def test_tensors_beside_and_below_the_weights_are_explained(
     [
         ("encoder=momentum", "teacher, student"),
         ("num_head=6", "num_heads"),
-        ("num_heads=six", "number"),
+        ("num_heads=six", "whole number"),
         ("img_size=230", "multiple"),
+        *((f"{key}={value}", "positive") for key in ("num_heads", "img_size") for value in ("0", "-6", "")),
+        *((f"norm_eps={value}", "positive") for value in ("nan", "-1", "0", "inf")),
     ],
 )
 def test_options_that_do_not_fit(query: str, message: str, tmp_path: Path) -> None:
