@@ -19,7 +19,7 @@ from layergraft.checkpoints import huggingface
 from layergraft.checkpoints.architecture import infer_architecture
 from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.files import read_directory, read_file, read_json
-from layergraft.checkpoints.fit import fill, norm_eps, num_heads, resize, set_norm_eps
+from layergraft.checkpoints.fit import block_kind, fill, norm_eps, num_heads, resize, set_norm_eps
 from layergraft.checkpoints.foreign import Foreign, detect
 from layergraft.checkpoints.place import encoder_directory, last_stage
 from layergraft.errors import UserError, nearest
@@ -286,6 +286,8 @@ def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[st
         set_norm_eps(encoder, settings["norm_eps"])
         if "norm_eps" not in known and "norm_eps" not in options:
             assumed.append(f"LayerNorm's eps {settings['norm_eps']:g} is assumed; else append ?norm_eps=….")
+        if not known:
+            assumed.append(f"{block_kind(encoder)} is assumed, norms before attention and MLP: a file does not tell.")
     shape = (
         f"{encoder.depth} blocks, width {encoder.embed_dim}, {num_heads(encoder)} heads, patch {encoder.patch_size}, "
         f"{encoder.img_size} px, {encoder.in_chans} channels"

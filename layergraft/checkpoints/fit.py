@@ -63,6 +63,13 @@ def num_heads(encoder: Encoder) -> int:
     return next(int(m.num_heads) for m in encoder.vit.blocks[0].modules() if hasattr(m, "num_heads"))
 
 
+def block_kind(encoder: Encoder) -> str:
+    """Class of the blocks and of their activation, which weights do not show: `Block with GELU`."""
+    block = encoder.vit.blocks[0]
+    acts = {type(m).__name__ for name, m in block.named_modules() if name.rpartition(".")[2] in ("act", "mlp_act")}
+    return f"{type(block).__name__} with {', '.join(sorted(acts))}"
+
+
 def _positions_like(donor: Encoder, like: Encoder, name: str, say: Say) -> Tensor:
     """The donor's positions for the grid and prefix tokens of another encoder of the same tokens."""
     positions: Tensor = donor.vit.pos_embed.detach()
@@ -96,6 +103,11 @@ def fit(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
         raise UserError(
             f"{name!r} has {num_heads(donor)} attention heads, the recipe's encoder {num_heads(like)}.",
             "Set encoder.num_heads, or append ?num_heads=… if the file's were assumed.",
+        )
+    if block_kind(donor) != block_kind(like):
+        raise UserError(
+            f"The blocks of {name!r} are {block_kind(donor)}, those of the recipe's encoder {block_kind(like)}.",
+            "Set encoder.name; or put timm's config.json beside model.safetensors if the file's were assumed.",
         )
     weights = dict(donor.vit.state_dict())
     if "pos_embed" in weights and like.vit.pos_embed is not None:

@@ -32,7 +32,7 @@ class Foreign:
         classifiers: role -> linear or fine-tuned head: `weight`, `bias`, and `running_mean`, `running_var` of a
             BatchNorm without affine in front of it.
         unused: what else the file holds.
-        arguments: what it tells besides weights: `num_heads`, `norm_eps`.
+        arguments: what the format tells besides weights: `norm_eps`, where files of it may have another.
         notes: what the user should know about this format.
     """
 
@@ -278,7 +278,14 @@ def _timm(content: Content, name: str) -> Foreign | None:
             left |= averaged
     _explained(left, name, format_name)
     unused = _summary(ibot, "mask token") + _others(_without(beside, *averages), name, format_name)
-    return Foreign(format=format_name, encoders=encoders, heads=heads, classifiers=classifiers, unused=unused)
+    return Foreign(
+        format=format_name,
+        encoders=encoders,
+        heads=heads,
+        classifiers=classifiers,
+        unused=unused,
+        arguments={} if decoder or ibot else {"norm_eps": 1e-5 if "norm_pre.weight" in encoders["model"] else 1e-6},
+    )
 
 
 # The first that knows the keys is taken, so the most particular ones come first.

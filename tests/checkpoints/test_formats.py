@@ -265,13 +265,33 @@ def test_timm_files(arguments: dict[str, Any], suffix: str, tmp_path: Path) -> N
     theirs = timm.create_model("vit_small_patch16_224", depth=2, num_classes=5, **arguments).eval()
     file = tmp_path / f"model.{suffix}"
     (torch.save if suffix == "pth" else save_file)(theirs.state_dict(), file)
-    checkpoint = open_checkpoint(file)
+    checkpoint = open_checkpoint(
+        f"{file}?norm_eps=1e-6"
+    )  # a norm in front of the blocks is the mark of CLIP, with 1e-5
     with torch.no_grad():
         features = checkpoint.encoder(images())
         assert_close(features, theirs.forward_head(theirs.forward_features(images()), pre_logits=True))
     assert checkpoint.classifier.keys() == {"weight", "bias"}
     logits = features @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"]
     assert_close(logits.detach(), theirs(images()).detach())
+
+
+@pytest.mark.parametrize(("name", "eps"), [("vit_base_patch16_clip_224", 1e-5), ("vit_base_patch16_224", 1e-6)])
+def test_what_a_file_of_timm_does_not_tell_is_said(name: str, eps: float, tmp_path: Path) -> None:
+    """Weights so small that eps counts; what was loaded can be saved."""
+    theirs = timm.create_model(name, img_size=32, embed_dim=192, num_heads=3, depth=2, num_classes=0).eval()
+    with torch.no_grad():
+        theirs.patch_embed.proj.weight *= 1e-2
+        theirs.pos_embed *= 1e-2
+    torch.save(theirs.state_dict(), tmp_path / "file.pth")
+    checkpoint = open_checkpoint(tmp_path / "file.pth")
+    said = " ".join(checkpoint.notes)
+    assert f"LayerNorm's eps {eps:g} is assumed" in said
+    assert "Block with GELU is assumed" in said
+    save_encoder(checkpoint.encoder, tmp_path / "saved", {})
+    with torch.no_grad():
+        assert_close(checkpoint.encoder(images(32)), theirs(images(32)))
+        assert_close(load_encoder(tmp_path / "saved")(images(32)), theirs(images(32)))
 
 
 def test_each_encoder_has_its_own_classifier(tmp_path: Path) -> None:
