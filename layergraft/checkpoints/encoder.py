@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import timm
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -161,6 +162,8 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
     options = _options(query, place)
     notes: list[str] = []
     if place.startswith("timm:"):
+        if "encoder" in options:
+            raise UserError(f"{place!r} holds one encoder, no {options['encoder']!r}.", "Leave ?encoder= out.")
         found = _open_timm(place.removeprefix("timm:"))
     else:
         found = _open_path(Path(place).expanduser(), place, options)
@@ -191,15 +194,23 @@ def _options(query: str, place: str) -> dict[str, str]:
 
 def _open_timm(name: str) -> Checkpoint:
     try:
-        vit = build_vit(name, {"pretrained": True})
+        vit = build_vit(name, {"pretrained": True, "num_classes": None})  # as many as its weights have
     except OSError as error:  # what the hub's errors have in common
         raise UserError(
             f"The weights of timm:{name} could not be fetched: {str(error).splitlines()[0]}",
             "They come from the Hugging Face hub, or from its cache on this machine (HF_HOME).",
         ) from None
+    classifier = dict(vit.head.state_dict())
+    vit.reset_classifier(0)
+    with torch.device("meta"):
+        pools = timm.create_model(name).attn_pool is not None
     pretrained: Any = vit.pretrained_cfg
     return Checkpoint(
-        encoder=Encoder(vit, name, {}, tuple(pretrained["mean"]), tuple(pretrained["std"])), format="timm"
+        encoder=Encoder(vit, name, {}, tuple(pretrained["mean"]), tuple(pretrained["std"])),
+        format="timm",
+        classifier=classifier,
+        classes=tuple(pretrained.get("label_names") or ()),
+        notes=(f"timm:{name}: its attention pooling is not part of the encoder.",) if pools else (),
     )
 
 

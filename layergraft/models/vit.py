@@ -237,7 +237,7 @@ def model_args(config: EncoderConfig) -> dict[str, Any]:
 
 
 def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
-    """A timm ViT without classifier.
+    """A timm ViT, without classifier where the arguments do not ask for one.
 
     Args:
         name: timm's name of the model.
@@ -252,10 +252,10 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
             f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}."
         )
     image = arguments.get("img_size")
-    given = {key: value for key, value in arguments.items() if key != "stem"}
+    given = {"num_classes": 0} | {key: value for key, value in arguments.items() if key != "stem"}
     try:
         stem = {"embed_layer": ConvStem} if arguments.get("stem") == "conv" else {}
-        vit = timm.create_model(name, num_classes=0, **given, **stem)
+        vit = timm.create_model(name, **given, **stem)
     except (AssertionError, TypeError, RuntimeError, ValueError, ArithmeticError) as error:
         raise UserError(f"timm cannot build {name!r} with {arguments}: {error}") from None
     # A subclass has tokens of its own, a hybrid a whole network in front of them.

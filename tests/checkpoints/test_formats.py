@@ -321,6 +321,25 @@ def test_directories_of_timm(tmp_path: Path) -> None:
             )
 
 
+def test_models_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights come from the hub; here what a fresh model has stands for them."""
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)
+    torch.manual_seed(0)
+    theirs = timm.create_model("vit_tiny_patch16_224", pretrained=True).eval()
+    torch.manual_seed(0)
+    checkpoint = open_checkpoint("timm:vit_tiny_patch16_224")
+    assert checkpoint.notes == ()
+    assert not any("head" in name for name in checkpoint.encoder.state_dict())
+    with torch.no_grad():
+        features = checkpoint.encoder(images())
+        assert_close(features @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"], theirs(images()))
+    with pytest.raises(UserError, match="'teacher'"):
+        open_checkpoint("timm:vit_tiny_patch16_224?encoder=teacher")
+    pooling = open_checkpoint("timm:vit_base_patch16_siglip_224")
+    assert not pooling.classifier
+    assert "attention pooling is not part" in pooling.notes[0]
+
+
 def test_conv_stem_of_moco(tmp_path: Path) -> None:
     stem = create_encoder(EncoderConfig(name="vit_small_patch16_224", stem="conv", img_size=64, depth=2), 0).eval()
     state = with_prefix(stem.vit.state_dict(), "module.base_encoder.")
