@@ -222,7 +222,7 @@ def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
         if "model_type" in config:
             foreign = detect(read_directory(path), place)
             found = _build(foreign, place, options, huggingface.known_arguments(config, place), path)
-            return replace(found, classes=huggingface.class_names(config))
+            return replace(found, classes=huggingface.class_names(config, place))
         return _open_native(path, place, options)
     if not path.is_file():
         raise UserError(f"There is no encoder {place!r}.", "Give a run, a checkpoint file, or timm:NAME.")
@@ -252,8 +252,15 @@ def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
         mean, std = tuple(pretrained["mean"]), tuple(pretrained["std"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json lacks {error}.") from None
-    arguments = _square({key: value for key, value in config.get("model_args", {}).items() if key != "num_classes"})
-    encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
+    given = config.get("model_args", {})
+    if not isinstance(given, dict):
+        raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {given!r}.")
+    arguments = _square({key: value for key, value in given.items() if key != "num_classes"})
+    try:
+        vit = build_vit(name, arguments)
+    except UserError as error:
+        raise UserError(f"The config.json of {str(directory)!r} fits no encoder: {error.problem}", error.hint) from None
+    encoder = Encoder(vit, name, arguments, mean, std)
     weights = read_directory(directory)
     classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
     fill(encoder, weights, str(directory))
@@ -289,7 +296,11 @@ def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[st
     preprocessing = folder / "preprocessor_config.json"
     if known and preprocessing.is_file():
         content = read_json(preprocessing)
-        mean, std = tuple(content.get("image_mean", mean)), tuple(content.get("image_std", std))
+        try:
+            mean = tuple(map(float, content.get("image_mean", mean)))
+            std = tuple(map(float, content.get("image_std", std)))
+        except (TypeError, ValueError):
+            raise UserError(f"{str(preprocessing)!r}: image_mean and image_std are no lists of numbers.") from None
     encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
     fill(encoder, weights, place)
     settings = foreign.arguments | known

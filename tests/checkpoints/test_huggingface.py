@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,27 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(config))
         with pytest.raises(UserError, match=message):
             layergraft.load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"num_attention_heads": "six"}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"num_attention_heads": 2.5}),
+        ("config.json", {"layer_norm_eps": None}),
+        ("config.json", {"id2label": ["a", "b"]}),
+        ("config.json", {"id2label": {"a": "b"}}),
+        ("preprocessor_config.json", {"image_std": None}),
+        ("preprocessor_config.json", {"image_mean": [0.5, "grey", 0.5]}),
+    ],
+)
+def test_damaged_configurations_are_named(file: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    build("ViTModel").save_pretrained(tmp_path)
+    content = json.loads((tmp_path / file).read_text()) if (tmp_path / file).is_file() else {}
+    (tmp_path / file).write_text(json.dumps(content | changes))
+    with pytest.raises(UserError, match=re.escape(file)):
+        layergraft.load_encoder(tmp_path)
 
 
 def test_an_eps_that_timm_cannot_express_is_refused(tmp_path: Path) -> None:
