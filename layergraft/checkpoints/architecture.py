@@ -88,5 +88,7 @@ def infer_architecture(
     arguments |= {key: value for key, value in optional.items() if value}
     if "blocks.0.attn.qkv.bias" not in weights:
         arguments["qkv_bias"] = False
-    # timm's arguments cannot ask for a gated MLP; one of its models has it.
-    return ("vit_giant_patch14_dinov2" if hidden == 2 * gate else "vit_base_patch16_224"), arguments, notes
+    # timm's arguments ask for neither a gated MLP nor the eps of CLIP, whose mark is a norm in front of the blocks.
+    if hidden == 2 * gate:
+        return "vit_giant_patch14_dinov2", arguments, notes
+    return ("vit_base_patch16_clip_224" if "pre_norm" in arguments else "vit_base_patch16_224"), arguments, notes

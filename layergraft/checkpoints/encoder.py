@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import timm
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -18,14 +20,19 @@ from layergraft.checkpoints import huggingface
 from layergraft.checkpoints.architecture import infer_architecture
 from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.files import read_directory, read_file, read_json
-from layergraft.checkpoints.fit import fill, norm_eps, num_heads, resize, set_norm_eps
+from layergraft.checkpoints.fit import block_kind, fill, norm_eps, num_heads, resize, set_norm_eps
 from layergraft.checkpoints.foreign import Foreign, detect
 from layergraft.checkpoints.place import encoder_directory, last_stage
 from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder, build_vit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OPTIONS = ("encoder", "num_heads", "img_size", "norm_eps")
+EXAMPLES = {
+    "encoder": "?encoder=momentum",
+    "num_heads": "?num_heads=6",
+    "img_size": "?img_size=224",
+    "norm_eps": "?norm_eps=1e-6",
+}  # of each option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,22 @@ def default_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, .
     return (sum(IMAGENET_MEAN) / 3,) * channels, (sum(IMAGENET_STD) / 3,) * channels
 
 
+def check_expressible(encoder: Encoder) -> None:
+    """Find out, before any training, whether an encoder directory can hold an encoder.
+
+    Raises:
+        UserError: timm, which loads such directories too, would build it with another eps.
+    """
+    with torch.device("meta"):
+        plain = build_vit(encoder.architecture, encoder.model_args | {"depth": 1})
+    usual = norm_eps(plain)
+    if norm_eps(encoder) != usual:
+        raise UserError(
+            f"timm cannot express norms with eps {norm_eps(encoder):g}: its {encoder.architecture} has {usual:g}.",
+            f"Append ?norm_eps={usual:g} to the encoder to use timm's value from here on.",
+        )
+
+
 def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> None:
     """Write an encoder directory.
 
@@ -69,14 +92,7 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
     Raises:
         UserError: timm's arguments cannot express the encoder.
     """
-    with torch.device("meta"):
-        plain = build_vit(encoder.architecture, encoder.model_args | {"depth": 1})
-    usual = next(float(m.eps) for m in plain.modules() if isinstance(m, nn.LayerNorm))
-    if norm_eps(encoder) != usual:
-        raise UserError(
-            f"timm cannot express LayerNorms with eps {norm_eps(encoder):g}: its {encoder.architecture} has {usual:g}.",
-            f"Append ?norm_eps={usual:g} to the encoder to use timm's value from here on.",
-        )
+    check_expressible(encoder)
     size, channels = encoder.img_size, encoder.in_chans
     pretrained: dict[str, Any] = {
         "num_classes": 0,
@@ -129,7 +145,9 @@ def load_heads(encoder: str | Path) -> dict[str, Tensor]:
     heads = last_stage(path) / "heads.safetensors"
     if heads.is_file():
         return read_file(heads)
-    return detect(read_file(path), str(path)).heads if path.is_file() else {}
+    if path.is_file():
+        return detect(read_file(path), str(path)).heads
+    return detect(read_directory(path), str(path)).heads if "model_type" in _configuration(path) else {}
 
 
 def announce(sentence: str) -> None:
@@ -144,6 +162,8 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
     options = _options(query, place)
     notes: list[str] = []
     if place.startswith("timm:"):
+        if "encoder" in options:
+            raise UserError(f"{place!r} holds one encoder, no {options['encoder']!r}.", "Leave ?encoder= out.")
         found = _open_timm(place.removeprefix("timm:"))
     else:
         found = _open_path(Path(place).expanduser(), place, options)
@@ -158,26 +178,39 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
 def _options(query: str, place: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     for key, value in options.items():
-        if key not in OPTIONS:
-            raise UserError(f"An encoder has no option {key!r} ({place}?{query}).", nearest(key, OPTIONS))
+        if key not in EXAMPLES:
+            raise UserError(f"An encoder has no option {key!r} ({place}?{query}).", nearest(key, EXAMPLES))
+        if key == "encoder":
+            continue
         try:
-            {"encoder": str, "norm_eps": float}.get(key, int)(value)
+            usable = 0 < (float(value) if key == "norm_eps" else int(value)) < math.inf
         except ValueError:
-            raise UserError(f"`?{key}={value}` is not a number ({place}).") from None
+            usable = False
+        if not usable:
+            kind = "number" if key == "norm_eps" else "whole number"
+            raise UserError(f"`?{key}={value}` is no positive {kind} ({place}).", f"For instance: {EXAMPLES[key]}.")
     return options
 
 
 def _open_timm(name: str) -> Checkpoint:
     try:
-        vit = build_vit(name, {"pretrained": True})
+        vit = build_vit(name, {"pretrained": True, "num_classes": None})  # as many as its weights have
     except OSError as error:  # what the hub's errors have in common
         raise UserError(
             f"The weights of timm:{name} could not be fetched: {str(error).splitlines()[0]}",
             "They come from the Hugging Face hub, or from its cache on this machine (HF_HOME).",
         ) from None
+    classifier = dict(vit.head.state_dict())
+    vit.reset_classifier(0)
+    with torch.device("meta"):
+        pools = timm.create_model(name).attn_pool is not None
     pretrained: Any = vit.pretrained_cfg
     return Checkpoint(
-        encoder=Encoder(vit, name, {}, tuple(pretrained["mean"]), tuple(pretrained["std"])), format="timm"
+        encoder=Encoder(vit, name, {}, tuple(pretrained["mean"]), tuple(pretrained["std"])),
+        format="timm",
+        classifier=classifier,
+        classes=tuple(pretrained.get("label_names") or ()),
+        notes=(f"timm:{name}: its attention pooling is not part of the encoder.",) if pools else (),
     )
 
 
@@ -185,15 +218,20 @@ def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
     if path.name in ("model.safetensors", "pytorch_model.bin") and (path.parent / "config.json").is_file():
         path = path.parent  # the configuration beside it says what the file alone does not
     if path.is_dir():
-        config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+        config = _configuration(path)
         if "model_type" in config:
             foreign = detect(read_directory(path), place)
             found = _build(foreign, place, options, huggingface.known_arguments(config, place), path)
-            return replace(found, classes=huggingface.class_names(config))
+            return replace(found, classes=huggingface.class_names(config, place))
         return _open_native(path, place, options)
     if not path.is_file():
         raise UserError(f"There is no encoder {place!r}.", "Give a run, a checkpoint file, or timm:NAME.")
     return _build(detect(read_file(path), place), place, options, {}, path.parent)
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """The configuration in a directory; `model_type` is in those of transformers alone."""
+    return read_json(path / "config.json") if (path / "config.json").is_file() else {}
 
 
 def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
@@ -214,8 +252,15 @@ def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
         mean, std = tuple(pretrained["mean"]), tuple(pretrained["std"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json lacks {error}.") from None
-    arguments = _square({key: value for key, value in config.get("model_args", {}).items() if key != "num_classes"})
-    encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
+    given = config.get("model_args", {})
+    if not isinstance(given, dict):
+        raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {given!r}.")
+    arguments = _square({key: value for key, value in given.items() if key != "num_classes"})
+    try:
+        vit = build_vit(name, arguments)
+    except UserError as error:
+        raise UserError(f"The config.json of {str(directory)!r} fits no encoder: {error.problem}", error.hint) from None
+    encoder = Encoder(vit, name, arguments, mean, std)
     weights = read_directory(directory)
     classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
     fill(encoder, weights, str(directory))
@@ -251,7 +296,11 @@ def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[st
     preprocessing = folder / "preprocessor_config.json"
     if known and preprocessing.is_file():
         content = read_json(preprocessing)
-        mean, std = tuple(content.get("image_mean", mean)), tuple(content.get("image_std", std))
+        try:
+            mean = tuple(map(float, content.get("image_mean", mean)))
+            std = tuple(map(float, content.get("image_std", std)))
+        except (TypeError, ValueError):
+            raise UserError(f"{str(preprocessing)!r}: image_mean and image_std are no lists of numbers.") from None
     encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
     fill(encoder, weights, place)
     settings = foreign.arguments | known
@@ -259,6 +308,8 @@ def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[st
         set_norm_eps(encoder, settings["norm_eps"])
         if "norm_eps" not in known and "norm_eps" not in options:
             assumed.append(f"LayerNorm's eps {settings['norm_eps']:g} is assumed; else append ?norm_eps=….")
+        if not known:
+            assumed.append(f"{block_kind(encoder)} is assumed, norms before attention and MLP: a file does not tell.")
     shape = (
         f"{encoder.depth} blocks, width {encoder.embed_dim}, {num_heads(encoder)} heads, patch {encoder.patch_size}, "
         f"{encoder.img_size} px, {encoder.in_chans} channels"

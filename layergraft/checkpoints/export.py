@@ -31,7 +31,6 @@ from layergraft.models.vit import Encoder
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]
 Run = Callable[[Tensor], Tensor]
-WIDTHS = {"cls": 1, "mean": 1, "cls+mean": 2, "last4": 4}  # of a pooled feature, in widths of a token
 TOLERANCE = 1e-4  # of the largest entry of the features
 _LARGEST_PROTOBUF = 1.9e9  # bytes; larger weights go into a file beside the .onnx
 
@@ -113,7 +112,8 @@ def _job(encoder: str, format_name: Format, with_head: Path | None) -> _Job:
             "takes it centred and of length 1.",
             "Use onnx or torch_export.",
         )
-    width = loaded.embed_dim * WIDTHS[probe.pooling]
+    blocks = loaded.depth if probe.block is None else probe.block + 1
+    width = loaded.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, blocks)}[probe.pooling]
     if probe.weight.shape[1] != width:
         raise UserError(
             f"{str(with_head)!r} classifies {probe.weight.shape[1]} numbers, but {encoder!r} gives {width}.",

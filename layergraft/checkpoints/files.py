@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,24 @@ def read_file(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} holds a {type(content).__name__}, not named weights.")
+    unusual = _unusual(content)
+    if unusual:
+        raise UserError(
+            f"{str(path)!r} holds tensors that are sparse, quantised or without numbers: {', '.join(unusual[:4])}.",
+            "Save them as ordinary ones (`to_dense()`, `dequantize()`).",
+        )
     return content
+
+
+def _unusual(content: Mapping[Any, Any]) -> list[str]:
+    """Names of tensors that do not hold one number after the other, also in dicts in the dict."""
+    found: list[str] = []
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            found += [f"{key}.{name}" for name in _unusual(value)]
+        elif isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_meta):
+            found.append(str(key))
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -95,7 +113,10 @@ def read_directory(path: Path) -> dict[str, Tensor]:
     """
     index = path / PARTS
     if index.is_file():
-        parts = sorted(set(read_json(index)["weight_map"].values()))
+        try:
+            parts = sorted({str(part) for part in read_json(index)["weight_map"].values()})
+        except (KeyError, AttributeError):
+            raise UserError(f"{str(index)!r} has no weight_map from tensors to files.") from None
         return {name: tensor for part in parts for name, tensor in read_file(path / part).items()}
     for name in WEIGHTS:
         if (path / name).is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers import RmsNorm, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from layergraft.errors import UserError
@@ -44,21 +44,30 @@ def fill(encoder: Encoder, weights: Weights, name: str) -> None:
     encoder.vit.load_state_dict({key: weights[key].to(own[key].dtype) for key in own})
 
 
-def norm_eps(encoder: Encoder) -> float:
-    """What the encoder's LayerNorms add to the variance."""
-    return next(float(m.eps) for m in encoder.vit.modules() if isinstance(m, nn.LayerNorm))
+def norm_eps(network: nn.Module) -> float:
+    """What the norms of an encoder, or of a ViT, add to the variance; of the first, where one has an eps of its own."""
+    return next(float(m.eps) for m in network.modules() if isinstance(m, nn.LayerNorm | RmsNorm))
 
 
 def set_norm_eps(encoder: Encoder, eps: float) -> None:
-    """Change what the encoder's LayerNorms add to the variance."""
+    """Change what the encoder's norms add to the variance, but for those with an eps of their own."""
+    usual = norm_eps(encoder)
     for module in encoder.vit.modules():
-        if isinstance(module, nn.LayerNorm):
+        if isinstance(module, nn.LayerNorm | RmsNorm) and module.eps == usual:
             module.eps = eps
 
 
 def num_heads(encoder: Encoder) -> int:
     """Attention heads of a block."""
-    return int(encoder.vit.blocks[0].attn.num_heads)
+    # Some of timm's blocks attend without a module for it and have the number themselves.
+    return next(int(m.num_heads) for m in encoder.vit.blocks[0].modules() if hasattr(m, "num_heads"))
+
+
+def block_kind(encoder: Encoder) -> str:
+    """Class of the blocks and of their activation, which weights do not show: `Block with GELU`."""
+    block = encoder.vit.blocks[0]
+    acts = {type(m).__name__ for name, m in block.named_modules() if name.rpartition(".")[2] in ("act", "mlp_act")}
+    return f"{type(block).__name__} with {', '.join(sorted(acts))}"
 
 
 def _positions_like(donor: Encoder, like: Encoder, name: str, say: Say) -> Tensor:
@@ -95,11 +104,16 @@ def fit(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
             f"{name!r} has {num_heads(donor)} attention heads, the recipe's encoder {num_heads(like)}.",
             "Set encoder.num_heads, or append ?num_heads=… if the file's were assumed.",
         )
+    if block_kind(donor) != block_kind(like):
+        raise UserError(
+            f"The blocks of {name!r} are {block_kind(donor)}, those of the recipe's encoder {block_kind(like)}.",
+            "Set encoder.name; or put timm's config.json beside model.safetensors if the file's were assumed.",
+        )
     weights = dict(donor.vit.state_dict())
     if "pos_embed" in weights and like.vit.pos_embed is not None:
         weights["pos_embed"] = _positions_like(donor, like, name, say)
     if norm_eps(donor) != norm_eps(like):
-        say(f"{name}: its LayerNorms use eps {norm_eps(donor):g}, the recipe's encoder {norm_eps(like):g}.")
+        say(f"{name}: its norms use eps {norm_eps(donor):g}, the recipe's encoder {norm_eps(like):g}.")
     fill(like, weights, name)
     return like
 

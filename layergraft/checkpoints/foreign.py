@@ -32,7 +32,7 @@ class Foreign:
         classifiers: role -> linear or fine-tuned head: `weight`, `bias`, and `running_mean`, `running_var` of a
             BatchNorm without affine in front of it.
         unused: what else the file holds.
-        arguments: what it tells besides weights: `num_heads`, `norm_eps`.
+        arguments: what the format tells besides weights: `norm_eps`, where files of it may have another.
         notes: what the user should know about this format.
     """
 
@@ -46,8 +46,16 @@ class Foreign:
 
 
 def _tensors(content: Content) -> Weights:
-    """The tensors of a dict, without the prefix that torch's data-parallel wrappers put before every name."""
-    found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    """The tensors of a dict, without the prefix that torch's data-parallel wrappers put before every name.
+
+    Those of dicts inside it are named as modules name them, so that they too have to be explained.
+    """
+    found: Weights = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            found[str(key)] = value
+        elif isinstance(value, Mapping):
+            found |= {f"{key}.{name}": tensor for name, tensor in _tensors(value).items()}
     wrapped = found and all(key.startswith("module.") for key in found)
     return {key.removeprefix("module."): value for key, value in found.items()} if wrapped else found
 
@@ -83,15 +91,34 @@ def _summary(unused: Weights, name: str) -> tuple[str, ...]:
     return (f"{name} ({len(unused)} tensors)",) if unused else ()
 
 
-def _others(content: Content, *used: str) -> tuple[str, ...]:
-    """Names beside the weights in a training checkpoint: optimizer, epoch, …"""
-    return tuple(str(key) for key, value in content.items() if key not in used and not isinstance(value, Tensor))
+def _others(beside: Content, name: str, format_name: str) -> tuple[str, ...]:
+    """Names of what a training checkpoint holds beside the weights: optimizer, epoch, …
+
+    Numbers, random states and queues of features may lie there as tensors.
+
+    Raises:
+        UserError: another tensor lies there, which could belong to the network.
+    """
+    loose = {
+        str(key): value
+        for key, value in beside.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim and "queue" not in str(key)
+    }
+    _explained(loose, name, format_name)
+    return tuple(map(str, beside))
 
 
-def _inner(content: Content) -> tuple[str, Content]:
-    """The dict that holds the model's weights, and its name; "" where the file itself is that dict."""
-    key = next((key for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), "")
-    return key, content[key] if key else content
+def _without(content: Content, *used: str) -> Content:
+    return {key: value for key, value in content.items() if key not in used}
+
+
+def _inner(content: Content) -> tuple[Weights, Content]:
+    """The model's weights, in a dict of their own or not, and what else the file holds."""
+    key = next((key for key in ("model", "state_dict") if isinstance(content.get(key), Mapping)), None)
+    if key is not None:
+        return _tensors(content[key]), _without(content, key)
+    flat = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    return _tensors(flat), _without(content, *flat)
 
 
 def _explained(left: Weights, name: str, format_name: str) -> None:
@@ -116,7 +143,7 @@ def _self_distillation(content: Content, name: str) -> Foreign | None:
         return None
     ibot = any("backbone.masked_embed" in w or any("last_layer2" in key for key in w) for w in sides.values())
     format_name = f"{'iBOT' if ibot else 'DINO'} training checkpoint"
-    encoders, unused = {}, _others(content, *sides)
+    encoders, unused = {}, _others(_without(content, *sides), name, format_name)
     for side, weights in sides.items():
         left = dict(weights)
         backbone = _take(left, "backbone.")
@@ -133,18 +160,18 @@ def _ijepa(content: Content, name: str) -> Foreign | None:
     if not isinstance(content.get("target_encoder"), Mapping):
         return None
     encoders = {}
+    beside = _without(content, "target_encoder", "encoder")
     for role, key in (("target", "target_encoder"), ("context", "encoder")):
         if isinstance(content.get(key), Mapping):
             left = _tensors(content[key])
             encoders[role] = _take_encoder(left)
             _explained(left, name, "I-JEPA")
-    return Foreign(format="I-JEPA", encoders=encoders, unused=_others(content, "target_encoder", "encoder"))
+    return Foreign(format="I-JEPA", encoders=encoders, unused=_others(beside, name, "I-JEPA"))
 
 
 def _moco(content: Content, name: str) -> Foreign | None:
     """MoCo v3 and layer-grafted files: online and momentum encoder, whose `head` is the projector; predictor."""
-    inner, weights = _inner(content)
-    left = _tensors(weights)
+    left, beside = _inner(content)
     if not any(key.startswith("base_encoder.") for key in left):
         return None
     encoders: dict[str, Weights] = {}
@@ -165,15 +192,14 @@ def _moco(content: Content, name: str) -> Foreign | None:
         format="MoCo v3 or layer-grafted",
         encoders=encoders,
         heads=heads,
-        unused=_others(content, inner),
+        unused=_others(beside, name, "MoCo v3"),
         notes=("MoCo v3's own ViT-S has 12 heads: ?num_heads=12.",) if norm is not None and len(norm) == 384 else (),
     )
 
 
 def _dinov2(content: Content, name: str) -> Foreign | None:
     """DINOv2: a mask token of two dimensions, LayerScale, perhaps registers and a gated MLP."""
-    inner, weights = _inner(content)
-    left = _tensors(weights)
+    left, beside = _inner(content)
     mask = left.get("mask_token")
     if "register_tokens" not in left and (mask is None or mask.ndim != 2):
         return None
@@ -189,13 +215,12 @@ def _dinov2(content: Content, name: str) -> Foreign | None:
         encoder["cls_token"] = encoder["cls_token"] + positions[:, :1]
         encoder |= {"pos_embed": positions[:, 1:], "reg_token": registers}
     _explained(left, name, "DINOv2")
-    return Foreign(format="DINOv2", encoders={"backbone": encoder}, unused=unused + _others(content, inner))
+    return Foreign(format="DINOv2", encoders={"backbone": encoder}, unused=unused + _others(beside, name, "DINOv2"))
 
 
 def _refiner(content: Content, name: str) -> Foreign | None:
     """MIM-Refiner: positions as an image, without one for the class token."""
-    inner, weights = _inner(content)
-    left = _tensors(weights)
+    left, beside = _inner(content)
     if "pos_embed.embed" not in left:
         return None
     positions = left.pop("pos_embed.embed")
@@ -204,13 +229,12 @@ def _refiner(content: Content, name: str) -> Foreign | None:
     if tokens is not None:
         encoder["cls_token"] = tokens
     _explained(left, name, "MIM-Refiner")
-    return Foreign(format="MIM-Refiner", encoders={"encoder": encoder}, unused=_others(content, inner))
+    return Foreign(format="MIM-Refiner", encoders={"encoder": encoder}, unused=_others(beside, name, "MIM-Refiner"))
 
 
 def _hugging_face(content: Content, name: str) -> Foreign | None:
     """Hugging Face's ViT, bare or with MAE's decoder or a classifier."""
-    inner, weights = _inner(content)
-    left = _tensors(weights)
+    left, beside = _inner(content)
     prefix = next((p for p in ("vit.", "") if p + huggingface.PATCHES in left), None)
     if prefix is None:
         return None
@@ -227,15 +251,14 @@ def _hugging_face(content: Content, name: str) -> Foreign | None:
         encoders={"encoder": encoder},
         heads=heads,
         classifiers={"encoder": classifier},
-        unused=unused + _others(content, inner),
+        unused=unused + _others(beside, name, "a ViT of Hugging Face"),
         arguments={"norm_eps": huggingface.LAYER_NORM_EPS},
     )
 
 
 def _timm(content: Content, name: str) -> Foreign | None:
     """MAE, iBOT's released backbone, and whatever has timm's names: DINO's and DeiT's files, timm's own."""
-    inner, weights = _inner(content)
-    left = _tensors(weights)
+    left, beside = _inner(content)
     if not any(key in left for key in ("patch_embed.proj.weight", "patch_embed.proj.0.weight")):
         return None
     ibot = _take(left, "masked_embed")
@@ -246,15 +269,23 @@ def _timm(content: Content, name: str) -> Foreign | None:
     format_name = (
         "MAE with decoder" if decoder else "iBOT backbone" if ibot else "ViT with timm's names (timm, MAE, DINO, …)"
     )
-    for key in ("model_ema", "state_dict_ema"):
+    averages = ("model_ema", "state_dict_ema")
+    for key in averages:
         if isinstance(content.get(key), Mapping):
             averaged = _tensors(content[key])
             encoders["ema"] = _take_encoder(averaged)
             classifiers["ema"] = _take_classifier(averaged, "head.")
             left |= averaged
     _explained(left, name, format_name)
-    unused = _summary(ibot, "mask token") + _others(content, inner, "model_ema", "state_dict_ema")
-    return Foreign(format=format_name, encoders=encoders, heads=heads, classifiers=classifiers, unused=unused)
+    unused = _summary(ibot, "mask token") + _others(_without(beside, *averages), name, format_name)
+    return Foreign(
+        format=format_name,
+        encoders=encoders,
+        heads=heads,
+        classifiers=classifiers,
+        unused=unused,
+        arguments={} if decoder or ibot else {"norm_eps": 1e-5 if "norm_pre.weight" in encoders["model"] else 1e-6},
+    )
 
 
 # The first that knows the keys is taken, so the most particular ones come first.
@@ -283,7 +314,7 @@ def detect(content: Content, name: str) -> Foreign:
         found = reader(content, name)
         if found is not None:
             return found
-    _, weights = _inner(content)
+    weights, _ = _inner(content)
     raise UserError(
         f"{name!r} is in no format that is known here; its first keys: {', '.join(list(map(str, weights))[:5])}.",
         "Known: MAE, MoCo v3, layer-grafted, DINO, iBOT, DINOv2, I-JEPA, MIM-Refiner, Hugging Face ViT, timm.",

@@ -6,6 +6,7 @@ modules have shorter ones (`layers.0.attention.q_proj`); both are read.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -95,7 +96,7 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
     """What a `config.json` of transformers tells that weights do not.
 
     Raises:
-        UserError: it is another network, or uses another activation.
+        UserError: it is another network, uses another activation, or has numbers that are none.
     """
     if config.get("model_type") not in ("vit", "vit_mae"):
         raise UserError(
@@ -103,14 +104,27 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
         )
     if config.get("hidden_act", "gelu") != "gelu":
         raise UserError(f"{name!r} uses the activation {config['hidden_act']!r}; only `gelu` is known.")
-    return {
-        "num_heads": int(config.get("num_attention_heads", 12)),
-        "norm_eps": float(config.get("layer_norm_eps", LAYER_NORM_EPS)),
-    }
+    found: dict[str, Any] = {}
+    for ours, theirs, usual in (
+        ("num_heads", "num_attention_heads", 12),
+        ("norm_eps", "layer_norm_eps", LAYER_NORM_EPS),
+    ):
+        value = config.get(theirs, usual)
+        if not isinstance(value, type(usual) | int) or not 0 < value < math.inf:
+            raise UserError(f"The config.json of {name!r} has {theirs} {value!r}, no positive number.")
+        found[ours] = type(usual)(value)
+    return found
 
 
-def class_names(config: dict[str, Any]) -> tuple[str, ...]:
-    """The names of a classifier's outputs; none where they are transformers' placeholders."""
-    names = {int(index): str(name) for index, name in config.get("id2label", {}).items()}
+def class_names(config: dict[str, Any], name: str) -> tuple[str, ...]:
+    """The names of a classifier's outputs; none where they are transformers' placeholders.
+
+    Raises:
+        UserError: they are not numbered.
+    """
+    try:
+        names = {int(index): str(label) for index, label in config.get("id2label", {}).items()}
+    except (AttributeError, ValueError):
+        raise UserError(f"The id2label in the config.json of {name!r} does not name classes by number.") from None
     ordered = tuple(names[index] for index in sorted(names))
     return () if ordered == tuple(f"LABEL_{index}" for index in range(len(ordered))) else ordered

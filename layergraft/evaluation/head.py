@@ -32,7 +32,13 @@ def evaluate_head(encoder: str, name: str, task: Task) -> ResultRow:
         raise UserError(
             f"{encoder!r} holds no classifier for the protocol `head`.", "`knn` and `logistic` need none; or `linear`."
         )
-    head = Classifier(checkpoint.classifier)
+    head, width = Classifier(checkpoint.classifier), checkpoint.encoder.embed_dim
+    if head.weight.shape[1:] != (width,):
+        raise UserError(
+            f"The classifier of {encoder!r} has weights of shape {tuple(head.weight.shape)}, its encoder's features "
+            f"are {width} wide.",
+            "Use `linear`, which trains one.",
+        )
     outputs, how = match_classes(checkpoint.classes, len(head.weight), task.test.classes, encoder)
     announce(f"{encoder}: its head has {len(head.weight)} classes; those of {task.test_name} were found by {how}.")
     features = torch.from_numpy(extract(checkpoint.encoder, task.test, "cls"))

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers import PatchEmbed, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -237,7 +237,7 @@ def model_args(config: EncoderConfig) -> dict[str, Any]:
 
 
 def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
-    """A timm ViT without classifier.
+    """A timm ViT, without classifier where the arguments do not ask for one.
 
     Args:
         name: timm's name of the model.
@@ -252,14 +252,15 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
             f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}."
         )
     image = arguments.get("img_size")
-    given = {key: value for key, value in arguments.items() if key != "stem"}
+    given = {"num_classes": 0} | {key: value for key, value in arguments.items() if key != "stem"}
     try:
         stem = {"embed_layer": ConvStem} if arguments.get("stem") == "conv" else {}
-        vit = timm.create_model(name, num_classes=0, **given, **stem)
-    except (AssertionError, TypeError, RuntimeError, ValueError) as error:
+        vit = timm.create_model(name, **given, **stem)
+    except (AssertionError, TypeError, RuntimeError, ValueError, ArithmeticError) as error:
         raise UserError(f"timm cannot build {name!r} with {arguments}: {error}") from None
-    if type(vit) is not VisionTransformer:  # a subclass has tokens of its own
-        raise UserError(f"{name!r} is not a plain Vision Transformer.", "Use a timm model that starts with `vit_`.")
+    # A subclass has tokens of its own, a hybrid a whole network in front of them.
+    if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed | ConvStem):
+        raise UserError(f"{name!r} is not a plain Vision Transformer.", "For instance: vit_small_patch16_224.")
     if vit.attn_pool is not None:  # a head on top of the features
         vit.reset_classifier(0, "token" if vit.has_class_token else "avg")
     patch = int(vit.patch_embed.patch_size[0])

@@ -170,7 +170,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         layergraft.export(encoder=native(tmp_path / "native"), format="onnx", out=tmp_path / "out")
 
 
-def fitted(path: Path, width: int) -> Path:
+def fitted(path: Path, width: int, pooling: str = "cls") -> Path:
     """A classifier as `evaluate` leaves it in RUN/probes/."""
     generator = torch.Generator().manual_seed(5)
     described = {
@@ -182,7 +182,7 @@ def fitted(path: Path, width: int) -> Path:
         "split": "0",
     }
     weight, bias = torch.randn(3, width, generator=generator), torch.randn(3, generator=generator)
-    return save_probe(Probe(weight=weight, bias=bias, classes=["a", "b", "c"], pooling="cls", **described), path)
+    return save_probe(Probe(weight=weight, bias=bias, classes=["a", "b", "c"], pooling=pooling, **described), path)
 
 
 @pytest.mark.parametrize("format_name", ["onnx", "torch_export"])
@@ -202,6 +202,12 @@ def test_with_a_fitted_head(format_name: str, tmp_path: Path) -> None:
     run, about = read_back(format_name, out)
     close(run(x), torch.from_numpy(logits))
     assert about["classes"] == ["a", "b", "c"]
+
+
+def test_a_head_on_the_last_four_of_two_blocks(tmp_path: Path) -> None:
+    source, probe = native(tmp_path / "native"), fitted(tmp_path / "probes", 2 * 48, "last4")
+    done = layergraft.export(encoder=source, format="torch_export", out=tmp_path / "out", with_head=probe)
+    assert done.difference <= 1e-4
 
 
 @pytest.mark.parametrize(

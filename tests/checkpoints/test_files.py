@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 from pathlib import Path
@@ -12,10 +13,12 @@ from safetensors.torch import save_file
 
 from layergraft import load_encoder
 from layergraft.checkpoints.atomic import write_bytes
-from layergraft.checkpoints.files import read_file
+from layergraft.checkpoints.encoder import save_encoder
+from layergraft.checkpoints.files import PARTS, read_directory, read_file
 from layergraft.cli import main
-from layergraft.config import EngineConfig
+from layergraft.config import EncoderConfig, EngineConfig
 from layergraft.errors import UserError
+from layergraft.models.vit import create_encoder
 from layergraft.training.state import Checkpoints
 
 
@@ -106,6 +109,29 @@ def test_arguments_and_numbers_of_numpy_are_read(tmp_path: Path) -> None:
     values = {"args": argparse.Namespace(lr=1.0), "loss": np.float64(0.5), "lr": np.float32(0.1), "n": np.int64(3)}
     torch.save(values | {"model": {}}, tmp_path / "file.pth")
     assert read_file(tmp_path / "file.pth")["loss"] == 0.5
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(3, 3).to_sparse(), torch.zeros(3, device="meta")])
+def test_sparse_and_empty_tensors_are_refused(tensor: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"model": {"cls_token": tensor}}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"file\.pth.*model\.cls_token"):
+        read_file(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"weight_map": null}', '{"weight_map": []}'])
+def test_an_index_that_names_no_parts(content: str, tmp_path: Path) -> None:
+    (tmp_path / PARTS).write_text(content)
+    with pytest.raises(UserError, match=PARTS):
+        read_directory(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [None, [], {"num_heads": 0}, {"depth": "two"}])
+def test_damaged_configuration_of_an_encoder(arguments: object, tmp_path: Path) -> None:
+    save_encoder(create_encoder(EncoderConfig(name="vit_tiny_patch16_224", img_size=32, depth=1), 0), tmp_path, {})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": arguments}))
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_encoder(tmp_path)
 
 
 def test_code_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from layergraft import load_encoder
-from layergraft.checkpoints.encoder import open_checkpoint
+from layergraft.checkpoints.encoder import open_checkpoint, save_encoder
+from layergraft.config import EncoderConfig
 from layergraft.errors import UserError
+from layergraft.models.vit import create_encoder
 
 Weights = dict[str, Tensor]
 NAMES = json.loads((FIXTURES / "formats.json").read_text())
@@ -262,13 +265,33 @@ def test_timm_files(arguments: dict[str, Any], suffix: str, tmp_path: Path) -> N
     theirs = timm.create_model("vit_small_patch16_224", depth=2, num_classes=5, **arguments).eval()
     file = tmp_path / f"model.{suffix}"
     (torch.save if suffix == "pth" else save_file)(theirs.state_dict(), file)
-    checkpoint = open_checkpoint(file)
+    checkpoint = open_checkpoint(
+        f"{file}?norm_eps=1e-6"
+    )  # a norm in front of the blocks is the mark of CLIP, with 1e-5
     with torch.no_grad():
         features = checkpoint.encoder(images())
         assert_close(features, theirs.forward_head(theirs.forward_features(images()), pre_logits=True))
     assert checkpoint.classifier.keys() == {"weight", "bias"}
     logits = features @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"]
     assert_close(logits.detach(), theirs(images()).detach())
+
+
+@pytest.mark.parametrize(("name", "eps"), [("vit_base_patch16_clip_224", 1e-5), ("vit_base_patch16_224", 1e-6)])
+def test_what_a_file_of_timm_does_not_tell_is_said(name: str, eps: float, tmp_path: Path) -> None:
+    """Weights so small that eps counts; what was loaded can be saved."""
+    theirs = timm.create_model(name, img_size=32, embed_dim=192, num_heads=3, depth=2, num_classes=0).eval()
+    with torch.no_grad():
+        theirs.patch_embed.proj.weight *= 1e-2
+        theirs.pos_embed *= 1e-2
+    torch.save(theirs.state_dict(), tmp_path / "file.pth")
+    checkpoint = open_checkpoint(tmp_path / "file.pth")
+    said = " ".join(checkpoint.notes)
+    assert f"LayerNorm's eps {eps:g} is assumed" in said
+    assert "Block with GELU is assumed" in said
+    save_encoder(checkpoint.encoder, tmp_path / "saved", {})
+    with torch.no_grad():
+        assert_close(checkpoint.encoder(images(32)), theirs(images(32)))
+        assert_close(load_encoder(tmp_path / "saved")(images(32)), theirs(images(32)))
 
 
 def test_each_encoder_has_its_own_classifier(tmp_path: Path) -> None:
@@ -298,16 +321,49 @@ def test_directories_of_timm(tmp_path: Path) -> None:
             )
 
 
-def test_conv_stem_of_moco(tmp_path: Path) -> None:
-    from layergraft.config import EncoderConfig
-    from layergraft.models.vit import create_encoder
+def test_models_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights come from the hub; here what a fresh model has stands for them."""
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)
+    torch.manual_seed(0)
+    theirs = timm.create_model("vit_tiny_patch16_224", pretrained=True).eval()
+    torch.manual_seed(0)
+    checkpoint = open_checkpoint("timm:vit_tiny_patch16_224")
+    assert checkpoint.notes == ()
+    assert not any("head" in name for name in checkpoint.encoder.state_dict())
+    with torch.no_grad():
+        features = checkpoint.encoder(images())
+        assert_close(features @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"], theirs(images()))
+    with pytest.raises(UserError, match="'teacher'"):
+        open_checkpoint("timm:vit_tiny_patch16_224?encoder=teacher")
+    pooling = open_checkpoint("timm:vit_base_patch16_siglip_224")
+    assert not pooling.classifier
+    assert "attention pooling is not part" in pooling.notes[0]
 
+
+def test_conv_stem_of_moco(tmp_path: Path) -> None:
     stem = create_encoder(EncoderConfig(name="vit_small_patch16_224", stem="conv", img_size=64, depth=2), 0).eval()
     state = with_prefix(stem.vit.state_dict(), "module.base_encoder.")
     torch.save({"arch": "vit_conv_small", "state_dict": state}, tmp_path / "conv.pth.tar")
     encoder = load_encoder(f"{tmp_path / 'conv.pth.tar'}?num_heads=6")
     with torch.no_grad():
         assert torch.equal(encoder(images(64)), stem(images(64)))
+
+
+RMS = ["aimv2_large_patch14_224", "vit_base_patch16_xp_224", "vit_dpwee_patch16_reg1_gap_256"]
+
+
+@pytest.mark.parametrize("name", RMS)
+def test_models_with_rms_norm_go_out_and_in(name: str, tmp_path: Path) -> None:
+    """In one of them norms of both kinds lie side by side, each with an eps of its own."""
+    config = EncoderConfig(name=name, img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+    encoder = create_encoder(config, 0).eval()
+    save_encoder(encoder, tmp_path, {})
+    larger = timm.create_model(name, **(encoder.model_args | {"img_size": 48, "num_classes": 0})).eval()
+    weights = checkpoint_filter_fn(dict(encoder.vit.state_dict()), larger)
+    larger.load_state_dict(weights)
+    with torch.no_grad():
+        assert torch.equal(load_encoder(tmp_path)(images(32)), encoder(images(32)))
+        assert_close(load_encoder(f"{tmp_path}?img_size=48&num_heads=2")(images(48)), larger(images(48)))
 
 
 # One of each reader.
@@ -351,13 +407,35 @@ def test_nothing_is_unexplained(name: str, tmp_path: Path) -> None:
         weights[prefix + missing] = value
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_tensors_beside_and_below_the_weights_are_explained(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, weights = weights_of(FILES[name])
+    if weights is not content:
+        state = {"epoch": torch.tensor(3), "rng_state": torch.get_rng_state(), "queue": torch.zeros(4, 8)}
+        torch.save(content | {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}} | state, tmp_path / "file.pth")
+        load_encoder(tmp_path / "file.pth")
+        assert re.search("optimizer.*rng_state, queue", capsys.readouterr().err)
+        torch.save(content | {"surprise": torch.zeros(3)}, tmp_path / "file.pth")
+        with pytest.raises(UserError, match="surprise"):
+            load_encoder(tmp_path / "file.pth")
+        prefix = "module." if all(key.startswith("module.") for key in weights) else ""
+        weights[f"{prefix}surprise"] = {"below": torch.zeros(3)}  # type: ignore[assignment]
+        torch.save(content, tmp_path / "file.pth")
+        with pytest.raises(UserError, match=r"surprise\.below"):
+            load_encoder(tmp_path / "file.pth")
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
         ("encoder=momentum", "teacher, student"),
         ("num_head=6", "num_heads"),
-        ("num_heads=six", "number"),
+        ("num_heads=six", "whole number"),
         ("img_size=230", "multiple"),
+        *((f"{key}={value}", "positive") for key in ("num_heads", "img_size") for value in ("0", "-6", "")),
+        *((f"norm_eps={value}", "positive") for value in ("nan", "-1", "0", "inf")),
     ],
 )
 def test_options_that_do_not_fit(query: str, message: str, tmp_path: Path) -> None:

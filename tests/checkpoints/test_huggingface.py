@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from conftest import FIXTURES, assert_close
 from safetensors.torch import save_file
 
 import layergraft
-from layergraft.checkpoints.encoder import open_checkpoint
+from layergraft.checkpoints.encoder import load_heads, open_checkpoint
 from layergraft.errors import UserError
 from layergraft.models.decoder import MaeDecoder
 
@@ -75,6 +76,10 @@ def test_decoder_of_vitmae(tmp_path: Path) -> None:
     model = build("ViTMAEForPreTraining", mask_ratio=0.75, layer_norm_eps=1e-6)
     model.save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
+    for place in (tmp_path, tmp_path / "model.safetensors"):
+        heads = load_heads(place)
+        assert heads.keys() == checkpoint.heads.keys()
+        assert all(torch.equal(heads[name], value) for name, value in checkpoint.heads.items())
     decoder = MaeDecoder(48, (4, 4), 8 * 8 * 3, embed_dim=32, depth=2, num_heads=2)
     for block in decoder.blocks:  # its MLP is as wide as this test's model says
         block.mlp.fc1, block.mlp.fc2 = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
@@ -131,6 +136,27 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(config))
         with pytest.raises(UserError, match=message):
             layergraft.load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"num_attention_heads": "six"}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"num_attention_heads": 2.5}),
+        ("config.json", {"layer_norm_eps": None}),
+        ("config.json", {"id2label": ["a", "b"]}),
+        ("config.json", {"id2label": {"a": "b"}}),
+        ("preprocessor_config.json", {"image_std": None}),
+        ("preprocessor_config.json", {"image_mean": [0.5, "grey", 0.5]}),
+    ],
+)
+def test_damaged_configurations_are_named(file: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    build("ViTModel").save_pretrained(tmp_path)
+    content = json.loads((tmp_path / file).read_text()) if (tmp_path / file).is_file() else {}
+    (tmp_path / file).write_text(json.dumps(content | changes))
+    with pytest.raises(UserError, match=re.escape(file)):
+        layergraft.load_encoder(tmp_path)
 
 
 def test_an_eps_that_timm_cannot_express_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import torch
 from conftest import TINY, assert_close
 
 import layergraft
+from layergraft.checkpoints.encoder import save_encoder
 from layergraft.cli import main
-from layergraft.config import load_recipe
+from layergraft.config import EncoderConfig, load_recipe
+from layergraft.errors import UserError
+from layergraft.models.vit import create_encoder
 from layergraft.training.origins import first_encoder
 
 ENCODER = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 9, "in_chans": 1}
@@ -78,6 +81,15 @@ def test_what_does_not_fit_is_listed(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_rpn_224", "vit_so400m_patch16_siglip_gap_256"])
+def test_other_blocks_are_refused(name: str, tmp_path: Path) -> None:
+    """Their weights have the same names and shapes."""
+    config = EncoderConfig(name=name, img_size=36, class_token=False, mlp_ratio=4, init_values=0.1, **ENCODER)
+    save_encoder(create_encoder(config, 0), tmp_path, {})
+    with pytest.raises(UserError, match="Block with GELU"):
+        start(tmp_path, class_token=False, init_values=0.1, **ENCODER)
 
 
 def test_sources_of_a_plan_take_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

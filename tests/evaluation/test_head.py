@@ -122,3 +122,10 @@ def test_no_head(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "file.pth")
     with pytest.raises(UserError, match="holds no classifier"):
         layergraft.evaluate(encoder=tmp_path / "file.pth", data=str(folder), protocols=["head"])
+
+
+def test_a_head_of_another_width(tmp_path: Path) -> None:
+    folder, model = images(tmp_path, ["a", "b"], 2), vit(2)
+    torch.save(model.state_dict() | {"head.weight": torch.zeros(2, 100)}, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"\(2, 100\).*192 wide"):
+        layergraft.evaluate(encoder=tmp_path / "file.pth", data=str(folder), protocols=["head"])

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+import layergraft
 from layergraft.checkpoints.encoder import save_encoder
 from layergraft.cli import main
 from layergraft.config import EncoderConfig
@@ -231,4 +232,13 @@ def test_bad_input(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+    assert not (tmp_path / "out" / "trained").exists()
+
+
+def test_an_encoder_that_cannot_be_saved_is_refused_before_training(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layergraft.export(encoder=f"{encoder}?norm_eps=1e-12", format="hf", out=tmp_path / "hf")
+    assert main(words("linear", tmp_path / "hf", tmp_path / "out")) == 2
+    assert "?norm_eps=1e-06" in capsys.readouterr().err
     assert not (tmp_path / "out" / "trained").exists()

@@ -44,6 +44,9 @@ KINDS: dict[str, dict[str, object]] = {
     "norm after pooling": {"name": "vit_base_patch16_224_miil"},
     "gated MLP": {"name": "vit_giant_patch14_dinov2"},
     "deit 3": {"name": "deit3_small_patch16_224"},
+    "RMSNorm": {"name": "aimv2_large_patch14_224"},
+    "RMSNorm, attention beside the MLP": {"name": "vit_base_patch16_xp_224"},
+    "norms of two kinds": {"name": "vit_dpwee_patch16_reg1_gap_256"},
 }
 
 
@@ -77,10 +80,16 @@ def test_small_with_6_and_12_heads(heads: int) -> None:
     assert encoder.vit.blocks[0].attn.num_heads == heads
 
 
-@pytest.mark.parametrize("name", ["deit_small_distilled_patch16_224", "resnet18", "vit_smal"])
+@pytest.mark.parametrize("name", ["deit_small_distilled_patch16_224", "vit_tiny_r_s16_p8_224", "resnet18", "vit_smal"])
 def test_other_networks_are_refused(name: str) -> None:
     with pytest.raises(UserError):
         build_vit(name, {})
+
+
+@pytest.mark.parametrize("argument", ["num_heads", "patch_size"])
+def test_a_size_of_zero_is_refused(argument: str) -> None:
+    with pytest.raises(UserError, match=f"'{argument}': 0"):
+        build_vit("vit_tiny_patch16_224", {"depth": 1, argument: 0})
 
 
 STEM = EncoderConfig(name="vit_tiny_patch16_224", stem="conv", img_size=32, embed_dim=32, depth=2, num_heads=2)
