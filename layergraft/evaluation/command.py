@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
-from layergraft.checkpoints.encoder import announce, load_encoder
+from layergraft.checkpoints.encoder import announce, check_expressible, load_encoder
 from layergraft.checkpoints.place import copy_of, encoder_directory, run_directory
 from layergraft.checkpoints.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
@@ -78,6 +78,8 @@ def evaluate_command(
         raise UserError(
             f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
         )
+    for loaded in encoders.values() if config.trained_stages else ():
+        check_expressible(loaded)  # all of them, before the first one is trained
     fabric = launch()
     rows = []
     if config.frozen_protocols and fabric.is_global_zero:
