@@ -23,7 +23,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
             the network, `auto` there if it is a CUDA GPU. The parameters are the same, the pixels within 2 grey levels.
         cache: keep decoded images while the stages run: in the memory of each process (`ram`) or in `RUN/cache`, which
             the processes of a machine share (`disk`), as far as there is room. The numbers do not depend on it.
-        mean: mean of each channel, of pixels in [0, 1]; null takes the source's own or ImageNet's.
+        mean: mean of each channel, of pixels in [0, 1]; null takes the recipe's `start`'s, else the source's own, else
+            ImageNet's.
         std: standard deviation of each channel, likewise.
     """
 

@@ -33,6 +33,12 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     """The recipe's initial weights: fresh, or those of `start`.
 
     `start` may have fewer blocks: those above are appended, and the first stage's plan has to say where they come from.
+    Its weights know images by the statistics that they were trained with, which are used unless the recipe sets others.
+
+    Args:
+        recipe: what to do.
+        mean: mean of each channel of the recipe's images.
+        std: standard deviation of each channel, likewise.
 
     Raises:
         UserError: `start` does not fit.
@@ -41,11 +47,21 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     encoder = create_encoder(recipe.encoder, seed, mean, std)
     if recipe.start is not None:
         donor = shaped(recipe.start, recipe.encoder)
+        encoder.mean, encoder.std = recipe.data.mean or donor.mean, recipe.data.std or donor.std
+        used, theirs, own = _words(encoder.mean, encoder.std), _words(donor.mean, donor.std), _words(mean, std)
+        if used != theirs:
+            announce(f"Images are normalised with {used}, as `data` says; {recipe.start} was trained with {theirs}.")
+        elif used != own:
+            announce(f"Images are normalised with {used}, as {recipe.start} was trained, not with {own} of the source.")
         name, stage = next(iter(recipe.stages.items()))
         check_depth(recipe.start, donor.depth, encoder.depth, stage.plan, name)
         for row in donor.layers():
             copy_row(row, donor, encoder, recipe.start)
     return encoder
+
+
+def _words(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    return f"mean {', '.join(f'{x:.3g}' for x in mean)} and std {', '.join(f'{x:.3g}' for x in std)}"
 
 
 def check_depth(start: str, given: int, depth: int, plan: PlanConfig, stage: str) -> None:
