@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from layergraft.cli import main
+from layergraft.config import load_recipe
+from layergraft.errors import UserError
 
 GRAFT, MAE = "stages.graft.objective", "stages.mae.objective"
 OUT_OF_RANGE: dict[str, list[dict[str, object]]] = {
@@ -72,3 +74,24 @@ def test_what_is_out_of_range_is_named(
     said = capsys.readouterr().err
     assert next(iter(changes)).rpartition(".")[2] in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "path"),
+    [
+        ("stages.graft.plan.heads.lr_scale", -1, "stages.graft.plan.heads.lr_scale"),
+        ("stages.mae.views.image.size", 0, "stages.mae.views.image.size"),
+        (
+            "stages.graft.plan.weight_decay",
+            {"norm": 0, "blocks.[45]": -1},
+            "stages.graft.plan.weight_decay.blocks.[45]",
+        ),
+        ("stages.graft.plan.source", {1: "fresh"}, "stages.graft.plan.source"),
+        ("data.std", [0], "data.std[0]"),
+    ],
+)
+def test_a_path_has_all_its_names(key: str, value: object, path: str) -> None:
+    """Of stages, views and patterns, too."""
+    with pytest.raises(UserError) as found:
+        load_recipe("fashion_tiny", {key: value})
+    assert found.value.problem.startswith(f"`{path}` in the recipe is wrong: expected ")
