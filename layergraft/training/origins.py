@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from layergraft.checkpoints.encoder import announce, load_encoder, load_heads, open_checkpoint
+from layergraft.checkpoints.files import read_json
 from layergraft.checkpoints.fit import fit
+from layergraft.checkpoints.place import last_stage
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.graft.plan import row_source
-from layergraft.graft.start import Origin, copy_row
+from layergraft.graft.start import Origin, Weights, copy_row
 from layergraft.models.vit import Encoder, create_encoder
 from layergraft.randomness import Randomness
 
@@ -108,7 +112,7 @@ class Origins:
             seed = Randomness(seed=self.recipe.seed, scope=self.stage).torch_seed("fresh")
             return Origin(encoder=create_encoder(self.recipe.encoder, seed, self.like.mean, self.like.std))
         if source != "previous":
-            return Origin(encoder=shaped(source, self.recipe.encoder), heads=load_heads(source))
+            return Origin(encoder=shaped(source, self.recipe.encoder), heads=self.heads(source, source))
         if self.before is None:
             return Origin()
         momentum = None
@@ -116,4 +120,30 @@ class Origins:
         if "encoder=" not in self.before and "momentum" in open_checkpoint(self.before).roles:
             asked = "&" if "?" in self.before else "?"
             momentum = shaped(f"{self.before}{asked}encoder=momentum", self.recipe.encoder)
-        return Origin(momentum=momentum, heads=load_heads(self.before))
+        return Origin(momentum=momentum, heads=self.heads("previous", self.before))
+
+    def heads(self, source: str, enc: str) -> Weights:
+        """The heads of an ENC, but for a decoder of another number of attention heads, which no shape gives away.
+
+        Raises:
+            UserError: the plan takes such a decoder from this very source.
+        """
+        heads, stage = load_heads(enc), self.recipe.stages[self.stage]
+        file = last_stage(Path(enc.partition("?")[0]).expanduser()) / "heads.json"
+        theirs = attention_heads(read_json(file)["objective"]) if file.is_file() else None
+        own = attention_heads(to_builtins(stage.objective))
+        if None in (theirs, own) or theirs == own or row_source(stage.plan, "heads.decoder") != source:
+            return heads
+        if source != "previous":
+            raise UserError(
+                f"heads.decoder of {source!r} has {theirs} attention heads, that of stage {self.stage!r} {own}.",
+                "Set the objective's decoder.num_heads, or change the plan's `source`.",
+            )
+        announce(f"heads.decoder starts fresh: before, it had {theirs} attention heads.")
+        return {name: value for name, value in heads.items() if not name.startswith("decoder.")}
+
+
+def attention_heads(objective: dict[str, Any]) -> int | None:
+    """Attention heads of a block of an objective's decoder, or of its part's; None where there is none."""
+    parts = (objective, *objective.get("parts", {}).values())
+    return next((part["decoder"]["num_heads"] for part in parts if "decoder" in part), None)
