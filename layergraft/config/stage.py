@@ -31,6 +31,10 @@ class OptimizerConfig(Config, frozen=True, kw_only=True):
     eps: NotNegative = 1e-8
     momentum: BelowOne = 0.0
 
+    def __post_init__(self) -> None:
+        if self.min_lr > self.base_lr == 0:
+            raise ValueError("`min_lr` needs a `base_lr` above 0: it is reached as a factor of that")
+
 
 class StageConfig(Config, frozen=True, kw_only=True):
     """One stage of training: objective, plan, views, optimizer, schedule and length.

@@ -33,6 +33,7 @@ OUT_OF_RANGE: dict[str, list[dict[str, object]]] = {
         {"stages.graft.plan.anchor.weight": -1},
         {"stages.graft.plan.heads.lr_scale": -1},
         {"stages.graft.optimizer.base_lr": -1},
+        {"stages.graft.optimizer.min_lr": 1e-6, "stages.graft.optimizer.base_lr": 0},
         {"stages.graft.optimizer.betas": "[0.9, 1]"},
         {"stages.graft.optimizer.weight_decay": -1},
         {"stages.graft.ema": 2},
