@@ -112,7 +112,11 @@ class Origins:
             seed = Randomness(seed=self.recipe.seed, scope=self.stage).torch_seed("fresh")
             return Origin(encoder=create_encoder(self.recipe.encoder, seed, self.like.mean, self.like.std))
         if source != "previous":
-            return Origin(encoder=shaped(source, self.recipe.encoder), heads=self.heads(source, source))
+            donor = shaped(source, self.recipe.encoder)
+            theirs, own = _words(donor.mean, donor.std), _words(self.like.mean, self.like.std)
+            if theirs != own and row_source(self.recipe.stages[self.stage].plan, "patch_embed") == source:
+                announce(f"The patch embedding of {source} was trained with {theirs}; stage {self.stage} has {own}.")
+            return Origin(encoder=donor, heads=self.heads(source, source))
         if self.before is None:
             return Origin()
         momentum = None

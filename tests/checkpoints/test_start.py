@@ -15,7 +15,7 @@ from layergraft.checkpoints.encoder import save_encoder
 from layergraft.cli import main
 from layergraft.config import load_recipe
 from layergraft.models.vit import create_encoder
-from layergraft.training.origins import first_encoder
+from layergraft.training.origins import Origins, first_encoder
 
 ENCODER = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 9, "in_chans": 1}
 
@@ -117,3 +117,15 @@ def test_statistics_belong_to_the_weights(
     said = capsys.readouterr().err
     assert words.format(start=tmp_path / "start") in said
     assert ("normalised" in said) == bool(words)
+
+
+@pytest.mark.parametrize(("rows", "mean", "said"), [("*", 0.4, True), ("blocks.*", 0.4, False), ("*", 0.5, False)])
+def test_other_statistics_of_a_plan_source_are_said(
+    rows: str, mean: float, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run has one mean and one standard deviation, which the patch embedding sees."""
+    recipe = load_recipe("fashion_tiny", TINY | {"stages.mae.plan.source": {rows: str(tmp_path / "donor")}})
+    save_encoder(create_encoder(recipe.encoder, 3, (mean,), (0.25,)), tmp_path / "donor", {})
+    like = create_encoder(recipe.encoder, 0, (0.5,), (0.25,))
+    Origins(recipe=recipe, stage="mae", like=like, before=None)(str(tmp_path / "donor"))
+    assert ("was trained with mean 0.4 and std 0.25; stage mae has mean 0.5" in capsys.readouterr().err) == said
