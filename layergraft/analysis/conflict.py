@@ -21,7 +21,7 @@ from layergraft.analysis.terms import SampleLoss, Terms, cl_terms, mim_terms, pl
 from layergraft.config.objectives import MaeConfig, MocoConfig
 from layergraft.models.vit import Encoder
 from layergraft.objectives.mae import Mae
-from layergraft.objectives.moco import Moco
+from layergraft.objectives.moco import VIEWS, Moco
 from layergraft.report.figure import Figure, Rows, field, tooltip
 
 IMAGES = 256
@@ -95,6 +95,8 @@ def measure(subject: Subject) -> tuple[Tensor, list[str]]:
     mim, cl = subject.last_part(MaeConfig), subject.last_part(MocoConfig)
     if mim is None or cl is None:
         raise NotApplicable("it needs fitted heads of mae and moco: the stages of a run, or one joint stage")
+    if any(cl.stage.views[view].size not in (None, encoder.img_size) for view in VIEWS):
+        raise NotApplicable("the views of moco are larger or smaller than the encoder's images")
     source = subject.sample(IMAGES)
     terms: list[Terms] = []
     notes: list[str] = []

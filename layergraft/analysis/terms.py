@@ -19,7 +19,7 @@ from layergraft.models.batchnorm import BatchNorm
 from layergraft.models.vit import Encoder
 from layergraft.objectives.losses import masked_pixel_loss
 from layergraft.objectives.mae import Mae
-from layergraft.objectives.moco import Moco
+from layergraft.objectives.moco import VIEWS, Moco
 
 Statistics = list[tuple[Tensor, Tensor]]
 SampleLoss = Callable[..., Tensor]
@@ -100,8 +100,8 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     slow = objective.slow["encoder"]
     assert isinstance(slow, Encoder)
     projector, predictor = objective.heads["projector"], objective.heads["predictor"]
-    views = torch.stack([batch.views["first"], batch.views["second"]], dim=1)
-    kept = objective.kept_patches(encoder, batch, views.device)
+    views = torch.stack([batch.views[view] for view in VIEWS], dim=1)
+    kept = objective.kept_patches(encoder, batch, VIEWS)
     every = torch.arange(encoder.num_patches, device=views.device).expand(2 * len(views), -1)
     keep = torch.stack((every if kept is None else kept).chunk(2), dim=1)
     statistics: list[tuple[Statistics, Statistics]] = []

@@ -9,9 +9,14 @@ from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=1)]
 Whole = Annotated[int, Meta(ge=0)]
-Amount = Whole | Annotated[float, Meta(ge=0)]
-Positive = Count | Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+AboveZero = Annotated[float, Meta(gt=0)]
+Amount = Whole | NotNegative
+Positive = Count | AboveZero
 Share = Annotated[float, Meta(ge=0, le=1)]
+Part = Annotated[float, Meta(gt=0, le=1)]
+BelowOne = Annotated[float, Meta(ge=0, lt=1)]
+Widths = Annotated[tuple[Count, ...], Meta(min_length=1)]
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,9 @@ from layergraft.errors import UserError, nearest
 
 
 def members(expected: Any) -> list[Any]:
-    """The alternatives of a type: the parts of a union, else the type itself."""
+    """The alternatives of a type, without what it says of their range: the parts of a union, else the type itself."""
+    if typing.get_origin(expected) is typing.Annotated:
+        return members(typing.get_args(expected)[0])
     if typing.get_origin(expected) in (typing.Union, types.UnionType):
         return [part for part in typing.get_args(expected) if part is not type(None)]
     return [expected]

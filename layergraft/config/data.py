@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from layergraft.config.base import Amount, Config, Share, Whole
+from msgspec import Meta
+
+from layergraft.config.base import AboveZero, Amount, Config, Count, NotNegative, Part, Share, Whole
 
 Augment = Literal["fast", "exact"]
 
@@ -23,7 +25,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
             the network, `auto` there if it is a CUDA GPU. The parameters are the same, the pixels within 2 grey levels.
         cache: keep decoded images while the stages run: in the memory of each process (`ram`) or in `RUN/cache`, which
             the processes of a machine share (`disk`), as far as there is room. The numbers do not depend on it.
-        mean: mean of each channel, of pixels in [0, 1]; null takes the source's own or ImageNet's.
+        mean: mean of each channel, of pixels in [0, 1]; null takes the recipe's `start`'s, else the source's own, else
+            ImageNet's.
         std: standard deviation of each channel, likewise.
     """
 
@@ -35,7 +38,7 @@ class DataConfig(Config, frozen=True, kw_only=True):
     augment_on: Literal["auto", "cpu", "device"] = "auto"
     cache: Literal["none", "ram", "disk"] = "none"
     mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    std: tuple[AboveZero, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.augment == "exact" and self.augment_on == "device":
@@ -59,11 +62,11 @@ class RandAugmentConfig(Config, frozen=True, kw_only=True):
         fill: grey level of what a rotation or a shift uncovers.
     """
 
-    operations: int = 2
-    magnitude: float = 9.0
-    deviation: float = 0.5
-    probability: float = 0.5
-    fill: int = 128
+    operations: Whole = 2
+    magnitude: Annotated[float, Meta(ge=0, le=10)] = 9.0
+    deviation: NotNegative = 0.5
+    probability: Share = 0.5
+    fill: Annotated[int, Meta(ge=0, le=255)] = 128
 
 
 class ViewConfig(Config, frozen=True, kw_only=True):
@@ -87,18 +90,24 @@ class ViewConfig(Config, frozen=True, kw_only=True):
         size: side of the view in pixels; null is the encoder's.
     """
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_scale: tuple[Part, Part] = (0.08, 1.0)
+    crop_ratio: tuple[AboveZero, AboveZero] = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    flip: float = 0.5
-    jitter: float = 0.0
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    gray: float = 0.0
-    blur: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarize: float = 0.0
+    flip: Share = 0.5
+    jitter: Share = 0.0
+    brightness: NotNegative = 0.4
+    contrast: NotNegative = 0.4
+    saturation: NotNegative = 0.2
+    hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.1
+    gray: Share = 0.0
+    blur: Share = 0.0
+    blur_sigma: tuple[AboveZero, AboveZero] = (0.1, 2.0)
+    solarize: Share = 0.0
     rand_augment: RandAugmentConfig | None = None
-    size: int | None = None
+    size: Count | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
+            lowest, highest = getattr(self, name)
+            if lowest > highest:
+                raise ValueError(f"`{name}` is a range: its first number cannot be above its second")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layergraft.config.base import Config
+from layergraft.config.base import AboveZero, Config, Count, Whole
 
 
 class EncoderConfig(Config, frozen=True, kw_only=True):
@@ -29,16 +29,20 @@ class EncoderConfig(Config, frozen=True, kw_only=True):
     """
 
     name: str = "vit_base_patch16_224"
-    img_size: int = 224
-    in_chans: int = 3
-    patch_size: int | None = None
-    embed_dim: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    mlp_ratio: float | None = None
+    img_size: Count = 224
+    in_chans: Count = 3
+    patch_size: Count | None = None
+    embed_dim: Count | None = None
+    depth: Count | None = None
+    num_heads: Count | None = None
+    mlp_ratio: AboveZero | None = None
     class_token: bool | None = None
-    reg_tokens: int | None = None
-    init_values: float | None = None
+    reg_tokens: Whole | None = None
+    init_values: AboveZero | None = None
     stem: Literal["patch", "conv"] = "patch"
     positions: Literal["sincos", "random"] = "sincos"
     weight_init: Literal["mae", "moco", "timm"] = "mae"
+
+    def __post_init__(self) -> None:
+        if self.positions == "sincos" and self.embed_dim is not None and self.embed_dim % 4:
+            raise ValueError("`embed_dim` must be a multiple of 4 for `positions: sincos`")

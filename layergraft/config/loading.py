@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -176,6 +177,25 @@ def load_evaluate(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> tup
     return recipe.evaluate, recipe.engine
 
 
+def _named(path: str, raw: dict[str, Any]) -> str:
+    """A path of msgspec's in a recipe that was found wrong. It leaves out the free names: `stages[...].plan`."""
+    while "[...]" in path:
+        before, _, after = path.partition("[...]")
+        keys = before.split(".")
+        place = reduce(lambda part, key: part[key], keys, raw)
+        name = next(key for key, part in place.items() if not _converts(part, type_at(Recipe, raw, [*keys, key])))
+        path = f"{before}.{name}{after}"
+    return path
+
+
+def _converts(raw: Any, expected: Any) -> bool:
+    try:
+        msgspec.convert(raw, expected)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
     if raw.get("evaluate", {}) is not None:
         raw.setdefault("evaluate", {})
@@ -196,7 +216,7 @@ def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
         return msgspec.structs.replace(recipe, stages=stages, evaluate=evaluate)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at ")
-        path = place.strip("`").removeprefix("$.").replace("[...]", " (one of its values)")
+        path = _named(place.strip("`").rpartition("$.")[2], raw)
         where = f"`{path}` in the recipe" if path else "The recipe"
         raise UserError(f"{where} is wrong: {problem[:1].lower()}{problem[1:]}.") from None
 

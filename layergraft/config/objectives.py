@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from layergraft.config.base import Config
+from msgspec import Meta
+
+from layergraft.config.base import AboveZero, Config, Count, NotNegative, Part, Share, Whole, Widths
 from layergraft.config.data import ViewConfig
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 
@@ -18,9 +20,15 @@ class DecoderConfig(Config, frozen=True, kw_only=True):
         num_heads: attention heads of a block.
     """
 
-    embed_dim: int = 512
-    depth: int = 8
-    num_heads: int = 16
+    embed_dim: Count = 512
+    depth: Count = 8
+    num_heads: Count = 16
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % 4:
+            raise ValueError("`embed_dim` must be a multiple of 4: the positions are sines and cosines of two indices")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"`num_heads` {self.num_heads} does not divide `embed_dim` {self.embed_dim}")
 
 
 class MaeConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="mae"):
@@ -32,7 +40,7 @@ class MaeConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="mae"):
         decoder: the decoder.
     """
 
-    mask_ratio: float = 0.75
+    mask_ratio: Annotated[float, Meta(gt=0, lt=1)] = 0.75
     norm_pix: bool = True
     decoder: DecoderConfig = DecoderConfig()
 
@@ -55,9 +63,17 @@ class GateConfig(Config, frozen=True, kw_only=True):
         cooling: part of the stage over which it falls, linearly.
     """
 
-    experts: int = 4
-    temperature: tuple[float, float] = (30.0, 1.0)
-    cooling: float = 1 / 3
+    experts: Count = 4
+    temperature: tuple[AboveZero, AboveZero] = (30.0, 1.0)
+    cooling: Part = 1 / 3
+
+
+def _same_width(projector: Widths, predictor: Widths) -> None:
+    """Refuse predictions that cannot be compared with projections."""
+    if projector[-1] != predictor[-1]:
+        raise ValueError(
+            f"`predictor` ends in {predictor[-1]} numbers, but `projector`, which it predicts, in {projector[-1]}"
+        )
 
 
 class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"):
@@ -74,15 +90,18 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
         gate: makes the predictor a gated mixture of several; null is a single one.
     """
 
-    temperature: float = 0.2
-    momentum: float = 0.99
-    projector: tuple[int, ...] = (4096, 4096, 256)
-    predictor: tuple[int, ...] = (4096, 256)
-    keep_ratio: float = 1.0
+    temperature: AboveZero = 0.2
+    momentum: Share = 0.99
+    projector: Widths = (4096, 4096, 256)
+    predictor: Widths = (4096, 256)
+    keep_ratio: Part = 1.0
     full_view_teacher: bool = False
     gate: GateConfig | None = None
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
+
+    def __post_init__(self) -> None:
+        _same_width(self.projector, self.predictor)
 
 
 class SimclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="simclr"):
@@ -93,8 +112,8 @@ class SimclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="sim
         projector: widths of the projector's layers.
     """
 
-    temperature: float = 0.1
-    projector: tuple[int, ...] = (4096, 4096, 256)
+    temperature: AboveZero = 0.1
+    projector: Widths = (4096, 4096, 256)
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
 
@@ -110,11 +129,11 @@ class VicregConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="vic
         expander: widths of the expander's layers; no BatchNorm follows the last.
     """
 
-    invariance: float = 25.0
-    variance: float = 25.0
-    covariance: float = 1.0
-    eps: float = 1e-4
-    expander: tuple[int, ...] = (8192, 8192, 8192)
+    invariance: NotNegative = 25.0
+    variance: NotNegative = 25.0
+    covariance: NotNegative = 1.0
+    eps: AboveZero = 1e-4
+    expander: Widths = (8192, 8192, 8192)
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
 
@@ -138,16 +157,19 @@ class NnclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="nncl
         local_size: their side in pixels.
     """
 
-    blocks: tuple[int, ...] | None = None
-    temperature: float = 0.2
-    queue: int = 65536
-    topk: int = 20
+    blocks: tuple[Whole, ...] | None = None
+    temperature: AboveZero = 0.2
+    queue: Count = 65536
+    topk: Count = 20
     swap: Literal["all", "positive"] = "positive"
     exclude_same: bool = True
-    projector: tuple[int, ...] = (2048, 2048, 256)
-    predictor: tuple[int, ...] = (4096, 256)
-    local_views: int = 0
-    local_size: int = 96
+    projector: Widths = (2048, 2048, 256)
+    predictor: Widths = (4096, 256)
+    local_views: Whole = 0
+    local_size: Count = 96
+
+    def __post_init__(self) -> None:
+        _same_width(self.projector, self.predictor)
 
     @property
     def views(self) -> dict[str, ViewConfig]:
@@ -168,7 +190,7 @@ class JointConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="join
     """
 
     parts: dict[str, PartConfig]
-    weights: dict[str, float] = {}
+    weights: dict[str, NotNegative] = {}
 
     def __post_init__(self) -> None:
         if not self.parts or not all(name.isidentifier() and name != "loss" for name in self.parts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from layergraft.config.analysis import AnalysisName
-from layergraft.config.base import Config, Count, Positive
+from layergraft.config.base import Amount, Config, Count, NotNegative, Positive
 from layergraft.config.data import DataConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.stage import StageConfig
@@ -24,11 +24,11 @@ class MonitorConfig(Config, frozen=True, kw_only=True):
         min_rankme: warn where the effective rank of the features (RankMe) is below this.
     """
 
-    every: int | float = 1
-    images: int = 2000
+    every: Amount = 1
+    images: Count = 2000
     protocols: tuple[Literal["knn", "ridge"], ...] = ("knn",)
-    min_feature_std: float = 0.05
-    min_rankme: float = 1.5
+    min_feature_std: NotNegative = 0.05
+    min_rankme: NotNegative = 1.5
 
 
 class EvaluateConfig(Config, frozen=True, kw_only=True):
@@ -180,3 +180,10 @@ class Recipe(Config, frozen=True, kw_only=True):
     analyze: tuple[AnalysisName, ...] = ("reconstruct", "neighbours")
     monitor: MonitorConfig = MonitorConfig()
     engine: EngineConfig = EngineConfig()
+
+    def __post_init__(self) -> None:
+        channels = self.encoder.in_chans
+        for name in ("mean", "std"):
+            given = getattr(self.data, name)
+            if given is not None and len(given) != channels:
+                raise ValueError(f"`data.{name}` has {len(given)} numbers, but `encoder.in_chans` is {channels}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layergraft.config.base import Amount, Config, Count, Positive
+from layergraft.config.base import Amount, BelowOne, Config, Count, NotNegative, Positive, Share
 from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.plan import PlanConfig
@@ -24,12 +24,16 @@ class OptimizerConfig(Config, frozen=True, kw_only=True):
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
-    base_lr: float = 1.5e-4
-    min_lr: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.05
-    eps: float = 1e-8
-    momentum: float = 0.0
+    base_lr: NotNegative = 1.5e-4
+    min_lr: NotNegative = 0.0
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
+    weight_decay: NotNegative = 0.05
+    eps: NotNegative = 1e-8
+    momentum: BelowOne = 0.0
+
+    def __post_init__(self) -> None:
+        if self.min_lr > self.base_lr == 0:
+            raise ValueError("`min_lr` needs a `base_lr` above 0: it is reached as a factor of that")
 
 
 class StageConfig(Config, frozen=True, kw_only=True):
@@ -53,4 +57,4 @@ class StageConfig(Config, frozen=True, kw_only=True):
     epochs: Positive = 100
     warmup_epochs: Amount = 0
     batch_size: Count = 256
-    ema: float | None = None
+    ema: Share | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from layergraft.config.base import Config
+from msgspec import Meta
+
+from layergraft.config.base import BelowOne, Config, Count, NotNegative, Share, Whole
 from layergraft.config.data import ViewConfig
 
 
@@ -16,10 +18,10 @@ class GridConfig(Config, frozen=True, kw_only=True):
         weight_decay: their weight decays.
     """
 
-    lr_scale: tuple[float, ...] = tuple(
+    lr_scale: tuple[NotNegative, ...] = tuple(
         float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 3, 5, 7, 9)
     )
-    weight_decay: tuple[float, ...] = (0.0, 1e-6)
+    weight_decay: tuple[NotNegative, ...] = (0.0, 1e-6)
 
     def __post_init__(self) -> None:
         if not self.lr_scale or not self.weight_decay:
@@ -36,10 +38,10 @@ class MixConfig(Config, frozen=True, kw_only=True):
         switch: probability of cutmix where both are set.
     """
 
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    probability: float = 1.0
-    switch: float = 0.5
+    mixup: NotNegative = 0.8
+    cutmix: NotNegative = 1.0
+    probability: Share = 1.0
+    switch: Share = 0.5
 
 
 class ClassifyConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="classify"):
@@ -59,16 +61,16 @@ class ClassifyConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="c
         drop_path: probability that a sample skips the last block's branches; it rises linearly from 0 at the first.
     """
 
-    classes: int | None = None
+    classes: Count | None = None
     pooling: Literal["cls", "mean", "cls+mean", "last4"] = "cls"
-    projector: int | None = None
+    projector: Count | None = None
     grid: GridConfig | None = None
     batchnorm: bool = False
-    head_std: float = 0.01
-    smoothing: float = 0.0
+    head_std: NotNegative = 0.01
+    smoothing: Share = 0.0
     mix: MixConfig | None = None
-    erasing: float = 0.0
-    drop_path: float = 0.0
+    erasing: Share = 0.0
+    drop_path: BelowOne = 0.0
 
     views: ClassVar[dict[str, ViewConfig]] = {"image": ViewConfig(interpolation="bicubic")}
 
@@ -95,18 +97,14 @@ class SegmentConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="se
         drop_path: probability that a sample skips the last block's branches; it rises linearly from 0 at the first.
     """
 
-    classes: int | None = None
+    classes: Count | None = None
     head: Literal["linear", "upernet"] = "linear"
-    blocks: tuple[int, int, int, int] | None = None
-    width: int = 256
-    zoom: float = 2.0
+    blocks: tuple[Whole, Whole, Whole, Whole] | None = None
+    width: Count = 256
+    zoom: Annotated[float, Meta(ge=1)] = 2.0
     batchnorm: bool = True
-    drop_path: float = 0.0
+    drop_path: BelowOne = 0.0
 
     views: ClassVar[dict[str, ViewConfig]] = {
         "image": ViewConfig(crop_scale=(0.125, 0.5), interpolation="bilinear", jitter=0.8, saturation=0.4)
     }
-
-    def __post_init__(self) -> None:
-        if self.zoom < 1:
-            raise ValueError("`zoom` must be at least 1")

@@ -12,6 +12,7 @@ from layergraft.config.stage import StageConfig
 from layergraft.errors import UserError
 from layergraft.graft.plan import Plan, build_plan
 from layergraft.models.sharding import local
+from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
 
@@ -55,6 +56,14 @@ def set_frozen(rows: Rows, plan: Plan) -> None:
     for row in plan.rows:
         for parameter in rows[row.name]:
             parameter.requires_grad_(not row.frozen)
+
+
+def hold_statistics(encoder: Encoder, objective: Objective, plan: Plan) -> None:
+    """A frozen convolutional stem keeps its statistics, in the encoder and in its momentum copy."""
+    for network in (encoder, *objective.slow.values()):
+        if isinstance(network, Encoder) and isinstance(network.vit.patch_embed, ConvStem):
+            network.vit.patch_embed.frozen = plan["patch_embed"].frozen
+            network.train(network.training)
 
 
 def parameter_groups(rows: Rows, plan: Plan) -> list[dict[str, Any]]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 import torch
-from rich.console import Console
+from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from layergraft.config.loading import dump_recipe, recipe_names, recipe_text
 from layergraft.config.recipe import Recipe
@@ -102,22 +104,40 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
     return found
 
 
-def plan_table(stage: dict[str, Any]) -> Table:
-    """One stage of `plan --json` as a table."""
+def plan_table(stage: dict[str, Any]) -> Group:
+    """One stage of `plan --json` as a table; columns that say the same of every layer are a line below it."""
     memory = stage["memory_bytes"] or 0
     title = f"Stage {stage['name']}: {stage['objective']}, {stage['epochs']} epochs, batch {stage['batch_size']}"
     title += f", {stage['steps']} steps" if stage["steps"] else ""
-    title += f", about {memory / 2**30:.2g} GiB"
+    title += f", about {short(memory / 2**30, 2)} GiB"
     title += f" and {duration(stage['seconds'])}" if stage["seconds"] is not None else ""
-    table = Table(title=title)
-    for column in ("layer", "source", "lr scale", "peak lr", "decay", "decay 1-D", "anchor", "parameters"):
-        table.add_column(column, justify="left" if column in ("layer", "source") else "right")
-    for row in stage["layers"]:
-        anchor = "" if row["anchor"] is None else f"{row['anchor']['norm']} {row['anchor']['weight']:g}"
-        cells = (f"{row['lr_scale']:g}", f"{row['lr']:.2e}") if not row["frozen"] else ("", "frozen")
-        decays = (f"{row['weight_decay']:g}", f"{row['weight_decay_1d']:g}")
-        table.add_row(row["name"], row["source"], *cells, *decays, anchor, f"{row['parameters']:,}")
-    return table
+    rows = stage["layers"]
+    columns = {
+        "layer": [row["name"] for row in rows],
+        "source": [row["source"] for row in rows],
+        "lr scale": ["" if row["frozen"] else short(row["lr_scale"]) for row in rows],
+        "peak lr": ["frozen" if row["frozen"] else short(row["lr"]) for row in rows],
+        "decay": [short(row["weight_decay"]) for row in rows],
+        "decay 1-D": [short(row["weight_decay_1d"]) for row in rows],
+        "anchor": [f"{a['norm']} {short(a['weight'])}" if (a := row["anchor"]) else "" for row in rows],
+        "parameters": [f"{row['parameters']:,}" for row in rows],
+    }
+    common = {name: cells[0] for name, cells in columns.items() if len(rows) > 1 and len(set(cells)) == 1}
+    table = Table()
+    own = {name: cells for name, cells in columns.items() if name not in common}
+    for name in own:
+        # What may be long is a source, which goes on below itself; no other cell is cut or broken.
+        text = name in ("layer", "source")
+        table.add_column(name, justify="left" if text else "right", no_wrap=name != "source", overflow="fold")
+    for cells in zip(*own.values(), strict=True):
+        table.add_row(*map(escape, cells))
+    same = ", ".join(f"{name} {cell}" for name, cell in common.items() if cell)
+    return Group(Text(title, style="bold"), table, Text(f"All layers: {same}.\n" if same else ""))
+
+
+def short(number: float, digits: int = 3) -> str:
+    """A number to some digits, without what an exponent does not need: 2.4e-5, 480."""
+    return f"{float(f'{number:.{digits}g}'):g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def duration(seconds: float) -> str:
@@ -126,4 +146,4 @@ def duration(seconds: float) -> str:
     for unit, size in units.items():
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.2g} seconds"
+    return f"{short(seconds)} seconds"

@@ -15,7 +15,9 @@ STRIDE = 16
 class ConvStem(nn.Module):
     """Four 3×3 convolutions of stride 2, each with BatchNorm and ReLU, then a 1×1: patches of 16 pixels.
 
-    It takes the place of timm's `PatchEmbed` (its `embed_layer`) and has the attributes that timm's ViT reads.
+    It takes the place of timm's `PatchEmbed` (its `embed_layer`) and has the attributes that timm's ViT reads. Where it
+    is `frozen`, it normalises by the statistics that it has: by those of the batch it would be another function of an
+    image at every step, and its running statistics would move.
 
     Args:
         img_size: side of the square input.
@@ -51,6 +53,16 @@ class ConvStem(nn.Module):
             width = embed_dim // share
         self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim, embed_dim, 1))
         self.norm = nn.Identity()
+
+    frozen: bool = False
+
+    def train(self, mode: bool = True) -> ConvStem:
+        return super().train(mode and not self.frozen)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its statistics are those of no image."""
+        return not any(int(m.num_batches_tracked) for m in self.modules() if isinstance(m, BatchNorm))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, patches, D)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,6 +19,9 @@ from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
 from layergraft.objectives.losses import contrastive_loss, widen
+from layergraft.objectives.views import batches
+
+VIEWS = ("first", "second")
 
 
 class Moco(Objective):
@@ -55,17 +59,13 @@ class Moco(Objective):
         return {"momentum": momentum} | gate
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
-        """Both views go through each encoder as one batch, or one by one where BatchNorm takes a view's statistics."""
-        views = [batch.views["first"], batch.views["second"]]
-        keep = self.kept_patches(encoder, batch, views[0].device)
-        if encoder.per_sample:
-            query, key = self.queries_and_keys(encoder, torch.cat(views), keep)
-            queries, keys = query.chunk(2), key.chunk(2)
-        else:
-            kept = (None, None) if keep is None else keep.chunk(2)
-            pairs = [self.queries_and_keys(encoder, *pair) for pair in zip(views, kept, strict=True)]
-            queries, keys = zip(*pairs, strict=True)
-        return {"first": queries[0], "second": queries[1], "first_slow": keys[0], "second_slow": keys[1]}
+        queries: Features = {}
+        keys: Features = {}
+        for names, images in batches(encoder, {view: batch.views[view] for view in VIEWS}):
+            query, key = self.queries_and_keys(encoder, images, self.kept_patches(encoder, batch, names))
+            queries |= zip(names, query.chunk(len(names)), strict=True)
+            keys |= zip((f"{name}_slow" for name in names), key.chunk(len(names)), strict=True)
+        return queries | keys
 
     def queries_and_keys(self, encoder: Encoder, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features of both encoders; the lowest frozen blocks, equal in both, run once."""
@@ -84,13 +84,23 @@ class Moco(Objective):
             query = encoder.finish(trunk, shared)
         return query, key
 
-    def kept_patches(self, encoder: Encoder, batch: Batch, device: torch.device) -> Tensor | None:
-        """Indices of the patches that are seen, of shape (2N, K), first view first; None where all are."""
+    def kept_patches(self, encoder: Encoder, batch: Batch, names: Sequence[str]) -> Tensor | None:
+        """Indices of the patches that are seen in views of one size; None where all are.
+
+        Args:
+            encoder: tells the size of a patch.
+            batch: the samples.
+            names: of the views.
+
+        Returns:
+            Tensor of shape (views * N, K), one view after another.
+        """
         if self.config.keep_ratio >= 1:
             return None
-        count = max(1, round(encoder.num_patches * self.config.keep_ratio))
-        noise = [batch.uniform(f"patches {view}", encoder.num_patches, device) for view in ("first", "second")]
-        return torch.cat(noise).argsort(dim=1, stable=True)[:, :count]
+        images = batch.views[names[0]]
+        patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
+        noise = torch.cat([batch.uniform(f"patches {name}", patches, images.device) for name in names])
+        return noise.argsort(dim=1, stable=True)[:, : max(1, round(patches * self.config.keep_ratio))]
 
     def predict(self, projected: Tensor, progress: Progress) -> Tensor:
         """Projections (N, D) -> predictions of the keys (N, D)."""
@@ -101,9 +111,9 @@ class Moco(Objective):
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         projector = self.heads["projector"]
-        queries = [self.predict(projector(features[view]), progress) for view in ("first", "second")]
+        queries = [self.predict(projector(features[view]), progress) for view in VIEWS]
         with torch.no_grad():
-            keys = [self.slow["projector"](features[f"{view}_slow"]) for view in ("first", "second")]
+            keys = [self.slow["projector"](features[f"{view}_slow"]) for view in VIEWS]
         gathered = [gather(widen(key)) for key in keys]
         temperature = self.config.temperature
         parts = [

@@ -85,8 +85,10 @@ def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> 
                 f"Use at least two images, and --stages.{name}.batch_size 2 or more.",
             )
         sources |= {row.source for row in stage_plan(stage, name, encoder, objective)[1].rows}
+    own = (out / "stages").resolve()
     for source in sorted(sources - {"previous", "fresh"}):
-        if not Path(source).is_relative_to(out):  # else it is still to be made
+        # A stage of this run is still to be made, however its path is written.
+        if not Path(source).expanduser().resolve().is_relative_to(own):
             shaped(source, recipe.encoder)
     if recipe.evaluate is not None and train.labels is not None and recipe.evaluate.frozen_protocols:
         draw_splits(train, recipe.evaluate.frozen_shots, 1)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from layergraft.checkpoints.encoder import announce, load_encoder, load_heads, open_checkpoint
+from layergraft.checkpoints.files import read_json
 from layergraft.checkpoints.fit import fit
+from layergraft.checkpoints.place import last_stage
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.graft.plan import row_source
-from layergraft.graft.start import Origin, copy_row
+from layergraft.graft.start import Origin, Weights, copy_row
 from layergraft.models.vit import Encoder, create_encoder
 from layergraft.randomness import Randomness
 
@@ -33,6 +37,12 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     """The recipe's initial weights: fresh, or those of `start`.
 
     `start` may have fewer blocks: those above are appended, and the first stage's plan has to say where they come from.
+    Its weights know images by the statistics that they were trained with, which are used unless the recipe sets others.
+
+    Args:
+        recipe: what to do.
+        mean: mean of each channel of the recipe's images.
+        std: standard deviation of each channel, likewise.
 
     Raises:
         UserError: `start` does not fit.
@@ -41,11 +51,21 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     encoder = create_encoder(recipe.encoder, seed, mean, std)
     if recipe.start is not None:
         donor = shaped(recipe.start, recipe.encoder)
+        encoder.mean, encoder.std = recipe.data.mean or donor.mean, recipe.data.std or donor.std
+        used, theirs, own = _words(encoder.mean, encoder.std), _words(donor.mean, donor.std), _words(mean, std)
+        if used != theirs:
+            announce(f"Images are normalised with {used}, as `data` says; {recipe.start} was trained with {theirs}.")
+        elif used != own:
+            announce(f"Images are normalised with {used}, as {recipe.start} was trained, not with {own} of the source.")
         name, stage = next(iter(recipe.stages.items()))
         check_depth(recipe.start, donor.depth, encoder.depth, stage.plan, name)
         for row in donor.layers():
             copy_row(row, donor, encoder, recipe.start)
     return encoder
+
+
+def _words(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    return f"mean {', '.join(f'{x:.3g}' for x in mean)} and std {', '.join(f'{x:.3g}' for x in std)}"
 
 
 def check_depth(start: str, given: int, depth: int, plan: PlanConfig, stage: str) -> None:
@@ -92,7 +112,11 @@ class Origins:
             seed = Randomness(seed=self.recipe.seed, scope=self.stage).torch_seed("fresh")
             return Origin(encoder=create_encoder(self.recipe.encoder, seed, self.like.mean, self.like.std))
         if source != "previous":
-            return Origin(encoder=shaped(source, self.recipe.encoder), heads=load_heads(source))
+            donor = shaped(source, self.recipe.encoder)
+            theirs, own = _words(donor.mean, donor.std), _words(self.like.mean, self.like.std)
+            if theirs != own and row_source(self.recipe.stages[self.stage].plan, "patch_embed") == source:
+                announce(f"The patch embedding of {source} was trained with {theirs}; stage {self.stage} has {own}.")
+            return Origin(encoder=donor, heads=self.heads(source, source))
         if self.before is None:
             return Origin()
         momentum = None
@@ -100,4 +124,30 @@ class Origins:
         if "encoder=" not in self.before and "momentum" in open_checkpoint(self.before).roles:
             asked = "&" if "?" in self.before else "?"
             momentum = shaped(f"{self.before}{asked}encoder=momentum", self.recipe.encoder)
-        return Origin(momentum=momentum, heads=load_heads(self.before))
+        return Origin(momentum=momentum, heads=self.heads("previous", self.before))
+
+    def heads(self, source: str, enc: str) -> Weights:
+        """The heads of an ENC, but for a decoder of another number of attention heads, which no shape gives away.
+
+        Raises:
+            UserError: the plan takes such a decoder from this very source.
+        """
+        heads, stage = load_heads(enc), self.recipe.stages[self.stage]
+        file = last_stage(Path(enc.partition("?")[0]).expanduser()) / "heads.json"
+        theirs = attention_heads(read_json(file)["objective"]) if file.is_file() else None
+        own = attention_heads(to_builtins(stage.objective))
+        if None in (theirs, own) or theirs == own or row_source(stage.plan, "heads.decoder") != source:
+            return heads
+        if source != "previous":
+            raise UserError(
+                f"heads.decoder of {source!r} has {theirs} attention heads, that of stage {self.stage!r} {own}.",
+                "Set the objective's decoder.num_heads, or change the plan's `source`.",
+            )
+        announce(f"heads.decoder starts fresh: before, it had {theirs} attention heads.")
+        return {name: value for name, value in heads.items() if not name.startswith("decoder.")}
+
+
+def attention_heads(objective: dict[str, Any]) -> int | None:
+    """Attention heads of a block of an objective's decoder, or of its part's; None where there is none."""
+    parts = (objective, *objective.get("parts", {}).values())
+    return next((part["decoder"]["num_heads"] for part in parts if "decoder" in part), None)

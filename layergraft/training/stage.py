@@ -19,8 +19,9 @@ from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import Source
 from layergraft.errors import UserError
-from layergraft.graft.apply import set_frozen, stage_plan
+from layergraft.graft.apply import hold_statistics, set_frozen, stage_plan
 from layergraft.graft.start import start_weights
+from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import create_objective, know_classes
 from layergraft.randomness import Randomness
@@ -93,6 +94,10 @@ def prepare_stage(
     origins = Origins(recipe=recipe, stage=name, like=encoder, before=before)
     start_weights(encoder, objective, plan, origins, announce)
     set_frozen(rows, plan)
+    hold_statistics(encoder, objective, plan)
+    stem = encoder.vit.patch_embed
+    if isinstance(stem, ConvStem) and stem.frozen and stem.is_new:
+        announce(f"Stage {name} freezes a convolutional stem whose BatchNorm has seen no image: it will not normalise.")
     loader = TrainLoader(
         train,
         config.views,

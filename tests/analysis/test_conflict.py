@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from layergraft.analysis.conflict import gradient_cosines, sample_gradients
+from layergraft.analysis.conflict import gradient_cosines, measure, sample_gradients
+from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.analysis.suggest import non_decreasing, suggested_scales
 from layergraft.analysis.terms import (
     Terms,
@@ -22,6 +25,7 @@ from layergraft.analysis.terms import (
 )
 from layergraft.bench.step import gemm_peak_gflops
 from layergraft.config import load_recipe
+from layergraft.config.data import ViewConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
@@ -171,3 +175,12 @@ def test_suggested_scales_rise() -> None:
     assert suggested_scales([0.0, 0.25, 0.5]) == [0.1, 0.5, 1.0]
     assert suggested_scales([0.4, 0.4]) == [1.0, 1.0]
     assert suggested_scales([0.0, 0.0]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (16, 8)])
+def test_views_of_other_sizes_are_left_out(sizes: tuple[int, int]) -> None:
+    views = {name: ViewConfig(size=size) for name, size in zip(("first", "second"), sizes, strict=True)}
+    part = SimpleNamespace(stage=SimpleNamespace(views=views))
+    subject = cast(Subject, SimpleNamespace(encoder=make(0), last_part=lambda _: part))
+    with pytest.raises(NotApplicable, match="larger or smaller than the encoder's images"):
+        measure.__wrapped__(subject)

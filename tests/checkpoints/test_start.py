@@ -16,7 +16,7 @@ from layergraft.cli import main
 from layergraft.config import EncoderConfig, load_recipe
 from layergraft.errors import UserError
 from layergraft.models.vit import create_encoder
-from layergraft.training.origins import first_encoder
+from layergraft.training.origins import Origins, first_encoder
 
 ENCODER = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 9, "in_chans": 1}
 
@@ -106,3 +106,36 @@ def test_sources_of_a_plan_take_the_same_files(tmp_path: Path, capsys: pytest.Ca
         loaded = layergraft.load_encoder(f"{run.out}{query}").vit.state_dict()
         expected = layergraft.load_encoder(run.out / "stages" / same).vit.state_dict()
         assert all(torch.equal(loaded[name], value) for name, value in expected.items()), query
+
+
+@pytest.mark.parametrize(
+    ("data", "mean", "std", "words"),
+    [
+        ({}, 0.4, 0.2, "mean 0.4 and std 0.2, as {start} was trained, not with mean 0.5 and std 0.25 of the source"),
+        ({"data.mean": [0.5]}, 0.5, 0.2, "as `data` says; {start} was trained with mean 0.4 and std 0.2"),
+        ({"data.mean": [0.4], "data.std": [0.2]}, 0.4, 0.2, ""),
+    ],
+)
+def test_statistics_belong_to_the_weights(
+    data: dict[str, Any], mean: float, std: float, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_recipe("fashion_tiny", TINY).encoder
+    save_encoder(create_encoder(config, 3, (0.4,), (0.2,)), tmp_path / "start", {})
+    given = [tuple(data.get(f"data.{key}", [default])) for key, default in (("mean", 0.5), ("std", 0.25))]
+    encoder = first_encoder(load_recipe("fashion_tiny", TINY | data | {"start": str(tmp_path / "start")}), *given)
+    assert (encoder.mean, encoder.std) == ((mean,), (std,))
+    said = capsys.readouterr().err
+    assert words.format(start=tmp_path / "start") in said
+    assert ("normalised" in said) == bool(words)
+
+
+@pytest.mark.parametrize(("rows", "mean", "said"), [("*", 0.4, True), ("blocks.*", 0.4, False), ("*", 0.5, False)])
+def test_other_statistics_of_a_plan_source_are_said(
+    rows: str, mean: float, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run has one mean and one standard deviation, which the patch embedding sees."""
+    recipe = load_recipe("fashion_tiny", TINY | {"stages.mae.plan.source": {rows: str(tmp_path / "donor")}})
+    save_encoder(create_encoder(recipe.encoder, 3, (mean,), (0.25,)), tmp_path / "donor", {})
+    like = create_encoder(recipe.encoder, 0, (0.5,), (0.25,))
+    Origins(recipe=recipe, stage="mae", like=like, before=None)(str(tmp_path / "donor"))
+    assert ("was trained with mean 0.4 and std 0.25; stage mae has mean 0.5" in capsys.readouterr().err) == said

@@ -24,6 +24,9 @@ from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder, build_vit, create_encoder, model_args
 from layergraft.objectives.moco import Moco
 from layergraft.randomness import Randomness
+from layergraft.training.inputs import load_data
+from layergraft.training.origins import first_encoder
+from layergraft.training.stage import prepare_stage
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 # What a recipe can ask for, and timm models whose tokens, positions or norms are arranged in other ways.
@@ -179,9 +182,24 @@ def test_conv_stem_trains_and_comes_back(tmp_path: Path) -> None:
     encoder = layergraft.load_encoder(run.encoder)
     assert isinstance(encoder, Encoder)
     assert int(encoder.vit.patch_embed.proj[1].num_batches_tracked) > 0
+    # The second stage freezes the stem: its statistics stay, in the momentum encoder, too.
+    before = layergraft.load_encoder(run.out / "stages" / "0-mae").vit.patch_embed.state_dict()
+    for role in ("online", "momentum"):
+        after = layergraft.load_encoder(f"{run.out}?encoder={role}").vit.patch_embed.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
     assert "layergraft.load_encoder" in (run.encoder / "MODEL_CARD.md").read_text()
     with pytest.raises(TypeError, match="stem"):
         timm.create_model(f"local-dir:{run.encoder}", pretrained=True)
+
+
+def test_a_stem_that_is_frozen_before_it_has_seen_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"encoder.stem": "conv", "encoder.img_size": 32, "encoder.patch_size": 16, "data.workers": 0}
+    changes["stages.mae.plan.freeze"] = ["patch_embed", "positions"]
+    recipe = load_recipe("fashion_tiny", TINY | changes)
+    train, holdout, mean, std = load_data(recipe)
+    stage = prepare_stage(recipe, "mae", tmp_path, first_encoder(recipe, mean, std), train, holdout, 0, 1)
+    assert not stage.encoder.train().vit.patch_embed.training
+    assert "Stage mae freezes a convolutional stem whose BatchNorm has seen no image" in capsys.readouterr().err
 
 
 def test_twelve_channels_train(tmp_path: Path) -> None:

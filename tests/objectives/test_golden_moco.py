@@ -17,7 +17,7 @@ from layergraft.config import MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Progress
-from layergraft.objectives.moco import Moco
+from layergraft.objectives.moco import VIEWS, Moco
 from layergraft.randomness import Randomness
 
 START = Progress(step=0, steps=100)
@@ -115,15 +115,14 @@ def test_token_dropping_belongs_to_sample_and_view(expected: dict[str, torch.Ten
     objective = Moco(MocoConfig(projector=(64, 64, 16), predictor=(64, 16), keep_ratio=0.5), encoder)
     objective.start(encoder)
     batch = views(expected["x1"], expected["x2"])
-    keep = objective.kept_patches(encoder, batch, torch.device("cpu"))
+    keep = objective.kept_patches(encoder, batch, VIEWS)
     assert keep is not None
     assert keep.shape == (16, 8)
     assert not torch.equal(keep[:8], keep[8:])
-    part = Batch(keys=batch.keys[3:5], epoch=0, views={}, labels=None, random=batch.random)
-    alone = objective.kept_patches(encoder, part, torch.device("cpu"))
+    alone = objective.kept_patches(encoder, batch.part(3, 5), VIEWS)
     assert alone is not None
     assert torch.equal(alone[:2], keep[3:5])
     features = objective.encode(encoder, batch)
     assert features["first"].shape == (8, 48)
     everything = Moco(MocoConfig(projector=(64, 64, 16), predictor=(64, 16)), encoder)
-    assert everything.kept_patches(encoder, batch, torch.device("cpu")) is None
+    assert everything.kept_patches(encoder, batch, VIEWS) is None

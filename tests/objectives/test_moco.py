@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from layergraft.config import GateConfig
 from layergraft.models.heads import Mixture
 from layergraft.models.vit import Encoder
 from layergraft.objectives import Progress
-from layergraft.objectives.moco import Moco, frozen_blocks, gate_temperature
+from layergraft.objectives.moco import VIEWS, Moco, frozen_blocks, gate_temperature
 
 WHOLE = slice(0, 16)
 
@@ -60,7 +62,7 @@ def test_masked_student_full_view_teacher(frozen: bool) -> None:
     features = objective.encode(encoder, images)
     slow = objective.slow["encoder"]
     assert isinstance(slow, Encoder)
-    keep = objective.kept_patches(encoder, images, torch.device("cpu"))
+    keep = objective.kept_patches(encoder, images, VIEWS)
     assert keep is not None
     for number, view in enumerate(("first", "second")):
         torch.testing.assert_close(features[f"{view}_slow"], slow(images.views[view]), rtol=1e-5, atol=1e-5)
@@ -82,3 +84,22 @@ def test_shared_trunk_equals_two_encoders() -> None:
     assert apart.keys() == together.keys()
     for name, feature in apart.items():
         torch.testing.assert_close(together[name], feature, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("first", "second"), [(12, 12), (24, 24), (24, 8)])
+def test_patches_are_kept_all_over_views_of_any_size(first: int, second: int) -> None:
+    """Smaller than the encoder's images, larger, and one of each."""
+    config = structs.replace(MOCO, keep_ratio=0.5)
+    encoder, objective = build(config)
+    assert isinstance(objective, Moco)
+    sizes = {"first": first, "second": second}
+    torch.manual_seed(4)
+    images = replace(batch(config, WHOLE), views={name: torch.randn(16, 1, size, size) for name, size in sizes.items()})
+    features = objective.encode(encoder, images)
+    for view, size in sizes.items():
+        keep = objective.kept_patches(encoder, images, [view])
+        assert keep is not None
+        assert keep.shape == (16, (size // 4) ** 2 // 2)
+        assert int(keep.max()) == (size // 4) ** 2 - 1
+        seen = encoder.run_blocks(encoder.tokens(images.views[view], keep))[0]
+        torch.testing.assert_close(features[view], encoder.feature(encoder.norm(seen)), rtol=1e-5, atol=1e-5)
