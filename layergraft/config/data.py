@@ -37,8 +37,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
     augment: Augment = "fast"
     augment_on: Literal["auto", "cpu", "device"] = "auto"
     cache: Literal["none", "ram", "disk"] = "none"
-    mean: tuple[float, ...] | None = None
-    std: tuple[AboveZero, ...] | None = None
+    mean: tuple[Share, ...] | None = None
+    std: tuple[Part, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.augment == "exact" and self.augment_on == "device":

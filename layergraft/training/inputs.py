@@ -13,7 +13,6 @@ from layergraft.checkpoints.encoder import default_statistics
 from layergraft.config.recipe import Recipe
 from layergraft.data.cache import decoded_once
 from layergraft.data.sources import Source, open_source, split_holdout
-from layergraft.data.sources.opening import check_statistics
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.apply import stage_plan
@@ -26,22 +25,18 @@ from layergraft.training.origins import shaped
 CACHE = "cache"
 
 
-def _statistics(
-    name: str, asked: tuple[float, ...] | None, source: Source, own: tuple[float, ...] | None, channels: int
-) -> tuple[float, ...] | None:
-    """Mean or standard deviation that the recipe or the source gives, one number a channel."""
-    where, values = (f"data.{name}", asked) if asked else (repr(source.spec), own)
-    if values is None:
+def _statistics(name: str, source: Source, own: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+    """Mean or standard deviation that the source gives, one number a channel; None where it has no say in it."""
+    if own is None:
         return None
-    if len(values) != channels:
-        if not asked and f"{name}=" not in source.spec:  # a built-in set's own, which no user gave
+    if len(own) != channels:
+        if f"{name}=" not in source.spec:  # a built-in set's own, which no user gave
             return None
         raise UserError(
-            f"{where} has {len(values)} number(s) as {name}; the encoder has {channels} channel(s).",
+            f"{source.spec!r} has {len(own)} number(s) as {name}; the encoder has {channels} channel(s).",
             f"Give one number a channel: {name}={','.join(['0.5'] * channels)}.",
         )
-    check_statistics(where, name, values)
-    return values
+    return own
 
 
 def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
@@ -56,8 +51,8 @@ def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, 
     return (
         train,
         holdout,
-        _statistics("mean", recipe.data.mean, source, source.mean, channels) or mean,
-        _statistics("std", recipe.data.std, source, source.std, channels) or std,
+        recipe.data.mean or _statistics("mean", source, source.mean, channels) or mean,
+        recipe.data.std or _statistics("std", source, source.std, channels) or std,
     )
 
 

@@ -89,6 +89,7 @@ def test_what_is_out_of_range_is_named(
         ),
         ("stages.graft.plan.source", {1: "fresh"}, "stages.graft.plan.source"),
         ("data.std", [0], "data.std[0]"),
+        ("data.mean", [127], "data.mean[0]"),
     ],
 )
 def test_a_path_has_all_its_names(key: str, value: object, path: str) -> None:

@@ -135,14 +135,9 @@ def test_statistics_are_taken_or_refused() -> None:
     assert loaded("builtin:fashion?std=0.2,0.2,0.2", 3) == (mean, (0.2, 0.2, 0.2))
     assert loaded("builtin:fashion?mean=0.5&std=0.2", 1) == ((0.5,), (0.2,))
     assert loaded("builtin:fashion?mean=0.5&std=0.2", 1, std=(0.3,)) == ((0.5,), (0.3,))
-    for spec, channels, data in (
-        ("builtin:fashion?mean=0.5", 3, {}),
-        ("builtin:fashion?std=0.2,0.2,0.2", 1, {}),
-        ("builtin:fashion", 3, {"mean": (0.5,)}),
-        ("builtin:fashion", 1, {"std": (0.0,)}),
-    ):
-        with pytest.raises(UserError, match=r"channel|above 0"):
-            loaded(spec, channels, **data)
+    for spec, channels in (("builtin:fashion?mean=0.5", 3), ("builtin:fashion?std=0.2,0.2,0.2", 1)):
+        with pytest.raises(UserError, match="channel"):
+            loaded(spec, channels)
 
 
 def test_bad_files_are_replaced_and_counted(colour_folder: Path) -> None:

@@ -23,7 +23,7 @@ from layergraft.randomness import Randomness
 OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming"}
 
 
-def check_statistics(where: str, name: str, values: tuple[float, ...]) -> None:
+def _check_statistics(where: str, name: str, values: tuple[float, ...]) -> None:
     """Refuse what cannot be the `mean` or `std` of each channel, of pixels in [0, 1]."""
     if name == "mean" and not all(0 <= value <= 1 for value in values):
         raise UserError(f"{where} has a mean outside [0, 1].", "It is of pixels in [0, 1]: divide levels by 255.")
@@ -45,7 +45,7 @@ def _select(source: Source, query: dict[str, str]) -> Source:
             "`mean` and `std`: a number a channel (0.5,0.5,0.5); `fraction`: a number; `shots` and `seed`: whole ones.",
         ) from None
     for name, values in statistics.items():
-        check_statistics(repr(source.spec), name, values)
+        _check_statistics(repr(source.spec), name, values)
     if not 0 < fraction <= 1:
         raise UserError(f"{source.spec!r} has fraction={query['fraction']}.", "It is above 0 and at most 1.")
     if shots is not None and shots < 1:
