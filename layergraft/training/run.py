@@ -106,10 +106,11 @@ class _Training:
             self.replay(read_replay(replay))
             return
         goes_on = open_run(out, self.recipe, resume)
-        if goes_on and self.fabric.is_global_zero:
+        finished = goes_on and (out / "run.json").is_file()
+        if goes_on and not finished and self.fabric.is_global_zero:
             forget_mended(out / "skipped.jsonl", self.train, self.recipe.encoder.in_chans)
         self.fabric.barrier()
-        if goes_on and (out / "run.json").is_file():
+        if finished:
             say(f"The run in {out} is finished; nothing to do. Its report: {self.files.report}")
             return
         if self.fabric.is_global_zero:

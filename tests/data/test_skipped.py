@@ -151,6 +151,10 @@ def test_mended_images_are_read_again(few: Path, tmp_path: Path, capsys: pytest.
     assert main(words(few, out, **SMALL, **{"data.max_bad": 0.05})) == 0
     rows = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
     assert [row["name"] for row in rows] == ["b/01.png"]
+    gone.write_bytes(whole)
+    before = (out / "skipped.jsonl").read_bytes()
+    assert main(words(few, out, **SMALL, **{"data.max_bad": 0.05})) == 0  # finished: nothing changes
+    assert (out / "skipped.jsonl").read_bytes() == before
 
 
 def test_held_out_images_that_cannot_be_read_are_named(few: Path, tmp_path: Path) -> None:
