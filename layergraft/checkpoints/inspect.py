@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from layergraft.checkpoints.encoder import Checkpoint, open_checkpoint
 from layergraft.checkpoints.fit import norm_eps, num_heads
+from layergraft.checkpoints.place import last_stage
 from layergraft.graft.apply import count_parameters
 from layergraft.models.flops import forward_gflop
 
@@ -39,7 +40,7 @@ def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
         "parameters": sum(layers.values()),
         "gflop": forward_gflop(encoder),
         "layers": [{"name": name, "parameters": count} for name, count in layers.items()],
-        "heads": _heads(opened, Path(checkpoint.partition("?")[0])),
+        "heads": _heads(opened, last_stage(Path(checkpoint.partition("?")[0]).expanduser())),
         "classes": len(opened.classifier["weight"]) if "weight" in opened.classifier else None,
         "notes": [note.strip() for note in opened.notes],
     }

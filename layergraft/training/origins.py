@@ -37,7 +37,8 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     """The recipe's initial weights: fresh, or those of `start`.
 
     `start` may have fewer blocks: those above are appended, and the first stage's plan has to say where they come from.
-    Its weights know images by the statistics that they were trained with, which are used unless the recipe sets others.
+    Its weights know images by the statistics that they were trained with, which are used unless `data` or its source
+    (`?mean=`, `?std=`) sets others.
 
     Args:
         recipe: what to do.
@@ -51,7 +52,9 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     encoder = create_encoder(recipe.encoder, seed, mean, std)
     if recipe.start is not None:
         donor = shaped(recipe.start, recipe.encoder)
-        encoder.mean, encoder.std = recipe.data.mean or donor.mean, recipe.data.std or donor.std
+        query = (recipe.data.source or "").partition("?")[2]
+        encoder.mean = mean if recipe.data.mean or "mean=" in query else donor.mean
+        encoder.std = std if recipe.data.std or "std=" in query else donor.std
         used, theirs, own = _words(encoder.mean, encoder.std), _words(donor.mean, donor.std), _words(mean, std)
         if used != theirs:
             announce(f"Images are normalised with {used}, as `data` says; {recipe.start} was trained with {theirs}.")

@@ -45,6 +45,7 @@ def test_a_stage_and_its_heads(tmp_path: Path) -> None:
     found = layergraft.inspect(checkpoint=str(run.out / "stages" / "1-graft"))
     assert found["encoders"] == ["online", "momentum"]
     assert found["heads"].keys() == {"projector", "predictor", "momentum.projector"}
+    assert layergraft.inspect(checkpoint=str(run.out))["heads"] == found["heads"]  # a run is its last stage
     done = layergraft.export(encoder=run.out / "stages" / "0-mae", format="timm", out=tmp_path / "exported")
     assert "after stage **mae**" in (done.out / "MODEL_CARD.md").read_text()
     vit = timm.create_model(f"local-dir:{done.out}", pretrained=True)

@@ -113,6 +113,7 @@ def test_sources_of_a_plan_take_the_same_files(tmp_path: Path, capsys: pytest.Ca
     [
         ({}, 0.4, 0.2, "mean 0.4 and std 0.2, as {start} was trained, not with mean 0.5 and std 0.25 of the source"),
         ({"data.mean": [0.5]}, 0.5, 0.2, "as `data` says; {start} was trained with mean 0.4 and std 0.2"),
+        ({"data.source": "builtin:fashion-canvas?std=0.25"}, 0.4, 0.25, "as `data` says; {start} was trained with"),
         ({"data.mean": [0.4], "data.std": [0.2]}, 0.4, 0.2, ""),
     ],
 )
