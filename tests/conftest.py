@@ -109,6 +109,14 @@ def colour_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def two_classes(root: Path, count: int) -> Path:
+    """Write `count` colour images of 20 pixels, in turn into two class folders."""
+    for index, own in enumerate(np.random.default_rng(1).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)):
+        (root / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / "ab"[index % 2] / f"{index:02d}.png"), cv2.resize(own, (20, 20)))
+    return root
+
+
 @pytest.fixture
 def tiny_recipe() -> Recipe:
     """Both stages, a few steps each, on 320 of the built-in images."""

@@ -141,9 +141,8 @@ def read_splits(files: Iterable[str | Path], source: Source) -> list[Split]:
         rows: list[int] = []
         unknown: list[str] = []
         vague: list[str] = []
-        for line in filter(
-            None, (line.strip() for line in path.read_text("utf-8", errors="surrogateescape").splitlines())
-        ):
+        text = path.read_text("utf-8", errors="surrogateescape")
+        for line in filter(None, (line.strip() for line in text.splitlines())):
             short = line.rpartition(" ")[0]
             options = (line, short, os.path.basename(line), os.path.basename(short))
             row = next((names[option] for option in options if option in names), None)

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from layergraft.checkpoints.atomic import write_text
-from layergraft.checkpoints.encoder import check_expressible
 from layergraft.checkpoints.fit import resize
 from layergraft.config.data import DataConfig
 from layergraft.config.loading import dump_recipe
@@ -90,7 +89,6 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str 
         Rows for results.json, equal on all processes but for the times; only the first process has figures.
     """
     rows: list[ResultRow] = []
-    check_expressible(encoder)
     stages: dict[str, StageConfig] = {field: getattr(task.config, field) for field in task.protocols}
     for protocol, stage in stages.items():  # what would stop a later one stops before the first
         if start is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +11,15 @@ import pytest
 import timm
 import torch
 from conftest import FIXTURES, assert_close
-from safetensors.torch import load_file, save_file
-from timm.models import save_for_hf
+from foreign_files import NAMES, Weights, below, images, random_weights, timm_features, with_prefix
+from safetensors.torch import load_file
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from layergraft import load_encoder
-from layergraft.checkpoints.encoder import open_checkpoint, save_encoder
 from layergraft.config import EncoderConfig
 from layergraft.errors import UserError
 from layergraft.models.vit import create_encoder
-
-Weights = dict[str, Tensor]
-NAMES = json.loads((FIXTURES / "formats.json").read_text())
-
-
-def random_weights(shapes: dict[str, list[int]], seed: int = 0) -> Weights:
-    """Weights of the size of trained ones: norms near 1, all else small, nothing zero."""
-    generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for name, shape in shapes.items():
-        value = torch.randn(shape, generator=generator) * 0.05
-        found[name] = value + 1 if "norm" in name and name.endswith("weight") else value
-    return found
-
-
-def images(size: int = 224) -> Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(9))
-
-
-def timm_features(weights: Weights, size: int = 224, **arguments: Any) -> Tensor:
-    """What timm's ViT-S with two blocks and 6 heads gives with weights that must fit it exactly."""
-    settings = {"depth": 2, "num_heads": 6, "num_classes": 0, "img_size": size} | arguments
-    vit = timm.create_model("vit_small_patch16_224", **settings).eval()
-    vit.load_state_dict(weights)
-    with torch.no_grad():
-        features: Tensor = vit(images(size))
-    return features
-
-
-def below(weights: Weights, prefix: str) -> Weights:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-
-
-def with_prefix(weights: Weights, prefix: str) -> Weights:
-    return {prefix + name: value for name, value in weights.items()}
-
 
 BACKBONE = below(random_weights(NAMES["dino"]["teacher"], 1), "backbone.")  # timm's names
 TRAINING = {"optimizer": {"state": {}, "param_groups": []}, "epoch": 3, "args": argparse.Namespace(arch="vit_small")}
@@ -250,96 +211,6 @@ def test_dinov2_gated_mlp(tmp_path: Path) -> None:
         assert_close(encoder(images(518)[:1]), theirs(images(518)[:1]))
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"class_token": False, "global_pool": "avg"},
-        {"reg_tokens": 2, "init_values": 0.1, "qk_norm": True, "qkv_bias": False, "pre_norm": True},
-        {"global_pool": "avg"},  # fine-tuned MAE: a norm after the mean of the patches
-    ],
-)
-def test_timm_files(arguments: dict[str, Any], suffix: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    theirs = timm.create_model("vit_small_patch16_224", depth=2, num_classes=5, **arguments).eval()
-    file = tmp_path / f"model.{suffix}"
-    (torch.save if suffix == "pth" else save_file)(theirs.state_dict(), file)
-    checkpoint = open_checkpoint(
-        f"{file}?norm_eps=1e-6"
-    )  # a norm in front of the blocks is the mark of CLIP, with 1e-5
-    with torch.no_grad():
-        features = checkpoint.encoder(images())
-        assert_close(features, theirs.forward_head(theirs.forward_features(images()), pre_logits=True))
-    assert checkpoint.classifier.keys() == {"weight", "bias"}
-    logits = features @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"]
-    assert_close(logits.detach(), theirs(images()).detach())
-
-
-@pytest.mark.parametrize(("name", "eps"), [("vit_base_patch16_clip_224", 1e-5), ("vit_base_patch16_224", 1e-6)])
-def test_what_a_file_of_timm_does_not_tell_is_said(name: str, eps: float, tmp_path: Path) -> None:
-    """Weights so small that eps counts; what was loaded can be saved."""
-    theirs = timm.create_model(name, img_size=32, embed_dim=192, num_heads=3, depth=2, num_classes=0).eval()
-    with torch.no_grad():
-        theirs.patch_embed.proj.weight *= 1e-2
-        theirs.pos_embed *= 1e-2
-    torch.save(theirs.state_dict(), tmp_path / "file.pth")
-    checkpoint = open_checkpoint(tmp_path / "file.pth")
-    said = " ".join(checkpoint.notes)
-    assert f"LayerNorm's eps {eps:g} is assumed" in said
-    assert "Block with GELU is assumed" in said
-    save_encoder(checkpoint.encoder, tmp_path / "saved", {})
-    with torch.no_grad():
-        assert_close(checkpoint.encoder(images(32)), theirs(images(32)))
-        assert_close(load_encoder(tmp_path / "saved")(images(32)), theirs(images(32)))
-
-
-def test_each_encoder_has_its_own_classifier(tmp_path: Path) -> None:
-    heads = {name: {"head.weight": torch.full((3, 384), value)} for name, value in (("model", 1.0), ("ema", 2.0))}
-    torch.save(
-        {"state_dict": BACKBONE | heads["model"], "state_dict_ema": BACKBONE | heads["ema"]}, tmp_path / "file.pth"
-    )
-    for name, value in (("model", 1.0), ("ema", 2.0)):
-        checkpoint = open_checkpoint(f"{tmp_path / 'file.pth'}?encoder={name}")
-        assert torch.equal(checkpoint.classifier["weight"], torch.full((3, 384), value))
-
-
-def test_directories_of_timm(tmp_path: Path) -> None:
-    """timm writes an image's size as two numbers, and a pickle where it is asked to."""
-    torch.manual_seed(0)
-    theirs = timm.create_model("vit_small_patch16_224", depth=2, num_classes=3, img_size=32).eval()
-    for serialization in (True, False):
-        folder = tmp_path / str(serialization)
-        save_for_hf(theirs, folder, model_config={"label_names": ["a", "b", "c"]}, safe_serialization=serialization)
-        checkpoint = open_checkpoint(folder)
-        assert checkpoint.classes == ("a", "b", "c")
-        assert checkpoint.classifier.keys() == {"weight", "bias"}
-        with torch.no_grad():
-            assert_close(
-                checkpoint.encoder(images(32)),
-                theirs.forward_head(theirs.forward_features(images(32)), pre_logits=True),
-            )
-
-
-def test_models_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights come from the hub; here what a fresh model has stands for them."""
-    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *_, **__: None)
-    torch.manual_seed(0)
-    theirs = timm.create_model("vit_tiny_patch16_224", pretrained=True).eval()
-    torch.manual_seed(0)
-    checkpoint = open_checkpoint("timm:vit_tiny_patch16_224")
-    assert checkpoint.notes == ()
-    assert not any("head" in name for name in checkpoint.encoder.state_dict())
-    with torch.no_grad():
-        features = checkpoint.encoder(images())
-        assert_close(features @ checkpoint.classifier["weight"].T + checkpoint.classifier["bias"], theirs(images()))
-    with pytest.raises(UserError, match="'teacher'"):
-        open_checkpoint("timm:vit_tiny_patch16_224?encoder=teacher")
-    pooling = open_checkpoint("timm:vit_base_patch16_siglip_224")
-    assert not pooling.classifier
-    assert "attention pooling is not part" in pooling.notes[0]
-
-
 def test_conv_stem_of_moco(tmp_path: Path) -> None:
     stem = create_encoder(EncoderConfig(name="vit_small_patch16_224", stem="conv", img_size=64, depth=2), 0).eval()
     state = with_prefix(stem.vit.state_dict(), "module.base_encoder.")
@@ -347,84 +218,6 @@ def test_conv_stem_of_moco(tmp_path: Path) -> None:
     encoder = load_encoder(f"{tmp_path / 'conv.pth.tar'}?num_heads=6")
     with torch.no_grad():
         assert torch.equal(encoder(images(64)), stem(images(64)))
-
-
-RMS = ["aimv2_large_patch14_224", "vit_base_patch16_xp_224", "vit_dpwee_patch16_reg1_gap_256"]
-
-
-@pytest.mark.parametrize("name", RMS)
-def test_models_with_rms_norm_go_out_and_in(name: str, tmp_path: Path) -> None:
-    """In one of them norms of both kinds lie side by side, each with an eps of its own."""
-    config = EncoderConfig(name=name, img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
-    encoder = create_encoder(config, 0).eval()
-    save_encoder(encoder, tmp_path, {})
-    larger = timm.create_model(name, **(encoder.model_args | {"img_size": 48, "num_classes": 0})).eval()
-    weights = checkpoint_filter_fn(dict(encoder.vit.state_dict()), larger)
-    larger.load_state_dict(weights)
-    with torch.no_grad():
-        assert torch.equal(load_encoder(tmp_path)(images(32)), encoder(images(32)))
-        assert_close(load_encoder(f"{tmp_path}?img_size=48&num_heads=2")(images(48)), larger(images(48)))
-
-
-# One of each reader.
-FILES = {
-    name: CASES[name][0]
-    for name in ("mae with decoder", "moco v3", "dino teacher", "ibot backbone", "i-jepa", "mim-refiner")
-}
-FILES["dinov2"] = dinov2_weights(True)
-
-
-def weights_of(content: dict[str, Any]) -> tuple[dict[str, Any], Weights]:
-    """A copy of a file's content, and the dict in it that holds the default encoder's weights."""
-    copied = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
-    inner = next((copied[key] for key in ("teacher", "target_encoder", "model", "state_dict") if key in copied), copied)
-    return copied, inner
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_nothing_is_unexplained(name: str, tmp_path: Path) -> None:
-    content, weights = weights_of(FILES[name])
-    prefix = next(key for key in weights if key.endswith("blocks.0.norm1.weight")).removesuffix("blocks.0.norm1.weight")
-    for extra in (f"{prefix}blocks.0.attn.surprise", f"{prefix}surprise"):
-        weights[extra] = torch.zeros(3)
-        torch.save(content, tmp_path / "file.pth")
-        with pytest.raises(UserError, match="surprise"):
-            load_encoder(tmp_path / "file.pth")
-        del weights[extra]
-    for missing in ("blocks.1.norm2.bias", "norm.weight", "patch_embed.proj.bias"):
-        value = weights.pop(prefix + missing)
-        torch.save(content, tmp_path / "file.pth")
-        with pytest.raises(UserError, match=missing):
-            load_encoder(tmp_path / "file.pth")
-        weights[prefix + missing] = value[:-1]
-        torch.save(content, tmp_path / "file.pth")
-        with pytest.raises(UserError, match=missing):
-            load_encoder(tmp_path / "file.pth")
-        weights[prefix + missing] = torch.full_like(value, float("nan"))
-        torch.save(content, tmp_path / "file.pth")
-        with pytest.raises(UserError, match="not finite"):
-            load_encoder(tmp_path / "file.pth")
-        weights[prefix + missing] = value
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_tensors_beside_and_below_the_weights_are_explained(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content, weights = weights_of(FILES[name])
-    if weights is not content:
-        state = {"epoch": torch.tensor(3), "rng_state": torch.get_rng_state(), "queue": torch.zeros(4, 8)}
-        torch.save(content | {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}} | state, tmp_path / "file.pth")
-        load_encoder(tmp_path / "file.pth")
-        assert re.search("optimizer.*rng_state, queue", capsys.readouterr().err)
-        torch.save(content | {"surprise": torch.zeros(3)}, tmp_path / "file.pth")
-        with pytest.raises(UserError, match="surprise"):
-            load_encoder(tmp_path / "file.pth")
-        prefix = "module." if all(key.startswith("module.") for key in weights) else ""
-        weights[f"{prefix}surprise"] = {"below": torch.zeros(3)}  # type: ignore[assignment]
-        torch.save(content, tmp_path / "file.pth")
-        with pytest.raises(UserError, match=r"surprise\.below"):
-            load_encoder(tmp_path / "file.pth")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import two_classes
 from test_skipped import SMALL, words
 
 from layergraft.cli import main
@@ -22,12 +22,9 @@ CLASS, FILE = b"\xe9t\xe9", b"\xff 0.png"
 def odd(tmp_path: Path) -> Path:
     """32 images; one of the two classes and one file have Latin-1 names."""
     root = tmp_path / "odd"
-    for index, own in enumerate(np.random.default_rng(2).integers(0, 256, (32, 4, 4, 3), dtype=np.uint8)):
-        folder = os.path.join(os.fsencode(root), (b"a", CLASS)[index % 2])
-        os.makedirs(folder, exist_ok=True)
-        name = FILE if index == 0 else b"%02d.png" % index
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(cv2.imencode(".png", cv2.resize(own, (20, 20)))[1].tobytes())
+    place = os.fsencode(two_classes(root, 32))
+    os.rename(os.path.join(place, b"b"), os.path.join(place, CLASS))
+    os.rename(os.path.join(place, b"a", b"00.png"), os.path.join(place, b"a", FILE))
     return root
 
 

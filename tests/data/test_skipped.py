@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from broken import broken_files
-from conftest import TINY
+from conftest import TINY, two_classes
 
 from layergraft.cli import main
 from layergraft.data.cache import FileStore
@@ -127,11 +127,7 @@ def test_transparent_pictures_of_mixed_size(tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
     """32 images of two classes: two batches."""
-    root = tmp_path / "few"
-    for index, own in enumerate(np.random.default_rng(1).integers(0, 256, (32, 4, 4, 3), dtype=np.uint8)):
-        (root / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(root / "ab"[index % 2] / f"{index:02d}.png"), cv2.resize(own, (20, 20)))
-    return root
+    return two_classes(tmp_path / "few", 32)
 
 
 SMALL = {"stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "evaluate.shots": [1]}

@@ -7,9 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
+from conftest import two_classes
 
 from layergraft.cli import main
 from layergraft.data.sources import open_source, split_holdout
@@ -47,11 +46,7 @@ def names(source: Any) -> set[str]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    root = tmp_path / "images"
-    for index, own in enumerate(np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)):
-        (root / "ab"[index % 2]).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(root / "ab"[index % 2] / f"{index:02d}.png"), cv2.resize(own, (16, 16)))
-    return root
+    return two_classes(tmp_path / "images", 60)
 
 
 @pytest.fixture

@@ -23,16 +23,6 @@ from layergraft.randomness import Randomness
 OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming"}
 
 
-def _check_statistics(where: str, name: str, values: tuple[float, ...]) -> None:
-    """Refuse what cannot be the `mean` or `std` of each channel, of pixels in [0, 1]."""
-    if name == "mean" and not all(0 <= value <= 1 for value in values):
-        raise UserError(f"{where} has a mean outside [0, 1].", "It is of pixels in [0, 1]: divide levels by 255.")
-    if name == "std" and not all(0 < value <= 1 for value in values):
-        raise UserError(
-            f"{where} has a std that is not above 0 and at most 1.", "It is of pixels in [0, 1]: divide levels by 255."
-        )
-
-
 def _select(source: Source, query: dict[str, str]) -> Source:
     """Apply what follows the `?` of a SOURCE."""
     try:
@@ -44,8 +34,11 @@ def _select(source: Source, query: dict[str, str]) -> Source:
             f"{source.spec!r} has an option of the wrong type: {error}.",
             "`mean` and `std`: a number a channel (0.5,0.5,0.5); `fraction`: a number; `shots` and `seed`: whole ones.",
         ) from None
-    for name, values in statistics.items():
-        _check_statistics(repr(source.spec), name, values)
+    hint = "They are of pixels in [0, 1]: divide levels by 255."
+    if not all(0 <= value <= 1 for value in statistics.get("mean", ())):
+        raise UserError(f"{source.spec!r} has a mean outside [0, 1].", hint)
+    if not all(0 < value <= 1 for value in statistics.get("std", ())):
+        raise UserError(f"{source.spec!r} has a std that is not above 0 and at most 1.", hint)
     if not 0 < fraction <= 1:
         raise UserError(f"{source.spec!r} has fraction={query['fraction']}.", "It is above 0 and at most 1.")
     if shots is not None and shots < 1:
