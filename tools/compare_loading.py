@@ -26,7 +26,8 @@ from layergraft.config import MaeConfig, MocoConfig, ViewConfig, load_recipe
 from layergraft.data.cache import decoded_once
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import Source, open_source
+from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.source import Source
 from layergraft.randomness import Randomness
 
 ROUNDS, FILES = 3, 256

@@ -19,7 +19,8 @@ from layergraft.checkpoints.place import copy_of, run_directory
 from layergraft.checkpoints.provenance import are_the_runs
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import read_run_recipe
-from layergraft.data.sources import open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder
 

@@ -18,9 +18,10 @@ from layergraft.config.recipe import Recipe
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.models.vit import Encoder
-from layergraft.objectives.base import Objective, Progress, create_objective
+from layergraft.objectives.base import Objective, Progress
+from layergraft.objectives.create import create_objective
 from layergraft.randomness import Randomness
 
 FIT_STEPS, FIT_BATCH, FIT_LR = 100, 64, 1e-3

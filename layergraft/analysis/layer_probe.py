@@ -8,7 +8,7 @@ from torch import Tensor
 from layergraft.analysis.charts import by_layer
 from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.knn import knn_accuracy
 from layergraft.report.figure import Rows
 

@@ -9,7 +9,7 @@ from layergraft.analysis.findings import Findings
 from layergraft.analysis.pictures import address
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.data.augment import fixed_view
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.features import extract
 from layergraft.report.figure import Rows
 

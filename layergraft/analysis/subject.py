@@ -13,7 +13,7 @@ from layergraft.analysis.fitted import FittedPart, FittedStage
 from layergraft.config.base import Config
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.features import view_batches
 from layergraft.models.vit import Encoder
 from layergraft.randomness import Randomness

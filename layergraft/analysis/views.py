@@ -12,7 +12,7 @@ from layergraft.config.objectives import MocoConfig
 from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.batch import Normalize
 from layergraft.data.parameters import DRAWS
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.models.vit import Encoder
 from layergraft.randomness import Randomness
 

@@ -21,7 +21,7 @@ from layergraft.config.plan import FreezeBlocks, PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
 from layergraft.graft.cost import count_flops
 from layergraft.models.vit import Encoder, create_encoder

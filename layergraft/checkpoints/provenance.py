@@ -7,7 +7,7 @@ from pathlib import Path
 from layergraft.checkpoints.files import read_json
 from layergraft.checkpoints.place import encoder_directory
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 
 
 def trained_on(encoder: str) -> str | None:

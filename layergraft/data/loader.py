@@ -25,7 +25,7 @@ from layergraft.data.order import epoch_order
 from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.randomness import Randomness
 
 

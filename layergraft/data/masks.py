@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -23,27 +22,10 @@ from PIL import Image as PillowImage
 from layergraft.config.data import ViewConfig
 from layergraft.data.decode import BadImage
 from layergraft.data.parameters import Draws, draw_parameters
+from layergraft.data.sources.source import Mask, Source
 from layergraft.errors import UserError
 
-if TYPE_CHECKING:
-    from layergraft.data.sources import Source
-
-Mask = npt.NDArray[np.uint8]
 SHOWN = 5
-
-
-class Masks(Protocol):
-    """Where the masks of a source are; indices are those of its images."""
-
-    def load(self, index: int) -> Mask:
-        """One mask, uint8 of shape (height, width)."""
-        ...
-
-    def name(self, index: int) -> str: ...
-
-    def largest(self) -> Mask:
-        """The largest value of each mask, of shape (N,)."""
-        ...
 
 
 class ArrayMasks:

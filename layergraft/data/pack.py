@@ -14,10 +14,10 @@ from rich.console import Console
 
 from layergraft.data.decode import BadImage
 from layergraft.data.fast import resize
-from layergraft.data.sources import Source, open_source
 from layergraft.data.sources.files import Place
+from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.shards import PACKED, build_index
-from layergraft.data.sources.source import IMAGE_SUFFIXES
+from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
 
 QUALITY = 95

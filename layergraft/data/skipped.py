@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from layergraft.checkpoints.atomic import write_bytes
 from layergraft.data.decode import BadImage, Reduction
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
 

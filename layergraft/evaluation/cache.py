@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.features import Array, extract_all
 from layergraft.models.vit import Encoder
 

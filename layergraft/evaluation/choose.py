@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, center_and_normalize
 from layergraft.evaluation.protocols import FEW_SHOT, FewShotProtocol, exact, predict

@@ -15,7 +15,9 @@ from layergraft.checkpoints.place import copy_of, encoder_directory, run_directo
 from layergraft.checkpoints.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
-from layergraft.data.sources import Source, default_test_source, open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from layergraft.checkpoints.atomic import write_bytes
 from layergraft.checkpoints.encoder import announce, load_encoder
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 

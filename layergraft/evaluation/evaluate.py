@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layergraft.checkpoints.encoder import announce
 from layergraft.config.recipe import VARIANTS, EvaluateConfig
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.choose import (

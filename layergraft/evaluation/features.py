@@ -16,7 +16,7 @@ from torch import Tensor
 from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.models.vit import Encoder
 
 Array = npt.NDArray[np.float32]

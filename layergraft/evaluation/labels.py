@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task
 from layergraft.evaluation.splits import few_labels, parse_shots

@@ -12,8 +12,8 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from layergraft.data.fast import resize
-from layergraft.data.masks import Mask, pairs
-from layergraft.data.sources import Image, Source
+from layergraft.data.masks import pairs
+from layergraft.data.sources.source import Image, Mask, Source
 
 Predict = Callable[[Tensor], Tensor]
 Counts = npt.NDArray[np.int64]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.checkpoints.atomic import write_text
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
 

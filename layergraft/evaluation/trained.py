@@ -26,13 +26,13 @@ from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.beginning import check_projector, encoder_config, grown, identity
 from layergraft.evaluation.labels import few_images
 from layergraft.evaluation.results import ResultRow, summarize
 from layergraft.models.vit import Encoder
-from layergraft.objectives.base import know_classes
 from layergraft.objectives.classify import Classify
+from layergraft.objectives.create import know_classes
 from layergraft.training.best import load_best
 from layergraft.training.display import Display
 from layergraft.training.loop import train_stage

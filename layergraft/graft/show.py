@@ -15,12 +15,13 @@ from rich.text import Text
 
 from layergraft.config.loading import dump_recipe, recipe_names, recipe_text
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources import open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError, nearest
 from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.graft.cost import step_flops
 from layergraft.models.vit import create_encoder
-from layergraft.objectives.base import create_objective, know_classes
+from layergraft.objectives.create import create_objective, know_classes
 from layergraft.training.estimate import stage_seconds
 from layergraft.training.memory import memory_warning, step_memory
 

@@ -10,7 +10,7 @@ from layergraft.data.batch import Batch
 from layergraft.errors import UserError
 from layergraft.models.batchnorm import Pending
 from layergraft.models.vit import Encoder
-from layergraft.objectives.base import Features, Losses, Objective, Progress, create_objective
+from layergraft.objectives.base import Features, Losses, Objective, Progress
 
 
 class Joint(Objective):
@@ -18,20 +18,19 @@ class Joint(Objective):
     names they have where the part is trained alone, so that stages before and after can hand them on.
 
     Args:
-        config: parts and weights.
-        encoder: what they will train.
+        config: the weights of the parts.
+        parts: the objectives by name.
 
     Raises:
         UserError: two parts have a head of the same name.
     """
 
-    def __init__(self, config: JointConfig, encoder: Encoder) -> None:
+    def __init__(self, config: JointConfig, parts: dict[str, Objective]) -> None:
         super().__init__()
-        self.weights = {name: config.weights.get(name, 1.0) for name in config.parts}
+        self.weights = {name: config.weights.get(name, 1.0) for name in parts}
         # A plain dict: registered a second time, the parts' heads would stand twice in the state.
-        self.parts: dict[str, Objective] = {}
-        for name, part in config.parts.items():
-            objective = create_objective(part, encoder)
+        self.parts = parts
+        for name, objective in parts.items():
             for head, module in objective.heads.items():
                 if head in self.heads:
                     raise UserError(
@@ -39,7 +38,6 @@ class Joint(Objective):
                         "Join objectives of different kinds.",
                     )
                 self.heads[head] = module
-            self.parts[name] = objective
 
     def unused(self, encoder: Encoder) -> list[str]:
         rows = [part.unused(encoder) for part in self.parts.values()]

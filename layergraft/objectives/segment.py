@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from layergraft.config.supervised import SegmentConfig
 from layergraft.data.batch import Batch, Normalize
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.segmentation import confusion, scores
 from layergraft.models.batchnorm import BatchNorm, Pending, collect_pending
 from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path

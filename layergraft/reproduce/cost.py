@@ -9,7 +9,7 @@ from layergraft.config import OptimizerConfig, Recipe, StageConfig
 from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.graft.cost import step_flops
 from layergraft.models.vit import create_encoder
-from layergraft.objectives.base import create_objective
+from layergraft.objectives.create import create_objective
 from layergraft.reproduce.arms import ARMS, BUDGET, Arm
 from layergraft.reproduce.recipes import arm_recipe
 from layergraft.reproduce.scales import Scale

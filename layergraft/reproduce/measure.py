@@ -10,7 +10,8 @@ import torch
 
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_evaluate
-from layergraft.data.sources import Source, default_test_source, open_source
+from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Measurement, Task
 from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels

@@ -16,7 +16,8 @@ from msgspec import structs
 from rich.console import Console
 
 from layergraft.checkpoints.atomic import write_text
-from layergraft.data.sources import open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.reproduce.claims import FILE as CLAIMS

@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.models.vit import create_encoder
 from layergraft.training.launch import launch
 from layergraft.training.stage import prepare_stage

@@ -8,7 +8,8 @@ from lightning_fabric import Fabric
 
 from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources import Source, default_test_source, open_source
+from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results

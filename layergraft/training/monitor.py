@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from layergraft.config.recipe import MonitorConfig
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation.choose import ridge_accuracy
 from layergraft.evaluation.features import extract
 from layergraft.evaluation.knn import knn_accuracy

@@ -17,13 +17,13 @@ from layergraft.config.recipe import Recipe
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.graft.apply import hold_statistics, set_frozen, stage_plan
 from layergraft.graft.start import start_weights
 from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder
-from layergraft.objectives.base import create_objective, know_classes
+from layergraft.objectives.create import create_objective, know_classes
 from layergraft.randomness import Randomness
 from layergraft.training.best import Best
 from layergraft.training.metrics import read_metrics, training_seconds

@@ -30,7 +30,8 @@ from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives.base import Progress, create_objective
+from layergraft.objectives.base import Progress
+from layergraft.objectives.create import create_objective
 from layergraft.objectives.joint import Joint
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco

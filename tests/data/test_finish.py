@@ -15,7 +15,7 @@ from layergraft.config.data import Augment
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
 from layergraft.training.inputs import load_data

@@ -19,7 +19,8 @@ from layergraft.data.decode import BadImage
 from layergraft.data.loader import TrainLoader
 from layergraft.data.pack import pack
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import Source, open_source
+from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
 

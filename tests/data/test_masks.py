@@ -18,9 +18,10 @@ from layergraft.data.loader import TrainLoader
 from layergraft.data.masks import check_masks, mask_view, pairs
 from layergraft.data.parameters import DRAWS
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import default_test_source, open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import default_test_source, open_source
 from layergraft.errors import UserError
-from layergraft.objectives.base import know_classes
+from layergraft.objectives.create import know_classes
 from layergraft.randomness import Randomness
 
 

@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from layergraft.cli import main
 from layergraft.data.pack import pack
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 
 KINDS = ["GIF", "AVIF", "JPEG2000", "PNG", "BMP", "WEBP", "TIFF", "BigTIFF"]
 

@@ -13,7 +13,7 @@ from layergraft.config import RandAugmentConfig, ViewConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.rand_augment import OPERATIONS, arguments, rand_augment
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.randomness import Randomness
 
 

@@ -13,8 +13,9 @@ from test_kinds import views
 
 from layergraft.data.decode import BadImage
 from layergraft.data.pack import pack
-from layergraft.data.sources import open_source, shards
+from layergraft.data.sources import shards
 from layergraft.data.sources.files import Place
+from layergraft.data.sources.opening import open_source
 
 server = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")

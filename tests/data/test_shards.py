@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from layergraft.data.pack import pack
-from layergraft.data.sources import Source, open_source
+from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 
 

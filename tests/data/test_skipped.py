@@ -14,7 +14,8 @@ from conftest import TINY, two_classes
 from layergraft.cli import main
 from layergraft.data.cache import FileStore
 from layergraft.data.skipped import SkippedImages, read_skipped
-from layergraft.data.sources import open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
 from layergraft.randomness import Randomness
 
 OPTIONS = {

@@ -16,7 +16,8 @@ from layergraft.data.decode import decode
 from layergraft.data.loader import TrainLoader
 from layergraft.data.parameters import DRAWS, crop_box
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import default_test_source, open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import default_test_source, open_source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
 from layergraft.training.inputs import load_data

@@ -15,7 +15,9 @@ from conftest import TINY
 import layergraft
 from layergraft.cli import main
 from layergraft.config import EncoderConfig, EvaluateConfig
-from layergraft.data.sources import Source, open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation import evaluate
 from layergraft.evaluation.evaluate import Task, evaluate_encoders

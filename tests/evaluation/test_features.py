@@ -11,7 +11,7 @@ import torch
 from layergraft.checkpoints.encoder import save_encoder
 from layergraft.config import EncoderConfig
 from layergraft.data.batch import Normalize
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.evaluation import cache
 from layergraft.evaluation.features import POOLINGS, extract_all, pixel_side, pixels, view_batches
 from layergraft.models.vit import Encoder, create_encoder

@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config import EncoderConfig
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.evaluation.features import extract, pixels
 from layergraft.evaluation.knn import knn_accuracy, knn_votes
 from layergraft.models.vit import create_encoder

@@ -9,7 +9,7 @@ from conftest import assert_close
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
 from layergraft.evaluation import protocols, prototype, ridge
 from layergraft.evaluation.choose import holdout_tasks, ridge_accuracy, scores, shot_folds, strongest_of_the_best

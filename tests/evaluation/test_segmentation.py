@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from layergraft.data.fashion.load import ArrayImages
 from layergraft.data.masks import ArrayMasks
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation import segmentation
 from layergraft.evaluation.segmentation import confusion, predict_classes, scores, window_starts
 

@@ -23,7 +23,8 @@ from layergraft.checkpoints.encoder import save_encoder
 from layergraft.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.data.masks import ArrayMasks
-from layergraft.data.sources import Source, open_source
+from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.source import Source
 from layergraft.evaluation import command
 from layergraft.models.vit import create_encoder
 

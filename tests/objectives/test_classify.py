@@ -11,14 +11,15 @@ from timm.layers import DropPath as TimmDropPath
 from layergraft.config import ClassifyConfig, EncoderConfig, GridConfig, HeadsPlanConfig, PlanConfig, StageConfig
 from layergraft.config.protocols import PROTOCOLS
 from layergraft.data.batch import Batch
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
 from layergraft.graft.apply import count_parameters, parameter_groups, set_frozen, stage_rows
 from layergraft.graft.plan import build_plan
 from layergraft.models.drop_path import draw_paths, install_drop_path
 from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives.base import Progress, create_objective, know_classes
+from layergraft.objectives.base import Progress
 from layergraft.objectives.classify import Classify
+from layergraft.objectives.create import create_objective, know_classes
 from layergraft.randomness import Randomness
 
 SMALL = EncoderConfig(

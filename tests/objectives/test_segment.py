@@ -9,7 +9,8 @@ import torch
 from layergraft.config import EncoderConfig, SegmentConfig
 from layergraft.data.batch import Batch
 from layergraft.models.vit import create_encoder
-from layergraft.objectives.base import Progress, create_objective
+from layergraft.objectives.base import Progress
+from layergraft.objectives.create import create_objective
 from layergraft.objectives.segment import Segment, mean_over_pixels
 from layergraft.randomness import Randomness
 

@@ -14,7 +14,7 @@ from layergraft.config.objectives import JointConfig, NnclrConfig
 from layergraft.graft.apply import stage_plan
 from layergraft.graft.plan import Plan
 from layergraft.models.vit import create_encoder
-from layergraft.objectives.base import create_objective
+from layergraft.objectives.create import create_objective
 from layergraft.reproduce.arms import ARMS
 from layergraft.reproduce.recipes import arm_recipe, plan_text
 from layergraft.reproduce.scales import SCALES

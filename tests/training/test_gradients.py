@@ -14,7 +14,8 @@ from layergraft.data.batch import Batch
 from layergraft.graft.apply import Anchor, count_parameters, set_frozen, stage_rows
 from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives.base import Objective, Progress, create_objective
+from layergraft.objectives.base import Objective, Progress
+from layergraft.objectives.create import create_objective
 from layergraft.randomness import Randomness
 from layergraft.training.gradients import Gradients, TrainStep
 

@@ -11,7 +11,8 @@ import pytest
 from conftest import two_classes
 
 from layergraft.cli import main
-from layergraft.data.sources import open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
 from layergraft.evaluation.evaluate import Task
 from layergraft.training import run as training_run
 

@@ -14,7 +14,7 @@ from conftest import TINY
 from layergraft.config import load_recipe
 from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.models.vit import create_encoder
-from layergraft.objectives.base import create_objective
+from layergraft.objectives.create import create_objective
 from layergraft.training.memory import memory_warning, step_memory
 
 VIT_S = {

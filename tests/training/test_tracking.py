@@ -12,7 +12,8 @@ from test_faults import STEPS, recipe_of, train, words_of
 
 from layergraft.cli import main
 from layergraft.config.recipe import MonitorConfig
-from layergraft.data.sources import open_source, split_holdout
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
 from layergraft.training.monitor import Monitor
 
 

@@ -10,7 +10,7 @@ import pytest
 from broken import broken_files
 from processes import finish, running, start_group, write_recipe
 
-from layergraft.data.sources import open_source
+from layergraft.data.sources.opening import open_source
 from layergraft.randomness import Randomness
 
 BATCH, ALLOWED = 64, 12

@@ -17,8 +17,9 @@ from layergraft.config.data import Augment
 from layergraft.data.cache import CachedImages, MemoryStore
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import Source, open_source
 from layergraft.data.sources.blocks import BlockImages
+from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.source import Source
 from layergraft.randomness import Randomness
 from layergraft.training import record
 from layergraft.training.record import Record, advice

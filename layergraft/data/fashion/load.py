@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.decode import Reduction, match_channels
-from layergraft.data.sources.source import Image, Source
-from layergraft.errors import UserError, nearest
+from layergraft.data.sources.source import Image
 
 FILE = Path(__file__).with_name("fashion.npy.xz")
 CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
@@ -69,32 +68,3 @@ def embedded(split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """(images of shape (N, 28, 28), their classes) of `train` or `test`."""
     images, labels, _ = _arrays()[split]
     return images, labels
-
-
-def open_builtin(spec: str, place: str) -> Source:
-    """Open `builtin:fashion`, `fashion-canvas`, `fashion-colour` or `fashion-scenes`, `:train` (default) or `:test`."""
-    from layergraft.data.fashion.colour import open_colour
-    from layergraft.data.fashion.scenes import open_scenes
-
-    _, name, split = (place + ":train").split(":")[:3]
-    names = [*STATISTICS, COLOUR, SCENES]
-    if name not in names:
-        raise UserError(f"There is no built-in set {name!r}.", nearest(name, names))
-    if split not in ("train", "test"):
-        raise UserError(f"{place!r} has no split {split!r}.", "Use `:train` or `:test`.")
-    if name == SCENES:
-        return open_scenes(spec, split)
-    if name == COLOUR:
-        return open_colour(spec, split)
-    images, labels, _ = _arrays()[split]
-    mean, std = STATISTICS[name]
-    return Source(
-        spec=spec,
-        images=ArrayImages(images if name == "fashion" else canvases(split)),
-        keys=np.arange(len(labels), dtype=np.int64),
-        labels=labels.astype(np.int32),
-        classes=CLASSES,
-        fingerprint=f"{name}-{split}-1",
-        mean=mean,
-        std=std,
-    )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from layergraft.data.fashion.load import CLASSES, ArrayImages, embedded
 from layergraft.data.masks import ArrayMasks
-from layergraft.data.sources import Source
+from layergraft.data.sources.source import Source
 from layergraft.randomness import Randomness
 
 SIDE = 72

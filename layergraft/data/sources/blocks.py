@@ -32,7 +32,8 @@ class BlockImages(EncodedImages):
     """
 
     def __init__(self, starts: Labels, count: int) -> None:
-        self.starts, self.count = starts, count
+        self.starts: Labels = starts
+        self.count = count
         self._lock = threading.Lock()
         self._blocks: dict[int, Future[Sequence[bytes | Place | None]] | None] = {}  # announced ones, the oldest first
         self._pool = ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-blocks")

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from layergraft.data.fashion.builtin import open_builtin
 from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.folder import open_folder
@@ -63,8 +64,6 @@ def _open_masks(spec: str, images: Path, masks: Path, index: Path | None) -> Sou
 
 
 def _open(spec: str, place: str, root: Place | None, streaming: bool, index: Path | None) -> Source:
-    from layergraft.data.fashion.load import open_builtin
-
     if place.startswith("builtin:"):
         return open_builtin(spec, place)
     if place.startswith("hf:"):

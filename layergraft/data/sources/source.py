@@ -5,22 +5,19 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.decode import Reduction, decode
-from layergraft.data.masks import Masks
 from layergraft.errors import UserError
-
-if TYPE_CHECKING:
-    from layergraft.data.sources.blocks import BlockImages
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 ClassIds = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.uint8]
 
 
 def is_picture(path: str) -> bool:
@@ -67,6 +64,33 @@ class EncodedImages(ABC):
         return decode(self.read(index), channels, reduction)
 
 
+class Masks(Protocol):
+    """Where the masks of a source are; indices are those of its images."""
+
+    def load(self, index: int) -> Mask:
+        """One mask, uint8 of shape (height, width)."""
+        ...
+
+    def name(self, index: int) -> str: ...
+
+    def largest(self) -> Mask:
+        """The largest value of each mask, of shape (N,)."""
+        ...
+
+
+class Blocks(Protocol):
+    """Images that are read block by block: one request brings a run of neighbours."""
+
+    @property
+    def starts(self) -> Labels:
+        """The first image of each block, ascending from 0."""
+        ...
+
+    def announce(self, keys: Labels) -> None:
+        """Say that these images are wanted soon, so that their blocks can be fetched side by side."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A set of images, perhaps labelled.
@@ -93,7 +117,7 @@ class Source:
     fingerprint: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    blocks: BlockImages | None = None
+    blocks: Blocks | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
