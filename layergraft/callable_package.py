@@ -1,4 +1,4 @@
-"""`layergraft.report`, `bench` and `reproduce` are packages, and commands of the same name.
+"""`layergraft.runs.report`, `bench` and `reproduce` are packages, and commands of the same name.
 
 Importing a package puts it where `layergraft.__getattr__` would give the command; so the package itself can be called.
 """

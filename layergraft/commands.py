@@ -14,10 +14,10 @@ from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 
 if TYPE_CHECKING:
-    from layergraft.analysis.findings import Entry
     from layergraft.checkpoints.export import Export
     from layergraft.data.pack import Packed
-    from layergraft.evaluation.results import ResultRow
+    from layergraft.runs.findings import Entry
+    from layergraft.runs.results import ResultRow
     from layergraft.training.run import Run
 
 Overrides = Mapping[str, Any]
@@ -232,8 +232,8 @@ def export(
         with_head: a fitted classifier of RUN/probes/ on top, for onnx and torch_export.
     """
     from layergraft.checkpoints.export import export_encoder
-    from layergraft.checkpoints.place import run_directory
-    from layergraft.report.model_card import write_model_card
+    from layergraft.runs.layout import run_directory
+    from layergraft.runs.report.model_card import write_model_card
 
     written = export_encoder(str(encoder), format, Path(out), None if with_head is None else Path(with_head))
     if found := run_directory(str(encoder)):
@@ -265,9 +265,9 @@ def report(*, runs: list[str], out: str | Path | None = None) -> Path:
         runs: directories of the runs; or that of a study, alone, whose claims.json is made again, too.
         out: the page; by default report.html in the first of the directories.
     """
-    from layergraft.report.model_card import write_model_card
-    from layergraft.report.page import write_report
     from layergraft.reproduce.study_file import is_study
+    from layergraft.runs.report.model_card import write_model_card
+    from layergraft.runs.report.page import write_report
 
     if any(is_study(Path(run)) for run in runs):
         from layergraft.reproduce.claims import report_study

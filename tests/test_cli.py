@@ -50,11 +50,11 @@ def test_every_recipe_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_package_does_not_hide_the_command_of_its_name() -> None:
     import layergraft
     import layergraft.bench
-    import layergraft.report.page
+    import layergraft.runs.report.page
     from layergraft.errors import UserError
 
     with pytest.raises(UserError, match="is no run"):
-        layergraft.report(runs=["/nowhere"])
+        layergraft.runs.report(runs=["/nowhere"])
     assert callable(layergraft.bench)
 
 

@@ -23,11 +23,11 @@ import msgspec
 import numpy as np
 
 import layergraft
-from layergraft.checkpoints.atomic import write_text
 from layergraft.config import EvaluateConfig, Recipe, load_recipe
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
-from layergraft.evaluation.results import ResultRow, write_results
-from layergraft.report.recorded import record_file
+from layergraft.runs.atomic import write_text
+from layergraft.runs.report.recorded import record_file
+from layergraft.runs.results import ResultRow, write_results
 from layergraft.training.inputs import load_data
 from layergraft.training.launch import machine
 

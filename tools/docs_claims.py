@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from layergraft.report.section import Table
 from layergraft.reproduce.claims import read_claims
 from layergraft.reproduce.outcome import Claims
 from layergraft.reproduce.page import RULE, write_claims_page
@@ -32,6 +31,7 @@ from layergraft.reproduce.tables import (
     search_table,
     verdict_table,
 )
+from layergraft.runs.report.section import Table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, CLAIMS = DOCS / "claims.md", DOCS / "claims.json"

@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import layergraft
-from layergraft.checkpoints.atomic import write_text
-from layergraft.evaluation.results import read_results
-from layergraft.report.recorded import record_file
+from layergraft.runs.atomic import write_text
+from layergraft.runs.report.recorded import record_file
+from layergraft.runs.results import read_results
 from layergraft.training.launch import machine
 
 

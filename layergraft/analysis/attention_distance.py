@@ -9,9 +9,9 @@ from torch import Tensor
 
 from layergraft.analysis.attention import attention_maps, patch_attention
 from layergraft.analysis.charts import LAYER_AXIS
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import Subject, inputs
-from layergraft.report.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.findings import Findings
 
 IMAGES = 256
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from layergraft.analysis.attention import attention_maps, patch_attention
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.pictures import address, heat, show
 from layergraft.analysis.subject import Subject, inputs
 from layergraft.models.vit import Encoder
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 IMAGES, HEADS = 6, 8
 

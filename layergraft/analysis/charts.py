@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layergraft.report.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import Figure, Rows, field, tooltip
 
 
 def by_name(name: str, data: Rows) -> dict[str, Any]:

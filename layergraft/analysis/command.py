@@ -10,12 +10,10 @@ from typing import cast
 import torch
 from rich.console import Console
 
-from layergraft.analysis.findings import Entry, write_analysis
 from layergraft.analysis.fitted import FittedStage, fitted_stages
 from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.place import copy_of, run_directory
 from layergraft.checkpoints.provenance import are_the_runs
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import read_run_recipe
@@ -23,6 +21,8 @@ from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder
+from layergraft.runs.findings import Entry, write_analysis
+from layergraft.runs.layout import copy_of, run_directory
 
 BANK_SHARE = 0.2  # held out from the bank where no run says which images trained nothing
 
@@ -134,7 +134,7 @@ def run_analyses(
 
 def analyze_command(*, encoder: str, against: list[str], data: str, what: list[str], out: Path | None) -> list[Entry]:
     """See `layergraft.analyze`."""
-    from layergraft.report.page import write_report
+    from layergraft.runs.report.page import write_report
 
     names = check_names(what)
     found = run_directory(encoder)

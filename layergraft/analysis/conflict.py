@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from layergraft.analysis.charts import LAYER_AXIS
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.fitted import fit_heads, objective_batch
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.analysis.terms import SampleLoss, Terms, cl_terms, mim_terms, plain_attention
@@ -22,7 +21,8 @@ from layergraft.config.objectives import MaeConfig, MocoConfig
 from layergraft.models.vit import Encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import VIEWS, Moco
-from layergraft.report.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.findings import Findings
 
 IMAGES = 256
 # Images whose gradients are in memory at once: more are not quicker, and all of them may take this many bytes.

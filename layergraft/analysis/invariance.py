@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import by_layer
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import NotApplicable, Subject, layer_names
 from layergraft.analysis.views import view_features
 from layergraft.config.data import ViewConfig
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 IMAGES = 256
 STILL = ViewConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import by_layer
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.knn import knn_accuracy
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 BANK, QUERIES = 4000, 1000
 STRENGTHS = tuple(10.0**e for e in range(-6, 2))

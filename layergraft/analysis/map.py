@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.neighbours import label_of
 from layergraft.analysis.pictures import address
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.data.augment import fixed_view
 from layergraft.evaluation.features import Array, center_and_normalize, extract
-from layergraft.report.figure import Figure, Rows, field
+from layergraft.runs.figure import Figure, Rows, field
+from layergraft.runs.findings import Findings
 
 IMAGES, THUMBNAIL = 600, 40
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.pictures import address
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.data.augment import fixed_view
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.features import extract
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 QUERIES, NEAREST, BANK = 8, 8, 4000
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.pictures import address, show
 from layergraft.analysis.subject import Subject, inputs
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 IMAGES, FIT = 10, 256
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import by_layer
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
 from layergraft.analysis.views import CONTRASTIVE, view_features
+from layergraft.runs.findings import Findings
 
 IMAGES, SURROGATES, VIEWS = 2000, 200, 8
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.pictures import address, show
 from layergraft.analysis.subject import NotApplicable, Subject, inputs
 from layergraft.config.objectives import MaeConfig
 from layergraft.models.vit import Encoder
 from layergraft.objectives.mae import Mae
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 IMAGES = 10
 

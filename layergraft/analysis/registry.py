@@ -11,7 +11,6 @@ from layergraft.analysis.attention_distance import attention_distance
 from layergraft.analysis.attention_maps import last_attention
 from layergraft.analysis.cka import cka
 from layergraft.analysis.conflict import conflict
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.information import information
 from layergraft.analysis.invariance import invariance
 from layergraft.analysis.layer_probe import layer_probe
@@ -27,6 +26,7 @@ from layergraft.analysis.suggest import suggest
 from layergraft.analysis.token_similarity import token_similarity
 from layergraft.analysis.uniformity import uniformity_and_alignment
 from layergraft.config.analysis import AnalysisName
+from layergraft.runs.findings import Findings
 
 ANALYSES: dict[AnalysisName, Callable[[Subject], Findings]] = {
     "conflict": conflict,

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.neighbours import label_of, nearest
 from layergraft.analysis.pictures import address, heat, show
 from layergraft.analysis.subject import NotApplicable, Subject, device_of, inputs
 from layergraft.evaluation.features import extract
 from layergraft.models.vit import Encoder
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 IMAGES, BANK = 8, 2000
 

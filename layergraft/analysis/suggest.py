@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from layergraft.analysis.charts import LAYER_AXIS
 from layergraft.analysis.conflict import measure
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import Subject
-from layergraft.report.figure import Figure, field, tooltip
+from layergraft.runs.figure import Figure, field, tooltip
+from layergraft.runs.findings import Findings
 
 FLOOR = 0.1
 

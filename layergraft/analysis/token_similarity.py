@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import by_layer
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import NotApplicable, Subject, inputs, layer_names, layer_tokens, patch_tokens
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 IMAGES = 512
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import by_layer
-from layergraft.analysis.findings import Findings
 from layergraft.analysis.subject import NotApplicable, Subject, layer_names
 from layergraft.analysis.views import CONTRASTIVE, view_features
-from layergraft.report.figure import Rows
+from layergraft.runs.figure import Rows
+from layergraft.runs.findings import Findings
 
 IMAGES = 512
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from layergraft.checkpoints import huggingface
 from layergraft.checkpoints.architecture import infer_architecture
-from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.files import read_directory, read_file, read_json
 from layergraft.checkpoints.fit import block_kind, fill, norm_eps, num_heads, resize, set_norm_eps
 from layergraft.checkpoints.foreign import Foreign, detect
-from layergraft.checkpoints.place import encoder_directory, last_stage
 from layergraft.errors import UserError, nearest
 from layergraft.models.vit import Encoder, build_vit
+from layergraft.runs.atomic import write_bytes, write_text
+from layergraft.runs.layout import encoder_directory, last_stage
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 EXAMPLES = {

@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
 from layergraft.checkpoints.fit import norm_eps, num_heads
 from layergraft.checkpoints.huggingface import from_timm
@@ -28,6 +27,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
 from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder
+from layergraft.runs.atomic import write_bytes, write_text
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]
 Run = Callable[[Tensor], Tensor]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from layergraft.errors import UserError
+from layergraft.runs.layout import PARTS, WEIGHTS
 
 # Besides tensors, training checkpoints hold their arguments and numbers of NumPy. Building these runs no code.
 HARMLESS: list[Any] = [
@@ -94,15 +95,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} holds a {type(content).__name__}, not an object.")
     return content
-
-
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-PARTS = "model.safetensors.index.json"
-
-
-def has_weights(path: Path) -> bool:
-    """Whether `read_directory` finds weights."""
-    return any((path / name).is_file() for name in (*WEIGHTS, PARTS))
 
 
 def read_directory(path: Path) -> dict[str, Tensor]:

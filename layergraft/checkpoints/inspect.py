@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from layergraft.checkpoints.encoder import Checkpoint, open_checkpoint
 from layergraft.checkpoints.fit import norm_eps, num_heads
-from layergraft.checkpoints.place import last_stage
 from layergraft.graft.apply import count_parameters
 from layergraft.models.flops import forward_gflop
+from layergraft.runs.layout import last_stage
 
 
 def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from layergraft.checkpoints.files import read_json
-from layergraft.checkpoints.place import encoder_directory
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources.source import Source
+from layergraft.runs.layout import encoder_directory
 
 
 def trained_on(encoder: str) -> str | None:

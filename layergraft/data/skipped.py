@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.checkpoints.atomic import write_bytes
 from layergraft.data.decode import BadImage, Reduction
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
+from layergraft.runs.atomic import write_bytes
 
 _REPLACEMENTS = 20
 NAMED = 20

@@ -11,7 +11,6 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from layergraft.checkpoints.encoder import announce, check_expressible, load_encoder
-from layergraft.checkpoints.place import copy_of, encoder_directory, run_directory
 from layergraft.checkpoints.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
@@ -22,10 +21,11 @@ from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.labels import same_classes
-from layergraft.evaluation.results import ResultRow, show_results, write_results
 from layergraft.evaluation.splits import read_splits
 from layergraft.evaluation.trained import TrainedTask, evaluate_trained, show_trained
 from layergraft.models.vit import Encoder
+from layergraft.runs.layout import copy_of, encoder_directory, run_directory
+from layergraft.runs.results import ResultRow, show_results, write_results
 from layergraft.training.display import Display
 from layergraft.training.launch import launch
 
@@ -98,7 +98,7 @@ def evaluate_command(
     if out is not None and fabric.is_global_zero:
         write_results(out / "results.json", rows)
         if (out / "recipe.yaml").is_file():
-            from layergraft.report.page import write_report
+            from layergraft.runs.report.page import write_report
 
             write_report([out])
     return rows

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layergraft.checkpoints.atomic import write_bytes
 from layergraft.checkpoints.encoder import announce, load_encoder
 from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
+from layergraft.runs.atomic import write_bytes
 
 
 def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: int | None) -> Path:

@@ -30,9 +30,9 @@ from layergraft.evaluation.features import POOLINGS, Array, center_and_normalize
 from layergraft.evaluation.knn import knn_votes
 from layergraft.evaluation.probes import Probe, save_probe, slug
 from layergraft.evaluation.protocols import FEW_SHOT, Classifier, FewShotProtocol, exact, predict
-from layergraft.evaluation.results import ResultRow, summarize
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
 from layergraft.models.vit import Encoder
+from layergraft.runs.results import ResultRow, summarize
 
 Labels = npt.NDArray[np.int64]
 Features = dict[str, Array]

@@ -12,7 +12,7 @@ from layergraft.checkpoints.encoder import announce, open_checkpoint
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task
 from layergraft.evaluation.features import extract
-from layergraft.evaluation.results import ResultRow
+from layergraft.runs.results import ResultRow
 
 
 def evaluate_head(encoder: str, name: str, task: Task) -> ResultRow:

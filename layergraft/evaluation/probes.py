@@ -26,10 +26,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from layergraft.checkpoints.atomic import write_bytes
 from layergraft.errors import UserError
 from layergraft.evaluation.features import pool_all
 from layergraft.models.vit import Encoder
+from layergraft.runs.atomic import write_bytes
 
 FORMAT = 1
 

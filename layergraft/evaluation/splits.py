@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.checkpoints.atomic import write_text
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.randomness import Randomness
+from layergraft.runs.atomic import write_text
 
 Rows = npt.NDArray[np.int64]
 

@@ -19,7 +19,6 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
-from layergraft.checkpoints.atomic import write_text
 from layergraft.checkpoints.fit import resize
 from layergraft.config.data import DataConfig
 from layergraft.config.loading import dump_recipe
@@ -29,15 +28,17 @@ from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.beginning import check_projector, encoder_config, grown, identity
 from layergraft.evaluation.labels import few_images
-from layergraft.evaluation.results import ResultRow, summarize
 from layergraft.models.vit import Encoder
 from layergraft.objectives.classify import Classify
 from layergraft.objectives.create import know_classes
+from layergraft.runs.atomic import write_text
+from layergraft.runs.layout import is_done, stage_directory
+from layergraft.runs.metrics import read_metrics, training_seconds
+from layergraft.runs.results import ResultRow, summarize
 from layergraft.training.best import load_best
 from layergraft.training.display import Display
 from layergraft.training.loop import train_stage
-from layergraft.training.metrics import read_metrics, training_seconds
-from layergraft.training.stage import is_done, prepare_stage, restore_stage, save_stage, stage_directory
+from layergraft.training.stage import prepare_stage, restore_stage, save_stage
 from layergraft.training.stage_run import StageRun
 
 BEST_EPOCH = "best_epoch"

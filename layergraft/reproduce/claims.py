@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from layergraft.checkpoints.atomic import write_text
 from layergraft.errors import UserError
 from layergraft.reproduce.outcome import Claims, make_claims
 from layergraft.reproduce.page import write_claims_page
 from layergraft.reproduce.study_file import as_study, read_study
+from layergraft.runs.atomic import write_text
 
 FILE = "claims.json"
 PAGE = "report.html"

@@ -7,13 +7,13 @@ import textwrap
 from typing import Any
 
 from layergraft.analysis.charts import LAYER_AXIS
-from layergraft.report.figure import Figure, Rows, field, tooltip
-from layergraft.report.sections.provenance import flat
 from layergraft.reproduce.outcome import Claims
 from layergraft.reproduce.statistics import Interval
 from layergraft.reproduce.study_file import Budget, MeasuredArm
 from layergraft.reproduce.tables import shown_apart, title_of
 from layergraft.reproduce.wording import AT, MEAN, column_name, p_value
+from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.report.sections.provenance import flat
 
 INTERVAL = {"transform": [{"filter": "isValid(datum.low)"}]}
 ZERO = {

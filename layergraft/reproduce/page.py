@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layergraft.report.figure import Figure
-from layergraft.report.page import write_page
-from layergraft.report.section import Judgement, Notes, Section, Table, Verdict
 from layergraft.reproduce.figures import compute_figure, conflict_figures, differences_figure, search_figure
 from layergraft.reproduce.outcome import Claims
 from layergraft.reproduce.study_file import BUDGETS
@@ -25,6 +22,9 @@ from layergraft.reproduce.tables import (
 from layergraft.reproduce.verdicts import Claim
 from layergraft.reproduce.verdicts import Verdict as Word
 from layergraft.reproduce.wording import AT, duration
+from layergraft.runs.figure import Figure
+from layergraft.runs.report.page import write_page
+from layergraft.runs.report.section import Judgement, Notes, Section, Table, Verdict
 
 WORDS: dict[bool | None, Word] = {True: "holds", False: "does not hold", None: "undecided"}
 RULE = (

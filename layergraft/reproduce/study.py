@@ -15,7 +15,6 @@ import numpy as np
 from msgspec import structs
 from rich.console import Console
 
-from layergraft.checkpoints.atomic import write_text
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
@@ -30,6 +29,7 @@ from layergraft.reproduce.record import study_record
 from layergraft.reproduce.scales import SCALES, Scale
 from layergraft.reproduce.study_file import FILE
 from layergraft.reproduce.work import carry_out, identity
+from layergraft.runs.atomic import write_text
 from layergraft.training.guard import SignalGuard
 from layergraft.training.launch import machine
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from layergraft.report.section import Table
-from layergraft.report.sections.provenance import flat
 from layergraft.reproduce.outcome import Claims, GraftVsParents
 from layergraft.reproduce.statistics import Effect
 from layergraft.reproduce.study_file import Budget, MeasuredArm
 from layergraft.reproduce.verdicts import Claim
 from layergraft.reproduce.wording import AT, MEAN, column_name, duration, p_value, p_values, signed, spread
+from layergraft.runs.report.section import Table
+from layergraft.runs.report.sections.provenance import flat
 
 
 def parts_table(claim: Claim) -> Table:

@@ -14,18 +14,18 @@ from msgspec import structs
 from layergraft.analysis.command import build_subject
 from layergraft.analysis.conflict import measure as cosines_of
 from layergraft.analysis.suggest import suggested_scales
-from layergraft.checkpoints.atomic import write_text
 from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config import dump_recipe
 from layergraft.models.vit import Encoder
 from layergraft.reproduce.jobs import Job, Outcome
 from layergraft.reproduce.measure import Figuring
 from layergraft.reproduce.scales import Scale
+from layergraft.runs.atomic import write_text
+from layergraft.runs.layout import stage_directory
 from layergraft.training.divergence import Diverged
 from layergraft.training.guard import SignalGuard
 from layergraft.training.origins import first_encoder
 from layergraft.training.run import train_run
-from layergraft.training.stage import stage_directory
 
 
 def identity(job: Job, scale: Scale) -> str:

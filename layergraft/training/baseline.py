@@ -8,8 +8,8 @@ import msgspec
 
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
-from layergraft.evaluation.results import read_results, write_results
-from layergraft.report.page import write_report
+from layergraft.runs.report.page import write_report
+from layergraft.runs.results import read_results, write_results
 from layergraft.training.run import train_run
 
 

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from layergraft.checkpoints.atomic import write_bytes
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
+from layergraft.runs.atomic import write_bytes
 
 FILE = "best.safetensors"
 

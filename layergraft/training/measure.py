@@ -12,12 +12,12 @@ from layergraft.data.sources.opening import default_test_source, open_source
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
-from layergraft.evaluation.results import ResultRow, read_results, show_results, write_results
 from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 from layergraft.models.vit import Encoder
+from layergraft.runs.layout import stage_directory
+from layergraft.runs.results import ResultRow, read_results, show_results, write_results
 from layergraft.training.display import Display
 from layergraft.training.origins import first_encoder
-from layergraft.training.stage import stage_directory
 
 
 def run_encoders(recipe: Recipe, out: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Encoder]:

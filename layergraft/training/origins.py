@@ -11,7 +11,6 @@ from msgspec import structs, to_builtins
 from layergraft.checkpoints.encoder import announce, load_encoder, load_heads, open_checkpoint
 from layergraft.checkpoints.files import read_json
 from layergraft.checkpoints.fit import fit
-from layergraft.checkpoints.place import last_stage
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
@@ -20,6 +19,7 @@ from layergraft.graft.plan import row_source
 from layergraft.graft.start import Origin, Weights, copy_row
 from layergraft.models.vit import Encoder, create_encoder
 from layergraft.randomness import Randomness
+from layergraft.runs.layout import last_stage
 
 
 def shaped(enc: str, config: EncoderConfig) -> Encoder:

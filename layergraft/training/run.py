@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from layergraft.checkpoints.atomic import write_text
 from layergraft.checkpoints.encoder import load_encoder, save_encoder
 from layergraft.checkpoints.provenance import trained_on
 from layergraft.config.loading import dump_recipe
@@ -20,6 +19,9 @@ from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import NotedImages, SkippedImages, count_reasons, forget_mended, read_skipped
 from layergraft.errors import Lost, Stopped, UserError
 from layergraft.graft.cost import step_flops
+from layergraft.runs.atomic import write_text
+from layergraft.runs.layout import is_done, stage_directory
+from layergraft.runs.resume import Resume, claim, open_run
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay, replay_steps
 from layergraft.training.guard import SignalGuard, is_loss
@@ -29,9 +31,8 @@ from layergraft.training.loop import train_stage
 from layergraft.training.measure import analyze_run, evaluate_run, train_protocols
 from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.origins import first_encoder
-from layergraft.training.resume import Resume, claim, open_run
 from layergraft.training.slurm import requeue
-from layergraft.training.stage import is_done, prepare_stage, save_stage, stage_directory
+from layergraft.training.stage import prepare_stage, save_stage
 from layergraft.training.stage_run import StageRun
 from layergraft.training.state import State
 from layergraft.training.trainer import Trainer
@@ -210,8 +211,8 @@ class _Training:
         }
         write_text(files.out / "run.json", json.dumps(summary, indent=1) + "\n")
         shutil.rmtree(files.out / CACHE, ignore_errors=True)
-        from layergraft.report.model_card import write_model_card
-        from layergraft.report.page import write_report
+        from layergraft.runs.report.model_card import write_model_card
+        from layergraft.runs.report.page import write_report
 
         write_model_card(files.out, files.encoder)
         write_report([files.out])

@@ -11,7 +11,6 @@ import msgspec
 import torch
 from safetensors.torch import load_file, save
 
-from layergraft.checkpoints.atomic import write_bytes, write_text
 from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
 from layergraft.config.recipe import Recipe
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
@@ -25,23 +24,15 @@ from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.randomness import Randomness
+from layergraft.runs.atomic import write_bytes, write_text
+from layergraft.runs.layout import stage_directory
+from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.training.best import Best
-from layergraft.training.metrics import read_metrics, training_seconds
 from layergraft.training.monitor import Monitor
 from layergraft.training.origins import Origins
 from layergraft.training.stage_run import StageRun
 
 SLOW_ENCODER = "slow.encoder."
-
-
-def stage_directory(run: Path, recipe: Recipe, name: str) -> Path:
-    """RUN/stages/<n>-<name>."""
-    return run / "stages" / f"{list(recipe.stages).index(name)}-{name}"
-
-
-def is_done(directory: Path) -> bool:
-    """Whether a stage has left all its files; plan.json is written last."""
-    return (directory / "plan.json").is_file()
 
 
 def prepare_stage(

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
-from layergraft.checkpoints.atomic import remove_leftovers, write_file
 from layergraft.config.recipe import EngineConfig
 from layergraft.errors import Stopped, UserError
+from layergraft.runs.atomic import remove_leftovers, write_file
 
 State = dict[str, Any]
 

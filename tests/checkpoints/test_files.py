@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from layergraft import load_encoder
-from layergraft.checkpoints.atomic import write_bytes
 from layergraft.checkpoints.encoder import save_encoder
-from layergraft.checkpoints.files import PARTS, read_directory, read_file
+from layergraft.checkpoints.files import read_directory, read_file
 from layergraft.cli import main
 from layergraft.config import EncoderConfig, EngineConfig
 from layergraft.errors import UserError
 from layergraft.models.vit import create_encoder
+from layergraft.runs.atomic import write_bytes
+from layergraft.runs.layout import PARTS
 from layergraft.training.state import Checkpoints
 
 

@@ -23,8 +23,8 @@ from layergraft.evaluation import evaluate
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.features import center_and_normalize, extract, view_batches
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
-from layergraft.evaluation.results import ResultRow, write_results
 from layergraft.models.vit import Encoder, create_encoder
+from layergraft.runs.results import ResultRow, write_results
 
 ENCODER = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=4, num_heads=2

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from layergraft.checkpoints.atomic import write_text
+from layergraft.runs.atomic import write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from layergraft.config.analysis import AnalysisName
-from layergraft.report.figure import Figure
-from layergraft.report.run_files import RunFiles
-from layergraft.report.section import Code, Notes, Section
+from layergraft.runs.figure import Figure
+from layergraft.runs.report.run_files import RunFiles
+from layergraft.runs.report.section import Code, Notes, Section
 
 PICTURES = ("reconstruct", "neighbours", "attention-maps", "saliency", "pca", "map")
 LOSSES = ("conflict", "suggest")

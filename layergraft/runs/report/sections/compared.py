@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from layergraft.report.run_files import RunFiles
-from layergraft.report.section import Section, Table
+from layergraft.runs.report.run_files import RunFiles
+from layergraft.runs.report.section import Section, Table
 
 TITLES = {"plans": "Graft plans compared (recorded)", "lengths": "Lengths compared (recorded)"}
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layergraft.checkpoints.atomic import write_text
+from layergraft.runs.atomic import write_text
 from layergraft.errors import UserError
 
 

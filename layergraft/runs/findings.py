@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layergraft.checkpoints.atomic import write_text
+from layergraft.runs.atomic import write_text
 from layergraft.errors import UserError
-from layergraft.report.figure import Figure
+from layergraft.runs.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from layergraft.checkpoints.atomic import write_text
+from layergraft.runs.atomic import write_text
 from layergraft.config.loading import dump_recipe, read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError

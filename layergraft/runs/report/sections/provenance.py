@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from layergraft.report.run_files import RunFiles
-from layergraft.report.section import Code, Notes, Section, Table
+from layergraft.runs.report.run_files import RunFiles
+from layergraft.runs.report.section import Code, Notes, Section, Table
 
 
 def _facts(run: RunFiles) -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from layergraft.report.figure import Figure, field, tooltip
-from layergraft.report.run_files import RunFiles
-from layergraft.report.section import Section, Table
+from layergraft.runs.figure import Figure, field, tooltip
+from layergraft.runs.report.run_files import RunFiles
+from layergraft.runs.report.section import Section, Table
 
 
 def plan_table(title: str, stage: dict[str, Any]) -> Table:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from layergraft.report.model_card import model_card, write_model_card
-from layergraft.report.run_files import read_run
+from layergraft.runs.report.model_card import model_card, write_model_card
+from layergraft.runs.report.run_files import read_run
 
 RECIPE = """
 encoder: {img_size: 16, patch_size: 4, embed_dim: 16, depth: 2, num_heads: 2}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import jinja2
 
-from layergraft import __version__
-from layergraft.checkpoints.atomic import write_text
-from layergraft.report.run_files import RunFiles, read_runs
-from layergraft.report.section import Section
-from layergraft.report.sections import SECTIONS
+
+from layergraft.runs.atomic import write_text
+from layergraft.runs.report.run_files import RunFiles, read_runs
+from layergraft.runs.report.section import Section
+from layergraft.runs.report.sections import SECTIONS
 
 ASSETS = Path(__file__).with_name("assets")
 
@@ -67,7 +68,7 @@ def write_page(*, title: str, subtitles: list[tuple[str, str]], sections: list[S
         scripts=[
             (ASSETS / name).read_text(encoding="utf-8") for name in ("vega.min.js", "vega-lite.min.js", "report.js")
         ],
-        version=__version__,
+        version=version("layergraft"),
     )
     write_text(out, page)
     return out

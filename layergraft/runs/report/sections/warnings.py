@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from layergraft.report.run_files import RunFiles
-from layergraft.report.section import Notes, Section
+from layergraft.runs.report.run_files import RunFiles
+from layergraft.runs.report.section import Notes, Section
 
 
 def run_warnings(run: RunFiles) -> list[str]:

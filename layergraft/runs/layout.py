@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from layergraft.checkpoints.files import has_weights
+from layergraft.config.recipe import Recipe
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+PARTS = "model.safetensors.index.json"
+
+
+def has_weights(path: Path) -> bool:
+    """Whether `read_directory` finds weights."""
+    return any((path / name).is_file() for name in (*WEIGHTS, PARTS))
 
 
 def encoder_directory(path: Path) -> Path | None:
@@ -41,3 +49,13 @@ def run_directory(encoder: str) -> tuple[Path, str | None] | None:
         if candidate.parent.name == "stages" and (candidate.parents[1] / "recipe.yaml").is_file():
             return candidate.parents[1], candidate.name.partition("-")[2]
     return None
+
+
+def stage_directory(run: Path, recipe: Recipe, name: str) -> Path:
+    """RUN/stages/<n>-<name>."""
+    return run / "stages" / f"{list(recipe.stages).index(name)}-{name}"
+
+
+def is_done(directory: Path) -> bool:
+    """Whether a stage has left all its files; plan.json is written last."""
+    return (directory / "plan.json").is_file()

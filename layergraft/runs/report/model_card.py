@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layergraft.checkpoints.atomic import write_text
-from layergraft.report.run_files import RunFiles, read_run
-from layergraft.report.section import Table
-from layergraft.report.sections.results import accuracy_table, named_results
-from layergraft.report.sections.warnings import run_warnings
+from layergraft.runs.atomic import write_text
+from layergraft.runs.report.run_files import RunFiles, read_run
+from layergraft.runs.report.section import Table
+from layergraft.runs.report.sections.results import accuracy_table, named_results
+from layergraft.runs.report.sections.warnings import run_warnings
 
 # How each format of `layergraft export` is read.
 USE = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from layergraft.config import dump_recipe, load_recipe
-from layergraft.evaluation.results import ResultRow, write_results
-from layergraft.report import recorded
-from layergraft.report.page import write_report
+from layergraft.runs.results import ResultRow, write_results
+from layergraft.runs.report import recorded
+from layergraft.runs.report.page import write_report
 
 MACHINE = {"cpu": "an abacus", "threads": 2}
 CANDIDATES = [

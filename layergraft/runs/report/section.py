@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from layergraft.report.figure import Figure
+from layergraft.runs.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
