@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from layergraft.checkpoints.encoder import load_encoder
-    from layergraft.commands import (
+    from layergraft.commands.api import (
         analyze,
         bench,
         demo,
@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
         return load_encoder
     if name in __all__:
-        import layergraft.commands
+        import layergraft.commands.api
 
-        return getattr(layergraft.commands, name)
+        return getattr(layergraft.commands.api, name)
     raise AttributeError(f"module 'layergraft' has no attribute {name!r}")

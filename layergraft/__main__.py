@@ -1,6 +1,6 @@
 """`python -m layergraft` is `layergraft`."""
 
-from layergraft.cli import main
+from layergraft.commands.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -17,7 +17,7 @@ import layergraft
 from layergraft.config import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from layergraft.training.run import Run
+    from layergraft.runs.layout import Run
 
 Open = Callable[..., Any]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -65,9 +65,9 @@ def measure(work: Path, seed: int, length: Length, plan: Mapping[str, Any]) -> l
     digest = hashlib.blake2b(json.dumps(plan, sort_keys=True).encode(), digest_size=4).hexdigest()
     slug = f"graft-{length[0]}-{length[1]}-{digest}-seed-{seed}"
     run = layergraft.train(recipe=json.loads(msgspec.json.encode(second)), out=work / slug)
-    train, holdout, _, _ = load_data(second)
+    data = load_data(second)
     encoders = {"graft": layergraft.load_encoder(run.encoder)}
-    rows = evaluate_encoders(Task.on_holdout(train, holdout, seed), PROTOCOL, encoders)
+    rows = evaluate_encoders(Task.on_holdout(data.train, data.holdout, seed), PROTOCOL, encoders)
     write_results(run.results, rows)
     return [row for row in rows if row.encoder == "graft"]
 

@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from layergraft.reproduce.claims import read_claims
-from layergraft.reproduce.outcome import Claims
-from layergraft.reproduce.page import RULE, write_claims_page
-from layergraft.reproduce.study_file import Budget
-from layergraft.reproduce.tables import (
+from layergraft.commands.reproduce.claims import read_claims
+from layergraft.commands.reproduce.outcome import Claims
+from layergraft.commands.reproduce.page import RULE, write_claims_page
+from layergraft.commands.reproduce.study_file import Budget
+from layergraft.commands.reproduce.tables import (
     accuracy_table,
     arms_table,
     bar_sentence,

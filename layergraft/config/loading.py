@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from functools import reduce
@@ -224,3 +225,8 @@ def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML; loading it gives the same recipe."""
     return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """A short name for a resolved recipe that changes with any of its keys."""
+    return hashlib.blake2b(dump_recipe(recipe).encode(), digest_size=8).hexdigest()

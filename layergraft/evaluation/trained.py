@@ -37,6 +37,8 @@ from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.runs.results import ResultRow, summarize
 from layergraft.training.best import load_best
 from layergraft.training.display import Display
+from layergraft.training.inputs import RunData
+from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
 from layergraft.training.stage import prepare_stage, restore_stage, save_stage
 from layergraft.training.stage_run import StageRun
@@ -142,17 +144,8 @@ def _one(
     directory = stage_directory(out, recipe, protocol)
     fabric, display = task.fabric, task.display
     done = is_done(directory)
-    stage = prepare_stage(
-        recipe,
-        protocol,
-        out,
-        copy.deepcopy(encoder).train(),
-        train,
-        task.holdout,
-        fabric.global_rank,
-        fabric.world_size,
-        fabric.device.type,
-    )
+    data = RunData(train=train, holdout=task.holdout, mean=encoder.mean, std=encoder.std)
+    stage = prepare_stage(recipe, protocol, out, copy.deepcopy(encoder).train(), data, Process.of(fabric))
     display.say(f"{protocol} of {name}, {shots} of the labels, split {split}: {'done before' if done else directory}")
     if done:
         restore_stage(stage)

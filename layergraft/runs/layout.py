@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from layergraft.config.loading import read_run_recipe
 from layergraft.config.recipe import Recipe
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 PARTS = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The files of a run.
+
+    Args:
+        out: its directory.
+        encoder: the last stage's encoder directory.
+        results: `results.json`; it does not exist where nothing was measured.
+        report: `report.html`.
+    """
+
+    out: Path
+    encoder: Path
+    results: Path
+    report: Path
 
 
 def has_weights(path: Path) -> bool:
@@ -59,3 +78,23 @@ def stage_directory(run: Path, recipe: Recipe, name: str) -> Path:
 def is_done(directory: Path) -> bool:
     """Whether a stage has left all its files; plan.json is written last."""
     return (directory / "plan.json").is_file()
+
+
+def encoder_name(encoder: str, out: Path | None = None) -> str:
+    """How an ENC is called in results.json and analysis.json.
+
+    Args:
+        encoder: the ENC.
+        out: the directory that the results go to; None is the encoder's own run.
+
+    Returns:
+        In its own run the stage's name or `STAGE/momentum`; elsewhere, and where it is of no run, the ENC as given.
+    """
+    lies_in = run_directory(encoder)
+    if lies_in is None:
+        return encoder
+    run, stage = lies_in
+    if out is not None and out.resolve() != run.resolve():
+        return encoder
+    copy = copy_of(encoder)
+    return (stage or list(read_run_recipe(run).stages)[-1]) + (f"/{copy}" if copy else "")

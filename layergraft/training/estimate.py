@@ -10,9 +10,9 @@ import msgspec
 import torch
 
 from layergraft.config.recipe import Recipe
-from layergraft.data.sources.source import Source
 from layergraft.models.vit import create_encoder
-from layergraft.training.launch import launch
+from layergraft.training.inputs import RunData
+from layergraft.training.launch import Process, launch
 from layergraft.training.stage import prepare_stage
 from layergraft.training.trainer import Trainer
 
@@ -21,15 +21,14 @@ FEWEST = 2  # images: BatchNorm's statistics need two
 
 
 def stage_seconds(
-    recipe: Recipe, name: str, train: Source, holdout: Source, batch_size: int, steps: int, flops: int
+    recipe: Recipe, name: str, data: RunData, batch_size: int, steps: int, flops: int
 ) -> tuple[float | None, str]:
     """Seconds of all steps of a stage, with fresh weights, by the training loop's own step.
 
     Args:
         recipe: with this stage.
         name: the stage.
-        train: training images.
-        holdout: held-out images.
+        data: training and held-out images.
         batch_size: images of a step.
         steps: of the stage.
         flops: operations of one step.
@@ -51,7 +50,7 @@ def stage_seconds(
     piece = msgspec.structs.replace(recipe, start=None, stages={name: stage})
     encoder = create_encoder(recipe.encoder, 0)
     with tempfile.TemporaryDirectory() as folder:
-        run = prepare_stage(piece, name, Path(folder), encoder, train, holdout, 0, 1, device)
+        run = prepare_stage(piece, name, Path(folder), encoder, data, Process(device=device))
         trainer = Trainer(launch(), run)
         batch = run.loader.batch(0)
     trainer.begin()
@@ -62,7 +61,7 @@ def stage_seconds(
     trainer.accept(outcome)
     whole = (computed - began) * batch_size / images + (_now(device) - computed)
     return steps * whole, (
-        f"from one step of {images} images on this {device}; loading images, looks and checkpoints are not in it"
+        f"from one step of {images} images on this {device}; excludes loading images, online evaluation and checkpoints"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from layergraft.checkpoints.encoder import default_statistics
 from layergraft.config.recipe import Recipe
 from layergraft.data.cache import decoded_once
+from layergraft.data.skipped import NotedImages, SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
@@ -25,6 +26,23 @@ from layergraft.training.memory import free_memory
 from layergraft.training.origins import shaped
 
 CACHE = "cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The images of a run as it split them, and the statistics they are normalised by.
+
+    Args:
+        train: training images.
+        holdout: held-out images; they never train anything.
+        mean: mean of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel.
+    """
+
+    train: Source
+    holdout: Source
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def _statistics(name: str, source: Source, own: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
@@ -41,8 +59,16 @@ def _statistics(name: str, source: Source, own: tuple[float, ...] | None, channe
     return own
 
 
-def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, tuple[float, ...], tuple[float, ...]]:
-    """(training images, held-out images, mean, std); the index of the images lies in the run, where it may be one."""
+def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
+    """Open the images of a recipe and split them.
+
+    Args:
+        recipe: names the images.
+        out: the run; the index of the images lies in it, where it may be one.
+
+    Raises:
+        UserError: the recipe names no images, or they cannot be opened.
+    """
     if recipe.data.source is None:
         raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
     index = out / "index" if out and ((out / "recipe.yaml").is_file() or not out.exists()) else None
@@ -50,20 +76,25 @@ def load_data(recipe: Recipe, out: Path | None = None) -> tuple[Source, Source, 
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed)
     channels = recipe.encoder.in_chans
     mean, std = default_statistics(channels)
-    return (
-        train,
-        holdout,
-        recipe.data.mean or _statistics("mean", source, source.mean, channels) or mean,
-        recipe.data.std or _statistics("std", source, source.std, channels) or std,
+    return RunData(
+        train=train,
+        holdout=holdout,
+        mean=recipe.data.mean or _statistics("mean", source, source.mean, channels) or mean,
+        std=recipe.data.std or _statistics("std", source, source.std, channels) or std,
     )
 
 
-def keep_decoded(recipe: Recipe, out: Path, train: Source, holdout: Source) -> tuple[Source, Source]:
-    """Both parts of a source with their decoded images kept, where the recipe says so, in `OUT/cache` if on disk."""
-    whole = train.subset(np.concatenate((train.keys, holdout.keys)))
+def keep_decoded(recipe: Recipe, out: Path, data: RunData) -> RunData:
+    """Keep decoded images, where the recipe says so; on disk they lie in `OUT/cache`."""
+    whole = data.train.subset(np.concatenate((data.train.keys, data.holdout.keys)))
     free = partial(free_memory, torch.device("cpu"))
     images = decoded_once(whole, recipe.data.cache, out / CACHE, free)
-    return replace(train, images=images), replace(holdout, images=images)
+    return replace(data, train=replace(data.train, images=images), holdout=replace(data.holdout, images=images))
+
+
+def note_unreadable(data: RunData, skipped: SkippedImages) -> RunData:
+    """The same data, whose held-out images are noted where they cannot be read."""
+    return replace(data, holdout=replace(data.holdout, images=NotedImages(data.holdout, skipped)))
 
 
 def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> None:

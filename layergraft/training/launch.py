@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,29 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from layergraft.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """Which of a run's processes this is, and what it computes on.
+
+    Args:
+        rank: from 0.
+        world_size: how many processes there are.
+        device: type of the device, `cpu` or `cuda`.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, fabric: Fabric) -> Process:
+        """This process of a group that has been launched."""
+        return cls(rank=fabric.global_rank, world_size=fabric.world_size, device=fabric.device.type)
+
+
+ALONE = Process()
 
 
 def processes() -> tuple[ClusterEnvironment, int, int]:

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save
 
 from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
 from layergraft.config.recipe import Recipe
+from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.graft.apply import hold_statistics, set_frozen, stage_plan
 from layergraft.graft.start import start_weights
@@ -28,6 +28,8 @@ from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.layout import stage_directory
 from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.training.best import Best
+from layergraft.training.inputs import RunData
+from layergraft.training.launch import ALONE, Process
 from layergraft.training.monitor import Monitor
 from layergraft.training.origins import Origins
 from layergraft.training.stage_run import StageRun
@@ -36,74 +38,53 @@ SLOW_ENCODER = "slow.encoder."
 
 
 def prepare_stage(
-    recipe: Recipe,
-    name: str,
-    run: Path,
-    encoder: Encoder,
-    train: Source,
-    holdout: Source,
-    rank: int,
-    world_size: int,
-    device: str = "cpu",
+    recipe: Recipe, name: str, run: Path, encoder: Encoder, data: RunData, process: Process = ALONE
 ) -> StageRun:
-    """Everything a stage needs, with the weights it starts from.
+    """Build everything that a stage needs, with the weights it starts from.
 
     Args:
         recipe: the run's recipe.
         name: which stage.
         run: the run's directory.
         encoder: as the stage before left it; it becomes the stage's own.
-        train: training images.
-        holdout: held-out images.
-        rank: of this process.
-        world_size: number of processes.
-        device: type of the device that it will be trained on.
-    """
-    config = recipe.stages[name]
-    random = Randomness(seed=recipe.seed, scope=name)
-    batch_size = min(config.batch_size, len(train))
-    if batch_size % world_size:
-        raise UserError(
-            f"The batch of {batch_size} images does not divide over {world_size} processes.",
-            f"Change --stages.{name}.batch_size.",
-        )
-    known = know_classes(config.objective, train, name)
-    if isinstance(known, ClassifyConfig) and known.grid is not None and not len(holdout):
-        raise UserError(
-            f"Stage {name!r} chooses one of its {len(known.linears())} heads on held-out images, and there are none.",
-            "Set data.holdout, or objective.grid to null.",
-        )
-    config = msgspec.structs.replace(config, batch_size=batch_size, objective=known)
-    names = list(recipe.stages)
-    position = names.index(name)
+        data: training and held-out images.
+        process: which of the run's processes this is.
 
+    Raises:
+        UserError: the stage does not fit the images, the processes or the weights it starts from.
+    """
+    config = _complete(recipe.stages[name], name, data, process)
+    random = Randomness(seed=recipe.seed, scope=name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.torch_seed("heads"))
         objective = create_objective(config.objective, encoder)
-    rows, plan = stage_plan(config, name, encoder, objective, batch_size)
+    rows, plan = stage_plan(config, name, encoder, objective, config.batch_size)
+
+    names = list(recipe.stages)
+    position = names.index(name)
     before = str(stage_directory(run, recipe, names[position - 1])) if position else recipe.start
-    origins = Origins(recipe=recipe, stage=name, like=encoder, before=before)
-    start_weights(encoder, objective, plan, origins, announce)
+    start_weights(encoder, objective, plan, Origins(recipe=recipe, stage=name, like=encoder, before=before), announce)
     set_frozen(rows, plan)
     hold_statistics(encoder, objective, plan)
     stem = encoder.vit.patch_embed
     if isinstance(stem, ConvStem) and stem.frozen and stem.is_new:
         announce(f"Stage {name} freezes a convolutional stem whose BatchNorm has seen no image: it will not normalise.")
+
     loader = TrainLoader(
-        train,
+        data.train,
         config.views,
         size=encoder.img_size,
         channels=encoder.in_chans,
-        batch_size=batch_size,
+        batch_size=config.batch_size,
         random=random,
         skipped=SkippedImages(recipe.data.max_bad, run / "skipped.jsonl", announce),
-        rank=rank,
-        world_size=world_size,
+        rank=process.rank,
+        world_size=process.world_size,
         workers=recipe.data.workers,
         augment=recipe.data.augment,
-        masks=isinstance(known, SegmentConfig),
-        finish=not recipe.data.finishes_on(device),
-        pin=device == "cuda",
+        masks=isinstance(config.objective, SegmentConfig),
+        finish=not recipe.data.finishes_on(process.device),
+        pin=process.device == "cuda",
     )
     return StageRun(
         name=name,
@@ -116,9 +97,27 @@ def prepare_stage(
         plan=plan,
         loader=loader,
         directory=stage_directory(run, recipe, name),
-        monitor=Monitor(recipe.monitor, train, holdout, recipe.seed, config.epochs),
+        monitor=Monitor(recipe.monitor, data.train, data.holdout, recipe.seed, config.epochs),
         best=Best(encoder, objective),
     )
+
+
+def _complete(config: StageConfig, name: str, data: RunData, process: Process) -> StageConfig:
+    """The stage with the batch that its images allow and the number of classes that they have."""
+    batch_size = min(config.batch_size, len(data.train))
+    if batch_size % process.world_size:
+        raise UserError(
+            f"The batch of {batch_size} images does not divide over {process.world_size} processes.",
+            f"Change --stages.{name}.batch_size.",
+        )
+    objective = know_classes(config.objective, data.train, name)
+    if isinstance(objective, ClassifyConfig) and objective.grid is not None and not len(data.holdout):
+        heads = len(objective.linears())
+        raise UserError(
+            f"Stage {name!r} chooses one of its {heads} heads on held-out images, and there are none.",
+            "Set data.holdout, or objective.grid to null.",
+        )
+    return msgspec.structs.replace(config, batch_size=batch_size, objective=objective)
 
 
 def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from layergraft.analysis.terms import (
     plain_attention,
     with_statistics,
 )
-from layergraft.bench.step import gemm_peak_gflops
+from layergraft.commands.bench.step import gemm_peak_gflops
 from layergraft.config import load_recipe
 from layergraft.config.data import ViewConfig
 from layergraft.config.encoder import EncoderConfig

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from layergraft import load_encoder
 from layergraft.checkpoints.encoder import save_encoder
 from layergraft.checkpoints.files import read_directory, read_file
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig, EngineConfig
 from layergraft.errors import UserError
 from layergraft.models.vit import create_encoder

@@ -12,7 +12,7 @@ from conftest import TINY, assert_close
 
 import layergraft
 from layergraft.checkpoints.encoder import save_encoder
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig, load_recipe
 from layergraft.errors import UserError
 from layergraft.models.vit import create_encoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.config import load_recipe
 from layergraft.errors import UserError
 

@@ -126,8 +126,8 @@ def test_a_step_with_either_switch_has_the_same_loss(tiny_recipe: Recipe, tmp_pa
             encoder=msgspec.structs.replace(tiny_recipe.encoder, in_chans=3),
             stages={"graft": tiny_recipe.stages["graft"]},
         )
-        train, holdout, mean, std = load_data(recipe)
-        stage = prepare_stage(recipe, "graft", tmp_path, first_encoder(recipe, mean, std), train, holdout, 0, 1)
+        data = load_data(recipe)
+        stage = prepare_stage(recipe, "graft", tmp_path, first_encoder(recipe, data.mean, data.std), data)
         trainer = Trainer(launch(), stage)
         trainer.begin()
         raw = next(trainer.batches())

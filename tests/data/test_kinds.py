@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from layergraft.commands.pack import pack
 from layergraft.config import ViewConfig
 from layergraft.data.decode import BadImage
 from layergraft.data.loader import TrainLoader
-from layergraft.data.pack import pack
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_skipped import words
 
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.opening import open_source
 

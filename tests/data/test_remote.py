@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from test_kinds import views
 
+from layergraft.commands.pack import pack
 from layergraft.data.decode import BadImage
-from layergraft.data.pack import pack
 from layergraft.data.sources import shards
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.opening import open_source

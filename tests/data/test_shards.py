@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from layergraft.data.pack import pack
+from layergraft.commands.pack import pack
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 from broken import broken_files
 from conftest import TINY, two_classes
 
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.data.cache import FileStore
 from layergraft.data.skipped import SkippedImages, read_skipped
 from layergraft.data.sources.holdout import split_holdout

@@ -129,7 +129,8 @@ def test_statistics_are_taken_or_refused() -> None:
     def loaded(spec: str, channels: int, **data: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
         encoder = EncoderConfig(name="vit_tiny_patch16_224", in_chans=channels)
         recipe = Recipe(encoder=encoder, data=DataConfig(source=spec, **data), stages={})  # type: ignore[arg-type]
-        return load_data(recipe)[2:]
+        data = load_data(recipe)
+        return data.mean, data.std
 
     mean, std = default_statistics(3)
     assert loaded("builtin:fashion", 3) == (mean, std)  # its own are of one channel, and nobody asked for them

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from test_kinds import CLASSES, views
 
+from layergraft.commands.pack import pack
 from layergraft.data.cache import decoded_once
 from layergraft.data.decode import BadImage
 from layergraft.data.order import STREAMS, WINDOW, epoch_order, streams_of
-from layergraft.data.pack import pack
 from layergraft.data.sources import shards
 from layergraft.data.sources.blocks import KEPT, BlockImages
 from layergraft.data.sources.opening import open_source

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 import layergraft
-from layergraft.cli import build_parser, main
+from layergraft.commands.cli import build_parser, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))

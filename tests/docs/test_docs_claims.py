@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from layergraft.reproduce.claims import read_claims
-from layergraft.reproduce.outcome import make_claims
+from layergraft.commands.reproduce.claims import read_claims
+from layergraft.commands.reproduce.outcome import make_claims
 
 ROOT = Path(__file__).parents[2]
 CLAIMS, PAGE = ROOT / "docs" / "claims.json", ROOT / "docs" / "claims.md"

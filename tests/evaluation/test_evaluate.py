@@ -13,7 +13,7 @@ import torch
 from conftest import TINY
 
 import layergraft
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig, EvaluateConfig
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source

@@ -11,7 +11,7 @@ import layergraft
 from layergraft.checkpoints.encoder import load_encoder, save_encoder
 from layergraft.evaluation.beginning import encoder_config
 from layergraft.models.vit import create_encoder
-from layergraft.training.run import Run
+from layergraft.runs.layout import Run
 
 pytestmark = pytest.mark.slow
 CANVAS = {"data": "builtin:fashion-canvas?fraction=0.2", "test": "builtin:fashion-canvas:test?fraction=0.2"}

@@ -20,12 +20,12 @@ import torch
 
 import layergraft
 from layergraft.checkpoints.encoder import save_encoder
-from layergraft.cli import main
+from layergraft.commands import evaluate
+from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.data.masks import ArrayMasks
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.evaluation import command
 from layergraft.models.vit import create_encoder
 
 TINY = EncoderConfig(
@@ -180,7 +180,7 @@ def test_choices_do_not_see_the_test(
         replaced.append(spec)
         return noisy(source)
 
-    monkeypatch.setattr(command, "open_source", open_with_noise)
+    monkeypatch.setattr(evaluate, "open_source", open_with_noise)
     assert main(words(protocol, encoder, tmp_path)) == 0
     assert len(replaced) == 1
     assert [row["chosen"] for row in rows(tmp_path)] == [row["chosen"] for row in rows(whole)]

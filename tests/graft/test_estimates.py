@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from layergraft.cli import main
+from layergraft.commands.cli import main
+from layergraft.commands.plan import duration
 from layergraft.config.loading import recipe_names
-from layergraft.graft.show import duration
 
 LARGE = [name for name in recipe_names() if not name.startswith("fashion_")]
 

@@ -196,8 +196,8 @@ def test_a_stem_that_is_frozen_before_it_has_seen_an_image(tmp_path: Path, capsy
     changes = {"encoder.stem": "conv", "encoder.img_size": 32, "encoder.patch_size": 16, "data.workers": 0}
     changes["stages.mae.plan.freeze"] = ["patch_embed", "positions"]
     recipe = load_recipe("fashion_tiny", TINY | changes)
-    train, holdout, mean, std = load_data(recipe)
-    stage = prepare_stage(recipe, "mae", tmp_path, first_encoder(recipe, mean, std), train, holdout, 0, 1)
+    data = load_data(recipe)
+    stage = prepare_stage(recipe, "mae", tmp_path, first_encoder(recipe, data.mean, data.std), data)
     assert not stage.encoder.train().vit.patch_embed.training
     assert "Stage mae freezes a convolutional stem whose BatchNorm has seen no image" in capsys.readouterr().err
 

@@ -30,7 +30,7 @@ def _train(words: list[str], environment: dict[str, str], errors: Path, prepare:
     import torch
 
     torch.set_num_threads(1)
-    from layergraft.cli import main
+    from layergraft.commands.cli import main
 
     if prepare is not None:
         prepare()

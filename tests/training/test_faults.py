@@ -18,7 +18,7 @@ from conftest import TINY
 from processes import SMALL, bits, rows
 
 import layergraft
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.config import Recipe, dump_recipe, load_recipe
 from layergraft.data.batch import Batch
 from layergraft.errors import Stopped, UserError
@@ -92,8 +92,8 @@ def test_a_rejected_step_leaves_no_trace(objective: str, tmp_path: Path, monkeyp
         heads = {"blocks": [2], "projector": [64, 16], "predictor": [64, 16], "queue": 64}
         changes = {"stages.graft.objective": {"name": "nnclr"} | heads, "stages.graft.views": {}}
     recipe = recipe_of(**changes)
-    images, holdout, mean, std = load_data(recipe)
-    stage = prepare_stage(recipe, "graft", tmp_path, first_encoder(recipe, mean, std), images, holdout, 0, 1)
+    data = load_data(recipe)
+    stage = prepare_stage(recipe, "graft", tmp_path, first_encoder(recipe, data.mean, data.std), data)
     trainer = Trainer(launch(), stage)
     poison(monkeypatch, lambda number: number == 2)
     trainer.begin()

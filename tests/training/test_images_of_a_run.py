@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from conftest import two_classes
 
-from layergraft.cli import main
+from layergraft.commands.cli import main
+from layergraft.commands.train import evaluate_run
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
 from layergraft.evaluation.evaluate import Task
-from layergraft.training import run as training_run
+from layergraft.runs.results import ResultRow
 
 SEED, HELD = 3, 10
 
@@ -69,13 +70,12 @@ def test_a_folder_that_changes_meanwhile_is_measured_as_it_was_split(
 ) -> None:
     train, held = split_holdout(open_source(str(images)), HELD, SEED)
     expected = (names(train), names(held))
-    plain = training_run._Training.measure
 
-    def measure(own: Any) -> None:
+    def measure(*arguments: Any) -> list[ResultRow]:
         shutil.copy(images / "a" / "00.png", images / "a" / "-new.png")  # in front of all others
-        plain(own)
+        return evaluate_run(*arguments)
 
-    monkeypatch.setattr(training_run._Training, "measure", measure)
+    monkeypatch.setattr("layergraft.commands.train.evaluate_run", measure)
     assert main(command(images, tmp_path / "run")) == 0
     assert measured == [expected]
 

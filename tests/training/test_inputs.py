@@ -22,7 +22,7 @@ def test_a_source_may_be_a_stage_that_this_run_will_make(
     monkeypatch.chdir(tmp_path)
     place, stage = (text.format(here=tmp_path, name=tmp_path.name) for text in (out, source))
     recipe = load_recipe("fashion_tiny", TINY | {"stages.graft.plan.source": {"blocks.0": stage}})
-    train, encoder = load_data(recipe)[0], create_encoder(recipe.encoder, 0)
+    train, encoder = load_data(recipe).train, create_encoder(recipe.encoder, 0)
     check_recipe(recipe, encoder, train, Path(place))
     with pytest.raises(UserError, match="There is no encoder"):
         check_recipe(recipe, encoder, train, Path("another"))

@@ -43,8 +43,8 @@ def _two_steps(changes: dict[str, Any], send: Any) -> None:
 
     recipe = load_recipe("fashion_tiny", VIT_S | changes)
     recipe = msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})
-    train, holdout, mean, std = load_data(recipe)
-    stage = prepare_stage(recipe, "graft", Path("nowhere"), first_encoder(recipe, mean, std), train, holdout, 0, 1)
+    data = load_data(recipe)
+    stage = prepare_stage(recipe, "graft", Path("nowhere"), first_encoder(recipe, data.mean, data.std), data)
     trainer = Trainer(launch(), stage)
     trainer.begin()
     batches = trainer.batches()

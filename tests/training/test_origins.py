@@ -26,13 +26,13 @@ def second_stage(run: Path, first: int, second: dict[str, Any]) -> bool:
     encoder = {key.removeprefix("encoder."): value for key, value in TINY.items() if key.startswith("encoder.")}
     encoder |= {"name": "vit_tiny_patch16_224", "img_size": 36, "in_chans": 1, "patch_size": 9}
     recipe = load_recipe({"encoder": encoder, "data": {"source": TINY["data.source"]}, "stages": {"a": mae, "b": more}})
-    train, holdout, _, _ = load_data(recipe)
+    data = load_data(recipe)
     made = [create_encoder(recipe.encoder, seed, (0.5,), (0.25,)) for seed in (0, 1)]
-    before = prepare_stage(recipe, "a", run, made[0], train, holdout, 0, 1)
+    before = prepare_stage(recipe, "a", run, made[0], data)
     run.mkdir()
     (run / "recipe.yaml").write_text(dump_recipe(recipe))
     save_stage(before, {})
-    after = prepare_stage(recipe, "b", run, made[1], train, holdout, 0, 1)
+    after = prepare_stage(recipe, "b", run, made[1], data)
     weights = [dict(stage.objective.heads.named_parameters())[HEADS] for stage in (before, after)]
     return torch.equal(*weights)
 

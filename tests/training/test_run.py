@@ -17,9 +17,10 @@ import yaml
 from conftest import TINY
 
 import layergraft
-from layergraft.cli import main
+from layergraft.commands.cli import main
+from layergraft.commands.train import train_run
 from layergraft.config import Recipe, dump_recipe
-from layergraft.training.run import train_run
+from layergraft.config.loading import load_recipe
 
 VARYING = {"images_per_second", "data_wait", "time"}
 
@@ -80,7 +81,7 @@ def test_same_bits_with_any_number_of_workers(finished: Path, tmp_path: Path, wo
 
 @pytest.mark.parametrize("stage", ["0-mae", "1-graft"])
 def test_killed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path, stage: str) -> None:
-    recipe = dump_recipe(layergraft.commands.load_recipe("fashion_tiny", TINY | {"engine.checkpoint_steps": 3}))
+    recipe = dump_recipe(load_recipe("fashion_tiny", TINY | {"engine.checkpoint_steps": 3}))
     (tmp_path / "recipe.yaml").write_text(recipe)
     out = tmp_path / "run"
     words = [sys.executable, "-m", "layergraft", "train", "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(out)]
@@ -99,7 +100,7 @@ def test_killed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path, stag
 
 
 def test_stopped_run_exits_with_75_and_goes_on(finished: Path, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(layergraft.commands.load_recipe("fashion_tiny", TINY)))
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_tiny", TINY)))
     out = tmp_path / "run"
     words = [sys.executable, "-m", "layergraft", "train", "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(out)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)

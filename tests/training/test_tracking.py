@@ -10,7 +10,7 @@ import pytest
 from processes import bits, rows
 from test_faults import STEPS, recipe_of, train, words_of
 
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.config.recipe import MonitorConfig
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source

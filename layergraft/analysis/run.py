@@ -1,0 +1,121 @@
+"""Build what the analyses look at, and carry them out one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from layergraft.analysis.fitted import FittedStage, fitted_stages
+from layergraft.analysis.registry import ANALYSES
+from layergraft.analysis.subject import NotApplicable, Subject
+from layergraft.checkpoints.encoder import load_encoder
+from layergraft.checkpoints.provenance import are_the_runs
+from layergraft.config.analysis import AnalysisName
+from layergraft.config.loading import read_run_recipe
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
+from layergraft.errors import UserError, nearest
+from layergraft.models.vit import Encoder
+from layergraft.runs.findings import Entry, write_analysis
+from layergraft.runs.layout import encoder_name, run_directory
+
+BANK_SHARE = 0.2  # held out from the bank where no run says which images trained nothing
+
+
+def check_names(what: list[str]) -> list[AnalysisName]:
+    """The analyses that are asked for; `all` is every one.
+
+    Raises:
+        UserError: there is no such analysis.
+    """
+    for name in what:
+        if name != "all" and name not in ANALYSES:
+            raise UserError(f"There is no analysis {name!r}.", nearest(name, [*ANALYSES, "all"]))
+    wanted = dict.fromkeys(what)
+    return list(ANALYSES) if "all" in what else [cast(AnalysisName, name) for name in wanted]
+
+
+def build_subject(encoder: str, against: list[str], data: str) -> Subject:
+    """Load what `layergraft.analyze` names.
+
+    Where the images are those of the encoder's run, it is shown the run's held-out images, and the others are the bank.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoders: dict[str, Encoder] = {}
+    for place in (encoder, *against):
+        name = encoder_name(place)
+        encoders[name if name not in encoders else place] = load_encoder(place).requires_grad_(False).to(device)
+    found = run_directory(encoder)
+    source = open_source(data)
+    share: int | float = BANK_SHARE
+    seed, stages, stage, own_images = 0, list[FittedStage](), None, False
+    if found is not None:
+        recipe = read_run_recipe(found[0])
+        stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
+        own_images = are_the_runs(source, encoder, recipe)
+        if own_images:
+            share, seed = recipe.data.holdout, recipe.seed
+    bank, queries = split_holdout(source, share, seed)
+    held_out = own_images and len(queries) > 0
+    return Subject(
+        encoders=encoders,
+        images=queries if held_out else source,
+        bank=bank,
+        queries=queries,
+        stages=stages,
+        stage=stage,
+        seed=seed,
+        held_out=held_out,
+    )
+
+
+def run_analyses(
+    subject: Subject, what: Sequence[AnalysisName], data: str, file: Path, say: Callable[[str], None]
+) -> tuple[list[Entry], dict[str, str]]:
+    """Carry out analyses; each is kept as soon as it is done.
+
+    Args:
+        subject: what is analysed.
+        what: names of analyses.
+        data: the images' SOURCE.
+        file: analysis.json.
+        say: called with a sentence for each.
+
+    Returns:
+        (what was found, analysis -> why it says nothing).
+    """
+    entries: list[Entry] = []
+    skipped: dict[str, str] = {}
+    for name in what:
+        began = time.perf_counter()
+        try:
+            findings = ANALYSES[name](subject)
+        except NotApplicable as reason:
+            skipped[name] = str(reason)
+            say(f"{name}: skipped, {reason}.")
+            continue
+        seconds = time.perf_counter() - began
+        names = list(subject.encoders)
+        entries.append(
+            Entry(
+                analysis=name,
+                encoder=names[0],
+                against=" ".join(names[1:]) or None if findings.compares else None,
+                data=data,
+                seconds=round(seconds, 2),
+                numbers=findings.numbers,
+                notes=findings.notes,
+                figures=findings.figures,
+                snippet=findings.snippet,
+            )
+        )
+        write_analysis(file, entries[-1:])
+        say(f"{name}: {seconds:.1f} s." + (f"\n{findings.snippet}" if findings.snippet else ""))
+    bad = sum(not own for own in subject.readable.values())
+    if bad:
+        say(f"{bad} unreadable images were left out.")
+    return entries, skipped

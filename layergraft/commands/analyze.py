@@ -1,0 +1,35 @@
+"""`layergraft analyze`: look inside any encoder, and keep what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from layergraft.analysis.run import build_subject, check_names, run_analyses
+from layergraft.errors import UserError
+from layergraft.runs.findings import Entry
+from layergraft.runs.layout import run_directory
+from layergraft.runs.report.page import write_report
+
+
+def analyze_command(*, encoder: str, against: list[str], data: str, what: list[str], out: Path | None) -> list[Entry]:
+    """See `layergraft.analyze`."""
+    names = check_names(what)
+    found = run_directory(encoder)
+    out = out or (found[0] if found else None)
+    if out is None:
+        raise UserError(
+            f"{encoder!r} is no run, so there is no place for analysis.json.", "Give a directory with --out."
+        )
+    console = Console(stderr=True, highlight=False)
+    subject = build_subject(encoder, against, data)
+    file = out / "analysis.json"
+    entries, skipped = run_analyses(
+        subject, names, data, file, lambda text: console.print(text, markup=False, soft_wrap=True)
+    )
+    if not entries:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise UserError(f"Nothing of {', '.join(names)} could be said about {encoder!r}.", reasons)
+    console.print(f"Numbers: {file}\nReport:  {write_report([out])}", markup=False)
+    return entries

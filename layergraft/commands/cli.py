@@ -1,0 +1,199 @@
+"""The command line: one subcommand per public function, read from its signature and docstring."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from layergraft.commands import api
+from layergraft.errors import Lost, Stopped, UserError, nearest
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    name: getattr(api, name)
+    for name in (
+        "demo",
+        "train",
+        "plan",
+        "evaluate",
+        "embed",
+        "analyze",
+        "inspect",
+        "export",
+        "pack",
+        "report",
+        "bench",
+        "reproduce",
+    )
+}
+# Arguments that are given without an option's name.
+POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(f"{self.prog}: {message}", f"`{self.prog} --help` lists the options.")
+
+
+def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """Description, and argument -> its sentence, from a Google-style docstring."""
+    text = inspect.getdoc(function) or ""
+    description, _, arguments = text.partition("\nArgs:\n")
+    sentences: dict[str, str] = {}
+    name = ""
+    for line in arguments.splitlines():
+        if line.startswith("    ") and not line.startswith("     "):
+            name, _, sentence = line.strip().partition(": ")
+            sentences[name] = sentence
+        elif name:
+            sentences[name] += " " + line.strip()
+    return description.strip(), {key: value.replace("%", "%%") for key, value in sentences.items()}
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _add(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any, sentence: str, positional: bool) -> None:
+    parts = [p for p in typing.get_args(kind) if p is not type(None)]
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        parts = [kind]
+    literal = next((p for p in parts if typing.get_origin(p) is typing.Literal), None)
+    listed = next((p for p in parts if typing.get_origin(p) is list), None)
+    many = listed is not None
+    simple = next((p for p in (typing.get_args(listed) if many else parts) if p in (bool, int, float)), str)
+    convert: Any = _boolean if simple is bool else simple
+    options: dict[str, Any] = {"help": sentence, "type": convert}
+    if literal is not None:
+        options["choices"] = typing.get_args(literal)
+    if positional:
+        optional = default is not inspect.Parameter.empty
+        count = "?" if optional else "+" if many else None
+        parser.add_argument(name, nargs=count, default=default if optional else None, **options)
+        return
+    if many:
+        options["nargs"] = "+"
+    if default is inspect.Parameter.empty:
+        options["required"] = True
+    elif default is not None:
+        options["help"] += f" (default: {str(default).lower() if isinstance(default, bool) else default})"
+    option = name.replace("_", "-")
+    spellings = [f"--{option}"] + ([f"--{name}"] if option != name else [])
+    metavar = None if literal is not None else {bool: "true|false", int: "N", float: "X"}.get(simple, "VALUE")
+    parser.add_argument(*spellings, dest=name, default=None, metavar=metavar, **options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="layergraft",
+        description="Pre-train a Vision Transformer on unlabelled images, and measure how few labels it needs.",
+        epilog="Start with: layergraft demo",
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for command, function in COMMANDS.items():
+        description, sentences = _documentation(function)
+        sub = subparsers.add_parser(
+            command, help=description.partition("\n")[0], description=description, allow_abbrev=False
+        )
+        hints = typing.get_type_hints(function, {**vars(api), **_LAZY})
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name != "overrides":
+                positional = POSITIONAL.get(command) == name
+                _add(sub, name, hints[name], parameter.default, sentences.get(name, ""), positional)
+    return parser
+
+
+# Return types that are imported for type checking alone.
+_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object, "Entry": object, "Export": object, "Packed": object}
+
+
+def _overrides(words: list[str], command: str) -> dict[str, Any]:
+    """`--stages.mae.epochs 3 --evaluate.shots 1 5` -> dotted key -> word or words."""
+    found: dict[str, list[str]] = {}
+    key = ""
+    for word in words:
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            found[key] = [value] if equals else []
+        elif key:
+            found[key].append(word)
+        else:
+            raise UserError(f"layergraft {command}: {word!r} belongs to no option.")
+    result: dict[str, Any] = {}
+    for key, values in found.items():
+        if not values:
+            raise UserError(f"layergraft {command}: --{key} has no value.", "For instance --seed 1.")
+        result[key] = values[0] if len(values) == 1 else values
+    return result
+
+
+def _run(arguments: list[str]) -> int:
+    parser = build_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    if arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
+        raise UserError(f"There is no command {arguments[0]!r}.", nearest(arguments[0], COMMANDS))
+    known, rest = parser.parse_known_args(arguments)
+    function = COMMANDS[known.command]
+    parameters = inspect.signature(function).parameters
+    given = {key: value for key, value in vars(known).items() if key in parameters and value is not None}
+    if rest:
+        options = [word for word in rest if word.startswith("--")]
+        if "overrides" not in parameters:
+            word = (options or rest)[0]
+            raise UserError(
+                f"layergraft {known.command} has no option {word!r}.",
+                nearest(word.lstrip("-").replace("-", "_"), list(parameters)),
+            )
+        given["overrides"] = _overrides(rest, known.command)
+    function(**given)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code (0 done, 2 a user's error, 75 stopped and to be run again, 1 a bug).
+
+    One of several processes does not return from a failure. It ends at once: in an orderly end its threads would wait
+    for peers that wait for it, and whoever starts the group again sees nothing of that.
+    """
+    code = _exit_code(arguments)
+    distributed = sys.modules.get("torch.distributed")
+    if code and distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        if first:
+            print(f"layergraft: {error}", file=sys.stderr)
+        return 2
+    except Lost as error:  # which the first process may be: one of each node says so
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"layergraft: {error}", file=sys.stderr)
+        return 75
+    except Stopped as error:
+        if first:
+            print(f"layergraft: {error}", file=sys.stderr)
+        return 75
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception:
+        traceback.print_exc()
+        print("layergraft: this is a bug; please report it with the lines above.", file=sys.stderr)
+        return 1

@@ -1,0 +1,210 @@
+"""`layergraft evaluate`: any encoder on any labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from layergraft.checkpoints.encoder import announce, check_expressible, load_encoder
+from layergraft.checkpoints.provenance import are_the_runs, lie_where_the_runs_did
+from layergraft.config.loading import load_evaluate, load_recipe, parse_value
+from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.source import Source
+from layergraft.errors import UserError
+from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.head import evaluate_head
+from layergraft.evaluation.labels import same_classes
+from layergraft.evaluation.splits import read_splits
+from layergraft.evaluation.trained import TrainedTask, evaluate_trained, show_trained
+from layergraft.models.vit import Encoder
+from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
+from layergraft.runs.report.page import write_report
+from layergraft.runs.results import ResultRow, show_results, write_results
+from layergraft.training.display import Display
+from layergraft.training.launch import launch
+
+# Fraction of the labelled images on which penalties, heads and epochs are chosen.
+HOLDOUT = 0.1
+HELD_OUT = "holdout"
+
+
+def evaluate_command(
+    *,
+    encoder: str,
+    against: list[str],
+    data: str,
+    test: str | None,
+    changes: dict[str, Any],
+    splits: int | list[str],
+    holdout: float | None,
+    out: Path | None,
+    overrides: Mapping[str, Any],
+) -> list[ResultRow]:
+    """Measure encoders and the pixels; see `layergraft.evaluate`."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    count, files = _count(splits)
+    if files and "shots" in given:
+        raise UserError(
+            "Both --shots and lists of labelled images are given.", "The lists say how many shots there are."
+        )
+    if "shots" in given:
+        given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
+    config, engine = load_evaluate(given | {"splits": count}, overrides)
+    own = Path(encoder.partition("?")[0]).expanduser()
+    if out is None and encoder_directory(own) is not None:
+        out = _run_of(encoder) or own
+    named = {encoder_name(one, out) if out else one: one for one in [encoder, *against]}
+    encoders = {name: load_encoder(one) for name, one in named.items()}
+    source = open_source(data)
+    spec = test or default_test_source(data)
+    if spec is None:
+        raise UserError(
+            f"{data!r} has no test images beside it.",
+            f"Give them with --test, or --test {HELD_OUT}: images of {data!r} that trained nothing.",
+        )
+    recipe = _recipe_of(encoder)
+    run = recipe if recipe is not None and are_the_runs(source, encoder, recipe) else None
+    if run is None and recipe is not None and spec == HELD_OUT and lie_where_the_runs_did(source, recipe):
+        raise UserError(
+            f"The images of {data!r} are not those that {encoder!r} was trained on: files came or went.",
+            "Restore them, so that its held-out images can be told from the others, or give other ones with --test.",
+        )
+    task = _task(source, spec, config, files, holdout, run)
+    if config.trained_stages and out is None:
+        raise UserError(
+            f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
+        )
+    for loaded in encoders.values() if config.trained_stages else ():
+        check_expressible(loaded)  # all of them, before the first one is trained
+    fabric = launch()
+    rows = []
+    if config.frozen_protocols and fabric.is_global_zero:
+        rows = evaluate_encoders(task, config, encoders, out)
+        show_results(rows)
+    if "head" in config.protocols and fabric.is_global_zero:
+        for name, place in named.items():
+            rows.append(evaluate_head(place, name, task))
+            announce(f"{name}: {rows[-1].value:.1f} % top-1 with its own head, on {rows[-1].n_test} images of {spec}.")
+    fabric.barrier()
+    if config.trained_stages and out is not None:
+        for name, loaded in encoders.items():
+            rows += _train(task, config, engine, fabric, name, named[name], loaded, out)
+    if out is not None and fabric.is_global_zero:
+        write_results(out / "results.json", rows)
+        if (out / "recipe.yaml").is_file():
+            write_report([out])
+    return rows
+
+
+def _count(splits: int | list[str]) -> tuple[int, list[str]]:
+    """(number of random splits, lists of labelled images): `5`, `["5"]`, `["1percent.txt"]`."""
+    words = [str(splits)] if isinstance(splits, int) else list(splits)
+    if len(words) == 1 and words[0].isdigit():
+        if int(words[0]) < 1:
+            raise UserError("There must be at least one split.", "Give --splits 5, or files.")
+        return int(words[0]), []
+    return 1, words
+
+
+def _run_of(encoder: str) -> Path | None:
+    place = run_directory(encoder)
+    return place[0] if place else None
+
+
+def _recipe_of(encoder: str) -> Recipe | None:
+    run = _run_of(encoder)
+    return load_recipe(run / "recipe.yaml") if run else None
+
+
+def _task(
+    source: Source,
+    test_name: str,
+    config: EvaluateConfig,
+    files: list[str],
+    holdout: float | None,
+    run: Recipe | None,
+) -> Task:
+    """Labels, held-out images and test images, which with `holdout` are the held-out ones.
+
+    The held-out images are those of `run`, where `source` is what a run was trained on. Otherwise none are, unless
+    something is to be chosen on them. Images of a given list are labelled, never held out.
+    """
+    needing = [name for name in config.protocols if source.masks is None or name != "segment"]
+    if source.labels is None and needing:
+        raise UserError(
+            f"The {len(source)} images of {source.spec!r} have no labels, which {', '.join(needing)} need.",
+            "Put each class into a folder of its own.",
+        )
+    seed = 0
+    if run is not None:
+        seed, own = run.seed, run.data.holdout
+    else:
+        own = HOLDOUT if config.chooses or config.trained_stages or test_name == HELD_OUT else 0
+    train, held = split_holdout(source, own if holdout is None else holdout, seed)
+    splits = None
+    if files:
+        listed = {int(key) for split in read_splits(files, source) for key in source.keys[split.rows]}
+        held = held.subset(np.array([key for key in held.keys if int(key) not in listed], dtype=np.int64))
+        train = source.subset(np.setdiff1d(source.keys, held.keys))
+        splits = tuple(read_splits(files, train))
+    if test_name == HELD_OUT:
+        if config.chooses or config.trained_stages:
+            raise UserError(
+                "Something is to be chosen on the held-out images, which cannot be the test images then.",
+                "Give other images with --test, or leave out what chooses.",
+            )
+        if not len(held):
+            raise UserError(f"No image of {source.spec!r} is held out.", "Say how many with --holdout 0.1.")
+        announce(f"{len(train)} labelled images of {source.spec}; tested on {len(held)} held-out ones.")
+        return replace(Task.on_holdout(train, held, seed), splits=splits)
+    test = open_source(test_name)
+    announce(
+        f"{len(train)} labelled images of {source.spec}, {len(held)} more held out; "
+        f"tested on {len(test)} images of {test_name}."
+    )
+    return Task(
+        train=train,
+        test=test,
+        test_name=test_name,
+        seed=seed,
+        holdout=held if len(held) else None,
+        splits=splits,
+    )
+
+
+def _train(
+    task: Task,
+    config: EvaluateConfig,
+    engine: EngineConfig,
+    fabric: Fabric,
+    name: str,
+    start: str,
+    encoder: Encoder,
+    out: Path,
+) -> list[ResultRow]:
+    """Carry out the trained protocols on the ENC `start`; every process calls."""
+    with Display(quiet=not fabric.is_global_zero) as display:
+        trained = TrainedTask(
+            train=task.train,
+            holdout=task.holdout or task.train.subset(task.train.keys[:0]),
+            test=same_classes(task.train, task.test),
+            test_name=task.test_name,
+            seed=task.seed,
+            config=config,
+            protocols=config.trained_stages,
+            engine=engine,
+            out=out,
+            fabric=fabric,
+            display=display,
+        )
+        rows = evaluate_trained(trained, name, encoder, start=start)
+    if fabric.is_global_zero:
+        show_trained(rows)
+    return rows

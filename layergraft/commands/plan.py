@@ -1,0 +1,147 @@
+"""`layergraft plan`: print a recipe's graft plans, and what they will cost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import torch
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from layergraft.config.loading import recipe_hash, recipe_names, recipe_text
+from layergraft.config.recipe import Recipe
+from layergraft.errors import UserError, nearest
+from layergraft.graft.apply import set_frozen, stage_plan
+from layergraft.graft.cost import step_flops
+from layergraft.models.vit import create_encoder
+from layergraft.objectives.create import create_objective, know_classes
+from layergraft.training.estimate import stage_seconds
+from layergraft.training.inputs import load_data
+from layergraft.training.memory import memory_warning, step_memory
+
+GIVE_DATA = "give --data to know"
+
+
+def list_recipes(as_json: bool) -> dict[str, Any]:
+    """The recipes that come with the package, with the first line of their headers."""
+    found = {name: recipe_text(name).splitlines()[0].lstrip("# ") for name in recipe_names()}
+    if as_json:
+        print(json.dumps(found))
+    else:
+        table = Table(title="Recipes: layergraft plan --recipe NAME")
+        table.add_column("name")
+        table.add_column("what it does")
+        for name, line in found.items():
+            table.add_row(name, line)
+        Console().print(table)
+    return found
+
+
+def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]:
+    """The content of `plan --json`; printed as tables or JSON."""
+    if only is not None and only not in recipe.stages:
+        raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
+    data = None if recipe.data.source is None else load_data(recipe)
+    train = data.train if data else None
+    images = len(train) if train else None
+    encoder = create_encoder(recipe.encoder, 0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stages, warnings = [], {}
+    for name, stage in recipe.stages.items():
+        objective = create_objective(know_classes(stage.objective, train, name), encoder)
+        batch_size = min(stage.batch_size, images) if images else stage.batch_size
+        rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
+        steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
+        set_frozen(rows, plan)
+        objective.start(encoder)
+        used = msgspec.structs.replace(stage, batch_size=batch_size)
+        needed = step_memory(encoder, objective, plan, used, recipe.engine)
+        warning = memory_warning(name, needed, device)
+        warnings[name] = f"{warning}\n" if warning else ""
+        flops = step_flops(encoder, objective, used)
+        seconds, how = None, GIVE_DATA
+        if data is not None and steps is not None:
+            seconds, how = stage_seconds(recipe, name, data, batch_size, steps, flops)
+        stages.append(
+            {
+                "name": name,
+                "objective": stage.objective.__struct_config__.tag,
+                "layers": plan.to_json(),
+                "steps": steps,
+                "epochs": stage.epochs,
+                "batch_size": batch_size,
+                "memory_bytes": needed,
+                "seconds": seconds,
+                "flops": flops * steps if steps else None,
+                "notes": {
+                    "memory_bytes": "an estimate for one process that takes the whole batch",
+                    "seconds": how,
+                    "flops": "products, attention and convolutions of all steps, by their shapes",
+                }
+                | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA)),
+            }
+        )
+    found = {
+        "recipe": recipe_hash(recipe),
+        "encoder": msgspec.to_builtins(recipe.encoder),
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "stages": stages,
+    }
+    if as_json:
+        print(json.dumps(found))
+    else:
+        console = Console()
+        for stage_json in stages:
+            if only is None or stage_json["name"] == only:
+                console.print(plan_table(stage_json))
+                console.print(warnings[str(stage_json["name"])], style="yellow", end="")
+    return found
+
+
+def plan_table(stage: dict[str, Any]) -> Group:
+    """One stage of `plan --json` as a table; columns that say the same of every layer are a line below it."""
+    memory = stage["memory_bytes"] or 0
+    title = f"Stage {stage['name']}: {stage['objective']}, {stage['epochs']} epochs, batch {stage['batch_size']}"
+    title += f", {stage['steps']} steps" if stage["steps"] else ""
+    title += f", about {short(memory / 2**30, 2)} GiB"
+    title += f" and {duration(stage['seconds'])}" if stage["seconds"] is not None else ""
+    rows = stage["layers"]
+    columns = {
+        "layer": [row["name"] for row in rows],
+        "source": [row["source"] for row in rows],
+        "lr scale": ["" if row["frozen"] else short(row["lr_scale"]) for row in rows],
+        "peak lr": ["frozen" if row["frozen"] else short(row["lr"]) for row in rows],
+        "decay": [short(row["weight_decay"]) for row in rows],
+        "decay 1-D": [short(row["weight_decay_1d"]) for row in rows],
+        "anchor": [f"{a['norm']} {short(a['weight'])}" if (a := row["anchor"]) else "" for row in rows],
+        "parameters": [f"{row['parameters']:,}" for row in rows],
+    }
+    common = {name: cells[0] for name, cells in columns.items() if len(rows) > 1 and len(set(cells)) == 1}
+    table = Table()
+    own = {name: cells for name, cells in columns.items() if name not in common}
+    for name in own:
+        # What may be long is a source, which goes on below itself; no other cell is cut or broken.
+        text = name in ("layer", "source")
+        table.add_column(name, justify="left" if text else "right", no_wrap=name != "source", overflow="fold")
+    for cells in zip(*own.values(), strict=True):
+        table.add_row(*map(escape, cells))
+    same = ", ".join(f"{name} {cell}" for name, cell in common.items() if cell)
+    return Group(Text(title, style="bold"), table, Text(f"All layers: {same}.\n" if same else ""))
+
+
+def short(number: float, digits: int = 3) -> str:
+    """A number to some digits, without what an exponent does not need: 2.4e-5, 480."""
+    return f"{float(f'{number:.{digits}g}'):g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def duration(seconds: float) -> str:
+    """A length of time, in the unit that suits it."""
+    units = {"days": 86400, "hours": 3600, "minutes": 60}
+    for unit, size in units.items():
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{short(seconds)} seconds"

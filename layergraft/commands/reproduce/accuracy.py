@@ -1,0 +1,124 @@
+"""The figures of one encoder: few-shot accuracy on test and held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from layergraft.config import EvaluateConfig, Recipe
+from layergraft.config.loading import load_evaluate
+from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.source import Source
+from layergraft.errors import UserError
+from layergraft.evaluation.evaluate import Measurement, Task
+from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels
+from layergraft.evaluation.labels import same_classes
+from layergraft.evaluation.trained import TrainedTask, evaluate_trained
+from layergraft.models.vit import Encoder
+from layergraft.runs.results import ResultRow
+from layergraft.training.display import Display
+from layergraft.training.inputs import load_data
+from layergraft.training.launch import launch
+
+Figures = dict[str, float]
+"""`1`, `5`, `1%`, … (logistic regression on so many labels), `knn`, `linear`, `finetune` -> top-1 accuracy in percent,
+the mean over splits."""
+
+
+def test_source(source: str) -> str:
+    """The test images that belong to a study's images.
+
+    Raises:
+        UserError: there are none.
+    """
+    spec = default_test_source(source)
+    if spec is None:
+        raise UserError(
+            f"{source!r} has no test images beside it.",
+            "The study needs labelled folders `train` and `val` (or `test`).",
+        )
+    return spec
+
+
+class Figuring:
+    """What is measured on one seed's images.
+
+    Args:
+        recipe: names images and seed.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert recipe.data.source is not None
+        self.recipe, self.spec = recipe, test_source(recipe.data.source)
+        self.data = load_data(recipe)
+
+    def frozen(self, encoder: Encoder | None, config: EvaluateConfig, *, test: bool) -> dict[str, Figures]:
+        """Figures on frozen features: labels from training images, other images to classify.
+
+        Args:
+            encoder: in evaluation mode; None is the pixels.
+            config: what is measured.
+            test: whether test images are classified as well; without it none is opened.
+
+        Returns:
+            `holdout`, and `test` where it is asked for.
+        """
+        tasks = {"holdout": Task.on_holdout(self.data.train, self.data.holdout, self.recipe.seed)}
+        if test:
+            images = open_source(self.spec)
+            tasks["test"] = Task(train=self.data.train, test=images, test_name=self.spec, seed=self.recipe.seed)
+        labelled = self._features(encoder, self.data.train)
+        return {
+            name: self._figures(task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test)})
+            for name, task in tasks.items()
+        }
+
+    def trained(self, encoder: Encoder, protocols: Iterable[str], out: Path) -> Figures:
+        """Linear and fine-tuned accuracy on test images with all labels; stages go to `out/trained`."""
+        config, engine = load_evaluate({"protocols": list(protocols)}, {"engine.keep": 1})
+        task = TrainedTask(
+            train=self.data.train,
+            holdout=self.data.holdout,
+            test=same_classes(self.data.train, open_source(self.spec)),
+            test_name=self.spec,
+            seed=self.recipe.seed,
+            config=config,
+            protocols=config.trained_stages,
+            engine=engine,
+            out=out,
+            fabric=launch(),
+            display=Display(),
+        )
+        return figures(row for row in evaluate_trained(task, "encoder", encoder) if row.variant is None)
+
+    def _features(self, encoder: Encoder | None, source: Source) -> Array:
+        """Not from the cache: no other command will ask for them."""
+        if encoder is not None:
+            return extract_all(encoder, source, ["cls"])["cls"]
+        size, channels = self.recipe.encoder.img_size, self.recipe.encoder.in_chans
+        return pixels(source, size, channels, pixel_side(size, channels, len(self.data.train)))
+
+    def _figures(self, task: Task, config: EvaluateConfig, encoder: Encoder | None, found: dict[str, Array]) -> Figures:
+        task, found = task.readable(found)
+        device = torch.device("cpu") if encoder is None else next(encoder.parameters()).device
+        name, pooling = ("pixels", None) if encoder is None else ("encoder", "cls")
+        return figures(Measurement(task, config, name, pooling, found, {}, device, None).rows())
+
+
+def figures(rows: Iterable[ResultRow]) -> Figures:
+    """Rows of results -> figures."""
+    found = {}
+    for row in rows:
+        if row.protocol == "logistic" and row.split == "mean":
+            found[row.shots] = row.value
+        elif row.protocol != "logistic" and row.split == "0":
+            found[row.protocol] = row.value
+    return found
+
+
+def few_shot_mean(found: Mapping[str, float]) -> float:
+    """What everything is chosen by: the mean over the numbers of labelled images a class."""
+    return float(np.mean([value for key, value in found.items() if key.isdigit()]))

@@ -1,0 +1,56 @@
+"""claims.json and report.html: the outcome of a study, and the numbers that it was computed from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from layergraft.commands.reproduce.outcome import Claims, make_claims
+from layergraft.commands.reproduce.page import write_claims_page
+from layergraft.commands.reproduce.study_file import as_study, read_study
+from layergraft.errors import UserError
+from layergraft.runs.atomic import write_text
+
+FILE = "claims.json"
+PAGE = "report.html"
+
+
+def read_claims(path: Path) -> Claims:
+    """A claims.json."""
+    return msgspec.json.decode(path.read_bytes(), type=Claims)
+
+
+def write_claims(study: dict[str, Any], out: Path, page: Path | None = None) -> Path:
+    """Write claims.json and the page of a study.
+
+    Args:
+        study: the content of study.json.
+        out: directory of both.
+        page: the page's file, where it is to be another.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: it is no study.
+    """
+    claims = make_claims(as_study(study))
+    write_text(out / FILE, msgspec.json.format(msgspec.json.encode(claims), indent=1).decode() + "\n")
+    return write_claims_page(claims, page or out / PAGE)
+
+
+def report_study(directories: list[Path], page: Path | None) -> Path:
+    """Make the outcome of a study again from its study.json.
+
+    Args:
+        directories: of the study, alone.
+        page: its page; None is report.html in the directory.
+
+    Raises:
+        UserError: a study was to be shown beside something else.
+    """
+    if len(directories) > 1:
+        raise UserError("The page of a study stands alone.", "Give its directory and no other.")
+    return write_claims(read_study(directories[0]), directories[0], page)

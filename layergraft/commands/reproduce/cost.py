@@ -1,0 +1,83 @@
+"""What arms cost, counted, and the lengths at which they cost the same."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import structs
+
+from layergraft.commands.reproduce.arms import ARMS, BUDGET, Arm
+from layergraft.commands.reproduce.recipes import arm_recipe
+from layergraft.commands.reproduce.scales import Scale
+from layergraft.config import OptimizerConfig, Recipe, StageConfig
+from layergraft.graft.apply import set_frozen, stage_plan
+from layergraft.graft.cost import step_flops
+from layergraft.models.vit import create_encoder
+from layergraft.objectives.create import create_objective
+
+SAME = 0.03  # operations that differ by no more than this part are the same compute
+
+
+def steps_of(stage: StageConfig, images: int) -> float:
+    """Optimizer steps of a stage on so many training images, not yet rounded."""
+    return stage.epochs * (images // min(stage.batch_size, images))
+
+
+class Costs:
+    """Operations of every arm, the stages that it shares with others included.
+
+    Args:
+        scale: encoder and lengths.
+        source: the images.
+        images: how many of them train.
+    """
+
+    def __init__(self, scale: Scale, source: str, images: int) -> None:
+        self.scale, self.source, self.images = scale, source, images
+        self._step: dict[bytes, int] = {}
+        self.own = {arm.name: self._own(arm, 1.0) for arm in ARMS.values() if arm.recipe}
+        self.budget = sum(self.own[name] for name in BUDGET)
+
+    def _own(self, arm: Arm, length: float) -> float:
+        return self.training(arm_recipe(arm, self.scale, self.source, 0, length=length))
+
+    def training(self, recipe: Recipe) -> float:
+        """Operations of all steps of a recipe."""
+        stages = recipe.stages.items()
+        return sum(max(1, round(steps_of(stage, self.images))) * self._of_step(recipe, name) for name, stage in stages)
+
+    def _of_step(self, recipe: Recipe, name: str) -> int:
+        """Operations of a step, which do not depend on rates and lengths; counting takes a second, so it is kept."""
+        whole = recipe.stages[name]
+        stage = structs.replace(whole, batch_size=min(whole.batch_size, self.images))
+        plan = structs.replace(stage.plan, lr_scale=1.0)
+        alike = structs.replace(stage, plan=plan, optimizer=OptimizerConfig(), epochs=1, warmup_epochs=0)
+        key = msgspec.json.encode((recipe.encoder, alike))
+        if key not in self._step:
+            encoder = create_encoder(recipe.encoder, 0)
+            objective = create_objective(stage.objective, encoder)
+            rows, plan_table = stage_plan(stage, name, encoder, objective)
+            objective.start(encoder)
+            set_frozen(rows, plan_table)
+            self._step[key] = step_flops(encoder, objective, stage)
+        return self._step[key]
+
+    def before(self, arm: Arm) -> float:
+        """Operations of the stages that come from another arm."""
+        return 0.0 if arm.first is None else self.before(ARMS[arm.first]) + self.own[arm.first]
+
+    def total(self, arm: Arm, length: float = 1.0) -> float:
+        """Operations of the whole chain, the arm's own stages being `length` times as long."""
+        if arm.recipe is None:
+            return 0.0
+        return self.before(arm) + (self.own[arm.name] if length == 1.0 else self._own(arm, length))
+
+    def length(self, arm: Arm) -> float:
+        """The factor of its own stages' lengths at which an arm uses up the budget, but for the last step."""
+        recipe = arm_recipe(arm, self.scale, self.source, 0)
+        stages = recipe.stages.items()
+        whole = sum(steps_of(stage, self.images) * self._of_step(recipe, name) for name, stage in stages)
+        return (self.budget - self.before(arm)) / whole
+
+    def same(self, arm: Arm) -> bool:
+        """Whether an arm uses up the budget as it is."""
+        return abs(self.total(arm) / self.budget - 1) <= SAME

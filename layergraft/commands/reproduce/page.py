@@ -1,0 +1,146 @@
+"""report.html of a study: verdicts on top, then what they rest on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layergraft.commands.reproduce.figures import (
+    compute_figure,
+    conflict_figures,
+    differences_figure,
+    search_figure,
+)
+from layergraft.commands.reproduce.formatting import AT, duration
+from layergraft.commands.reproduce.outcome import Claims
+from layergraft.commands.reproduce.study_file import BUDGETS
+from layergraft.commands.reproduce.tables import (
+    accuracy_table,
+    arms_table,
+    bar_sentence,
+    bar_table,
+    differences_table,
+    facts_table,
+    parts_table,
+    search_table,
+    title_of,
+    trend_sentence,
+)
+from layergraft.commands.reproduce.verdicts import Claim
+from layergraft.commands.reproduce.verdicts import Verdict as Word
+from layergraft.runs.figure import Figure
+from layergraft.runs.report.page import write_page
+from layergraft.runs.report.section import Judgement, Notes, Section, Table, Verdict
+
+WORDS: dict[bool | None, Word] = {True: "holds", False: "does not hold", None: "undecided"}
+RULE = (
+    "A part holds if its 95 % interval lies on the claimed side of zero and its p-value, corrected for the parts of "
+    "its claim (Holm), is below 0.05; it does not hold if the same is true of the other side. A claim holds if all its "
+    "parts hold. Accuracy is the mean over the numbers of shots; arms are paired by pre-training seed."
+)
+
+
+def _bars(claims: Claims) -> list[Verdict]:
+    return [
+        Verdict(
+            title=f"The graft chosen on held-out images beats both parents at every number of shots, {AT[bar.budget]}",
+            judgements=[
+                Judgement(
+                    word=WORDS[bar.beats_both],
+                    label=title_of(claims, bar.graft),
+                    text=bar_sentence(claims, bar),
+                )
+            ],
+            tables=[bar_table(claims, bar)],
+        )
+        for bar in claims.graft_vs_parents
+    ]
+
+
+def _judgement(claim: Claim) -> Judgement:
+    label = AT[claim.budget].capitalize() if claim.budget else "In the multi-task network"
+    return Judgement(word=claim.verdict, label=label, text=claim.reason)
+
+
+def _verdicts(claims: Claims) -> Section:
+    cards = [
+        Verdict(
+            title=f"{number}. {own[0].statement}",
+            judgements=[_judgement(claim) for claim in own],
+            tables=[parts_table(claim) for claim in own],
+        )
+        for number in sorted({claim.number for claim in claims.claims})
+        if (own := [claim for claim in claims.claims if claim.number == number])
+    ]
+    return Section(
+        name="verdicts", title="The paper's claims, at this scale", intro=RULE, blocks=[*_bars(claims), *cards]
+    )
+
+
+def _accuracy(claims: Claims) -> Section:
+    differences: list[Figure | Table] = []
+    for budget in BUDGETS:
+        if (figure := differences_figure(claims, budget)) is not None:
+            differences += [figure, differences_table(claims, budget)]
+    return Section(
+        name="accuracy",
+        title="How few labels?",
+        intro="Frozen features of test images, which were touched once per arm and seed. Equal contrastive epochs: as "
+        "many epochs of contrastive learning for every arm, whatever else it needs. Equal compute: as many counted "
+        "operations in all.",
+        blocks=[*(accuracy_table(claims, budget) for budget in BUDGETS), *differences, compute_figure(claims)],
+    )
+
+
+def _conflict(claims: Claims) -> Section | None:
+    figures = conflict_figures(claims)
+    if not figures:
+        return None
+    lines = [] if claims.trend is None else [trend_sentence(claims.trend)]
+    return Section(
+        name="conflict",
+        title="Do the two losses fight?",
+        intro="Gradients of the masked-image and of the contrastive loss in the multi-task network, image by image.",
+        blocks=[*figures, Notes(lines=lines)],
+    )
+
+
+def _search(claims: Claims) -> Section:
+    figure = search_figure(claims)
+    return Section(
+        name="search",
+        title="The arms and their search",
+        intro="Every arm got the same search, judged on held-out images with the first seed.",
+        blocks=[arms_table(claims), *([] if figure is None else [figure]), search_table(claims)],
+    )
+
+
+def _made(claims: Claims) -> Section:
+    seconds = sum(own.seconds for arm in claims.study.arms for own in arm.seeds)
+    note = f"The jobs that trained and measured the arms add up to {duration(seconds)}, their search not counted."
+    table = facts_table(claims)
+    return Section(
+        name="made",
+        title="How it was made",
+        blocks=[Table(title=table.title, columns=table.columns, rows=table.rows, note=note)],
+    )
+
+
+def write_claims_page(claims: Claims, out: Path) -> Path:
+    """Build the page.
+
+    Args:
+        claims: of a study.
+        out: the file.
+    """
+    study = claims.study
+    sections = [_verdicts(claims), _accuracy(claims), _conflict(claims), _search(claims), _made(claims)]
+    subtitle = (
+        f"{study.scale}, {study.source}, {len(study.seeds)} pre-training seeds, {duration(study.seconds)}, "
+        f"commit {(study.commit or 'not known')[:12]}"
+    )
+    return write_page(
+        title="Layer grafting: the claims",
+        subtitles=[("", subtitle)],
+        sections=[section for section in sections if section is not None],
+        out=out,
+    )

@@ -1,0 +1,117 @@
+"""From an arm and a scale to the recipe of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from layergraft.commands.reproduce.arms import Arm
+from layergraft.commands.reproduce.scales import WARMUP_CONTRASTIVE, WARMUP_MAE, Scale
+from layergraft.config import JointConfig, LrScaleConfig, MaeConfig, NnclrConfig, PlanConfig, Recipe, StageConfig
+from layergraft.config.loading import load_recipe
+from layergraft.config.plan import FreezeBlocks
+
+
+def arm_recipe(
+    arm: Arm,
+    scale: Scale,
+    source: str,
+    seed: int,
+    *,
+    factor: float = 1.0,
+    length: float = 1.0,
+    lr_scale: Sequence[float] | None = None,
+    start: str | None = None,
+) -> Recipe:
+    """An arm's own stages as a recipe that trains them and measures nothing.
+
+    Args:
+        arm: one that is trained.
+        scale: encoder, lengths and changed keys.
+        source: the images.
+        seed: of the run.
+        factor: of the learning rates.
+        length: of the stages, as a factor.
+        lr_scale: a learning-rate scale for each block, of an arm whose plan is suggested.
+        start: the ENC that the stages start from.
+    """
+    assert arm.recipe is not None
+    own = load_recipe(arm.recipe).stages
+    changes: dict[str, Any] = {
+        "seed": seed,
+        "start": start,
+        "data.source": source,
+        "data.holdout": scale.holdout,
+        "data.workers": 0,
+        "monitor.every": 0,
+        "engine.keep": 1,
+        "evaluate": None,
+        "analyze": [],
+        **scale.recipe,
+        **arm.changes,
+    }
+    for name in arm.stages:
+        for key, value in (scale.mae if is_mim(own[name]) else scale.contrastive).items():
+            changes[f"stages.{name}.{key}"] = value
+        changes |= dict(_objective_keys(f"stages.{name}.objective", own[name].objective, scale.objectives))
+    recipe = load_recipe(arm.recipe, changes)
+    depth = recipe.encoder.depth
+    assert depth is not None
+    contrastive = sum(own[name].epochs for name in arm.stages if not is_mim(own[name]))
+    stages = {}
+    for name in arm.stages:
+        stage, mim = _fitted(recipe.stages[name], depth), is_mim(own[name])
+        epochs = scale.mae_epochs if mim else scale.contrastive_epochs * own[name].epochs / contrastive
+        if lr_scale is not None:
+            plan = structs.replace(stage.plan, lr_scale=LrScaleConfig(blocks=tuple(lr_scale)))
+            stage = structs.replace(stage, plan=plan)
+        stages[name] = structs.replace(
+            stage,
+            epochs=epochs * length,
+            warmup_epochs=epochs * length * (WARMUP_MAE if mim else WARMUP_CONTRASTIVE),
+            optimizer=structs.replace(stage.optimizer, base_lr=stage.optimizer.base_lr * factor),
+        )
+    return structs.replace(recipe, stages=stages)
+
+
+def is_mim(stage: StageConfig) -> bool:
+    """Whether a stage is masked image modelling alone; all others have a contrastive loss."""
+    return isinstance(stage.objective, MaeConfig)
+
+
+def _objective_keys(path: str, objective: Any, changes: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Dotted recipe keys of an objective, or of the parts of a joint one."""
+    if isinstance(objective, JointConfig):
+        for name, part in objective.parts.items():
+            yield from _objective_keys(f"{path}.parts.{name}", part, changes)
+    for key, value in changes.get(type(objective).__struct_config__.tag, {}).items():
+        yield f"{path}.{key}", value
+
+
+def _fitted(stage: StageConfig, depth: int) -> StageConfig:
+    """A stage of a recipe of depth 6 at another depth: the frozen lower half, heads on the upper third."""
+    if isinstance(stage.plan.freeze, FreezeBlocks):
+        stage = structs.replace(stage, plan=structs.replace(stage.plan, freeze=FreezeBlocks(blocks=depth // 2)))
+    if isinstance(stage.objective, NnclrConfig):
+        upper = tuple(range(depth - depth // 3, depth))
+        stage = structs.replace(stage, objective=structs.replace(stage.objective, blocks=upper))
+    return stage
+
+
+def plan_text(plan: PlanConfig) -> str:
+    """A plan in a few words: `lr scale 0.3, 0.3, 1; frozen: patch_embed, positions`."""
+    scale = plan.lr_scale
+    if isinstance(scale, LrScaleConfig):
+        moves = f"{scale.decay:g} a block" if scale.decay else "of the blocks " + _numbers(scale.blocks or ())
+    else:
+        moves = _numbers(scale) if isinstance(scale, tuple) else f"{scale:g}"
+    still = f"lowest {plan.freeze.blocks} blocks and below" if isinstance(plan.freeze, FreezeBlocks) else ""
+    if isinstance(plan.freeze, tuple):
+        still = ", ".join(plan.freeze)
+    return f"lr scale {moves}" + (f"; frozen: {still}" if still else "")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,241 @@
+"""`layergraft reproduce`: do what is due until nothing is, and write what was found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+from rich.console import Console
+
+from layergraft.commands.reproduce.accuracy import few_shot_mean, test_source
+from layergraft.commands.reproduce.claims import FILE as CLAIMS
+from layergraft.commands.reproduce.claims import write_claims
+from layergraft.commands.reproduce.cost import Costs
+from layergraft.commands.reproduce.jobs import Outcome, Study
+from layergraft.commands.reproduce.pool import Pool, available_cores
+from layergraft.commands.reproduce.run_job import carry_out, identity
+from layergraft.commands.reproduce.scales import SCALES, Scale
+from layergraft.commands.reproduce.study_file import FILE
+from layergraft.commands.reproduce.study_json import study_record
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.opening import open_source
+from layergraft.errors import UserError
+from layergraft.evaluation.splits import draw_splits
+from layergraft.runs.atomic import write_text
+from layergraft.training.guard import SignalGuard
+from layergraft.training.launch import machine
+
+
+def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jobs: int | None) -> Path:
+    """Train, search and measure every arm; goes on where an earlier start ended.
+
+    Args:
+        scale_name: one of `SCALES`.
+        data: the images; None are the scale's own.
+        seeds: how many pre-training seeds.
+        out: directory of the study.
+        jobs: how many jobs at a time; None is one a core, or one on a GPU.
+
+    Returns:
+        `study.json`; `claims.json` and `report.html` lie beside it.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+        UserError: images or directory do not serve.
+    """
+    console = Console(stderr=True, highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    if seeds < 1:
+        raise UserError("There must be at least one seed.", "Give --seeds 5.")
+    if jobs is not None and jobs < 1:
+        raise UserError("There must be at least one job at a time.", "Give --jobs 2.")
+    with SignalGuard(wait=False):
+        scale, source = SCALES[scale_name], data or SCALES[scale_name].source
+        if source is None:
+            raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")
+        scale, images = fit(scale, source, say)
+        place, clock = _claim(out, scale_name, source), _Clock(out / "seconds.json")
+        say(f"Counting operations: {images} images of {source} train.")
+        study = Study(scale, source, list(range(seeds)), out, Costs(scale, source, images))
+        outcomes = _read_outcomes(study, place)
+        if _is_finished(study, outcomes):
+            say(f"The study in {out} is finished; nothing to do. Its claims: {out / CLAIMS}")
+            return out / FILE
+    size = jobs or _jobs()
+    with SignalGuard(wait=True) as signals, Pool(size, out / "jobs.log") as pool, clock:
+        while True:
+            for job in islice(study.due(outcomes, pool.running), pool.free):
+                pool.start(job.name, carry_out, job, scale, out)
+            if not pool.running:
+                break
+            for name, outcome in pool.finished(signals):
+                outcomes[name] = outcome
+                clock.save()
+                say(_line(study, outcomes, name, size))
+    command = f"layergraft reproduce --scale {scale_name}" + (f" --data {data}" if data else "")
+    origin = {
+        "scale": scale_name,
+        "source": source,
+        "seeds": study.seeds,
+        "command": f"{command} --seeds {seeds} --out {out}",
+        "commit": _commit(),
+        "machine": _machine(),
+        "seconds": clock.seconds,
+    }
+    record = origin | study_record(study, outcomes)
+    file = out / FILE
+    write_text(file, json.dumps(record, indent=1) + "\n")
+    page = write_claims(record, out)
+    say(f"Study:  {file}\nClaims: {out / CLAIMS}\nReport: {page}")
+    return file
+
+
+def fit(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, int]:
+    """The scale with the numbers of shots that there are images for, and how many images train.
+
+    Raises:
+        UserError: there are no labels, no test images, or classes with a single image.
+    """
+    train, _ = split_holdout(open_source(source), scale.holdout, 0)
+    open_source(test_source(source))
+    fewest = int(np.bincount(train.own_labels, minlength=len(train.classes)).min())
+    shots = scale.evaluate.frozen_shots
+    possible = tuple(one for one in shots if not isinstance(one, int) or one <= fewest)
+    if possible != shots:
+        say(f"The smallest class has {fewest} training images: no more shots than these are measured.")
+    draw_splits(train, possible, 1)
+    if not any(isinstance(one, int) for one in possible):
+        raise UserError(f"{source!r} has a class without training images.", "Every class needs some.")
+    return replace(scale, evaluate=structs.replace(scale.evaluate, shots=possible)), len(train)
+
+
+def _claim(out: Path, scale: str, source: str) -> Path:
+    """Make the directory the study's own; returns where its outcomes lie.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    file, own = out / "settings.json", {"scale": scale, "source": source}
+    if file.is_file():
+        if json.loads(file.read_text()) != own:
+            raise UserError(f"{str(out)!r} holds another study: {file.read_text().strip()}.", "Use another --out.")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{str(out)!r} exists and is no study.", "Use another --out. Nothing was changed.")
+    else:
+        write_text(file, json.dumps(own) + "\n")
+    return out / "outcomes"
+
+
+def _read_outcomes(study: Study, place: Path) -> dict[str, Outcome]:
+    """The outcomes of an earlier start, in the order in which they became possible.
+
+    Raises:
+        UserError: one is of a job with other settings.
+    """
+    files = {str(path.relative_to(place).with_suffix("")): path for path in place.glob("*/*.json")}
+    outcomes: dict[str, Outcome] = {}
+    while found := [job for job in study.due(outcomes) if job.name in files]:
+        for job in found:
+            outcome = json.loads(files[job.name].read_text())
+            if outcome["identity"] != identity(job, study.scale):
+                raise UserError(
+                    f"{str(files[job.name])!r} was found with other settings, or by another version of layergraft.",
+                    "Use another --out. Nothing was changed.",
+                )
+            outcomes[job.name] = outcome
+    return outcomes
+
+
+def _is_finished(study: Study, outcomes: dict[str, Outcome]) -> bool:
+    """Whether an earlier start has written what this one would."""
+    file = study.out / FILE
+    written = file.is_file() and (study.out / CLAIMS).is_file()
+    return written and next(study.due(outcomes), None) is None and json.loads(file.read_text())["seeds"] == study.seeds
+
+
+class _Clock:
+    """Adds up the time of a study over its starts.
+
+    Args:
+        file: where the sum is kept.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._before: float = json.loads(file.read_text()) if file.is_file() else 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def save(self) -> None:
+        write_text(self.file, f"{self.seconds:.1f}\n")
+
+    def __enter__(self) -> _Clock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.save()
+
+
+def _line(study: Study, outcomes: dict[str, Outcome], name: str, size: int) -> str:
+    """One line when a job is done: what it found on held-out images, and how long the rest may take."""
+    outcome, left = outcomes[name], study.left(outcomes)
+    found = f"{few_shot_mean(outcome['holdout']):.1f} % on held-out images, " if "holdout" in outcome else ""
+    seconds = remaining_seconds(list(outcomes.values()), left, size)
+    rest = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+    total = len(left) + len(outcomes)
+    return f"[{len(outcomes)}/{total}] {name}: {found}{outcome['seconds']:.0f} s; about {rest} left"
+
+
+def remaining_seconds(done: list[Outcome], left: list[float], size: int) -> float:
+    """How long the jobs that are left may take: seconds of a job = a + b * its operations, by least squares.
+
+    Args:
+        done: outcomes with `seconds` and `flops`.
+        left: operations of each job that is left.
+        size: how many are done at a time.
+    """
+    seconds, flops = np.array([o["seconds"] for o in done]), np.array([o["flops"] for o in done])
+    if len(set(flops.tolist())) > 1:
+        slope, base = np.polyfit(flops, seconds, 1)
+        if slope > 0 and base > 0:
+            return float(sum(base + slope * own for own in left)) / size
+    return float(seconds.mean()) * len(left) / size
+
+
+def _jobs() -> int:
+    import torch
+
+    return 1 if torch.cuda.is_available() else available_cores()
+
+
+def _machine() -> dict[str, Any]:
+    """The machine as a job sees it."""
+    import torch
+
+    return machine() | ({} if torch.cuda.is_available() else {"threads": 1})
+
+
+def _commit() -> str | None:
+    """The commit of the package, where it runs from a checkout."""
+    root = Path(__file__).parents[3]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    if not (root / ".git").exists():  # perhaps installed below a checkout of something else
+        return None
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,207 @@
+"""`layergraft train`: train a recipe's stages, then measure, look inside and report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from layergraft.analysis.run import build_subject, run_analyses
+from layergraft.checkpoints.encoder import load_encoder, save_encoder
+from layergraft.config.recipe import Recipe
+from layergraft.data.skipped import count_reasons, read_skipped
+from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.errors import Lost, Stopped
+from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.labels import same_classes
+from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, show_trained
+from layergraft.models.vit import Encoder
+from layergraft.runs.atomic import write_text
+from layergraft.runs.layout import Run, stage_directory
+from layergraft.runs.report.model_card import write_model_card
+from layergraft.runs.report.page import write_report
+from layergraft.runs.results import ResultRow, read_results, show_results, write_results
+from layergraft.runs.resume import Resume
+from layergraft.training.display import Display
+from layergraft.training.divergence import read_replay
+from layergraft.training.guard import SignalGuard, is_loss
+from layergraft.training.inputs import CACHE, RunData
+from layergraft.training.launch import machine
+from layergraft.training.origins import first_encoder
+from layergraft.training.run import Training
+from layergraft.training.slurm import requeue
+
+
+def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = None) -> Run:
+    """Train, measure and report; goes on where an earlier start of the same run ended.
+
+    Args:
+        recipe: what to do.
+        out: the run's directory.
+        resume: what to do with a run that is there.
+        replay: a file of a run that diverged: compute its last steps again, and nothing else.
+    """
+    files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
+    try:
+        with SignalGuard(wait=False):
+            training = Training(recipe, out)
+            if replay is not None:
+                training.replay(read_replay(replay))
+            elif training.open(resume):
+                _train_and_measure(training, files)
+            else:
+                training.display.say(f"The run in {out} is finished; nothing to do. Its report: {files.report}")
+    except Stopped as stopped:
+        note = requeue() if stopped.requeue else None
+        raise Stopped(f"{stopped} {note}") if note else stopped from None
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        saved = max(out.glob("stages/*/checkpoints/step-*.pt"), default="nothing")
+        raise Lost(
+            f"Another process of this run is gone ({str(error).splitlines()[0]}). Saved: {saved}.\n"
+            "Where torchrun does not start the run again by itself, run the same command again to go on."
+        ) from None
+    return files
+
+
+def _train_and_measure(training: Training, files: Run) -> None:
+    """The whole of a run; all processes call."""
+    began = time.time()
+    recipe = training.recipe
+    training.train()
+    # Only the first process measures and writes; the others are not kept waiting for it.
+    first = training.fabric.is_global_zero
+    if first:
+        save_encoder(training.encoder, files.encoder, training.provenance(list(recipe.stages)[-1]))
+        if recipe.evaluate is not None:
+            evaluate_run(recipe, files.out, training.data, training.display)
+    if recipe.evaluate is not None and recipe.evaluate.trained_stages:
+        training.fabric.barrier()
+        with training.display:
+            train_protocols(recipe, files.out, training.data, training.fabric, training.display)
+    if first:
+        _finish(training, files, began)
+
+
+def _finish(training: Training, files: Run, began: float) -> None:
+    """The run's findings, summary and report."""
+    recipe, display = training.recipe, training.display
+    skipped = read_skipped(files.out / "skipped.jsonl")
+    if skipped:
+        display.say(f"{len(skipped)} images were skipped, skipped.jsonl names them: {count_reasons(skipped)}.")
+    analyze_run(recipe, files.out, display)
+    summary = {
+        "recipe": training.identity,
+        "machine": machine(),
+        "seconds_since_start": time.time() - began,
+        "data": {
+            "source": recipe.data.source,
+            "train": len(training.data.train),
+            "holdout": len(training.data.holdout),
+            "fingerprint": training.data.train.fingerprint,
+            "skipped": len(skipped),
+        },
+    }
+    write_text(files.out / "run.json", json.dumps(summary, indent=1) + "\n")
+    shutil.rmtree(files.out / CACHE, ignore_errors=True)
+    write_model_card(files.out, files.encoder)
+    write_report([files.out])
+    display.say(f"Encoder: {files.encoder}\nReport:  {files.report}")
+
+
+def run_encoders(recipe: Recipe, out: Path, data: RunData) -> dict[str, Encoder]:
+    """Every encoder of a run by the name it has in results.json, from the first weights to the last stage."""
+    encoders = {"random": first_encoder(recipe, data.mean, data.std)}
+    for name in recipe.stages:
+        directory = stage_directory(out, recipe, name)
+        for suffix, folder in (("", "encoder"), ("/momentum", "encoder_momentum"), ("/ema", "encoder_ema")):
+            if (directory / folder).is_dir():
+                encoders[name + suffix] = load_encoder(directory / folder)
+    return encoders
+
+
+def analyze_run(recipe: Recipe, out: Path, display: Display) -> None:
+    """Look inside the last encoder, for the report."""
+    assert recipe.data.source is not None
+    if recipe.analyze:
+        subject = build_subject(str(out), [], recipe.data.source)
+        run_analyses(subject, recipe.analyze, recipe.data.source, out / "analysis.json", display.say)
+
+
+def evaluate_run(recipe: Recipe, out: Path, data: RunData, display: Display) -> list[ResultRow]:
+    """Measure every encoder of a run, the recipe's first weights and the pixels.
+
+    Args:
+        recipe: the run's.
+        out: the run.
+        data: training and held-out images as the run split them: a folder that is listed anew may have changed.
+        display: where it says what it does.
+    """
+    assert recipe.evaluate is not None
+    assert recipe.data.source is not None
+    protocols = recipe.evaluate.frozen_protocols
+    if not protocols:
+        return []
+    train, holdout = data.train, data.holdout
+    if train.labels is None:
+        display.say(f"{recipe.data.source!r} has no labels: {', '.join(protocols)} are skipped.")
+        return []
+    spec = default_test_source(recipe.data.source)
+    if spec is None and (recipe.evaluate.chooses or not len(holdout)):
+        display.say(f"{recipe.data.source!r} has no test images (val/ or test/ beside train/): evaluation is skipped.")
+        return []
+    if spec is None:
+        task = Task.on_holdout(train, holdout, recipe.seed)
+        display.say(f"{recipe.data.source!r} has no test images: measuring on the {len(holdout)} that are held out …")
+    else:
+        held = holdout if recipe.evaluate.chooses else None
+        task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
+        display.say(f"Measuring on {len(task.test)} images of {spec} …")
+    encoders = run_encoders(recipe, out, data)
+    rows = evaluate_encoders(task, recipe.evaluate, encoders, out)
+    write_results(out / "results.json", rows)
+    show_results(rows)
+    return read_results(out / "results.json")
+
+
+def train_protocols(recipe: Recipe, out: Path, data: RunData, fabric: Fabric, display: Display) -> None:
+    """Carry out the trained protocols on the first weights and on the last stage's encoder; all processes call."""
+    assert recipe.evaluate is not None
+    assert recipe.data.source is not None
+    train, holdout = data.train, data.holdout
+    spec = default_test_source(recipe.data.source)
+    asked = recipe.evaluate.trained_stages
+    possible = (
+        []
+        if spec is None
+        else [name for name in asked if (train.masks if name in SEGMENTS else train.labels) is not None]
+    )
+    skipped = [name for name in asked if name not in possible]
+    if skipped:
+        display.say(f"{recipe.data.source!r} has no labels, masks or test images for {', '.join(skipped)}: skipped.")
+    if spec is None or not possible:
+        return
+    task = TrainedTask(
+        train=train,
+        holdout=holdout,
+        test=same_classes(train, open_source(spec)),
+        test_name=spec,
+        seed=recipe.seed,
+        config=recipe.evaluate,
+        protocols=possible,
+        engine=recipe.engine,
+        out=out,
+        fabric=fabric,
+        display=display,
+    )
+    last = list(recipe.stages)[-1]
+    rows = evaluate_trained(task, "random", first_encoder(recipe, data.mean, data.std))
+    directory = stage_directory(out, recipe, last)
+    rows += evaluate_trained(task, last, load_encoder(directory), start=str(directory))
+    if fabric.is_global_zero:
+        write_results(out / "results.json", rows)
+        show_trained(rows)

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from layergraft.commands.bench import logistic
+from layergraft.commands.cli import main
+
+
+def test_ours_stops_at_no_worse_an_objective(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logistic, "CASES", ((400, 32, 8, "sklearn"), (400, 32, 8, "cyanure")))
+    assert main(["bench", "logistic", "--json", "true"]) == 0
+    cases = json.loads(capsys.readouterr().out.splitlines()[-1])["cases"]
+    for case, reference in zip(cases, ("sklearn", "cyanure"), strict=True):
+        assert (case["rows"], case["features"], case["classes"]) == (400, 32, 8)
+        assert set(case["ours"]) == set(case[reference]) == {"seconds", "objective"}
+        # float32 tells objectives apart to about 1e-7.
+        assert 0 < case["ours"]["objective"] <= case[reference]["objective"] * (1 + 1e-6)
+        # The same problem: with another penalty or scale the objectives would be several times apart. How close the
+        # two stop depends on the reference's tolerance, and on how far ours gets with its last step.
+        assert case[reference]["objective"] < 1.5 * case["ours"]["objective"]
