@@ -28,7 +28,7 @@ from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 ROUNDS, FILES = 3, 256
 

@@ -20,7 +20,7 @@ from layergraft.config import MocoConfig, ViewConfig
 from layergraft.data.augment import random_view
 from layergraft.data.decode import decode
 from layergraft.data.parameters import DRAWS, Draws, reduction
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "views.jpg"
 PHOTOS = sorted(Path(sklearn.__file__).parent.glob("datasets/images/*.jpg"))

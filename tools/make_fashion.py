@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 TARGET = Path(__file__).parents[1] / "layergraft" / "data" / "fashion" / "fashion.npy.xz"

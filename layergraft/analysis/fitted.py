@@ -22,7 +22,7 @@ from layergraft.data.sources.source import Source
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective, Progress
 from layergraft.objectives.create import create_objective
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 FIT_STEPS, FIT_BATCH, FIT_LR = 100, 64, 1e-3
 

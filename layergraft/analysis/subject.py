@@ -16,7 +16,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.features import view_batches
 from layergraft.models.vit import Encoder
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 
 class NotApplicable(Exception):

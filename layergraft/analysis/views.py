@@ -14,7 +14,7 @@ from layergraft.data.batch import Normalize
 from layergraft.data.parameters import DRAWS
 from layergraft.data.sources.source import Source
 from layergraft.models.vit import Encoder
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 # The first view of MoCo v3, with crops that keep at least a fifth of the image.
 CONTRASTIVE = ViewConfig(

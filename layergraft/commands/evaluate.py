@@ -22,7 +22,7 @@ from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.splits import read_splits
-from layergraft.evaluation.trained import TrainedTask, evaluate_trained, show_trained
+from layergraft.training.transfer import TrainedTask, evaluate_trained, show_trained
 from layergraft.models.vit import Encoder
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
 from layergraft.runs.report.page import write_report

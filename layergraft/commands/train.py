@@ -17,7 +17,7 @@ from layergraft.data.sources.opening import default_test_source, open_source
 from layergraft.errors import Lost, Stopped
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
-from layergraft.evaluation.trained import SEGMENTS, TrainedTask, evaluate_trained, show_trained
+from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 from layergraft.models.vit import Encoder
 from layergraft.runs.atomic import write_text
 from layergraft.runs.layout import Run, stage_directory
@@ -30,7 +30,7 @@ from layergraft.training.divergence import read_replay
 from layergraft.training.guard import SignalGuard, is_loss
 from layergraft.training.inputs import CACHE, RunData
 from layergraft.training.launch import machine
-from layergraft.training.origins import first_encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.training.run import Training
 from layergraft.training.slurm import requeue
 

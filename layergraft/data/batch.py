@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layergraft.data.finish import Finish
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.source import Source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 
 class TrainLoader:

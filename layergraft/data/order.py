@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 STREAMS = 16
 WINDOW = 4

@@ -10,7 +10,7 @@ from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task
 from layergraft.evaluation.splits import few_labels, parse_shots
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 
 def same_classes(train: Source, test: Source) -> Source:

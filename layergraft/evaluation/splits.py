@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.runs.atomic import write_text
 
 Rows = npt.NDArray[np.int64]

@@ -23,7 +23,7 @@ from layergraft.models.batchnorm import BatchNorm
 from layergraft.models.vit import Encoder
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.training.memory import free_memory
-from layergraft.training.origins import shaped
+from layergraft.graft.donors import shaped
 
 CACHE = "cache"
 

@@ -26,7 +26,7 @@ from layergraft.data.batch import Batch
 from layergraft.graft.plan import Plan
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Objective, Progress
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # options of mallopt, from malloc.h
 _MALLOC = {

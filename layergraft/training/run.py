@@ -13,7 +13,7 @@ from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import SkippedImages, forget_mended
 from layergraft.errors import UserError
-from layergraft.graft.cost import step_flops
+from layergraft.training.cost import step_flops
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.resume import Resume, claim, open_run
 from layergraft.training.display import Display
@@ -22,7 +22,7 @@ from layergraft.training.inputs import check_recipe, keep_decoded, load_data, no
 from layergraft.training.launch import Process, launch
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
-from layergraft.training.origins import first_encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.training.stage import prepare_stage, save_stage
 from layergraft.training.stage_run import StageRun
 from layergraft.training.state import State

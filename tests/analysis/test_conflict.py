@@ -35,7 +35,7 @@ from layergraft.objectives.create import create_objective
 from layergraft.objectives.joint import Joint
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 IMAGES = 12
 

@@ -18,7 +18,7 @@ from layergraft.data.augment import random_view
 from layergraft.data.exact import exact_view
 from layergraft.data.fast import blur_kernel, fast_view
 from layergraft.data.parameters import DRAWS, ViewParameters, draw_parameters
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 PHOTO = cv2.resize(
     np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC

@@ -21,7 +21,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.files import FileImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 COUNT = 12
 

@@ -17,10 +17,10 @@ from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
-from layergraft.training.origins import first_encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.training.stage import prepare_stage
 from layergraft.training.trainer import Trainer
 

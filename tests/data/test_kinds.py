@@ -22,7 +22,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 CLASSES = ["cat", "dog", "young fox"]
 

@@ -22,7 +22,7 @@ from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import default_test_source, open_source
 from layergraft.errors import UserError
 from layergraft.objectives.create import know_classes
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 
 def test_scenes_are_garments_and_their_masks() -> None:

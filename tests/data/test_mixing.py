@@ -8,7 +8,7 @@ from timm.data.mixup import mixup_target
 
 from layergraft.config import MixConfig
 from layergraft.data.mixing import cut_box, erase, keep_weights, mix_pairs, soft_targets
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 RANDOM = Randomness(seed=3, scope="test")
 

@@ -19,7 +19,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import default_test_source, open_source
 from layergraft.errors import UserError
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.training.inputs import load_data
 
 

@@ -25,7 +25,7 @@ from layergraft.data.sources.blocks import KEPT, BlockImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 RANDOM = Randomness(seed=0, scope="x")
 COUNT = 120

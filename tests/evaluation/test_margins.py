@@ -9,7 +9,7 @@ import pytest
 
 import layergraft
 from layergraft.checkpoints.encoder import load_encoder, save_encoder
-from layergraft.evaluation.beginning import encoder_config
+from layergraft.training.transfer_encoder import encoder_config
 from layergraft.models.vit import create_encoder
 from layergraft.runs.layout import Run
 

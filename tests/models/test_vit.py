@@ -23,9 +23,9 @@ from layergraft.models.batchnorm import apply_pending, collect_pending
 from layergraft.models.stem import ConvStem
 from layergraft.models.vit import Encoder, build_vit, create_encoder, model_args
 from layergraft.objectives.moco import Moco
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.training.inputs import load_data
-from layergraft.training.origins import first_encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.training.stage import prepare_stage
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

@@ -29,7 +29,7 @@ from layergraft.data.batch import Batch
 from layergraft.graft.apply import stage_rows
 from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives import Objective, Progress, create_objective
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 ENCODER = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=16, in_chans=1, patch_size=4, embed_dim=32, depth=3, num_heads=2

@@ -20,7 +20,7 @@ from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.classify import Classify
 from layergraft.objectives.create import create_objective, know_classes
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 SMALL = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=16, in_chans=1, patch_size=4, embed_dim=16, depth=3, num_heads=2

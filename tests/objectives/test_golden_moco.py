@@ -18,7 +18,7 @@ from layergraft.data.batch import Batch
 from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.moco import VIEWS, Moco
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 START = Progress(step=0, steps=100)
 

@@ -24,7 +24,7 @@ from layergraft.data.batch import Batch
 from layergraft.errors import Stopped, UserError
 from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
-from layergraft.training.origins import first_encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.training.stage import prepare_stage
 from layergraft.training.state import host_copy
 from layergraft.training.trainer import Outcome, Trainer

@@ -16,7 +16,7 @@ from layergraft.graft.plan import build_plan
 from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.base import Objective, Progress
 from layergraft.objectives.create import create_objective
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.training.gradients import Gradients, TrainStep
 
 IMAGES = 12

@@ -37,7 +37,7 @@ def _two_steps(changes: dict[str, Any], send: Any) -> None:
     torch.set_num_threads(2)
     from layergraft.training.inputs import load_data
     from layergraft.training.launch import launch
-    from layergraft.training.origins import first_encoder
+    from layergraft.graft.donors import first_encoder
     from layergraft.training.stage import prepare_stage
     from layergraft.training.trainer import Trainer
 

@@ -20,7 +20,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.blocks import BlockImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.training import record
 from layergraft.training.record import Record, advice
 

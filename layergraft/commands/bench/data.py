@@ -24,7 +24,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.training.memory import set_memory_reuse
 
 FILES = 200

@@ -24,7 +24,7 @@ from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
 from layergraft.training.loop import train_stage
 from layergraft.training.optim import build_optimizer
-from layergraft.training.origins import first_encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.training.schedule import lr_factor
 from layergraft.training.stage import prepare_stage
 from layergraft.training.stage_run import StageRun

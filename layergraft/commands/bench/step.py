@@ -23,7 +23,7 @@ from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
 from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
-from layergraft.graft.cost import count_flops
+from layergraft.training.cost import count_flops
 from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco

@@ -16,7 +16,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Measurement, Task
 from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels
 from layergraft.evaluation.labels import same_classes
-from layergraft.evaluation.trained import TrainedTask, evaluate_trained
+from layergraft.training.transfer import TrainedTask, evaluate_trained
 from layergraft.models.vit import Encoder
 from layergraft.runs.results import ResultRow
 from layergraft.training.display import Display

@@ -10,7 +10,7 @@ from layergraft.commands.reproduce.recipes import arm_recipe
 from layergraft.commands.reproduce.scales import Scale
 from layergraft.config import OptimizerConfig, Recipe, StageConfig
 from layergraft.graft.apply import set_frozen, stage_plan
-from layergraft.graft.cost import step_flops
+from layergraft.training.cost import step_flops
 from layergraft.models.vit import create_encoder
 from layergraft.objectives.create import create_objective
 

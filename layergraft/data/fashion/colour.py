@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from layergraft.data.fashion.load import CLASSES, COLOUR, ArrayImages, canvases, embedded
 from layergraft.data.sources.source import Source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 BRIGHT = 96  # channels of the ground lie below it, those of the garment from it up
 STATISTICS = ((0.272, 0.272, 0.273), (0.192, 0.194, 0.193))

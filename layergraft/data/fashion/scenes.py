@@ -15,7 +15,7 @@ import numpy.typing as npt
 from layergraft.data.fashion.load import CLASSES, ArrayImages, embedded
 from layergraft.data.masks import ArrayMasks
 from layergraft.data.sources.source import Source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 SIDE = 72
 QUARTER = SIDE // 2

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.sources.source import ClassIds, Source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 
 def _first_of_each_class(labels: ClassIds, count: int) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ from layergraft.data.sources.source import Source
 from layergraft.data.sources.stream import open_stream
 from layergraft.data.sources.table import open_table
 from layergraft.errors import UserError, nearest
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming"}
 

@@ -18,7 +18,7 @@ from layergraft.commands.cli import main
 from layergraft.config import DecoderConfig, EncoderConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.errors import UserError
-from layergraft.graft.cost import step_flops
+from layergraft.training.cost import step_flops
 from layergraft.models.momentum import momentum_update
 from layergraft.training.trainer import Trainer
 

@@ -2,7 +2,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from layergraft.randomness import Randomness, philox
+from layergraft.data.randomness import Randomness, philox
 
 
 def _words(*values: int) -> np.ndarray:

@@ -16,9 +16,9 @@ from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.graft.plan import row_source
-from layergraft.graft.start import Origin, Weights, copy_row
+from layergraft.graft.initialize import Origin, Weights, copy_row
 from layergraft.models.vit import Encoder, create_encoder
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 from layergraft.runs.layout import last_stage
 
 

@@ -14,7 +14,7 @@ from layergraft.config.plan import PlanConfig
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.errors import UserError
-from layergraft.graft.start import copy_row
+from layergraft.graft.initialize import copy_row
 from layergraft.models.vit import Encoder, create_encoder
 
 

@@ -26,7 +26,7 @@ from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.sources.source import Source
-from layergraft.evaluation.beginning import check_projector, encoder_config, grown, identity
+from layergraft.training.transfer_encoder import check_projector, encoder_config, grown, identity
 from layergraft.evaluation.labels import few_images
 from layergraft.models.vit import Encoder
 from layergraft.objectives.classify import Classify
