@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from layergraft.checkpoints.encoder import load_encoder
     from layergraft.commands.api import (
         analyze,
         bench,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         reproduce,
         train,
     )
+    from layergraft.encoders.checkpoint import load_encoder
 
 __all__ = [
     "analyze",
@@ -46,7 +46,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "load_encoder":
-        from layergraft.checkpoints.encoder import load_encoder
+        from layergraft.encoders.checkpoint import load_encoder
 
         return load_encoder
     if name in __all__:

@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from layergraft.config import MaeConfig, MocoConfig, ViewConfig, load_recipe
 from layergraft.data.cache import decoded_once
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.data.randomness import Randomness
 
 ROUNDS, FILES = 3, 256
 

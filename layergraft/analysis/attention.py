@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 
 
 def attention_maps(encoder: Encoder, images: Tensor) -> list[Tensor]:

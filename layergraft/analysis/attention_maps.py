@@ -9,7 +9,7 @@ from layergraft.analysis.attention import attention_maps, patch_attention
 from layergraft.analysis.charts import gallery
 from layergraft.analysis.pictures import address, heat, show
 from layergraft.analysis.subject import Subject, inputs
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.runs.figure import Rows
 from layergraft.runs.findings import Findings
 

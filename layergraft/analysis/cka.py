@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layergraft.analysis.charts import heat_map
 from layergraft.analysis.subject import NotApplicable, Subject, inputs, layer_names, layer_tokens, patch_tokens
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.runs.findings import Findings
 
 IMAGES, BATCH = 512, 128

@@ -18,7 +18,7 @@ from layergraft.analysis.fitted import fit_heads, objective_batch
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.analysis.terms import SampleLoss, Terms, cl_terms, mim_terms, plain_attention
 from layergraft.config.objectives import MaeConfig, MocoConfig
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import VIEWS, Moco
 from layergraft.runs.figure import Figure, Rows, field, tooltip

@@ -11,18 +11,18 @@ import msgspec
 import torch
 from safetensors.torch import load_file
 
-from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import JointConfig, ObjectiveConfig, PartConfig
 from layergraft.config.recipe import Recipe
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.source import Source
-from layergraft.models.vit import Encoder
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Objective, Progress
 from layergraft.objectives.create import create_objective
-from layergraft.data.randomness import Randomness
 
 FIT_STEPS, FIT_BATCH, FIT_LR = 100, 64, 1e-3
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 
 Pixels = npt.NDArray[np.uint8]
 LARGEST = 112

@@ -10,7 +10,7 @@ from layergraft.analysis.charts import gallery
 from layergraft.analysis.pictures import address, show
 from layergraft.analysis.subject import NotApplicable, Subject, inputs
 from layergraft.config.objectives import MaeConfig
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.mae import Mae
 from layergraft.runs.figure import Rows
 from layergraft.runs.findings import Findings

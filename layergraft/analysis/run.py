@@ -12,14 +12,14 @@ import torch
 from layergraft.analysis.fitted import FittedStage, fitted_stages
 from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import NotApplicable, Subject
-from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.provenance import are_the_runs
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import read_run_recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.provenance import are_the_runs
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError, nearest
-from layergraft.models.vit import Encoder
 from layergraft.runs.findings import Entry, write_analysis
 from layergraft.runs.layout import encoder_name, run_directory
 

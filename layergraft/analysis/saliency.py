@@ -14,8 +14,8 @@ from layergraft.analysis.charts import gallery
 from layergraft.analysis.neighbours import label_of, nearest
 from layergraft.analysis.pictures import address, heat, show
 from layergraft.analysis.subject import NotApplicable, Subject, device_of, inputs
+from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import extract
-from layergraft.models.vit import Encoder
 from layergraft.runs.figure import Rows
 from layergraft.runs.findings import Findings
 

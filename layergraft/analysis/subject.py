@@ -13,10 +13,10 @@ from layergraft.analysis.fitted import FittedPart, FittedStage
 from layergraft.config.base import Config
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
-from layergraft.data.sources.source import Source
-from layergraft.evaluation.features import view_batches
-from layergraft.models.vit import Encoder
 from layergraft.data.randomness import Randomness
+from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import Encoder
+from layergraft.evaluation.features import view_batches
 
 
 class NotApplicable(Exception):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from layergraft.data.batch import Batch
-from layergraft.models.batchnorm import BatchNorm
-from layergraft.models.vit import Encoder
+from layergraft.encoders.batchnorm import BatchNorm
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.losses import masked_pixel_loss
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import VIEWS, Moco

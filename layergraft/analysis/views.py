@@ -12,9 +12,9 @@ from layergraft.config.objectives import MocoConfig
 from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.batch import Normalize
 from layergraft.data.parameters import DRAWS
-from layergraft.data.sources.source import Source
-from layergraft.models.vit import Encoder
 from layergraft.data.randomness import Randomness
+from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import Encoder
 
 # The first view of MoCo v3, with crops that keep at least a fifth of the image.
 CONTRASTIVE = ViewConfig(

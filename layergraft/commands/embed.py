@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layergraft.checkpoints.encoder import announce, load_encoder
 from layergraft.data.sources.opening import open_source
+from layergraft.encoders.checkpoint import announce, load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.runs.atomic import write_bytes

@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
-from layergraft.checkpoints.encoder import announce, check_expressible, load_encoder
-from layergraft.checkpoints.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import default_test_source, open_source
 from layergraft.data.sources.source import Source
+from layergraft.encoders.checkpoint import announce, check_expressible, load_encoder
+from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.splits import read_splits
-from layergraft.training.transfer import TrainedTask, evaluate_trained, show_trained
-from layergraft.models.vit import Encoder
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
 from layergraft.runs.report.page import write_report
 from layergraft.runs.results import ResultRow, show_results, write_results
 from layergraft.training.display import Display
 from layergraft.training.launch import launch
+from layergraft.training.transfer import TrainedTask, evaluate_trained, show_trained
 
 # Fraction of the labelled images on which penalties, heads and epochs are chosen.
 HOLDOUT = 0.1

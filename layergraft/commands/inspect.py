@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import safe_open
 
-from layergraft.checkpoints.encoder import Checkpoint, open_checkpoint
-from layergraft.checkpoints.fit import norm_eps, num_heads
+from layergraft.encoders.adapt import norm_eps, num_heads
+from layergraft.encoders.checkpoint import Checkpoint, open_checkpoint
+from layergraft.encoders.flops import forward_gflop
 from layergraft.graft.apply import count_parameters
-from layergraft.models.flops import forward_gflop
 from layergraft.runs.layout import last_stage
 
 

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from layergraft.config.loading import recipe_hash, recipe_names, recipe_text
 from layergraft.config.recipe import Recipe
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError, nearest
 from layergraft.graft.apply import set_frozen, stage_plan
-from layergraft.training.cost import step_flops
-from layergraft.models.vit import create_encoder
 from layergraft.objectives.create import create_objective, know_classes
+from layergraft.training.cost import step_flops
 from layergraft.training.estimate import stage_seconds
 from layergraft.training.inputs import load_data
 from layergraft.training.memory import memory_warning, step_memory

@@ -10,15 +10,15 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from layergraft.analysis.run import build_subject, run_analyses
-from layergraft.checkpoints.encoder import load_encoder, save_encoder
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.encoders.checkpoint import load_encoder, save_encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import Lost, Stopped
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
-from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
-from layergraft.models.vit import Encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
 from layergraft.runs.layout import Run, stage_directory
 from layergraft.runs.report.model_card import write_model_card
@@ -30,9 +30,9 @@ from layergraft.training.divergence import read_replay
 from layergraft.training.guard import SignalGuard, is_loss
 from layergraft.training.inputs import CACHE, RunData
 from layergraft.training.launch import machine
-from layergraft.graft.donors import first_encoder
 from layergraft.training.run import Training
 from layergraft.training.slurm import requeue
+from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 
 
 def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = None) -> Run:

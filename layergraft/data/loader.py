@@ -24,9 +24,9 @@ from layergraft.data.masks import mask_of, mask_view
 from layergraft.data.order import epoch_order
 from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.source import Source
-from layergraft.data.randomness import Randomness
 
 
 class TrainLoader:

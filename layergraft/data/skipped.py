@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.decode import BadImage, Reduction
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.data.randomness import Randomness
 from layergraft.runs.atomic import write_bytes
 
 _REPLACEMENTS = 20

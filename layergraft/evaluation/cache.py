@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import Array, extract_all
-from layergraft.models.vit import Encoder
 
 TRANSFORM = "fixed_view 1"
 LIMIT = 8 * 2**30

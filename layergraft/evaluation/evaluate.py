@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layergraft.checkpoints.encoder import announce
 from layergraft.config.recipe import VARIANTS, EvaluateConfig
 from layergraft.data.sources.source import Source
+from layergraft.encoders.checkpoint import announce
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.choose import (
@@ -31,7 +32,6 @@ from layergraft.evaluation.knn import knn_votes
 from layergraft.evaluation.probes import Probe, save_probe, slug
 from layergraft.evaluation.protocols import FEW_SHOT, Classifier, FewShotProtocol, exact, predict
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
-from layergraft.models.vit import Encoder
 from layergraft.runs.results import ResultRow, summarize
 
 Labels = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.source import Source
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 
 Array = npt.NDArray[np.float32]
 POOLINGS = ("cls", "mean", "cls+mean", "last4")

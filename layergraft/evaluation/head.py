@@ -7,8 +7,8 @@ import time
 import numpy as np
 import torch
 
-from layergraft.checkpoints.classifier import Classifier, match_classes
-from layergraft.checkpoints.encoder import announce, open_checkpoint
+from layergraft.encoders.checkpoint import announce, open_checkpoint
+from layergraft.encoders.classifier import Classifier, match_classes
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task
 from layergraft.evaluation.features import extract

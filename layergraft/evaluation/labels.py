@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.evaluate import Task
 from layergraft.evaluation.splits import few_labels, parse_shots
-from layergraft.data.randomness import Randomness
 
 
 def same_classes(train: Source, test: Source) -> Source:

@@ -26,9 +26,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import pool_all
-from layergraft.models.vit import Encoder
 from layergraft.runs.atomic import write_bytes
 
 FORMAT = 1

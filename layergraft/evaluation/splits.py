@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.data.randomness import Randomness
 from layergraft.runs.atomic import write_text
 
 Rows = npt.NDArray[np.int64]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from layergraft.config.stage import StageConfig
+from layergraft.encoders.conv_stem import ConvStem
+from layergraft.encoders.sharding import local
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.graft.plan import Plan, build_plan
-from layergraft.models.sharding import local
-from layergraft.models.stem import ConvStem
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
 
 Rows = dict[str, list[nn.Parameter]]

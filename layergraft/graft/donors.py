@@ -8,17 +8,17 @@ from typing import Any
 
 from msgspec import structs, to_builtins
 
-from layergraft.checkpoints.encoder import announce, load_encoder, load_heads, open_checkpoint
-from layergraft.checkpoints.files import read_json
-from layergraft.checkpoints.fit import fit
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
-from layergraft.errors import UserError
-from layergraft.graft.plan import row_source
-from layergraft.graft.initialize import Origin, Weights, copy_row
-from layergraft.models.vit import Encoder, create_encoder
 from layergraft.data.randomness import Randomness
+from layergraft.encoders.adapt import fit
+from layergraft.encoders.checkpoint import announce, load_encoder, load_heads, open_checkpoint
+from layergraft.encoders.safe_load import read_json
+from layergraft.encoders.vit import Encoder, create_encoder
+from layergraft.errors import UserError
+from layergraft.graft.initialize import Origin, Weights, copy_row
+from layergraft.graft.plan import row_source
 from layergraft.runs.layout import last_stage
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.graft.plan import Plan
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
 
 Weights = dict[str, Tensor]

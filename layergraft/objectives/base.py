@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from layergraft.data.batch import Batch
 from layergraft.data.sources.source import Source
-from layergraft.models.batchnorm import Pending, apply_pending
-from layergraft.models.vit import Encoder
+from layergraft.encoders.batchnorm import Pending, apply_pending
+from layergraft.encoders.vit import Encoder
 
 Losses = dict[str, Tensor]
 Features = dict[str, Tensor]

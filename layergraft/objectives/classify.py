@@ -10,10 +10,10 @@ from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.mixing import erase, mix_pairs, soft_targets
 from layergraft.data.sources.source import Source
+from layergraft.encoders.batchnorm import BatchNorm, Pending, collect_pending
+from layergraft.encoders.drop_path import DropPath, draw_paths, install_drop_path
+from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import pool, view_batches
-from layergraft.models.batchnorm import BatchNorm, Pending, collect_pending
-from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.losses import widen
 

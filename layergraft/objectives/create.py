@@ -20,8 +20,8 @@ from layergraft.config.objectives import (
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.masks import check_masks
 from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
 from layergraft.objectives.classify import Classify
 from layergraft.objectives.joint import Joint

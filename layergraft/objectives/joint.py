@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from layergraft.config.objectives import JointConfig
 from layergraft.data.batch import Batch
+from layergraft.encoders.batchnorm import Pending
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.models.batchnorm import Pending
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 
 

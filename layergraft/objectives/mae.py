@@ -7,12 +7,12 @@ from torch import Tensor
 
 from layergraft.config.objectives import MaeConfig
 from layergraft.data.batch import Batch
+from layergraft.encoders.batchnorm import Pending
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.models.batchnorm import Pending
-from layergraft.models.decoder import MaeDecoder
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.losses import masked_pixel_loss, widen
+from layergraft.objectives.mae_decoder import MaeDecoder
 
 
 class Mae(Objective):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from layergraft.config.objectives import GateConfig, MocoConfig
 from layergraft.data.batch import Batch
-from layergraft.models.batchnorm import Pending, collect_pending
-from layergraft.models.heads import Mixture, mlp_head
-from layergraft.models.momentum import momentum_update
-from layergraft.models.vit import Encoder
+from layergraft.encoders.batchnorm import Pending, collect_pending
+from layergraft.encoders.momentum import momentum_update
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
+from layergraft.objectives.heads import Mixture, mlp_head
 from layergraft.objectives.losses import contrastive_loss, widen
 from layergraft.objectives.views import batches
 

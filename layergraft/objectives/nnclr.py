@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from layergraft.config.objectives import NnclrConfig
 from layergraft.data.batch import Batch
+from layergraft.encoders.batchnorm import Pending, collect_pending
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.models.batchnorm import Pending, collect_pending
-from layergraft.models.heads import mlp_head
-from layergraft.models.queue import Queue
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
+from layergraft.objectives.heads import mlp_head
 from layergraft.objectives.losses import info_nce_loss, widen
+from layergraft.objectives.queue import Queue
 from layergraft.objectives.views import batches
 
 GLOBAL = ("first", "second")

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from layergraft.config.supervised import SegmentConfig
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.sources.source import Source
+from layergraft.encoders.batchnorm import BatchNorm, Pending, collect_pending
+from layergraft.encoders.drop_path import DropPath, draw_paths, install_drop_path
+from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.segmentation import confusion, scores
-from layergraft.models.batchnorm import BatchNorm, Pending, collect_pending
-from layergraft.models.drop_path import DropPath, draw_paths, install_drop_path
-from layergraft.models.upernet import UperNet
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.losses import widen
+from layergraft.objectives.upernet import UperNet
 
 IGNORED = -1
 

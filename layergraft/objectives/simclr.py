@@ -6,11 +6,11 @@ from torch import nn
 
 from layergraft.config.objectives import SimclrConfig
 from layergraft.data.batch import Batch
-from layergraft.models.batchnorm import Pending, collect_pending
-from layergraft.models.heads import mlp_head
-from layergraft.models.vit import Encoder
+from layergraft.encoders.batchnorm import Pending, collect_pending
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
+from layergraft.objectives.heads import mlp_head
 from layergraft.objectives.losses import nt_xent_loss, widen
 from layergraft.objectives.views import encode_views
 

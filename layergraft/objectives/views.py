@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 
 
 def batches(encoder: Encoder, views: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Objective
 from layergraft.runs.atomic import write_bytes
 

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from layergraft.config.stage import StageConfig
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Objective, Progress
 from layergraft.training.memory import batch_of_shapes, without_content
 

@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from layergraft.config.recipe import Recipe
-from layergraft.models.vit import create_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.training.inputs import RunData
 from layergraft.training.launch import Process, launch
 from layergraft.training.stage import prepare_stage

@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from layergraft.checkpoints.encoder import default_statistics
 from layergraft.config.recipe import Recipe
 from layergraft.data.cache import decoded_once
 from layergraft.data.skipped import NotedImages, SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
+from layergraft.encoders.batchnorm import BatchNorm
+from layergraft.encoders.checkpoint import default_statistics
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.apply import stage_plan
-from layergraft.models.batchnorm import BatchNorm
-from layergraft.models.vit import Encoder
+from layergraft.graft.donors import shaped
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.training.memory import free_memory
-from layergraft.graft.donors import shaped
 
 CACHE = "cache"
 

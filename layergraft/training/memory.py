@@ -23,10 +23,10 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from layergraft.config.recipe import EngineConfig
 from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
-from layergraft.graft.plan import Plan
-from layergraft.models.vit import Encoder
-from layergraft.objectives.base import Features, Objective, Progress
 from layergraft.data.randomness import Randomness
+from layergraft.encoders.vit import Encoder
+from layergraft.graft.plan import Plan
+from layergraft.objectives.base import Features, Objective, Progress
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # options of mallopt, from malloc.h
 _MALLOC = {

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from layergraft.config.recipe import MonitorConfig
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.choose import ridge_accuracy
 from layergraft.evaluation.features import extract
 from layergraft.evaluation.knn import knn_accuracy
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
-from layergraft.data.randomness import Randomness
 
 # Images of a look, neighbours and held-out ones alike, for each image trained since the one before. A feature costs up
 # to 0.7 of an image's training step (MAE's, which sees a quarter of the patches): 2 * 0.025 * 0.7 = 3.5 % of the time.

@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.provenance import trained_on
 from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import SkippedImages, forget_mended
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.provenance import trained_on
 from layergraft.errors import UserError
-from layergraft.training.cost import step_flops
+from layergraft.graft.donors import first_encoder
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.resume import Resume, claim, open_run
+from layergraft.training.cost import step_flops
 from layergraft.training.display import Display
 from layergraft.training.divergence import replay_steps
 from layergraft.training.inputs import check_recipe, keep_decoded, load_data, note_unreadable
 from layergraft.training.launch import Process, launch
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
-from layergraft.graft.donors import first_encoder
 from layergraft.training.stage import prepare_stage, save_stage
 from layergraft.training.stage_run import StageRun
 from layergraft.training.state import State

@@ -11,19 +11,20 @@ import msgspec
 import torch
 from safetensors.torch import load_file, save
 
-from layergraft.checkpoints.encoder import announce, load_encoder, save_encoder
 from layergraft.config.recipe import Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
+from layergraft.encoders.checkpoint import announce, load_encoder, save_encoder
+from layergraft.encoders.conv_stem import ConvStem
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.graft.apply import hold_statistics, set_frozen, stage_plan
+from layergraft.graft.donors import Origins
 from layergraft.graft.initialize import start_weights
-from layergraft.models.stem import ConvStem
-from layergraft.models.vit import Encoder
 from layergraft.objectives.create import create_objective, know_classes
-from layergraft.data.randomness import Randomness
 from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.layout import stage_directory
 from layergraft.runs.metrics import read_metrics, training_seconds
@@ -31,7 +32,6 @@ from layergraft.training.best import Best
 from layergraft.training.inputs import RunData
 from layergraft.training.launch import ALONE, Process
 from layergraft.training.monitor import Monitor
-from layergraft.graft.donors import Origins
 from layergraft.training.stage_run import StageRun
 
 SLOW_ENCODER = "slow.encoder."

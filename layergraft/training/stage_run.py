@@ -8,9 +8,9 @@ from pathlib import Path
 from layergraft.config.recipe import EngineConfig
 from layergraft.config.stage import StageConfig
 from layergraft.data.loader import TrainLoader
+from layergraft.encoders.vit import Encoder
 from layergraft.graft.apply import Rows
 from layergraft.graft.plan import Plan
-from layergraft.models.vit import Encoder
 from layergraft.objectives.base import Objective
 from layergraft.training.best import Best
 from layergraft.training.monitor import Monitor

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from layergraft.data.batch import Batch, Normalize
+from layergraft.encoders.batchnorm import Pending, apply_pending, collect_pending
+from layergraft.encoders.momentum import momentum_update
+from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
 from layergraft.graft.apply import Anchor, parameter_groups, stage_rows
-from layergraft.models.batchnorm import Pending, apply_pending, collect_pending
-from layergraft.models.momentum import momentum_update
-from layergraft.models.sharding import full, like, load_full, local, split_parameters
 from layergraft.objectives.base import Losses, Progress
 from layergraft.training.gradients import Gradients, TrainStep
 from layergraft.training.memory import set_memory_reuse

@@ -19,16 +19,15 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
-from layergraft.checkpoints.fit import resize
 from layergraft.config.data import DataConfig
 from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.sources.source import Source
-from layergraft.training.transfer_encoder import check_projector, encoder_config, grown, identity
+from layergraft.encoders.adapt import resize
+from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.labels import few_images
-from layergraft.models.vit import Encoder
 from layergraft.objectives.classify import Classify
 from layergraft.objectives.create import know_classes
 from layergraft.runs.atomic import write_text
@@ -42,6 +41,7 @@ from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
 from layergraft.training.stage import prepare_stage, restore_stage, save_stage
 from layergraft.training.stage_run import StageRun
+from layergraft.training.transfer_encoder import check_projector, encoder_config, grown, identity
 
 BEST_EPOCH = "best_epoch"
 # Field of EvaluateConfig -> variant of protocol `segment`.

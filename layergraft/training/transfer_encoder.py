@@ -7,15 +7,15 @@ import re
 
 from msgspec import structs
 
-from layergraft.checkpoints.encoder import load_heads
-from layergraft.checkpoints.fit import norm_eps, set_norm_eps
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.plan import PlanConfig
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
+from layergraft.encoders.adapt import norm_eps, set_norm_eps
+from layergraft.encoders.checkpoint import load_heads
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.initialize import copy_row
-from layergraft.models.vit import Encoder, create_encoder
 
 
 def encoder_config(encoder: Encoder) -> EncoderConfig:

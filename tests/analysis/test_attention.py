@@ -6,7 +6,7 @@ import torch
 from layergraft.analysis.attention import attention_maps, patch_attention
 from layergraft.analysis.attention_distance import entropy, mean_distance, patch_distances
 from layergraft.config.encoder import EncoderConfig
-from layergraft.models.vit import Encoder, create_encoder
+from layergraft.encoders.vit import Encoder, create_encoder
 
 
 @pytest.fixture(scope="module")

@@ -29,13 +29,13 @@ from layergraft.config.data import ViewConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
-from layergraft.models.vit import Encoder, create_encoder
+from layergraft.data.randomness import Randomness
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.create import create_objective
 from layergraft.objectives.joint import Joint
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
-from layergraft.data.randomness import Randomness
 
 IMAGES = 12
 

@@ -24,7 +24,7 @@ from layergraft.analysis.token_similarity import token_cosine
 from layergraft.analysis.uniformity import alignment, uniformity
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import DecoderConfig, MaeConfig
-from layergraft.models.vit import Encoder, create_encoder
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
 
 

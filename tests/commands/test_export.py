@@ -15,13 +15,13 @@ from conftest import FIXTURES
 from safetensors.torch import load_file
 
 import layergraft
-from layergraft.checkpoints.encoder import save_encoder
 from layergraft.commands import export as export_module
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.probes import Probe, save_probe
-from layergraft.models.vit import Encoder, create_encoder
 
 MOCO = f"{FIXTURES / 'mocov3_tiny' / 'checkpoint.pth.tar'}?num_heads=4"
 SMALL = {"name": "vit_small_patch16_224", "img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4}

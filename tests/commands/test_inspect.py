@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import layergraft
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
-from layergraft.models.flops import forward_gflop
-from layergraft.models.vit import create_encoder
+from layergraft.encoders.flops import forward_gflop
+from layergraft.encoders.vit import create_encoder
 
 MAE = f"{FIXTURES / 'mae_tiny' / 'checkpoint.pth'}?num_heads=4"
 

@@ -17,11 +17,11 @@ from layergraft.data import cache
 from layergraft.data.cache import NEVER, FileStore, MemoryStore, decoded_once
 from layergraft.data.decode import Reduction
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.files import FileImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.data.randomness import Randomness
 
 COUNT = 12
 

@@ -14,13 +14,13 @@ from layergraft.config import DataConfig, RandAugmentConfig, Recipe, ViewConfig,
 from layergraft.config.data import Augment
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.errors import UserError
-from layergraft.data.randomness import Randomness
+from layergraft.graft.donors import first_encoder
 from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
-from layergraft.graft.donors import first_encoder
 from layergraft.training.stage import prepare_stage
 from layergraft.training.trainer import Trainer
 

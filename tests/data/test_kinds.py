@@ -18,11 +18,11 @@ from layergraft.commands.pack import pack
 from layergraft.config import ViewConfig
 from layergraft.data.decode import BadImage
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.data.randomness import Randomness
 
 CLASSES = ["cat", "dog", "young fox"]
 

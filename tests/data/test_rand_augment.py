@@ -12,9 +12,9 @@ from timm.data import auto_augment
 from layergraft.config import RandAugmentConfig, ViewConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.rand_augment import OPERATIONS, arguments, rand_augment
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
-from layergraft.data.randomness import Randomness
 
 
 def picture(channels: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from conftest import TINY, two_classes
 
 from layergraft.commands.cli import main
 from layergraft.data.cache import FileStore
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages, read_skipped
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
-from layergraft.data.randomness import Randomness
 
 OPTIONS = {
     "encoder.img_size": 16,

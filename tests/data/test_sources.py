@@ -9,17 +9,17 @@ import torch
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
-from layergraft.checkpoints.encoder import default_statistics
 from layergraft.config import DataConfig, EncoderConfig, Recipe, ViewConfig
 from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.decode import decode
 from layergraft.data.loader import TrainLoader
 from layergraft.data.parameters import DRAWS, crop_box
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.encoders.checkpoint import default_statistics
 from layergraft.errors import UserError
-from layergraft.data.randomness import Randomness
 from layergraft.training.inputs import load_data
 
 

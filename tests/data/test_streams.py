@@ -20,12 +20,12 @@ from layergraft.commands.pack import pack
 from layergraft.data.cache import decoded_once
 from layergraft.data.decode import BadImage
 from layergraft.data.order import STREAMS, WINDOW, epoch_order, streams_of
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources import shards
 from layergraft.data.sources.blocks import KEPT, BlockImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.data.randomness import Randomness
 
 RANDOM = Randomness(seed=0, scope="x")
 COUNT = 120

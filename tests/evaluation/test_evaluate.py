@@ -18,12 +18,12 @@ from layergraft.config import EncoderConfig, EvaluateConfig
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation import evaluate
 from layergraft.evaluation.evaluate import Task, evaluate_encoders
 from layergraft.evaluation.features import center_and_normalize, extract, view_batches
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
-from layergraft.models.vit import Encoder, create_encoder
 from layergraft.runs.results import ResultRow, write_results
 
 ENCODER = EncoderConfig(

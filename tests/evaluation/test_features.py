@@ -8,13 +8,13 @@ import pytest
 import timm
 import torch
 
-from layergraft.checkpoints.encoder import save_encoder
 from layergraft.config import EncoderConfig
 from layergraft.data.batch import Normalize
 from layergraft.data.sources.opening import open_source
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.evaluation import cache
 from layergraft.evaluation.features import POOLINGS, extract_all, pixel_side, pixels, view_batches
-from layergraft.models.vit import Encoder, create_encoder
 
 CONFIG = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=5, num_heads=2

@@ -14,7 +14,7 @@ from timm.data import ImageNetInfo
 from timm.models import save_for_hf
 
 import layergraft
-from layergraft.checkpoints.classifier import match_classes
+from layergraft.encoders.classifier import match_classes
 from layergraft.errors import UserError
 
 ENCODER = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2}

@@ -5,12 +5,12 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from layergraft.checkpoints.encoder import load_encoder
 from layergraft.config import EncoderConfig
 from layergraft.data.sources.opening import open_source
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.evaluation.features import extract, pixels
 from layergraft.evaluation.knn import knn_accuracy, knn_votes
-from layergraft.models.vit import create_encoder
 
 
 def _expected(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int, temperature: float) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import layergraft
-from layergraft.checkpoints.encoder import load_encoder, save_encoder
-from layergraft.training.transfer_encoder import encoder_config
-from layergraft.models.vit import create_encoder
+from layergraft.encoders.checkpoint import load_encoder, save_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.runs.layout import Run
+from layergraft.training.transfer_encoder import encoder_config
 
 pytestmark = pytest.mark.slow
 CANVAS = {"data": "builtin:fashion-canvas?fraction=0.2", "test": "builtin:fashion-canvas:test?fraction=0.2"}

@@ -10,8 +10,8 @@ import torch
 from conftest import TINY
 
 from layergraft.config import dump_recipe, load_recipe
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import create_encoder
 from layergraft.training.inputs import load_data
 from layergraft.training.stage import prepare_stage, save_stage
 

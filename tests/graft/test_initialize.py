@@ -8,15 +8,15 @@ import pytest
 import torch
 from msgspec import structs
 
-from layergraft.checkpoints.encoder import save_encoder
 from layergraft.config import EncoderConfig, MocoConfig, load_recipe
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.apply import stage_plan
-from layergraft.graft.plan import Plan
-from layergraft.graft.initialize import Origin, start_weights
-from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives import Objective, create_objective
 from layergraft.graft.donors import Origins, first_encoder
+from layergraft.graft.initialize import Origin, start_weights
+from layergraft.graft.plan import Plan
+from layergraft.objectives import Objective, create_objective
 
 CONFIG = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=8, in_chans=1, patch_size=4, embed_dim=16, depth=3, num_heads=2

@@ -8,10 +8,10 @@ import timm
 import torch
 
 from layergraft.config import load_recipe
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.graft import build_plan
 from layergraft.graft.apply import count_parameters, parameter_groups, set_frozen, stage_rows
-from layergraft.models.vit import create_encoder
 from layergraft.objectives import create_objective
 
 ROWS = {"patch_embed": 10, "positions": 5, "tokens": 2} | {f"blocks.{i}": 100 for i in range(6)}
@@ -190,7 +190,7 @@ def test_layerwise_lr_golden(fixtures: Path, name: str, form: str, plan: dict[st
     expected = json.loads((fixtures / "layerwise_lr" / "expected.json").read_text())[f"{name}/{form}"]
     with torch.device("meta"):
         vit = timm.create_model(name, num_classes=0)
-    from layergraft.models.vit import Encoder
+    from layergraft.encoders.vit import Encoder
 
     encoder = Encoder(vit, name, {}, (0.5,) * 3, (0.5,) * 3)
     names = {parameter: f"base_encoder.{key}" for key, parameter in vit.named_parameters()}

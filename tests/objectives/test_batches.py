@@ -26,10 +26,10 @@ from layergraft.config import (
     VicregConfig,
 )
 from layergraft.data.batch import Batch
-from layergraft.graft.apply import stage_rows
-from layergraft.models.vit import Encoder, create_encoder
-from layergraft.objectives import Objective, Progress, create_objective
 from layergraft.data.randomness import Randomness
+from layergraft.encoders.vit import Encoder, create_encoder
+from layergraft.graft.apply import stage_rows
+from layergraft.objectives import Objective, Progress, create_objective
 
 ENCODER = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=16, in_chans=1, patch_size=4, embed_dim=32, depth=3, num_heads=2

@@ -11,16 +11,16 @@ from timm.layers import DropPath as TimmDropPath
 from layergraft.config import ClassifyConfig, EncoderConfig, GridConfig, HeadsPlanConfig, PlanConfig, StageConfig
 from layergraft.config.protocols import PROTOCOLS
 from layergraft.data.batch import Batch
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources.opening import open_source
+from layergraft.encoders.drop_path import draw_paths, install_drop_path
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.apply import count_parameters, parameter_groups, set_frozen, stage_rows
 from layergraft.graft.plan import build_plan
-from layergraft.models.drop_path import draw_paths, install_drop_path
-from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.classify import Classify
 from layergraft.objectives.create import create_objective, know_classes
-from layergraft.data.randomness import Randomness
 
 SMALL = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=16, in_chans=1, patch_size=4, embed_dim=16, depth=3, num_heads=2

@@ -9,11 +9,11 @@ import torch
 from conftest import assert_close
 from safetensors.torch import load_file
 
-from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.files import read_file
-from layergraft.checkpoints.foreign import detect
 from layergraft.config import DecoderConfig, MaeConfig
-from layergraft.models.vit import Encoder
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.foreign_formats import detect
+from layergraft.encoders.safe_load import read_file
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.losses import masked_pixel_loss
 from layergraft.objectives.mae import Mae
@@ -30,7 +30,7 @@ def golden(fixtures: Path) -> tuple[Encoder, Mae, dict[str, torch.Tensor]]:
 
 
 def test_sincos_positions(golden: tuple[Encoder, Mae, dict[str, torch.Tensor]]) -> None:
-    from layergraft.models.positions import sincos_positions
+    from layergraft.encoders.positions import sincos_positions
 
     encoder, objective, _ = golden
     assert_close(sincos_positions(48, (4, 4), 1), encoder.vit.pos_embed.detach(), 1e-6)

@@ -10,15 +10,15 @@ import torch
 from conftest import FIXTURES, assert_close
 from safetensors.torch import load_file
 
-from layergraft.checkpoints.encoder import load_encoder
-from layergraft.checkpoints.files import read_file
-from layergraft.checkpoints.foreign import detect
 from layergraft.config import MocoConfig
 from layergraft.data.batch import Batch
-from layergraft.models.vit import Encoder
+from layergraft.data.randomness import Randomness
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.foreign_formats import detect
+from layergraft.encoders.safe_load import read_file
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.moco import VIEWS, Moco
-from layergraft.data.randomness import Randomness
 
 START = Progress(step=0, steps=100)
 

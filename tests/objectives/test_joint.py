@@ -6,8 +6,8 @@ from msgspec import structs
 from test_batches import ENCODER, MAE, MOCO, NNCLR, START, batch, build
 
 from layergraft.config import JointConfig, load_recipe
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import create_encoder
 from layergraft.objectives import create_objective
 from layergraft.objectives.joint import Joint
 

@@ -11,9 +11,9 @@ from msgspec import structs
 from test_batches import MOCO, batch, build
 
 from layergraft.config import GateConfig
-from layergraft.models.heads import Mixture
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 from layergraft.objectives import Progress
+from layergraft.objectives.heads import Mixture
 from layergraft.objectives.moco import VIEWS, Moco, frozen_blocks, gate_temperature
 
 WHOLE = slice(0, 16)

@@ -11,13 +11,13 @@ from test_batches import START, batch, build
 
 from layergraft.config import EncoderConfig, NnclrConfig, load_recipe
 from layergraft.data.batch import Batch
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.apply import stage_plan
-from layergraft.models.queue import Queue
-from layergraft.models.vit import create_encoder
 from layergraft.objectives import Objective, create_objective
 from layergraft.objectives.losses import info_nce_loss
 from layergraft.objectives.nnclr import Nnclr
+from layergraft.objectives.queue import Queue
 
 WHOLE = slice(0, 16)
 CONFIG = NnclrConfig(blocks=(0, 2), queue=24, topk=3, projector=(64, 16), predictor=(32, 16))

@@ -8,11 +8,11 @@ import torch
 
 from layergraft.config import EncoderConfig, SegmentConfig
 from layergraft.data.batch import Batch
-from layergraft.models.vit import create_encoder
+from layergraft.data.randomness import Randomness
+from layergraft.encoders.vit import create_encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.create import create_objective
 from layergraft.objectives.segment import Segment, mean_over_pixels
-from layergraft.data.randomness import Randomness
 
 SMALL = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=24, in_chans=1, patch_size=4, embed_dim=16, depth=8, num_heads=2

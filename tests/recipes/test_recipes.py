@@ -19,10 +19,10 @@ from torch import Tensor, nn
 import layergraft
 from layergraft.config import load_recipe
 from layergraft.config.loading import recipe_names, recipe_text
+from layergraft.encoders.vit import create_encoder
 from layergraft.graft.apply import stage_plan
-from layergraft.models.queue import Queue
-from layergraft.models.vit import create_encoder
 from layergraft.objectives import create_objective
+from layergraft.objectives.queue import Queue
 
 FASHION = [name for name in recipe_names() if name.startswith("fashion_")]
 LARGE = [name for name in recipe_names() if name not in FASHION]

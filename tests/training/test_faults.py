@@ -22,9 +22,9 @@ from layergraft.commands.cli import main
 from layergraft.config import Recipe, dump_recipe, load_recipe
 from layergraft.data.batch import Batch
 from layergraft.errors import Stopped, UserError
+from layergraft.graft.donors import first_encoder
 from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
-from layergraft.graft.donors import first_encoder
 from layergraft.training.stage import prepare_stage
 from layergraft.training.state import host_copy
 from layergraft.training.trainer import Outcome, Trainer

@@ -11,12 +11,12 @@ from conftest import TINY
 
 from layergraft.config import load_recipe
 from layergraft.data.batch import Batch
+from layergraft.data.randomness import Randomness
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.graft.apply import Anchor, count_parameters, set_frozen, stage_rows
 from layergraft.graft.plan import build_plan
-from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.base import Objective, Progress
 from layergraft.objectives.create import create_objective
-from layergraft.data.randomness import Randomness
 from layergraft.training.gradients import Gradients, TrainStep
 
 IMAGES = 12

@@ -8,8 +8,8 @@ import pytest
 from conftest import TINY
 
 from layergraft.config import load_recipe
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import create_encoder
 from layergraft.training.inputs import check_recipe, load_data
 
 

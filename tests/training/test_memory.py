@@ -12,8 +12,8 @@ import torch
 from conftest import TINY
 
 from layergraft.config import load_recipe
+from layergraft.encoders.vit import create_encoder
 from layergraft.graft.apply import set_frozen, stage_plan
-from layergraft.models.vit import create_encoder
 from layergraft.objectives.create import create_objective
 from layergraft.training.memory import memory_warning, step_memory
 
@@ -35,9 +35,9 @@ def _resident(name: str) -> int:
 def _two_steps(changes: dict[str, Any], send: Any) -> None:
     """In a process of its own: losses of two steps, peak memory above what there was before the first, the estimate."""
     torch.set_num_threads(2)
+    from layergraft.graft.donors import first_encoder
     from layergraft.training.inputs import load_data
     from layergraft.training.launch import launch
-    from layergraft.graft.donors import first_encoder
     from layergraft.training.stage import prepare_stage
     from layergraft.training.trainer import Trainer
 

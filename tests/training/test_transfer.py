@@ -19,14 +19,14 @@ import pytest
 import torch
 
 import layergraft
-from layergraft.checkpoints.encoder import save_encoder
 from layergraft.commands import evaluate
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.data.masks import ArrayMasks
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.models.vit import create_encoder
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import create_encoder
 
 TINY = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=2, num_heads=2

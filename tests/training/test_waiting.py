@@ -16,11 +16,11 @@ from layergraft.config import ViewConfig
 from layergraft.config.data import Augment
 from layergraft.data.cache import CachedImages, MemoryStore
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.blocks import BlockImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import Source
-from layergraft.data.randomness import Randomness
 from layergraft.training import record
 from layergraft.training.record import Record, advice
 

@@ -20,11 +20,11 @@ from layergraft.config.data import Augment, ViewConfig
 from layergraft.config.objectives import MaeConfig, MocoConfig
 from layergraft.data.decode import BadImage, decode
 from layergraft.data.loader import TrainLoader
+from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.opening import open_source
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
-from layergraft.data.randomness import Randomness
 from layergraft.training.memory import set_memory_reuse
 
 FILES = 200

@@ -19,12 +19,12 @@ from layergraft.config.loading import load_recipe
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
 from layergraft.graft.apply import parameter_groups, stage_rows
+from layergraft.graft.donors import first_encoder
 from layergraft.objectives.base import Progress
 from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
 from layergraft.training.loop import train_stage
 from layergraft.training.optim import build_optimizer
-from layergraft.graft.donors import first_encoder
 from layergraft.training.schedule import lr_factor
 from layergraft.training.stage import prepare_stage
 from layergraft.training.stage_run import StageRun

@@ -22,11 +22,11 @@ from layergraft.config.recipe import Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
 from layergraft.data.sources.opening import open_source
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.training.cost import count_flops
-from layergraft.models.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
+from layergraft.training.cost import count_flops
 from layergraft.training.inputs import RunData
 from layergraft.training.launch import launch
 from layergraft.training.stage import prepare_stage

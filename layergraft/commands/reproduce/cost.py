@@ -9,10 +9,10 @@ from layergraft.commands.reproduce.arms import ARMS, BUDGET, Arm
 from layergraft.commands.reproduce.recipes import arm_recipe
 from layergraft.commands.reproduce.scales import Scale
 from layergraft.config import OptimizerConfig, Recipe, StageConfig
+from layergraft.encoders.vit import create_encoder
 from layergraft.graft.apply import set_frozen, stage_plan
-from layergraft.training.cost import step_flops
-from layergraft.models.vit import create_encoder
 from layergraft.objectives.create import create_objective
+from layergraft.training.cost import step_flops
 
 SAME = 0.03  # operations that differ by no more than this part are the same compute
 

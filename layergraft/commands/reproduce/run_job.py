@@ -14,18 +14,18 @@ from msgspec import structs
 from layergraft.analysis.conflict import measure as cosines_of
 from layergraft.analysis.run import build_subject
 from layergraft.analysis.suggest import suggested_scales
-from layergraft.checkpoints.encoder import load_encoder
 from layergraft.commands.reproduce.accuracy import Figuring
 from layergraft.commands.reproduce.jobs import Job, Outcome
 from layergraft.commands.reproduce.scales import Scale
 from layergraft.commands.train import train_run
 from layergraft.config import dump_recipe
-from layergraft.models.vit import Encoder
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.vit import Encoder
+from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
 from layergraft.runs.layout import last_stage, stage_directory
 from layergraft.training.divergence import Diverged
 from layergraft.training.guard import SignalGuard
-from layergraft.graft.donors import first_encoder
 
 
 def identity(job: Job, scale: Scale) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.fashion.load import CLASSES, COLOUR, ArrayImages, canvases, embedded
-from layergraft.data.sources.source import Source
 from layergraft.data.randomness import Randomness
+from layergraft.data.sources.source import Source
 
 BRIGHT = 96  # channels of the ground lie below it, those of the garment from it up
 STATISTICS = ((0.272, 0.272, 0.273), (0.192, 0.194, 0.193))

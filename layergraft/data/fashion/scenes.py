@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from layergraft.data.fashion.load import CLASSES, ArrayImages, embedded
 from layergraft.data.masks import ArrayMasks
-from layergraft.data.sources.source import Source
 from layergraft.data.randomness import Randomness
+from layergraft.data.sources.source import Source
 
 SIDE = 72
 QUARTER = SIDE // 2

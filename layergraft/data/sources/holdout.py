@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.sources.source import ClassIds, Source
 from layergraft.data.randomness import Randomness
+from layergraft.data.sources.source import ClassIds, Source
 
 
 def _first_of_each_class(labels: ClassIds, count: int) -> npt.NDArray[np.int64]:

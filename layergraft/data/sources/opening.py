@@ -10,6 +10,7 @@ import numpy as np
 
 from layergraft.data.fashion.builtin import open_builtin
 from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.folder import open_folder
 from layergraft.data.sources.hub import open_hub
@@ -19,7 +20,6 @@ from layergraft.data.sources.source import Source
 from layergraft.data.sources.stream import open_stream
 from layergraft.data.sources.table import open_table
 from layergraft.errors import UserError, nearest
-from layergraft.data.randomness import Randomness
 
 OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming"}
 

@@ -17,9 +17,9 @@ from layergraft.commands.bench.step import prepare, reference_gflop, reference_i
 from layergraft.commands.cli import main
 from layergraft.config import DecoderConfig, EncoderConfig, MaeConfig, MocoConfig
 from layergraft.data.batch import Batch
+from layergraft.encoders.momentum import momentum_update
 from layergraft.errors import UserError
 from layergraft.training.cost import step_flops
-from layergraft.models.momentum import momentum_update
 from layergraft.training.trainer import Trainer
 
 SMALL = EncoderConfig(name="vit_small_patch16_224", img_size=64, patch_size=16, embed_dim=48, depth=3, num_heads=4)

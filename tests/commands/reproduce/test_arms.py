@@ -8,7 +8,6 @@ import pytest
 import torch
 from msgspec import structs
 
-from layergraft.checkpoints.encoder import load_encoder
 from layergraft.commands.reproduce.arms import ARMS
 from layergraft.commands.reproduce.recipes import arm_recipe, plan_text
 from layergraft.commands.reproduce.run_job import last_stage
@@ -16,9 +15,10 @@ from layergraft.commands.reproduce.scales import SCALES
 from layergraft.commands.train import train_run
 from layergraft.config import MaeConfig, MocoConfig, Recipe, VicregConfig, load_recipe
 from layergraft.config.objectives import JointConfig, NnclrConfig
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.graft.apply import stage_plan
 from layergraft.graft.plan import Plan
-from layergraft.models.vit import create_encoder
 from layergraft.objectives.create import create_objective
 
 TINY = SCALES["tiny"]

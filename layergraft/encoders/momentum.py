@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from layergraft.models.sharding import local
+from layergraft.encoders.sharding import local
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from layergraft.models.batchnorm import BatchNorm
+from layergraft.encoders.batchnorm import BatchNorm
 
 
 def mlp_head(in_features: int, widths: Sequence[int], *, last_norm: bool = True) -> nn.Sequential:

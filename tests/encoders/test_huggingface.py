@@ -13,9 +13,9 @@ from conftest import FIXTURES, assert_close
 from safetensors.torch import save_file
 
 import layergraft
-from layergraft.checkpoints.encoder import load_heads, open_checkpoint
+from layergraft.encoders.checkpoint import load_heads, open_checkpoint
 from layergraft.errors import UserError
-from layergraft.models.decoder import MaeDecoder
+from layergraft.objectives.mae_decoder import MaeDecoder
 
 transformers = pytest.importorskip("transformers")
 

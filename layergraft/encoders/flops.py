@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 
 
 def forward_gflop(encoder: Encoder) -> float:

@@ -18,14 +18,14 @@ from torch import nn
 import layergraft
 from layergraft.config import EncoderConfig, MocoConfig, load_recipe
 from layergraft.data.batch import Batch
-from layergraft.errors import UserError
-from layergraft.models.batchnorm import apply_pending, collect_pending
-from layergraft.models.stem import ConvStem
-from layergraft.models.vit import Encoder, build_vit, create_encoder, model_args
-from layergraft.objectives.moco import Moco
 from layergraft.data.randomness import Randomness
-from layergraft.training.inputs import load_data
+from layergraft.encoders.batchnorm import apply_pending, collect_pending
+from layergraft.encoders.conv_stem import ConvStem
+from layergraft.encoders.vit import Encoder, build_vit, create_encoder, model_args
+from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
+from layergraft.objectives.moco import Moco
+from layergraft.training.inputs import load_data
 from layergraft.training.stage import prepare_stage
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from layergraft import load_encoder
 from layergraft.config import EncoderConfig
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import create_encoder
 
 BACKBONE = below(random_weights(NAMES["dino"]["teacher"], 1), "backbone.")  # timm's names
 TRAINING = {"optimizer": {"state": {}, "param_groups": []}, "epoch": 3, "args": argparse.Namespace(arch="vit_small")}

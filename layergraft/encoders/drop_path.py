@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from layergraft.models.vit import Encoder
+from layergraft.encoders.vit import Encoder
 
 
 class DropPath(nn.Module):

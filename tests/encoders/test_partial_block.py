@@ -10,10 +10,10 @@ from timm.models.vision_transformer import Block, ResPostBlock
 from torch import Tensor, nn
 
 from layergraft.config import EncoderConfig
-from layergraft.models.decoder import MaeDecoder
-from layergraft.models.drop_path import DropPath
-from layergraft.models.partial_block import block_of_projected, partial_block, take
-from layergraft.models.vit import create_encoder
+from layergraft.encoders.drop_path import DropPath
+from layergraft.encoders.partial_block import block_of_projected, partial_block, take
+from layergraft.encoders.vit import create_encoder
+from layergraft.objectives.mae_decoder import MaeDecoder
 
 WANTED: dict[str, slice | Tensor] = {
     "class token": slice(0, 1),

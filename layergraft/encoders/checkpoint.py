@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from layergraft.checkpoints import huggingface
-from layergraft.checkpoints.architecture import infer_architecture
-from layergraft.checkpoints.files import read_directory, read_file, read_json
-from layergraft.checkpoints.fit import block_kind, fill, norm_eps, num_heads, resize, set_norm_eps
-from layergraft.checkpoints.foreign import Foreign, detect
+from layergraft.encoders import huggingface
+from layergraft.encoders.adapt import block_kind, fill, norm_eps, num_heads, resize, set_norm_eps
+from layergraft.encoders.architecture import infer_architecture
+from layergraft.encoders.foreign_formats import Foreign, detect
+from layergraft.encoders.safe_load import read_directory, read_file, read_json
+from layergraft.encoders.vit import Encoder, build_vit
 from layergraft.errors import UserError, nearest
-from layergraft.models.vit import Encoder, build_vit
 from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.layout import encoder_directory, last_stage
 

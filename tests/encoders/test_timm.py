@@ -15,10 +15,10 @@ from timm.models import save_for_hf
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 from layergraft import load_encoder
-from layergraft.checkpoints.encoder import open_checkpoint, save_encoder
 from layergraft.config import EncoderConfig
+from layergraft.encoders.checkpoint import open_checkpoint, save_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import create_encoder
 
 BACKBONE = below(random_weights(NAMES["dino"]["teacher"], 1), "backbone.")  # timm's names
 

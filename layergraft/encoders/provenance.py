@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layergraft.checkpoints.files import read_json
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources.source import Source
+from layergraft.encoders.safe_load import read_json
 from layergraft.runs.layout import encoder_directory
 
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from layergraft import load_encoder
-from layergraft.checkpoints.encoder import save_encoder
-from layergraft.checkpoints.files import read_directory, read_file
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig, EngineConfig
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.safe_load import read_directory, read_file
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import create_encoder
 from layergraft.runs.atomic import write_bytes
 from layergraft.runs.layout import PARTS
 from layergraft.training.state import Checkpoints

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.errors import UserError
-from layergraft.models.batchnorm import BatchNorm
 
 STRIDE = 16
 

@@ -9,8 +9,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from layergraft.models.partial_block import block_of_projected, is_plain, partial_block, take
-from layergraft.models.positions import sincos_positions
+from layergraft.encoders.partial_block import block_of_projected, is_plain, partial_block, take
+from layergraft.encoders.positions import sincos_positions
 
 
 class MaeDecoder(nn.Module):

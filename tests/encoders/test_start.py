@@ -11,11 +11,11 @@ import torch
 from conftest import TINY, assert_close
 
 import layergraft
-from layergraft.checkpoints.encoder import save_encoder
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig, load_recipe
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.models.vit import create_encoder
 from layergraft.graft.donors import Origins, first_encoder
 
 ENCODER = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 9, "in_chans": 1}

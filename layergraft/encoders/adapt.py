@@ -8,8 +8,8 @@ import torch
 from timm.layers import RmsNorm, resample_abs_pos_embed
 from torch import Tensor, nn
 
+from layergraft.encoders.vit import Encoder, build_vit
 from layergraft.errors import UserError
-from layergraft.models.vit import Encoder, build_vit
 
 Say = Callable[[str], None]
 Weights = dict[str, Tensor]

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from layergraft.config.encoder import EncoderConfig
+from layergraft.encoders.batchnorm import BatchNorm
+from layergraft.encoders.conv_stem import ConvStem
+from layergraft.encoders.partial_block import partial_block
+from layergraft.encoders.positions import sincos_positions
 from layergraft.errors import UserError
-from layergraft.models.batchnorm import BatchNorm
-from layergraft.models.partial_block import partial_block
-from layergraft.models.positions import sincos_positions
-from layergraft.models.stem import ConvStem
 
 
 class Encoder(nn.Module):

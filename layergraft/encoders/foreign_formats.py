@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from layergraft.checkpoints import huggingface
+from layergraft.encoders import huggingface
 from layergraft.errors import UserError
 
 Weights = dict[str, Tensor]

@@ -1,0 +1,1 @@
+"""The encoder, in memory (`vit`) and in files: our own (`checkpoint`) and those of others (`foreign_formats`)."""

@@ -1,1 +1,0 @@
-"""The networks: timm's Vision Transformer behind three verbs, MAE's decoder, heads and their momentum copies."""
