@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from foreign_files import Weights
-from test_formats import CASES, dinov2_weights
+from test_foreign_formats import CASES, dinov2_weights
 
 from layergraft import load_encoder
 from layergraft.errors import UserError
