@@ -27,7 +27,7 @@ from layergraft.data.cache import decoded_once
 from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 
 ROUNDS, FILES = 3, 256

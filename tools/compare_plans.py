@@ -6,7 +6,7 @@ never opened. Candidates that share a first stage train it once. Stop and start 
 
     python tools/compare_plans.py --work runs/plans --seeds 1 2
 
-writes `layergraft/recipes/recorded/fashion_tiny.json`, which the report of the demo shows, marked as recorded.
+writes `layergraft/config/recipes/recorded/fashion_tiny.json`, which the report of the demo shows, marked as recorded.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import numpy as np
 
 import layergraft
 from layergraft.config import EvaluateConfig, Recipe, load_recipe
-from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.runs.atomic import write_text
 from layergraft.runs.report.recorded import record_file
 from layergraft.runs.results import ResultRow, write_results
-from layergraft.training.inputs import load_data
 from layergraft.training.launch import machine
+from layergraft.training.run_data import load_data
 
 RECORD = record_file("fashion_tiny")
 PROTOCOL = EvaluateConfig(protocols=("knn", "logistic"), shots=(1, 5, 10, 50), splits=20)

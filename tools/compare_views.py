@@ -19,8 +19,8 @@ import sklearn
 from layergraft.config import MocoConfig, ViewConfig
 from layergraft.data.augment import random_view
 from layergraft.data.decode import decode
-from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.randomness import Randomness
+from layergraft.data.view_parameters import DRAWS, Draws, reduction
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "views.jpg"
 PHOTOS = sorted(Path(sklearn.__file__).parent.glob("datasets/images/*.jpg"))

@@ -3,7 +3,7 @@
     python tools/record_baseline.py --out runs/baseline
 
 trains the demo with `--baseline true` (or takes the run that is there) and puts the rows of `scratch` into
-`layergraft/recipes/recorded/fashion_tiny.json`.
+`layergraft/config/recipes/recorded/fashion_tiny.json`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.loading import read_run_recipe
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import are_the_runs
 from layergraft.encoders.vit import Encoder

@@ -11,9 +11,9 @@ from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import MocoConfig
 from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.batch import Normalize
-from layergraft.data.parameters import DRAWS
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
+from layergraft.data.view_parameters import DRAWS
 from layergraft.encoders.vit import Encoder
 
 # The first view of MoCo v3, with crops that keep at least a fifth of the image.

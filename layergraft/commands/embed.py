@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import announce, load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of

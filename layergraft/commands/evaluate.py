@@ -13,13 +13,13 @@ from lightning_fabric import Fabric
 from layergraft.config.loading import load_evaluate, load_recipe, parse_value
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.checkpoint import announce, check_expressible, load_encoder
 from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.splits import read_splits

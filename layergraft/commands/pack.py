@@ -13,9 +13,9 @@ import cv2
 from rich.console import Console
 
 from layergraft.data.decode import BadImage
-from layergraft.data.fast import resize
+from layergraft.data.fast_augment import resize
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.shards import PACKED, build_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError

@@ -20,8 +20,8 @@ from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import stage_seconds
-from layergraft.training.inputs import load_data
 from layergraft.training.memory import memory_warning, step_memory
+from layergraft.training.run_data import load_data
 
 GIVE_DATA = "give --data to know"
 

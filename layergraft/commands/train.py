@@ -12,11 +12,11 @@ from lightning_fabric import Fabric
 from layergraft.analysis.run import build_subject, run_analyses
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
-from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import Lost, Stopped
-from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
@@ -27,11 +27,10 @@ from layergraft.runs.results import ResultRow, read_results, show_results, write
 from layergraft.runs.resume import Resume
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
-from layergraft.training.guard import SignalGuard, is_loss
-from layergraft.training.inputs import CACHE, RunData
 from layergraft.training.launch import machine
 from layergraft.training.run import Training
-from layergraft.training.slurm import requeue
+from layergraft.training.run_data import CACHE, RunData
+from layergraft.training.signals import SignalGuard, is_loss, requeue
 from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 
 

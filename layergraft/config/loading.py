@@ -19,7 +19,7 @@ from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.errors import UserError, nearest
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).with_name("recipes")
 _HINTS = get_type_hints(EvaluateConfig)
 EVALUATE_CHOICES = {name: get_args(get_args(_HINTS[name])[0]) for name in ("protocols", "variant", "pooling")}
 """Options of `layergraft evaluate` -> the words that each knows."""

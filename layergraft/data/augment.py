@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.config.data import Augment, ViewConfig
-from layergraft.data.exact import exact_view
-from layergraft.data.fast import crop_view, fast_view, resize
-from layergraft.data.parameters import Draws, ViewParameters, draw_parameters
+from layergraft.data.exact_augment import exact_view
+from layergraft.data.fast_augment import crop_view, fast_view, resize
+from layergraft.data.view_parameters import Draws, ViewParameters, draw_parameters
 
 Pixels = npt.NDArray[np.uint8]
 

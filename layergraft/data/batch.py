@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layergraft.data.finish import Finish
+from layergraft.data.device_augment import Finish
 from layergraft.data.randomness import Randomness
 
 

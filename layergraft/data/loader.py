@@ -19,14 +19,14 @@ import torch
 from layergraft.config.data import Augment, ViewConfig
 from layergraft.data.augment import Pixels, cropped_view, random_view
 from layergraft.data.batch import Batch
-from layergraft.data.finish import Finish
+from layergraft.data.device_augment import Finish
 from layergraft.data.masks import mask_of, mask_view
 from layergraft.data.order import epoch_order
-from layergraft.data.parameters import DRAWS, Draws, reduction
 from layergraft.data.rand_augment import rand_augment
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.source import Source
+from layergraft.data.view_parameters import DRAWS, Draws, reduction
 
 
 class TrainLoader:

@@ -21,8 +21,8 @@ from PIL import Image as PillowImage
 
 from layergraft.config.data import ViewConfig
 from layergraft.data.decode import BadImage
-from layergraft.data.parameters import Draws, draw_parameters
 from layergraft.data.sources.source import Mask, Source
+from layergraft.data.view_parameters import Draws, draw_parameters
 from layergraft.errors import UserError
 
 SHOWN = 5

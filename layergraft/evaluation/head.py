@@ -10,8 +10,8 @@ import torch
 from layergraft.encoders.checkpoint import announce, open_checkpoint
 from layergraft.encoders.classifier import Classifier, match_classes
 from layergraft.errors import UserError
-from layergraft.evaluation.evaluate import Task
 from layergraft.evaluation.features import extract
+from layergraft.evaluation.frozen import Task
 from layergraft.runs.results import ResultRow
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.evaluation.evaluate import Task
+from layergraft.evaluation.frozen import Task
 from layergraft.evaluation.splits import few_labels, parse_shots
 
 

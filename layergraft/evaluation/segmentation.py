@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
-from layergraft.data.fast import resize
+from layergraft.data.fast_augment import resize
 from layergraft.data.masks import pairs
 from layergraft.data.sources.source import Image, Mask, Source
 

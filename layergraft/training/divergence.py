@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from layergraft.errors import UserError
-from layergraft.training.state import Checkpoints, State, host_copy, read_state, write_state
+from layergraft.training.checkpoints import Checkpoints, State, host_copy, read_state, write_state
 from layergraft.training.trainer import Trainer
 
 IN_A_ROW = 3

@@ -11,8 +11,8 @@ import torch
 
 from layergraft.config.recipe import Recipe
 from layergraft.encoders.vit import create_encoder
-from layergraft.training.inputs import RunData
 from layergraft.training.launch import Process, launch
+from layergraft.training.run_data import RunData
 from layergraft.training.stage import prepare_stage
 from layergraft.training.trainer import Trainer
 

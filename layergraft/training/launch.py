@@ -71,10 +71,10 @@ def launch() -> Fabric:
         plugins=None if world > 1 else [LightningEnvironment()],
     )
     if world > 1:
-        from layergraft.training import meeting  # which torch is not always built for
+        from layergraft.training import rendezvous  # which torch is not always built for
 
-        if meeting.needed():
-            meeting.join(fabric.device)
+        if rendezvous.needed():
+            rendezvous.join(fabric.device)
     fabric.launch()
     return fabric
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from lightning_fabric import Fabric
 
 from layergraft.errors import UserError
+from layergraft.training.checkpoints import Checkpoints
 from layergraft.training.divergence import IN_A_ROW, go_back
-from layergraft.training.guard import SignalGuard, agree
 from layergraft.training.profile import Profile
-from layergraft.training.record import Record, Report
-from layergraft.training.stage_run import StageRun
-from layergraft.training.state import Checkpoints
+from layergraft.training.signals import SignalGuard, agree
+from layergraft.training.stage import StageRun
+from layergraft.training.step_log import Record, Report
 from layergraft.training.trainer import Trainer
 
 

@@ -14,9 +14,9 @@ from layergraft.config.recipe import MonitorConfig
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.choose import ridge_accuracy
 from layergraft.evaluation.features import extract
 from layergraft.evaluation.knn import knn_accuracy
+from layergraft.evaluation.selection import ridge_accuracy
 from layergraft.objectives.base import Objective
 
 # Images of a look, neighbours and held-out ones alike, for each image trained since the one before. A feature costs up

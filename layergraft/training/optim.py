@@ -1,7 +1,8 @@
-"""The optimizer, and the scale of fp16 gradients."""
+"""The optimizer, its learning-rate schedule, and the scale of fp16 gradients."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,21 @@ def build_optimizer(settings: OptimizerConfig, groups: list[dict[str, Any]]) -> 
     if settings.name == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum, fused=True)
     return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def lr_factor(step: int, steps: int, warmup_steps: int, final: float = 0.0) -> float:
+    """The factor of the peak learning rate at a step.
+
+    Args:
+        step: steps done.
+        steps: steps of the stage.
+        warmup_steps: steps of linear warm-up from 0.
+        final: where the cosine ends.
+    """
+    if step < warmup_steps:
+        return step / warmup_steps
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+    return final + (1 - final) * cosine
 
 
 class LossScaler:

@@ -16,16 +16,16 @@ from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.resume import Resume, claim, open_run
+from layergraft.training.checkpoints import State
 from layergraft.training.cost import step_flops
 from layergraft.training.display import Display
 from layergraft.training.divergence import replay_steps
-from layergraft.training.inputs import check_recipe, keep_decoded, load_data, note_unreadable
 from layergraft.training.launch import Process, launch
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
-from layergraft.training.stage import prepare_stage, save_stage
-from layergraft.training.stage_run import StageRun
-from layergraft.training.state import State
+from layergraft.training.run_data import check_recipe, keep_decoded, load_data, note_unreadable
+from layergraft.training.stage import StageRun, prepare_stage
+from layergraft.training.stage_files import save_stage
 from layergraft.training.trainer import Trainer
 
 

@@ -1,40 +1,82 @@
-"""Before and after a stage: its start from the one before, and the files it leaves."""
+"""A stage: what it consists of, and how it starts from the one before."""
 
 from __future__ import annotations
 
 import copy
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
-from safetensors.torch import load_file, save
 
-from layergraft.config.recipe import Recipe
+from layergraft.config.recipe import EngineConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
-from layergraft.encoders.checkpoint import announce, load_encoder, save_encoder
+from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.graft.apply import hold_statistics, set_frozen, stage_plan
+from layergraft.graft.apply import Rows, hold_statistics, set_frozen, stage_plan
 from layergraft.graft.donors import Origins
 from layergraft.graft.initialize import start_weights
+from layergraft.graft.plan import Plan
+from layergraft.objectives.base import Objective
 from layergraft.objectives.create import create_objective, know_classes
-from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.layout import stage_directory
-from layergraft.runs.metrics import read_metrics, training_seconds
-from layergraft.training.best import Best
-from layergraft.training.inputs import RunData
+from layergraft.training.best_epoch import Best
 from layergraft.training.launch import ALONE, Process
 from layergraft.training.monitor import Monitor
-from layergraft.training.stage_run import StageRun
+from layergraft.training.run_data import RunData
 
-SLOW_ENCODER = "slow.encoder."
+
+@dataclass(kw_only=True)
+class StageRun:
+    """One stage, ready to be trained.
+
+    Args:
+        name: the stage's name.
+        config: its configuration.
+        engine: how it is carried out.
+        encoder: with the weights it starts from.
+        objective: with the heads it starts from.
+        ema: running average of the encoder, or None.
+        rows: row -> parameters.
+        plan: the table.
+        loader: the batches.
+        directory: where metrics and checkpoints go.
+        monitor: what is watched, or None.
+        best: the weights of the best held-out epoch.
+    """
+
+    name: str
+    config: StageConfig
+    engine: EngineConfig
+    encoder: Encoder
+    objective: Objective
+    ema: Encoder | None
+    rows: Rows
+    plan: Plan
+    loader: TrainLoader
+    directory: Path
+    monitor: Monitor | None
+    best: Best
+
+    @property
+    def steps(self) -> int:
+        return max(1, round(self.config.epochs * self.loader.steps_per_epoch))
+
+    @property
+    def warmup_steps(self) -> int:
+        return round(self.config.warmup_epochs * self.loader.steps_per_epoch)
+
+    @property
+    def final_factor(self) -> float:
+        """Where the schedule ends, as a factor of the peak learning rate."""
+        optimizer = self.config.optimizer
+        return optimizer.min_lr / (optimizer.base_lr * self.config.batch_size / 256) if optimizer.min_lr else 0.0
 
 
 def prepare_stage(
@@ -118,80 +160,3 @@ def _complete(config: StageConfig, name: str, data: RunData, process: Process) -
             "Set data.holdout, or objective.grid to null.",
         )
     return msgspec.structs.replace(config, batch_size=batch_size, objective=objective)
-
-
-def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
-    """One element of `stages` of plan.json.
-
-    Args:
-        stage: trained.
-        step_flops: operations of a step, or None where they were not counted.
-    """
-    rows = read_metrics(stage.directory / "metrics.jsonl")
-    notes = {
-        "memory_bytes": "not measured; `layergraft plan` estimates it",
-        "seconds": "of the steps, by metrics.jsonl; looks and checkpoints are not in it",
-        "flops": "products, attention and convolutions of all steps, by their shapes"
-        if step_flops is not None
-        else "not counted; `layergraft plan` counts them",
-    }
-    return {
-        "name": stage.name,
-        "objective": msgspec.to_builtins(stage.config.objective)["name"],
-        "layers": stage.plan.to_json(),
-        "steps": stage.steps,
-        "epochs": stage.config.epochs,
-        "batch_size": stage.config.batch_size,
-        "memory_bytes": None,
-        "seconds": training_seconds(rows, stage.config.batch_size),
-        "flops": None if step_flops is None else step_flops * stage.steps,
-        "notes": notes,
-    }
-
-
-def _public_name(name: str) -> str:
-    """Name in heads.safetensors of an objective's parameter or buffer."""
-    return name.removeprefix("heads.") if name.startswith("heads.") else name.replace("slow.", "momentum.", 1)
-
-
-def restore_stage(stage: StageRun) -> None:
-    """Give a prepared stage the weights that it left when it was done; it has no momentum copies."""
-    stage.encoder.load_state_dict(load_encoder(stage.directory).state_dict())
-    heads = load_file(stage.directory / "heads.safetensors")
-    stage.objective.load_state_dict({name: heads[_public_name(name)] for name in stage.objective.state_dict()})
-
-
-def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | None = None) -> None:
-    """Write what a stage leaves: encoders, heads and, last of all, its plan.
-
-    Args:
-        stage: trained.
-        provenance: where the weights come from.
-        step_flops: operations of a step, where they were counted.
-    """
-    directory = stage.directory
-    save_encoder(stage.encoder, directory / "encoder", provenance)
-    slow = dict(stage.objective.slow.named_children()).get("encoder")
-    if isinstance(slow, Encoder):
-        save_encoder(slow, directory / "encoder_momentum", provenance)
-    if stage.ema:
-        save_encoder(stage.ema, directory / "encoder_ema", provenance)
-    heads = {
-        _public_name(name): value.detach().cpu().contiguous()
-        for name, value in stage.objective.state_dict().items()
-        if not name.startswith(SLOW_ENCODER)
-    }
-    write_bytes(directory / "heads.safetensors", save(heads))
-    write_text(
-        directory / "heads.json",
-        json.dumps(
-            {
-                "objective": msgspec.to_builtins(stage.config.objective),
-                "embed_dim": stage.encoder.embed_dim,
-                "classes": stage.loader.source.classes if stage.objective.figure else [],
-            },
-            indent=2,
-        ),
-    )
-    stage.best.write(directory)
-    write_text(directory / "plan.json", json.dumps(stage_json(stage, step_flops), indent=1) + "\n")

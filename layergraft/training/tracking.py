@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from layergraft.training.stage_run import StageRun
+from layergraft.training.stage import StageRun
 
 P = ParamSpec("P")
 

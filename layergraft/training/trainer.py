@@ -22,12 +22,11 @@ from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
 from layergraft.graft.apply import Anchor, parameter_groups, stage_rows
 from layergraft.objectives.base import Losses, Progress
+from layergraft.training.checkpoints import State
 from layergraft.training.gradients import Gradients, TrainStep
 from layergraft.training.memory import set_memory_reuse
-from layergraft.training.optim import LossScaler, build_optimizer
-from layergraft.training.schedule import lr_factor
-from layergraft.training.stage_run import StageRun
-from layergraft.training.state import State
+from layergraft.training.optim import LossScaler, build_optimizer, lr_factor
+from layergraft.training.stage import StageRun
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,13 +34,13 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.runs.results import ResultRow, summarize
-from layergraft.training.best import load_best
+from layergraft.training.best_epoch import load_best
 from layergraft.training.display import Display
-from layergraft.training.inputs import RunData
 from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
-from layergraft.training.stage import prepare_stage, restore_stage, save_stage
-from layergraft.training.stage_run import StageRun
+from layergraft.training.run_data import RunData
+from layergraft.training.stage import StageRun, prepare_stage
+from layergraft.training.stage_files import restore_stage, save_stage
 from layergraft.training.transfer_encoder import check_projector, encoder_config, grown, identity
 
 BEST_EPOCH = "best_epoch"

@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from layergraft.commands.cli import main
 from layergraft.commands.pack import pack
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 KINDS = ["GIF", "AVIF", "JPEG2000", "PNG", "BMP", "WEBP", "TIFF", "BigTIFF"]
 

@@ -15,10 +15,10 @@ from torchvision.transforms import functional as tv
 
 from layergraft.config import ViewConfig
 from layergraft.data.augment import random_view
-from layergraft.data.exact import exact_view
-from layergraft.data.fast import blur_kernel, fast_view
-from layergraft.data.parameters import DRAWS, ViewParameters, draw_parameters
+from layergraft.data.exact_augment import exact_view
+from layergraft.data.fast_augment import blur_kernel, fast_view
 from layergraft.data.randomness import Randomness
+from layergraft.data.view_parameters import DRAWS, ViewParameters, draw_parameters
 
 PHOTO = cv2.resize(
     np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC

@@ -14,7 +14,7 @@ from broken import SMOOTH, broken_files, save
 from PIL import Image
 
 from layergraft.data.decode import BadImage, decode
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
 
 

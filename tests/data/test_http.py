@@ -15,7 +15,7 @@ import pytest
 
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
 
 NAMES = ["a/0.png", "a/1.png", "b/2.png"]

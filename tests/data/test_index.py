@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from layergraft.data.sources.index import Index, IndexBuilder, open_index, read_index
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
 

@@ -20,7 +20,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 

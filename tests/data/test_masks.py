@@ -16,11 +16,11 @@ from layergraft.data.fashion.load import CLASSES, embedded
 from layergraft.data.fashion.scenes import LEVEL, scenes
 from layergraft.data.loader import TrainLoader
 from layergraft.data.masks import check_masks, mask_view, pairs
-from layergraft.data.parameters import DRAWS
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.open import default_test_source, open_source
+from layergraft.data.view_parameters import DRAWS
 from layergraft.errors import UserError
 from layergraft.objectives.create import know_classes
 

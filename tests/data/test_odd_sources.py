@@ -13,7 +13,7 @@ from conftest import two_classes
 from test_skipped import SMALL, words
 
 from layergraft.commands.cli import main
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 CLASS, FILE = b"\xe9t\xe9", b"\xff 0.png"
 

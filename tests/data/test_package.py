@@ -12,7 +12,7 @@ from test_skipped import words
 
 from layergraft.commands.cli import main
 from layergraft.data.decode import BadImage
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 PACKAGE = "tuxpaint-stamps-default"
 INSTALLED = Path("/usr/share/tuxpaint/stamps")

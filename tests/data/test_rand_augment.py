@@ -14,7 +14,7 @@ from layergraft.data.loader import TrainLoader
 from layergraft.data.rand_augment import OPERATIONS, arguments, rand_augment
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 
 def picture(channels: int) -> np.ndarray:

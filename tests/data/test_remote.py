@@ -15,7 +15,7 @@ from layergraft.commands.pack import pack
 from layergraft.data.decode import BadImage
 from layergraft.data.sources import shards
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 server = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")

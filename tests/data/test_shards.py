@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from layergraft.commands.pack import pack
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 

@@ -16,7 +16,7 @@ from layergraft.data.cache import FileStore
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages, read_skipped
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 OPTIONS = {
     "encoder.img_size": 16,

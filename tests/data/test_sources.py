@@ -13,14 +13,14 @@ from layergraft.config import DataConfig, EncoderConfig, Recipe, ViewConfig
 from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.decode import decode
 from layergraft.data.loader import TrainLoader
-from layergraft.data.parameters import DRAWS, crop_box
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.open import default_test_source, open_source
+from layergraft.data.view_parameters import DRAWS, crop_box
 from layergraft.encoders.checkpoint import default_statistics
 from layergraft.errors import UserError
-from layergraft.training.inputs import load_data
+from layergraft.training.run_data import load_data
 
 
 def test_builtin_sets() -> None:

@@ -23,7 +23,7 @@ from layergraft.data.order import STREAMS, WINDOW, epoch_order, streams_of
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources import shards
 from layergraft.data.sources.blocks import KEPT, BlockImages
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 

@@ -20,7 +20,7 @@ from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_bytes
 from layergraft.runs.layout import PARTS
-from layergraft.training.state import Checkpoints
+from layergraft.training.checkpoints import Checkpoints
 
 
 def test_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path) -> None:

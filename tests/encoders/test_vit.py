@@ -25,7 +25,7 @@ from layergraft.encoders.vit import Encoder, build_vit, create_encoder, model_ar
 from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
 from layergraft.objectives.moco import Moco
-from layergraft.training.inputs import load_data
+from layergraft.training.run_data import load_data
 from layergraft.training.stage import prepare_stage
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}

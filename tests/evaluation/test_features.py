@@ -10,7 +10,7 @@ import torch
 
 from layergraft.config import EncoderConfig
 from layergraft.data.batch import Normalize
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.evaluation import cache

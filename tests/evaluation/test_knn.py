@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from layergraft.config import EncoderConfig
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.evaluation.features import extract, pixels

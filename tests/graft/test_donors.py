@@ -12,8 +12,9 @@ from conftest import TINY
 from layergraft.config import dump_recipe, load_recipe
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.training.inputs import load_data
-from layergraft.training.stage import prepare_stage, save_stage
+from layergraft.training.run_data import load_data
+from layergraft.training.stage import prepare_stage
+from layergraft.training.stage_files import save_stage
 
 HEADS = "decoder.blocks.0.attn.qkv.weight"
 

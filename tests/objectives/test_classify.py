@@ -12,7 +12,7 @@ from layergraft.config import ClassifyConfig, EncoderConfig, GridConfig, HeadsPl
 from layergraft.config.protocols import PROTOCOLS
 from layergraft.data.batch import Batch
 from layergraft.data.randomness import Randomness
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.drop_path import draw_paths, install_drop_path
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError

@@ -23,10 +23,10 @@ from layergraft.config import Recipe, dump_recipe, load_recipe
 from layergraft.data.batch import Batch
 from layergraft.errors import Stopped, UserError
 from layergraft.graft.donors import first_encoder
-from layergraft.training.inputs import load_data
+from layergraft.training.checkpoints import host_copy
 from layergraft.training.launch import launch
+from layergraft.training.run_data import load_data
 from layergraft.training.stage import prepare_stage
-from layergraft.training.state import host_copy
 from layergraft.training.trainer import Outcome, Trainer
 
 STEPS = 16
@@ -291,9 +291,9 @@ def test_a_disk_that_takes_no_more(
 def test_a_clock_that_jumps(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Back a year, forth two: no checkpoint is missed or hurried, and no number but `time` changes."""
     real, calls, saved = time.time, [0], []
-    save = layergraft.training.state.Checkpoints.save
+    save = layergraft.training.checkpoints.Checkpoints.save
     monkeypatch.setattr(
-        layergraft.training.state.Checkpoints,
+        layergraft.training.checkpoints.Checkpoints,
         "save",
         lambda own, state: (saved.append(state["step"]), save(own, state)),
     )
@@ -314,7 +314,7 @@ def test_a_clock_that_jumps(undisturbed: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_minutes_are_measured_on_a_monotonic_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from layergraft.config import EngineConfig
-    from layergraft.training.state import Checkpoints
+    from layergraft.training.checkpoints import Checkpoints
 
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

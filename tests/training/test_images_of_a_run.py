@@ -13,8 +13,8 @@ from conftest import two_classes
 from layergraft.commands.cli import main
 from layergraft.commands.train import evaluate_run
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import open_source
-from layergraft.evaluation.evaluate import Task
+from layergraft.data.sources.open import open_source
+from layergraft.evaluation.frozen import Task
 from layergraft.runs.results import ResultRow
 
 SEED, HELD = 3, 10

@@ -13,7 +13,7 @@ import pytest
 from processes import bits, finish, rows, running, start, start_group, wait_for, write_recipe
 
 from layergraft.errors import Stopped
-from layergraft.training.guard import SignalGuard
+from layergraft.training.signals import SignalGuard
 from layergraft.training.trainer import Outcome, Trainer
 
 

@@ -36,8 +36,8 @@ def _two_steps(changes: dict[str, Any], send: Any) -> None:
     """In a process of its own: losses of two steps, peak memory above what there was before the first, the estimate."""
     torch.set_num_threads(2)
     from layergraft.graft.donors import first_encoder
-    from layergraft.training.inputs import load_data
     from layergraft.training.launch import launch
+    from layergraft.training.run_data import load_data
     from layergraft.training.stage import prepare_stage
     from layergraft.training.trainer import Trainer
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from layergraft.config import OptimizerConfig, StageConfig
-from layergraft.training.optim import build_optimizer
-from layergraft.training.schedule import lr_factor
+from layergraft.training.optim import build_optimizer, lr_factor
 
 
 def test_schedule_ends_where_it_is_told() -> None:

@@ -13,7 +13,7 @@ from test_faults import STEPS, recipe_of, train, words_of
 from layergraft.commands.cli import main
 from layergraft.config.recipe import MonitorConfig
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.training.monitor import Monitor
 
 

@@ -23,7 +23,7 @@ from layergraft.commands import evaluate
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.data.masks import ArrayMasks
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder

@@ -11,7 +11,7 @@ from broken import broken_files
 from processes import finish, running, start_group, write_recipe
 
 from layergraft.data.randomness import Randomness
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 
 BATCH, ALLOWED = 64, 12
 SMALL_IMAGES = {

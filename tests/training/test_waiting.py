@@ -19,10 +19,10 @@ from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.blocks import BlockImages
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
-from layergraft.training import record
-from layergraft.training.record import Record, advice
+from layergraft.training import step_log
+from layergraft.training.step_log import Record, advice
 
 
 def loader(source: Source, workers: int = 2, augment: Augment = "fast") -> TrainLoader:
@@ -54,7 +54,7 @@ class Far(BlockImages):
 def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, steps: int = 4) -> list[str]:
     """What is said over some steps that wait and work for so many seconds each, by a clock of the test's own."""
     now = [0.0]
-    patch.setattr(record, "time", SimpleNamespace(perf_counter=lambda: now[0], time=lambda: now[0]))
+    patch.setattr(step_log, "time", SimpleNamespace(perf_counter=lambda: now[0], time=lambda: now[0]))
     stage: Any = SimpleNamespace(
         name="mae",
         directory=tmp_path,
@@ -94,7 +94,7 @@ def test_said_once_and_only_where_much_is_waited(tmp_path: Path, monkeypatch: py
 
 
 def test_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record.os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(step_log.os, "sched_getaffinity", lambda _: set(range(4)))
     assert advice(loader(SOURCE, workers=2)) == "Raise --data.workers (2 now): there are 4 cores."
     assert "--data.augment fast" in advice(loader(SOURCE, augment="exact"))
     assert "--data.cache ram" in advice(loader(SOURCE, workers=4))

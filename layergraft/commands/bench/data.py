@@ -22,7 +22,7 @@ from layergraft.data.decode import BadImage, decode
 from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
 from layergraft.training.memory import set_memory_reuse

@@ -21,14 +21,12 @@ from layergraft.data.loader import TrainLoader
 from layergraft.graft.apply import parameter_groups, stage_rows
 from layergraft.graft.donors import first_encoder
 from layergraft.objectives.base import Progress
-from layergraft.training.inputs import load_data
+from layergraft.training.checkpoints import Checkpoints
 from layergraft.training.launch import launch
 from layergraft.training.loop import train_stage
-from layergraft.training.optim import build_optimizer
-from layergraft.training.schedule import lr_factor
-from layergraft.training.stage import prepare_stage
-from layergraft.training.stage_run import StageRun
-from layergraft.training.state import Checkpoints
+from layergraft.training.optim import build_optimizer, lr_factor
+from layergraft.training.run_data import load_data
+from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.trainer import Trainer
 
 WINDOW = 10

@@ -21,16 +21,15 @@ from layergraft.config.plan import FreezeBlocks, PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
 from layergraft.training.cost import count_flops
-from layergraft.training.inputs import RunData
 from layergraft.training.launch import launch
-from layergraft.training.stage import prepare_stage
-from layergraft.training.stage_run import StageRun
+from layergraft.training.run_data import RunData
+from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.trainer import Trainer
 
 IMAGES = "builtin:fashion-canvas"

@@ -10,17 +10,17 @@ import torch
 
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_evaluate
-from layergraft.data.sources.opening import default_test_source, open_source
+from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.evaluate import Measurement, Task
 from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels
+from layergraft.evaluation.frozen import Measurement, Task
 from layergraft.evaluation.labels import same_classes
 from layergraft.runs.results import ResultRow
 from layergraft.training.display import Display
-from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
+from layergraft.training.run_data import load_data
 from layergraft.training.transfer import TrainedTask, evaluate_trained
 
 Figures = dict[str, float]

@@ -25,7 +25,7 @@ from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
 from layergraft.runs.layout import last_stage, stage_directory
 from layergraft.training.divergence import Diverged
-from layergraft.training.guard import SignalGuard
+from layergraft.training.signals import SignalGuard
 
 
 def identity(job: Job, scale: Scale) -> str:

@@ -26,12 +26,12 @@ from layergraft.commands.reproduce.scales import SCALES, Scale
 from layergraft.commands.reproduce.study_file import FILE
 from layergraft.commands.reproduce.study_json import study_record
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.runs.atomic import write_text
-from layergraft.training.guard import SignalGuard
 from layergraft.training.launch import machine
+from layergraft.training.signals import SignalGuard
 
 
 def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jobs: int | None) -> Path:

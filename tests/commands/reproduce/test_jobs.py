@@ -23,7 +23,7 @@ from layergraft.commands.reproduce.study import remaining_seconds
 from layergraft.commands.reproduce.study_file import as_study
 from layergraft.commands.reproduce.study_json import study_record
 from layergraft.config import Recipe
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.training.divergence import Diverged
 

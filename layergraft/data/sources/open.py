@@ -13,11 +13,11 @@ from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.folder import open_folder
-from layergraft.data.sources.hub import open_hub
-from layergraft.data.sources.listing import open_list
+from layergraft.data.sources.huggingface import open_hub
+from layergraft.data.sources.huggingface_stream import open_stream
+from layergraft.data.sources.list_file import open_list
 from layergraft.data.sources.shards import expand_braces, open_shards
 from layergraft.data.sources.source import Source
-from layergraft.data.sources.stream import open_stream
 from layergraft.data.sources.table import open_table
 from layergraft.errors import UserError, nearest
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from layergraft.config.data import ViewConfig
-from layergraft.data.fast import blur_kernel, blur_radius, colour_matrix
-from layergraft.data.parameters import ViewParameters
+from layergraft.data.fast_augment import blur_kernel, blur_radius, colour_matrix
+from layergraft.data.view_parameters import ViewParameters
 
 
 def blur(pixels: Tensor, kernels: Tensor) -> Tensor:

@@ -19,7 +19,11 @@ from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
-from layergraft.evaluation.choose import (
+from layergraft.evaluation.features import POOLINGS, Array, center_and_normalize, pixel_side, pixels
+from layergraft.evaluation.few_shot import FEW_SHOT, Classifier, FewShotProtocol, exact, predict
+from layergraft.evaluation.knn import knn_votes
+from layergraft.evaluation.probes import Probe, save_probe, slug
+from layergraft.evaluation.selection import (
     TASKS,
     best_pooling,
     holdout_tasks,
@@ -27,10 +31,6 @@ from layergraft.evaluation.choose import (
     shot_folds,
     strongest_of_the_best,
 )
-from layergraft.evaluation.features import POOLINGS, Array, center_and_normalize, pixel_side, pixels
-from layergraft.evaluation.knn import knn_votes
-from layergraft.evaluation.probes import Probe, save_probe, slug
-from layergraft.evaluation.protocols import FEW_SHOT, Classifier, FewShotProtocol, exact, predict
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
 from layergraft.runs.results import ResultRow, summarize
 

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch.distributed as dist
 
-from layergraft.training.meeting import name_start
+from layergraft.training.rendezvous import name_start
 
 
 def start(store: dist.Store, delays: list[float]) -> list[str]:

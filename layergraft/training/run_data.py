@@ -13,7 +13,7 @@ from layergraft.config.recipe import Recipe
 from layergraft.data.cache import decoded_once
 from layergraft.data.skipped import NotedImages, SkippedImages
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.encoders.checkpoint import default_statistics

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageOps
 
-from layergraft.data.fast import blur_kernel
-from layergraft.data.parameters import ViewParameters
+from layergraft.data.fast_augment import blur_kernel
+from layergraft.data.view_parameters import ViewParameters
 from layergraft.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]

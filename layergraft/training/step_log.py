@@ -16,7 +16,7 @@ from layergraft.data.cache import CachedImages
 from layergraft.data.loader import TrainLoader
 from layergraft.objectives.losses import widen
 from layergraft.runs.metrics import MetricsFile
-from layergraft.training.stage_run import StageRun
+from layergraft.training.stage import StageRun
 from layergraft.training.tracking import Trackers
 from layergraft.training.trainer import Outcome, Trainer
 

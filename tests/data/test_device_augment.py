@@ -16,11 +16,11 @@ from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
-from layergraft.training.inputs import load_data
 from layergraft.training.launch import launch
+from layergraft.training.run_data import load_data
 from layergraft.training.stage import prepare_stage
 from layergraft.training.trainer import Trainer
 

@@ -16,13 +16,13 @@ import layergraft
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig, EvaluateConfig
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.evaluation import evaluate
-from layergraft.evaluation.evaluate import Task, evaluate_encoders
+from layergraft.evaluation import frozen
 from layergraft.evaluation.features import center_and_normalize, extract, view_batches
+from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
 from layergraft.runs.results import ResultRow, write_results
 
@@ -144,7 +144,7 @@ def test_probe_classifies_as_it_was_measured(everything: tuple[Task, list[Result
 
 
 def test_what_is_wrong_is_said_before_an_image_is_read(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "pixels", None)
+    monkeypatch.setattr(frozen, "pixels", None)
     task = _task()
     few = EvaluateConfig(shots=(999,))
     with pytest.raises(UserError, match="999 shots were asked for"):

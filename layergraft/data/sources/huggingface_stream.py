@@ -20,7 +20,7 @@ import pyarrow.parquet
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.hub import datasets_package, declared_classes
+from layergraft.data.sources.huggingface import datasets_package, declared_classes
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.labels import all_or_none, label_ids, label_texts, ordered_labels
 from layergraft.data.sources.shards import open_shards

@@ -10,7 +10,7 @@ from conftest import TINY
 from layergraft.config import load_recipe
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.training.inputs import check_recipe, load_data
+from layergraft.training.run_data import check_recipe, load_data
 
 
 @pytest.mark.parametrize("out", ["run", "{here}/run", "../{name}/run"])

@@ -9,11 +9,17 @@ from conftest import assert_close
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
-from layergraft.data.sources.opening import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
-from layergraft.evaluation import protocols, prototype, ridge
-from layergraft.evaluation.choose import holdout_tasks, ridge_accuracy, scores, shot_folds, strongest_of_the_best
-from layergraft.evaluation.protocols import FEW_SHOT, predict
+from layergraft.evaluation import few_shot, prototype, ridge
+from layergraft.evaluation.few_shot import FEW_SHOT, predict
+from layergraft.evaluation.selection import (
+    holdout_tasks,
+    ridge_accuracy,
+    scores,
+    shot_folds,
+    strongest_of_the_best,
+)
 
 
 def _rows(n: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +103,7 @@ def test_ridge_while_training() -> None:
 
 def test_several_classifiers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """In blocks of rows that do not divide them, as each would by itself."""
-    monkeypatch.setattr(protocols, "_LOGITS", 100)
+    monkeypatch.setattr(few_shot, "_LOGITS", 100)
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(53, 12, generator=generator, dtype=torch.float64)
     fits = [

@@ -12,7 +12,7 @@ from torch import Tensor
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, center_and_normalize
-from layergraft.evaluation.protocols import FEW_SHOT, FewShotProtocol, exact, predict
+from layergraft.evaluation.few_shot import FEW_SHOT, FewShotProtocol, exact, predict
 from layergraft.evaluation.splits import few_labels
 
 Rows = npt.NDArray[np.int64]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from layergraft.data.parameters import ViewParameters
+from layergraft.data.view_parameters import ViewParameters
 
 Pixels = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]

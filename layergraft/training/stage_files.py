@@ -1,0 +1,94 @@
+"""The files that a stage leaves: encoders, heads and, last of all, its plan."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from safetensors.torch import load_file, save
+
+from layergraft.encoders.checkpoint import load_encoder, save_encoder
+from layergraft.encoders.vit import Encoder
+from layergraft.runs.atomic import write_bytes, write_text
+from layergraft.runs.metrics import read_metrics, training_seconds
+from layergraft.training.stage import StageRun
+
+SLOW_ENCODER = "slow.encoder."
+
+
+def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
+    """One element of `stages` of plan.json.
+
+    Args:
+        stage: trained.
+        step_flops: operations of a step, or None where they were not counted.
+    """
+    rows = read_metrics(stage.directory / "metrics.jsonl")
+    notes = {
+        "memory_bytes": "not measured; `layergraft plan` estimates it",
+        "seconds": "of the steps, by metrics.jsonl; looks and checkpoints are not in it",
+        "flops": "products, attention and convolutions of all steps, by their shapes"
+        if step_flops is not None
+        else "not counted; `layergraft plan` counts them",
+    }
+    return {
+        "name": stage.name,
+        "objective": msgspec.to_builtins(stage.config.objective)["name"],
+        "layers": stage.plan.to_json(),
+        "steps": stage.steps,
+        "epochs": stage.config.epochs,
+        "batch_size": stage.config.batch_size,
+        "memory_bytes": None,
+        "seconds": training_seconds(rows, stage.config.batch_size),
+        "flops": None if step_flops is None else step_flops * stage.steps,
+        "notes": notes,
+    }
+
+
+def _public_name(name: str) -> str:
+    """Name in heads.safetensors of an objective's parameter or buffer."""
+    return name.removeprefix("heads.") if name.startswith("heads.") else name.replace("slow.", "momentum.", 1)
+
+
+def restore_stage(stage: StageRun) -> None:
+    """Give a prepared stage the weights that it left when it was done; it has no momentum copies."""
+    stage.encoder.load_state_dict(load_encoder(stage.directory).state_dict())
+    heads = load_file(stage.directory / "heads.safetensors")
+    stage.objective.load_state_dict({name: heads[_public_name(name)] for name in stage.objective.state_dict()})
+
+
+def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | None = None) -> None:
+    """Write what a stage leaves: encoders, heads and, last of all, its plan.
+
+    Args:
+        stage: trained.
+        provenance: where the weights come from.
+        step_flops: operations of a step, where they were counted.
+    """
+    directory = stage.directory
+    save_encoder(stage.encoder, directory / "encoder", provenance)
+    slow = dict(stage.objective.slow.named_children()).get("encoder")
+    if isinstance(slow, Encoder):
+        save_encoder(slow, directory / "encoder_momentum", provenance)
+    if stage.ema:
+        save_encoder(stage.ema, directory / "encoder_ema", provenance)
+    heads = {
+        _public_name(name): value.detach().cpu().contiguous()
+        for name, value in stage.objective.state_dict().items()
+        if not name.startswith(SLOW_ENCODER)
+    }
+    write_bytes(directory / "heads.safetensors", save(heads))
+    write_text(
+        directory / "heads.json",
+        json.dumps(
+            {
+                "objective": msgspec.to_builtins(stage.config.objective),
+                "embed_dim": stage.encoder.embed_dim,
+                "classes": stage.loader.source.classes if stage.objective.figure else [],
+            },
+            indent=2,
+        ),
+    )
+    stage.best.write(directory)
+    write_text(directory / "plan.json", json.dumps(stage_json(stage, step_flops), indent=1) + "\n")
