@@ -54,8 +54,8 @@ def test_a_package_does_not_hide_the_command_of_its_name() -> None:
     from layergraft.errors import UserError
 
     with pytest.raises(UserError, match="is no run"):
-        layergraft.runs.report(runs=["/nowhere"])
-    assert callable(layergraft.commands.bench)
+        layergraft.report(runs=["/nowhere"])
+    assert callable(layergraft.bench)
 
 
 def test_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from conftest import TINY
 from layergraft.config import dump_recipe, load_recipe
 
 MACHINERY = multiprocessing.get_context("forkserver")
-MACHINERY.set_forkserver_preload(["layergraft.training.run", "layergraft.runs.report.page", "torch.distributed.tensor"])
+MACHINERY.set_forkserver_preload(["layergraft.commands.train", "torch.distributed.tensor"])
 VARYING = {"images_per_second", "data_wait", "time"}
 SMALL = TINY | {"evaluate": None, "monitor.every": 0, "data.workers": 1, "engine.checkpoint_steps": 2}
 Process = multiprocessing.process.BaseProcess

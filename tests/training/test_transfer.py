@@ -45,7 +45,7 @@ SHORT = {
 # A process that kills itself anywhere in the step after the one that wrote a given number of rows.
 KILLED = """
 import os, random, signal, sys, threading, time
-from layergraft.cli import main
+from layergraft.commands.cli import main
 from layergraft.training.metrics import MetricsFile
 
 left, shortest, last, write = int(sys.argv[1]), 1.0, time.monotonic(), MetricsFile.write

@@ -49,11 +49,11 @@ def test_one_seed_and_missing_parts_still_make_a_page(tmp_path: Path) -> None:
 def test_report_makes_the_outcome_again(tmp_path: Path) -> None:
     content = synthetic_study()
     (tmp_path / "study.json").write_text(json.dumps(content))
-    page = layergraft.runs.report(runs=[str(tmp_path)])
+    page = layergraft.report(runs=[str(tmp_path)])
     assert page == tmp_path / "report.html"
     assert json.loads((tmp_path / "claims.json").read_text())["study"] == content
     with pytest.raises(UserError, match="stands alone"):
-        layergraft.runs.report(runs=[str(tmp_path), str(tmp_path)])
+        layergraft.report(runs=[str(tmp_path), str(tmp_path)])
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (360, "dark")])

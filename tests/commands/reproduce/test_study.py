@@ -103,7 +103,7 @@ def test_killed_and_stopped_studies_end_with_the_same_numbers(tmp_path: Path) ->
     names = {arm["name"].removesuffix("_compute") for arm in numbers(out)["arms"]}
     assert names == set(ARMS)
     before = {path: path.read_bytes() for path in out.glob("*.*")}
-    layergraft.commands.reproduce(scale="smoke", seeds=1, out=out, jobs=2)  # finished: it changes nothing
+    layergraft.reproduce(scale="smoke", seeds=1, out=out, jobs=2)  # finished: it changes nothing
     assert {path: path.read_bytes() for path in out.glob("*.*")} == before
 
 

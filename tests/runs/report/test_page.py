@@ -174,7 +174,7 @@ def test_accessibility(run: Path, visit: Open, theme: str) -> None:
 def test_several_runs_side_by_side(run: Path, visit: Open, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    page = visit(layergraft.runs.report(runs=[str(run), str(other)], out=tmp_path / "both.html"))
+    page = visit(layergraft.report(runs=[str(run), str(other)], out=tmp_path / "both.html"))
     scroll_through(page)
     rows = page.locator("#results tbody th").all_inner_texts()
     assert rows == ["pixels", "run: graft", "other: graft"]
