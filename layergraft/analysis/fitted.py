@@ -71,16 +71,16 @@ class FittedPart:
     def load(self, encoder: Encoder) -> Objective:
         """The objective with its fitted heads and momentum copies; what has no file is copied from the encoder."""
         objective = create_objective(self.config, encoder)
-        objective.start(encoder)
+        objective.begin_stage(encoder)
         own = objective.state_dict()
         for name, value in load_file(self.stage.directory / "heads.safetensors").items():
             slow = name.startswith("momentum.")
-            full = f"slow.{name.removeprefix('momentum.')}" if slow else f"heads.{name}"
+            full = f"momentum_copies.{name.removeprefix('momentum.')}" if slow else f"heads.{name}"
             if full in own:  # the heads of a joint stage's other parts stand in the same file
                 own[full] = value
         momentum = self.stage.directory / "encoder_momentum" / "model.safetensors"
         if momentum.is_file():
-            slow_weights = {f"slow.encoder.vit.{name}": value for name, value in load_file(momentum).items()}
+            slow_weights = {f"momentum_copies.encoder.vit.{name}": value for name, value in load_file(momentum).items()}
             own |= {name: value for name, value in slow_weights.items() if name in own}
         objective.load_state_dict(own)
         return objective.to(next(encoder.parameters()).device).requires_grad_(False).eval()
@@ -130,8 +130,8 @@ def fit_heads(
 
     Its momentum encoder becomes the encoder itself, which is what a momentum encoder comes to be where nothing moves.
     """
-    if "encoder" in objective.slow:
-        objective.slow["encoder"].load_state_dict(encoder.state_dict())
+    if "encoder" in objective.momentum_copies:
+        objective.momentum_copies["encoder"].load_state_dict(encoder.state_dict())
     loader = _loader(encoder, part, source, min(FIT_BATCH, len(source)), random)
     objective.heads.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(objective.heads.parameters(), lr=FIT_LR)

@@ -56,7 +56,7 @@ def layer_probe(subject: Subject) -> Findings:
     classes = len(bank.classes)
 
     def labels(source: Source) -> Tensor:
-        return torch.from_numpy(source.own_labels)
+        return torch.from_numpy(source.selected_labels)
 
     data: Rows = []
     for name, encoder in subject.encoders.items():
@@ -64,7 +64,7 @@ def layer_probe(subject: Subject) -> Findings:
             layer_names(encoder), layer_features(encoder, bank), layer_features(encoder, queries), strict=True
         ):
             pair = [part.float().numpy() for part in (train, test)]
-            knn = knn_accuracy(pair[0], bank.own_labels, pair[1], queries.own_labels)
+            knn = knn_accuracy(pair[0], bank.selected_labels, pair[1], queries.selected_labels)
             scores, _ = ridge_scores(train, labels(bank), test, classes)
             ridge = 100 * float((scores.argmax(1) == labels(queries)).double().mean())
             data += [

@@ -55,9 +55,10 @@ def saliency(subject: Subject) -> Findings:
     queries, bank = subject.sample(IMAGES, subject.queries), subject.sample(BANK, subject.bank)
     unit = torch.nn.functional.normalize(torch.from_numpy(extract(encoder, bank, "cls")), dim=1)
     if bank.labels is not None:
-        own = torch.from_numpy(bank.own_labels)
+        own = torch.from_numpy(bank.selected_labels)
         target = [
-            unit[own == label].mean(0) if bool((own == label).any()) else unit.mean(0) for label in queries.own_labels
+            unit[own == label].mean(0) if bool((own == label).any()) else unit.mean(0)
+            for label in queries.selected_labels
         ]
         towards = torch.stack(target)
         what = "its class"

@@ -97,7 +97,7 @@ def _apply(module: nn.Module, x: Tensor, statistics: Statistics) -> Tensor:
 @torch.no_grad()
 def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     """MoCo v3's loss of each image: its two queries against the batch's keys."""
-    slow = objective.slow["encoder"]
+    slow = objective.momentum_copies["encoder"]
     assert isinstance(slow, Encoder)
     projector, predictor = objective.heads["projector"], objective.heads["predictor"]
     views = torch.stack([batch.views[view] for view in VIEWS], dim=1)
@@ -114,7 +114,7 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
         )
         projected, below = batch_statistics(projector, query)
         statistics.append((below, batch_statistics(predictor, projected)[1]))
-        keys.append(nn.functional.normalize(batch_statistics(objective.slow["projector"], key)[0], dim=1))
+        keys.append(nn.functional.normalize(batch_statistics(objective.momentum_copies["projector"], key)[0], dim=1))
     keys.reverse()  # the queries of one view meet the keys of the other
     temperature = objective.config.temperature
 

@@ -37,7 +37,7 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
         announce(f"{len(source) - len(readable)} of {len(source)} images cannot be read and are left out.")
     kept, features = source.subset(source.keys[readable]), features[readable]
     width = features.shape[1]
-    labels = None if kept.labels is None else [_text(kept.classes[c]) for c in kept.own_labels]
+    labels = None if kept.labels is None else [_text(kept.classes[c]) for c in kept.selected_labels]
     table = pa.table(
         {
             "key": pa.array(kept.keys),

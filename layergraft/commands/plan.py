@@ -57,7 +57,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
         steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
         set_frozen(rows, plan)
-        objective.start(encoder)
+        objective.begin_stage(encoder)
         used = msgspec.structs.replace(stage, batch_size=batch_size)
         needed = step_memory(encoder, objective, plan, used, recipe.engine)
         warning = memory_warning(name, needed, device)

@@ -75,8 +75,8 @@ class Task:
 
     def test_labels(self) -> Labels:
         """Class of each test image, as indices into the training classes."""
-        own = np.bincount(self.test.own_labels, minlength=len(self.test.classes))
-        known = np.bincount(self.train.own_labels, minlength=len(self.train.classes))
+        own = np.bincount(self.test.selected_labels, minlength=len(self.test.classes))
+        known = np.bincount(self.train.selected_labels, minlength=len(self.train.classes))
         seen = {name for name, count in zip(self.train.classes, known, strict=True) if count}
         pairs = zip(self.test.classes, own, strict=True)
         unknown = [f"{name!r} ({count})" for name, count in pairs if count and name not in seen]
@@ -88,7 +88,7 @@ class Task:
             )
         places = {name: index for index, name in enumerate(self.train.classes)}
         index = np.array([places.get(name, -1) for name in self.test.classes], dtype=np.int64)
-        return np.asarray(index[self.test.own_labels], dtype=np.int64)
+        return np.asarray(index[self.test.selected_labels], dtype=np.int64)
 
     def labelled_splits(self, config: EvaluateConfig) -> list[Split]:
         """The splits that were given, else random ones."""
@@ -165,7 +165,7 @@ class Measurement:
         self.chosen, self.device, self.out = dict(chosen), device, out
         self.raw = {name: torch.from_numpy(array).to(device) for name, array in features.items()}
         self.x = {name: torch.from_numpy(center_and_normalize(array)).to(device) for name, array in features.items()}
-        self.labels, self.classes = task.train.own_labels, len(task.train.classes)
+        self.labels, self.classes = task.train.selected_labels, len(task.train.classes)
         self.y, self.truth = (torch.from_numpy(part).to(device) for part in (self.labels, task.test_labels()))
         self.queries = exact(self.x["test"])
 
@@ -202,7 +202,7 @@ class Measurement:
         k, temperature = config.k[0], config.temperature[0]
         chosen: dict[str, Any] = {}
         if len(config.k) * len(config.temperature) > 1:
-            held = torch.from_numpy(self.task.choosing().own_labels).to(self.device)
+            held = torch.from_numpy(self.task.choosing().selected_labels).to(self.device)
             votes = knn_votes(
                 self.raw["train"], self.y, self.raw["holdout"], config.k, config.temperature, self.classes
             )
@@ -243,7 +243,7 @@ class Measurement:
     def _on_holdout(self, protocol: FewShotProtocol, split: Split) -> tuple[float, dict[str, Any]]:
         held = self.task.choosing()
         shots, tasks = holdout_tasks(held, max(1, round(len(split.rows) / self.classes)))
-        found = scores(protocol, protocol.strengths, self.x["holdout"], held.own_labels, self.classes, tasks)
+        found = scores(protocol, protocol.strengths, self.x["holdout"], held.selected_labels, self.classes, tasks)
         strength = strongest_of_the_best(protocol.strengths, found)
         return strength, {"lambda_n": strength, "by": "held-out images", "tasks": TASKS, "task_shots": shots}
 

@@ -43,7 +43,7 @@ def evaluate_head(encoder: str, name: str, task: Task) -> ResultRow:
     announce(f"{encoder}: its head has {len(head.weight)} classes; those of {task.test_name} were found by {how}.")
     features = torch.from_numpy(extract(checkpoint.encoder, task.test, "cls"))
     readable = features.isfinite().all(dim=1)
-    truth = torch.from_numpy(np.array(outputs, dtype=np.int64)[task.test.own_labels])
+    truth = torch.from_numpy(np.array(outputs, dtype=np.int64)[task.test.selected_labels])
     with torch.inference_mode():
         hits = (head(features).argmax(dim=1) == truth)[readable]
     return ResultRow(

@@ -33,7 +33,7 @@ def few_images(source: Source, shots: int | str, split: int) -> Source:
     """The part of the training images whose labels, or masks, are used."""
     if source.masks is not None and source.labels is None:
         return few_masks(source, shots, split)
-    return source.subset(source.keys[few_labels(source.own_labels, source.keys, source.classes, shots, split)])
+    return source.subset(source.keys[few_labels(source.selected_labels, source.keys, source.classes, shots, split)])
 
 
 def few_masks(source: Source, shots: int | str, split: int) -> Source:

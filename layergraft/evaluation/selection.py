@@ -49,7 +49,7 @@ def holdout_tasks(holdout: Source, shots: int) -> tuple[int, list[tuple[Rows, Ro
     Raises:
         UserError: a class has fewer than two held-out images.
     """
-    labels = holdout.own_labels
+    labels = holdout.selected_labels
     counts = np.bincount(labels, minlength=len(holdout.classes))
     if counts.min() < 2:
         few = [f"{holdout.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < 2)]
@@ -97,7 +97,7 @@ def best_pooling(features: dict[str, Tensor], holdout: Source, shots: Sequence[i
         holdout: labelled.
         shots: images per class.
     """
-    ridge, labels, classes = FEW_SHOT["ridge"], holdout.own_labels, len(holdout.classes)
+    ridge, labels, classes = FEW_SHOT["ridge"], holdout.selected_labels, len(holdout.classes)
     tasks = [holdout_tasks(holdout, count)[1] for count in shots]
     means = {
         name: sum(scores(ridge, ridge.strengths, x, labels, classes, one).max() for one in tasks)

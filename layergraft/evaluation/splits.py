@@ -90,7 +90,7 @@ def few_labels(
 
 def draw_splits(source: Source, shots: Iterable[int | str], count: int) -> list[Split]:
     """`count` random splits of each number of shots; all labels are one split."""
-    labels = source.own_labels
+    labels = source.selected_labels
     return [
         Split(shots=k, number=n, rows=few_labels(labels, source.keys, source.classes, k, n))
         for k in dict.fromkeys(map(str, shots))
@@ -133,7 +133,7 @@ def read_splits(files: Iterable[str | Path], source: Source) -> list[Split]:
     paths: list[Path] = []
     for file in map(Path, files):
         paths += sorted(file.glob("*.txt")) if file.is_dir() else [file]
-    names, labels, seen = _names(source), source.own_labels, Counter[str]()
+    names, labels, seen = _names(source), source.selected_labels, Counter[str]()
     splits = []
     for path in paths:
         if not path.is_file():

@@ -42,7 +42,7 @@ def stage_plan(
             )
     rows = stage_rows(encoder, objective)
     plan = build_plan(stage, name, count_parameters(rows), encoder.depth, batch_size)
-    idle = [row for row in objective.unused(encoder) if not plan[row].frozen]
+    idle = [row for row in objective.unused_layers(encoder) if not plan[row].frozen]
     if idle:
         raise UserError(
             f"No head of stage {name!r} depends on {', '.join(idle)}.",
@@ -60,7 +60,7 @@ def set_frozen(rows: Rows, plan: Plan) -> None:
 
 def hold_statistics(encoder: Encoder, objective: Objective, plan: Plan) -> None:
     """A frozen convolutional stem keeps its statistics, in the encoder and in its momentum copy."""
-    for network in (encoder, *objective.slow.values()):
+    for network in (encoder, *objective.momentum_copies.values()):
         if isinstance(network, Encoder) and isinstance(network.vit.patch_embed, ConvStem):
             network.vit.patch_embed.frozen = plan["patch_embed"].frozen
             network.train(network.training)

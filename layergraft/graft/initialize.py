@@ -70,10 +70,10 @@ def start_weights(
             say(f"{row.name} starts fresh: before, it had another shape.")
         elif row.source not in ("previous", "fresh"):
             say(f"{row.name} starts fresh: {row.source!r} has none.")
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     previous = origins["previous"]
     goes_on = {row.name for row in plan.rows if row.source == "previous" and not row.frozen}
-    for name, slow in objective.slow.items():
+    for name, slow in objective.momentum_copies.items():
         if isinstance(slow, Encoder):
             for row_name in slow.layers().keys() & goes_on if previous.momentum else ():
                 assert previous.momentum is not None

@@ -37,19 +37,19 @@ class Progress:
 class Objective(nn.Module):
     """Turns views of a batch into losses.
 
-    `heads` are its trained parts, a row of the plan each. `slow` are copies that follow by momentum, `slow["encoder"]`
-    among them; it is empty where there are none. `per_sample` says that the loss is a mean over samples that do not see
-    each other, so that a batch can be split into parts that go all the way. Objectives with labels name a `figure`: the
-    held-out number that chooses their best epoch.
+    `heads` are its trained parts, a row of the plan each. `momentum_copies` follow the trained parts by momentum,
+    `momentum_copies["encoder"]` among them; it is empty where there are none. `per_sample` says that the loss is a mean
+    over samples that do not see each other, so that a batch can be split into parts that go all the way. Objectives
+    with labels name a `selection_metric`: the held-out number that chooses their best epoch.
     """
 
     per_sample: bool = False
-    figure: ClassVar[str | None] = None
+    selection_metric: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         super().__init__()
         self.heads = nn.ModuleDict()
-        self.slow = nn.ModuleDict()
+        self.momentum_copies = nn.ModuleDict()
 
     def head_rows(self) -> dict[str, nn.Module]:
         """The heads by their names in the plan; those of one kind on several blocks are `NAME.BLOCK`."""
@@ -59,17 +59,19 @@ class Objective(nn.Module):
             rows |= {f"{name}.{block}": part for block, part in several} or {name: head}
         return rows
 
-    def unused(self, encoder: Encoder) -> list[str]:
+    def unused_layers(self, encoder: Encoder) -> list[str]:
         """Rows of the encoder that the losses do not depend on."""
         return []
 
-    def still(self, encoder: Encoder) -> list[nn.Parameter]:
-        """Parameters of the encoder whose gradient is zero in truth. What is computed for them is rounding, and an
-        optimizer that divides by its size would walk them about at the full learning rate, on every machine elsewhere.
+    def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
+        """Parameters whose true gradient is zero because a BatchNorm downstream cancels them.
+
+        The computed gradient is rounding noise, which Adam would scale up to full-size steps that differ between
+        machines; the trainer zeroes it.
         """
         return []
 
-    def start(self, encoder: Encoder) -> None:
+    def begin_stage(self, encoder: Encoder) -> None:
         """Called once the encoder and the heads have the weights that the stage starts from: make momentum copies."""
 
     @abstractmethod
@@ -84,8 +86,8 @@ class Objective(nn.Module):
         """Called once before each optimizer step's keys are computed; returns numbers for the metrics."""
         return {}
 
-    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
-        """Numbers on held-out images for the metrics, `figure` among them; the highest is the best epoch."""
+    def evaluate_holdout(self, encoder: Encoder, source: Source) -> dict[str, float]:
+        """Numbers on held-out images for the metrics, `selection_metric` among them; the highest is the best epoch."""
         return {}
 
     def measure(self, encoder: Encoder, source: Source) -> dict[str, float]:

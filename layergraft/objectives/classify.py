@@ -15,7 +15,7 @@ from layergraft.encoders.drop_path import DropPath, draw_paths, install_drop_pat
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import pool, view_batches
 from layergraft.objectives.base import Features, Losses, Objective, Progress
-from layergraft.objectives.losses import widen
+from layergraft.objectives.losses import at_least_float32
 
 
 class Classify(Objective):
@@ -24,7 +24,7 @@ class Classify(Objective):
     encoder: what it will train, or probe.
     """
 
-    figure = "holdout_top1"
+    selection_metric = "holdout_top1"
     best_head: Tensor
 
     def __init__(self, config: ClassifyConfig, encoder: Encoder) -> None:
@@ -48,7 +48,7 @@ class Classify(Objective):
         # Which linear is the classifier: the best on held-out images at the last look.
         self.register_buffer("best_head", torch.tensor(0))
 
-    def start(self, encoder: Encoder) -> None:
+    def begin_stage(self, encoder: Encoder) -> None:
         self.paths = install_drop_path(encoder, self.config.drop_path)
 
     def logits(self, feature: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Classify(Objective):
         return {"feature": pool(encoder, images, self.config.pooling), "target": targets}
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        logits = widen(self.logits(features["feature"]))
+        logits = at_least_float32(self.logits(features["feature"]))
         # Every linear learns alone: the gradient of a sum of losses is, for each, that of its own.
         each = -(features["target"][:, None] * logits.log_softmax(2)).sum(2).mean(0)
         parts = {"loss": each.sum()}
@@ -93,7 +93,7 @@ class Classify(Objective):
     @torch.no_grad()
     def _hits(self, encoder: Encoder, source: Source) -> Tensor:
         """How many images of a source each linear classifies rightly, of shape (heads,)."""
-        labels = torch.from_numpy(source.own_labels)
+        labels = torch.from_numpy(source.selected_labels)
         normalize, device = Normalize(mean=encoder.mean, std=encoder.std), self.best_head.device
         hits, start = torch.zeros(len(self.names), dtype=torch.int64), 0
         for pixels in view_batches(source, encoder.img_size, encoder.in_chans):
@@ -102,7 +102,7 @@ class Classify(Objective):
             start += len(found)
         return hits
 
-    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
+    def evaluate_holdout(self, encoder: Encoder, source: Source) -> dict[str, float]:
         hits = self._hits(encoder, source)
         self.best_head.fill_(int(hits.argmax()))
         return {"holdout_top1": 100 * float(hits.max()) / len(source)}

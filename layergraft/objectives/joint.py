@@ -39,18 +39,18 @@ class Joint(Objective):
                     )
                 self.heads[head] = module
 
-    def unused(self, encoder: Encoder) -> list[str]:
-        rows = [part.unused(encoder) for part in self.parts.values()]
+    def unused_layers(self, encoder: Encoder) -> list[str]:
+        rows = [part.unused_layers(encoder) for part in self.parts.values()]
         return [row for row in rows[0] if all(row in others for others in rows)]
 
-    def still(self, encoder: Encoder) -> list[nn.Parameter]:
-        parts = [part.still(encoder) for part in self.parts.values()]
+    def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
+        parts = [part.zero_gradient_parameters(encoder) for part in self.parts.values()]
         return [p for p in parts[0] if all(any(p is other for other in others) for others in parts)]
 
-    def start(self, encoder: Encoder) -> None:
+    def begin_stage(self, encoder: Encoder) -> None:
         for part in self.parts.values():
-            part.start(encoder)
-            self.slow.update(dict(part.slow.items()))
+            part.begin_stage(encoder)
+            self.momentum_copies.update(dict(part.momentum_copies.items()))
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         return {

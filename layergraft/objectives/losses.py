@@ -13,7 +13,7 @@ from torch import Tensor
 P = ParamSpec("P")
 
 
-def widen(value: Tensor) -> Tensor:
+def at_least_float32(value: Tensor) -> Tensor:
     """What was computed in 16 bits, in 32; anything wider as it is."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 

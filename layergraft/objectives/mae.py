@@ -11,7 +11,7 @@ from layergraft.encoders.batchnorm import Pending
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.objectives.base import Features, Losses, Objective, Progress
-from layergraft.objectives.losses import masked_pixel_loss, widen
+from layergraft.objectives.losses import at_least_float32, masked_pixel_loss
 from layergraft.objectives.mae_decoder import MaeDecoder
 
 
@@ -59,5 +59,5 @@ class Mae(Objective):
         removed, target = features["removed"], features["target"]
         prediction = self.heads["decoder"](features["latent"], features["keep"], removed)
         everywhere = torch.ones(removed.shape, device=target.device)
-        loss = masked_pixel_loss(widen(prediction), target, everywhere, norm_pix=self.config.norm_pix)
+        loss = masked_pixel_loss(at_least_float32(prediction), target, everywhere, norm_pix=self.config.norm_pix)
         return {"loss": loss}, {}

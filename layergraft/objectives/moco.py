@@ -18,7 +18,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
 from layergraft.objectives.heads import Mixture, mlp_head
-from layergraft.objectives.losses import contrastive_loss, widen
+from layergraft.objectives.losses import at_least_float32, contrastive_loss
 from layergraft.objectives.views import batches
 
 VIEWS = ("first", "second")
@@ -39,13 +39,13 @@ class Moco(Objective):
             mlp_head(width, config.predictor) if gate is None else Mixture(width, config.predictor, gate.experts)
         )
 
-    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+    def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: the projector's first BatchNorm takes it away."""
         return encoder.shift
 
-    def start(self, encoder: Encoder) -> None:
-        self.slow["encoder"] = copy.deepcopy(encoder).requires_grad_(False)
-        self.slow["projector"] = copy.deepcopy(self.heads["projector"]).requires_grad_(False)
+    def begin_stage(self, encoder: Encoder) -> None:
+        self.momentum_copies["encoder"] = copy.deepcopy(encoder).requires_grad_(False)
+        self.momentum_copies["projector"] = copy.deepcopy(self.heads["projector"]).requires_grad_(False)
 
     def momentum(self, progress: Progress) -> float:
         """Rises from the configured momentum to 1 along a cosine."""
@@ -53,8 +53,8 @@ class Moco(Objective):
 
     def before_step(self, encoder: Encoder, progress: Progress) -> dict[str, float]:
         momentum = self.momentum(progress)
-        momentum_update(self.slow["encoder"], encoder, momentum)
-        momentum_update(self.slow["projector"], self.heads["projector"], momentum)
+        momentum_update(self.momentum_copies["encoder"], encoder, momentum)
+        momentum_update(self.momentum_copies["projector"], self.heads["projector"], momentum)
         gate = {} if self.config.gate is None else {"gate_temperature": gate_temperature(self.config.gate, progress)}
         return {"momentum": momentum} | gate
 
@@ -69,7 +69,7 @@ class Moco(Objective):
 
     def queries_and_keys(self, encoder: Encoder, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features of both encoders; the lowest frozen blocks, equal in both, run once."""
-        slow = self.slow["encoder"]
+        slow = self.momentum_copies["encoder"]
         assert isinstance(slow, Encoder)
         # A teacher that sees other patches has no trunk to share.
         shared, seen = (None, None) if self.config.full_view_teacher else (frozen_blocks(encoder), keep)
@@ -113,11 +113,11 @@ class Moco(Objective):
         projector = self.heads["projector"]
         queries = [self.predict(projector(features[view]), progress) for view in VIEWS]
         with torch.no_grad():
-            keys = [self.slow["projector"](features[f"{view}_slow"]) for view in VIEWS]
-        gathered = [gather(widen(key)) for key in keys]
+            keys = [self.momentum_copies["projector"](features[f"{view}_slow"]) for view in VIEWS]
+        gathered = [gather(at_least_float32(key)) for key in keys]
         temperature = self.config.temperature
         parts = [
-            contrastive_loss(widen(query), *(key, temperature, offset))
+            contrastive_loss(at_least_float32(query), *(key, temperature, offset))
             for query, (key, offset) in zip(queries, reversed(gathered), strict=True)
         ]
         return {"loss": parts[0] + parts[1]}, collect_pending(self)

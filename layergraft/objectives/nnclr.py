@@ -13,7 +13,7 @@ from layergraft.errors import UserError
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
 from layergraft.objectives.heads import mlp_head
-from layergraft.objectives.losses import info_nce_loss, widen
+from layergraft.objectives.losses import at_least_float32, info_nce_loss
 from layergraft.objectives.queue import Queue
 from layergraft.objectives.views import batches
 
@@ -58,10 +58,10 @@ class Nnclr(Objective):
         heads = {str(block): NeighbourHead(encoder.embed_dim, config) for block in self.blocks}
         self.heads["nnclr"] = nn.ModuleDict(heads)
 
-    def unused(self, encoder: Encoder) -> list[str]:
+    def unused_layers(self, encoder: Encoder) -> list[str]:
         return [f"blocks.{index}" for index in range(self.blocks[-1] + 1, encoder.depth)]
 
-    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+    def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: every projector's first BatchNorm takes it away."""
         return encoder.shift
 
@@ -102,11 +102,11 @@ class Nnclr(Objective):
         """(loss of one head, projections of the whole batch's first views, to be remembered)."""
         head, config = self.head(block), self.config
         projected = {view: head.projector(features[f"{view}.{block}"]) for view in (*GLOBAL, *self.local)}
-        predicted = {view: widen(head.predictor(x)) for view, x in projected.items()}
+        predicted = {view: at_least_float32(head.predictor(x)) for view, x in projected.items()}
         own = features["ids"] if config.exclude_same else None
         terms = []
         for number, target in enumerate(GLOBAL):
-            key = widen(projected[target].detach())
+            key = at_least_float32(projected[target].detach())
             neighbour = head.queue.neighbours(key, draws[:, number], config.topk, own)
             keys, offset = gather(neighbour if config.swap == "all" else key)
             terms += [
@@ -114,7 +114,7 @@ class Nnclr(Objective):
                 for view, query in predicted.items()
                 if view != target
             ]
-        return torch.stack(terms).mean(), gather(widen(projected["first"].detach()))[0]
+        return torch.stack(terms).mean(), gather(at_least_float32(projected["first"].detach()))[0]
 
     def after_step(self, pending: Pending) -> None:
         """BatchNorm's buffers, and the queues."""

@@ -15,7 +15,7 @@ from layergraft.encoders.drop_path import DropPath, draw_paths, install_drop_pat
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.segmentation import confusion, scores
 from layergraft.objectives.base import Features, Losses, Objective, Progress
-from layergraft.objectives.losses import widen
+from layergraft.objectives.losses import at_least_float32
 from layergraft.objectives.upernet import UperNet
 
 IGNORED = -1
@@ -42,7 +42,7 @@ class Segment(Objective):
     encoder: what it will train, or probe.
     """
 
-    figure = "holdout_miou"
+    selection_metric = "holdout_miou"
 
     def __init__(self, config: SegmentConfig, encoder: Encoder) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Segment(Objective):
         else:
             self.heads["upernet"] = UperNet(encoder.embed_dim, config.width, self.classes)
 
-    def start(self, encoder: Encoder) -> None:
+    def begin_stage(self, encoder: Encoder) -> None:
         self.paths = install_drop_path(encoder, self.config.drop_path)
 
     def maps(self, encoder: Encoder, images: Tensor) -> Features:
@@ -81,7 +81,7 @@ class Segment(Objective):
             coarse = self.heads["linear"](flat.reshape(n, rows, columns, d).permute(0, 3, 1, 2))
         else:
             coarse = self.heads["upernet"](x)
-        return F.interpolate(widen(coarse), (height, width), mode="bilinear", align_corners=False)
+        return F.interpolate(at_least_float32(coarse), (height, width), mode="bilinear", align_corners=False)
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         images = batch.views["image"]
@@ -108,5 +108,5 @@ class Segment(Objective):
         size, channels = encoder.img_size, encoder.in_chans
         return scores(confusion(predict, source, self.classes, size, channels, self.config.zoom))
 
-    def held_out(self, encoder: Encoder, source: Source) -> dict[str, float]:
+    def evaluate_holdout(self, encoder: Encoder, source: Source) -> dict[str, float]:
         return {f"holdout_{metric}": value for metric, value in self.measure(encoder, source).items()}

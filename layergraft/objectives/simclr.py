@@ -11,7 +11,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
 from layergraft.objectives.heads import mlp_head
-from layergraft.objectives.losses import nt_xent_loss, widen
+from layergraft.objectives.losses import at_least_float32, nt_xent_loss
 from layergraft.objectives.views import encode_views
 
 
@@ -26,7 +26,7 @@ class Simclr(Objective):
         self.config = config
         self.heads["projector"] = mlp_head(encoder.embed_dim, config.projector)
 
-    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+    def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: the projector's first BatchNorm takes it away."""
         return encoder.shift
 
@@ -34,7 +34,7 @@ class Simclr(Objective):
         return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        first, second = (widen(self.heads["projector"](features[view])) for view in ("first", "second"))
+        first, second = (at_least_float32(self.heads["projector"](features[view])) for view in ("first", "second"))
         (every_first, offset), (every_second, _) = gather(first), gather(second)
         loss = nt_xent_loss(first, second, every_first, every_second, self.config.temperature, offset)
         return {"loss": loss}, collect_pending(self)

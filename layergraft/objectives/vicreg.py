@@ -11,7 +11,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.gather import gather
 from layergraft.objectives.heads import mlp_head
-from layergraft.objectives.losses import covariance_loss, invariance_loss, variance_loss, widen
+from layergraft.objectives.losses import at_least_float32, covariance_loss, invariance_loss, variance_loss
 from layergraft.objectives.views import encode_views
 
 
@@ -28,7 +28,7 @@ class Vicreg(Objective):
         self.config = config
         self.heads["expander"] = mlp_head(encoder.embed_dim, config.expander, last_norm=False)
 
-    def still(self, encoder: Encoder) -> list[nn.Parameter]:
+    def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: the expander's first BatchNorm takes it away, or else every term of the loss."""
         return encoder.shift
 
@@ -37,7 +37,9 @@ class Vicreg(Objective):
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         """Every process computes the loss of the whole batch."""
-        first, second = (gather(widen(self.heads["expander"](features[view])))[0] for view in ("first", "second"))
+        first, second = (
+            gather(at_least_float32(self.heads["expander"](features[view])))[0] for view in ("first", "second")
+        )
         config = self.config
         parts = {
             "invariance": invariance_loss(first, second),

@@ -30,7 +30,7 @@ class Best:
     """
 
     def __init__(self, encoder: Encoder, objective: Objective) -> None:
-        self.module, self.figure = _both(encoder, objective), objective.figure
+        self.module, self.figure = _both(encoder, objective), objective.selection_metric
         self.step, self.value = 0, float("-inf")
         self.weights: dict[str, Tensor] = {}
 
@@ -73,4 +73,4 @@ def load_best(encoder: Encoder, objective: Objective, directory: Path) -> tuple[
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     found = _both(encoder, objective).load_state_dict(weights, strict=False)
     assert not found.unexpected_keys
-    return int(note["step"]), float(note[objective.figure])
+    return int(note["step"]), float(note[objective.selection_metric])

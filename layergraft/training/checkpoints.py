@@ -8,6 +8,7 @@ overwritten, and older ones go only once the new one is on the disk.
 from __future__ import annotations
 
 import io
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -80,6 +81,9 @@ def read_state(path: Path) -> State | None:
     if f"{zlib.crc32(content):08x}" != path.stem.rsplit("-", 1)[1]:
         return None
     state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if "objective" in state:  # runs that 0.1.0 began called the momentum copies `slow`
+        names = state["objective"]
+        state["objective"] = {re.sub(r"^slow\.", "momentum_copies.", name): value for name, value in names.items()}
     return state
 
 

@@ -53,7 +53,7 @@ def step_memory(
     trained = sum(row.parameters for row in plan.rows if not row.frozen)
     anchored = sum(row.parameters for row in plan.rows if row.anchor is not None and not row.frozen)
     own = sum(row.parameters for row in plan.rows)
-    copies = sum(p.numel() for p in objective.slow.parameters()) + anchored
+    copies = sum(p.numel() for p in objective.momentum_copies.parameters()) + anchored
     if config.ema is not None:
         copies += sum(p.numel() for p in encoder.parameters())
     moments = 2 if config.optimizer.name == "adamw" else int(config.optimizer.momentum > 0)

@@ -53,9 +53,9 @@ class Monitor:
 
     def look(self, encoder: Encoder, objective: Objective) -> dict[str, float]:
         """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`; or the own figure."""
-        if objective.figure is not None:
+        if objective.selection_metric is not None:
             encoder.eval(), objective.eval()
-            found = objective.held_out(encoder, self.all_held_out)
+            found = objective.evaluate_holdout(encoder, self.all_held_out)
             encoder.train(), objective.train()
             return found
         train_mode = encoder.training
@@ -65,7 +65,11 @@ class Monitor:
         p = values / values.sum() + 1e-7
         found = {"feature_std": float(normed.std(dim=0).mean()), "rankme": float(torch.exp(-(p * p.log()).sum()))}
         if self.train.labels is not None:
-            bank, labels, truth = extract(encoder, self.train, "cls"), self.train.own_labels, self.holdout.own_labels
+            bank, labels, truth = (
+                extract(encoder, self.train, "cls"),
+                self.train.selected_labels,
+                self.holdout.selected_labels,
+            )
             if "knn" in self.config.protocols:
                 found["knn"] = knn_accuracy(bank, labels, held.numpy(), truth)
             if "ridge" in self.config.protocols:

@@ -14,7 +14,7 @@ from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.training.stage import StageRun
 
-SLOW_ENCODER = "slow.encoder."
+MOMENTUM_ENCODER = "momentum_copies.encoder."
 
 
 def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
@@ -48,7 +48,9 @@ def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
 
 def _public_name(name: str) -> str:
     """Name in heads.safetensors of an objective's parameter or buffer."""
-    return name.removeprefix("heads.") if name.startswith("heads.") else name.replace("slow.", "momentum.", 1)
+    return (
+        name.removeprefix("heads.") if name.startswith("heads.") else name.replace("momentum_copies.", "momentum.", 1)
+    )
 
 
 def restore_stage(stage: StageRun) -> None:
@@ -68,7 +70,7 @@ def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | No
     """
     directory = stage.directory
     save_encoder(stage.encoder, directory / "encoder", provenance)
-    slow = dict(stage.objective.slow.named_children()).get("encoder")
+    slow = dict(stage.objective.momentum_copies.named_children()).get("encoder")
     if isinstance(slow, Encoder):
         save_encoder(slow, directory / "encoder_momentum", provenance)
     if stage.ema:
@@ -76,7 +78,7 @@ def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | No
     heads = {
         _public_name(name): value.detach().cpu().contiguous()
         for name, value in stage.objective.state_dict().items()
-        if not name.startswith(SLOW_ENCODER)
+        if not name.startswith(MOMENTUM_ENCODER)
     }
     write_bytes(directory / "heads.safetensors", save(heads))
     write_text(
@@ -85,7 +87,7 @@ def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | No
             {
                 "objective": msgspec.to_builtins(stage.config.objective),
                 "embed_dim": stage.encoder.embed_dim,
-                "classes": stage.loader.source.classes if stage.objective.figure else [],
+                "classes": stage.loader.source.classes if stage.objective.selection_metric else [],
             },
             indent=2,
         ),

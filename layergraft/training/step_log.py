@@ -14,7 +14,7 @@ import torch.distributed as dist
 from layergraft.data.batch import Batch
 from layergraft.data.cache import CachedImages
 from layergraft.data.loader import TrainLoader
-from layergraft.objectives.losses import widen
+from layergraft.objectives.losses import at_least_float32
 from layergraft.runs.metrics import MetricsFile
 from layergraft.training.stage import StageRun
 from layergraft.training.tracking import Trackers
@@ -83,7 +83,7 @@ class Record:
             numbers: what the objective had to say before it.
         """
         stage, step = self.stage, trainer.step
-        must = stage.objective.figure is not None
+        must = stage.objective.selection_metric is not None
         look = stage.monitor is not None and stage.monitor.due(step, stage.steps, stage.loader.steps_per_epoch, must)
         if not (look or step % stage.engine.log_every == 0 or step == stage.steps):
             return
@@ -136,7 +136,7 @@ def advice(loader: TrainLoader) -> str:
 
 def _mean(outcome: Outcome) -> dict[str, float]:
     """The losses, averaged over processes."""
-    values = torch.stack([widen(value) for value in outcome.losses.values()])
+    values = torch.stack([at_least_float32(value) for value in outcome.losses.values()])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(values)
         values /= dist.get_world_size()

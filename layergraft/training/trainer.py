@@ -125,7 +125,7 @@ class Trainer:
         """Loss and gradient of a batch as the loader gives it."""
         batch = raw.prepared(self.to_device, self.normalize)
         losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
-        for still in self.objective.still(self.encoder):
+        for still in self.objective.zero_gradient_parameters(self.encoder):
             if still.grad is not None:
                 still.grad.zero_()
         gradients = [local(p.grad) for p in self.parameters if p.grad is not None]

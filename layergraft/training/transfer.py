@@ -164,7 +164,7 @@ def _one(
 def _test(task: TrainedTask, name: str, stage: StageRun, shots: int | str, split: int) -> list[ResultRow]:
     metrics = read_metrics(stage.directory / "metrics.jsonl")
     trained = training_seconds(metrics, stage.config.batch_size)
-    figure = stage.objective.figure
+    figure = stage.objective.selection_metric
     assert figure is not None
     last = {"epoch": stage.config.epochs} | {key: row[key] for row in metrics[-1:] for key in (figure,) if key in row}
     rows = _rows(task, name, stage, shots, split, None, last, trained)

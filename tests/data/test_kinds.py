@@ -101,7 +101,7 @@ KINDS = ["folder", "list", "table.csv", "table.parquet", "embedded.parquet", "sh
 def test_same_images_and_batches_in_every_kind(kind: str, folder: Path, tmp_path: Path) -> None:
     source, plain = open_source(spec_of(kind, folder, tmp_path)), open_source(str(folder))
     assert [c.replace(" ", "_") for c in source.classes] == [c.replace(" ", "_") for c in CLASSES]
-    assert source.own_labels.tolist() == plain.own_labels.tolist()
+    assert source.selected_labels.tolist() == plain.selected_labels.tolist()
     for key in range(24):
         assert source.images.read(key) == (folder / files(folder)[key]).read_bytes()
     whole = views(source, range(7))
@@ -165,7 +165,7 @@ def test_lists_as_people_write_them(tmp_path: Path) -> None:
         file.write_bytes(text.encode())
         source = open_source(str(file))
         assert all(source.images.load(key, 3).shape == (5, 5, 3) for key in range(len(source)))
-        labels = None if source.labels is None else [source.classes[i] for i in source.own_labels]
+        labels = None if source.labels is None else [source.classes[i] for i in source.selected_labels]
         return [source.images.name(key) for key in range(len(source))], labels
 
     assert opened("a b.png\r\n\r\nc.JPG\r\n") == (["a b.png", "c.JPG"], None)
@@ -293,7 +293,7 @@ def test_bare_imagenet_names_lie_flat_or_in_folders(tmp_path: Path) -> None:
         for root in (str(tmp_path / kind), f"memory://imagenet/{kind}"):
             source = open_source(f"{tmp_path / 'list.txt'}?root={root}", tmp_path / "index")
             assert [source.images.read(key) for key in (0, 1)] == [name.encode() for name in names]
-            assert [source.classes[label] for label in source.own_labels] == ["n01440764", "n02123045"]
+            assert [source.classes[label] for label in source.selected_labels] == ["n01440764", "n02123045"]
     fsspec.filesystem("memory").rm("/imagenet", recursive=True)
 
 

@@ -60,7 +60,7 @@ def test_every_kind_on_s3(bucket: s3fs.S3FileSystem, tmp_path: Path) -> None:
         index = tmp_path / "index" / place.replace("/", "-")
         source = open_source(f"s3://pictures/{place}", index)
         assert source.classes == ["a", "b"]
-        assert source.own_labels.tolist() == plain.own_labels.tolist()
+        assert source.selected_labels.tolist() == plain.selected_labels.tolist()
         for key in range(12):
             assert source.images.read(key) == plain.images.read(key)
     # The listing is kept: a file that came since is not in it, one that vanished is a bad image.

@@ -30,7 +30,7 @@ def write(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
 
 def listed(source: Source) -> list[tuple[str, str, bytes]]:
     """(name, class, file) of each image."""
-    labels = [source.classes[label] for label in source.own_labels]
+    labels = [source.classes[label] for label in source.selected_labels]
     return [(source.images.name(key), label, source.images.read(key)) for key, label in enumerate(labels)]
 
 

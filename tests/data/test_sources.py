@@ -26,7 +26,7 @@ from layergraft.training.run_data import load_data
 def test_builtin_sets() -> None:
     train, test = open_source("builtin:fashion-canvas"), open_source("builtin:fashion-canvas:test")
     assert (len(train), len(test)) == (12000, 5000)
-    assert np.bincount(train.own_labels).tolist() == [1200] * 10
+    assert np.bincount(train.selected_labels).tolist() == [1200] * 10
     plain = open_source("builtin:fashion").images.load(17, 1)[:, :, 0]
     canvas = train.images.load(17, 1)[:, :, 0]
     assert plain.shape == (28, 28)
@@ -52,7 +52,7 @@ def test_statistics_of_the_builtin_sets() -> None:
 def test_colours_of_the_builtin_set_are_each_images_own() -> None:
     source, grey = open_source("builtin:fashion-colour:test"), open_source("builtin:fashion-canvas:test")
     assert source.classes == grey.classes
-    assert np.array_equal(source.own_labels, grey.own_labels)
+    assert np.array_equal(source.selected_labels, grey.selected_labels)
     first, levels = source.images.load(3, 3), grey.images.load(3, 1)[:, :, 0]
     ground, garment = first[levels == 0][0].astype(int), first[levels == levels.max()][0].astype(int)
     assert (ground < 96).all()
@@ -68,18 +68,18 @@ def test_holdout_is_stratified_capped_and_apart() -> None:
     train, held = split_holdout(source, 1000, seed=0)
     assert len(held) == len(source) // 5
     assert not set(train.keys) & set(held.keys)
-    assert np.ptp(np.bincount(held.own_labels)) <= 1
+    assert np.ptp(np.bincount(held.selected_labels)) <= 1
 
 
 def test_holdout_leaves_half_of_a_small_class() -> None:
     source = open_source("builtin:fashion?fraction=0.1")
-    small = np.flatnonzero(source.own_labels == 3)[5:]  # five of this class are left
+    small = np.flatnonzero(source.selected_labels == 3)[5:]  # five of this class are left
     source = source.subset(np.delete(source.keys, small))
     train, held = split_holdout(source, 200, seed=0)
     assert len(held) == 200
-    assert np.bincount(held.own_labels)[3] == 2
-    assert np.bincount(train.own_labels)[3] == 3
-    assert np.ptp(np.delete(np.bincount(held.own_labels), 3)) <= 1
+    assert np.bincount(held.selected_labels)[3] == 2
+    assert np.bincount(train.selected_labels)[3] == 3
+    assert np.ptp(np.delete(np.bincount(held.selected_labels), 3)) <= 1
 
 
 def test_class_folders_and_selection(tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_class_folders_and_selection(tmp_path: Path) -> None:
                 cv2.imwrite(str(tmp_path / split / name / f"{index}.png"), np.full((8, 8, 3), index, np.uint8))
     source = open_source(str(tmp_path / "train"))
     assert source.classes == ["cat", "dog"]
-    assert source.own_labels.tolist() == [0] * 4 + [1] * 4
+    assert source.selected_labels.tolist() == [0] * 4 + [1] * 4
     assert default_test_source(str(tmp_path / "train")) == str(tmp_path / "val")
-    assert np.bincount(open_source(f"{tmp_path / 'train'}?shots=2&seed=1").own_labels).tolist() == [2, 2]
+    assert np.bincount(open_source(f"{tmp_path / 'train'}?shots=2&seed=1").selected_labels).tolist() == [2, 2]
     with pytest.raises(UserError, match="'fraction'"):
         open_source(f"{tmp_path / 'train'}?fracton=0.5")
 

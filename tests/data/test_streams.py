@@ -79,7 +79,7 @@ def test_same_batches_whoever_reads(kind: str, request: pytest.FixtureRequest, f
     assert source.blocks is not None
     assert len(source.blocks.starts) > 10
     assert source.classes == CLASSES
-    assert source.own_labels.tolist() == plain.own_labels.tolist()
+    assert source.selected_labels.tolist() == plain.selected_labels.tolist()
     for key in range(COUNT):
         assert source.images.read(key) == plain.images.read(key)
     steps = range(20)  # a batch is of 8, an epoch of 15
@@ -215,7 +215,7 @@ def test_labels_of_hugging_face_datasets(streaming: bool, folder: Path, tmp_path
         ([1, 0, 1], named, named.names),
     ):
         source = opened(labels, feature)
-        assert source.own_labels.tolist() == [1, 0, 1]
+        assert source.selected_labels.tolist() == [1, 0, 1]
         assert source.classes == classes
     for labels, feature in (
         ([-1, -1], named),

@@ -133,7 +133,7 @@ def test_conv_stem_takes_views_one_by_one() -> None:
     encoder = create_encoder(STEM, 0).train()
     assert not encoder.per_sample
     objective = Moco(MocoConfig(projector=(32, 8), predictor=(8,)), encoder)
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     first, second = torch.randn(2, 6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     random = Randomness(seed=0, scope="test")
     batch = Batch(

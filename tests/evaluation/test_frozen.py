@@ -291,7 +291,7 @@ def test_embed(run: Path, tmp_path: Path) -> None:
     path = layergraft.embed(encoder=run, data=WORDS[1], out=tmp_path / "features.parquet", pooling="mean", block=1)
     table, source = pq.read_table(path), open_source(WORDS[1])
     assert table.column("key").to_pylist() == source.keys.tolist()
-    assert table.column("label").to_pylist() == [source.classes[c] for c in source.own_labels]
+    assert table.column("label").to_pylist() == [source.classes[c] for c in source.selected_labels]
     described = json.loads(table.schema.metadata[b"layergraft"])
     assert (described["pooling"], described["block"]) == ("mean", 1)
     encoder = layergraft.load_encoder(run)

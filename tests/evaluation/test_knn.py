@@ -50,14 +50,14 @@ def test_every_row_of_the_demos_test_images(
         trained = what == "demo"
         encoder = load_encoder(request.getfixturevalue("demo").encoder) if trained else create_encoder(config, 0)
         train, test = (extract(encoder, source, "cls") for source in (bank, queries))
-    arrays = (torch.from_numpy(part) for part in (train, bank.own_labels, test))
+    arrays = (torch.from_numpy(part) for part in (train, bank.selected_labels, test))
     settings = [(20, 0.07), (5, 0.07)]
     votes = knn_votes(*arrays, [20, 5], [0.07], 10)
     for k, temperature in settings:
         found = votes[k, temperature]
         top = found.topk(2).values
         close = np.flatnonzero(((top[:, 0] - top[:, 1]) / top[:, 0]).numpy() < 1e-6)
-        expected = _expected(train, bank.own_labels, test, k, temperature)
+        expected = _expected(train, bank.selected_labels, test, k, temperature)
         differing = np.flatnonzero(found.argmax(1).numpy() != expected)
         with capsys.disabled():
             if len(close):

@@ -30,7 +30,7 @@ def test_stratified_nested_and_different(source: Source) -> None:
     splits = {(split.shots, split.number): split.rows for split in draw_splits(source, [1, 5, "10%", "100%"], 3)}
     assert set(splits) == {(k, n) for k in ("1", "5", "10%") for n in range(3)} | {("100%", 0)}
     for number in range(3):
-        assert (np.bincount(source.own_labels[splits["5", number]], minlength=10) == 5).all()
+        assert (np.bincount(source.selected_labels[splits["5", number]], minlength=10) == 5).all()
         assert set(splits["1", number]) < set(splits["5", number]) < set(splits["10%", number])
     assert len({tuple(splits["5", number]) for number in range(3)}) == 3
 

@@ -62,7 +62,7 @@ def start(plan: dict[str, object], origins: dict[str, Origin]) -> tuple[Encoder,
 
 
 def weight(objective: Objective, place: str, head: str) -> float:
-    module = (objective.heads if place == "heads" else objective.slow)[head]
+    module = (objective.heads if place == "heads" else objective.momentum_copies)[head]
     return float(next(module.parameters()).detach().flatten()[0])
 
 
@@ -73,7 +73,7 @@ def test_rows_from_three_networks() -> None:
     encoder, objective, _, _ = start(plan, origins)
     expected = {"patch_embed": 1.0, "positions": 1.0, "tokens": 1.0, "blocks.0": 1.0, "blocks.1": 2.0, "blocks.2": 3.0}
     assert values(encoder) == expected | {"norm": 3.0}
-    slow = objective.slow["encoder"]
+    slow = objective.momentum_copies["encoder"]
     assert isinstance(slow, Encoder)
     # The momentum weights of `previous` go on where a row does; a frozen row has its own, a new one starts equal.
     assert values(slow) == expected | {"norm": 3.0, "blocks.0": 5.0}
@@ -81,17 +81,17 @@ def test_rows_from_three_networks() -> None:
 
 def test_momentum_starts_equal_where_there_was_none() -> None:
     encoder, objective, _, _ = start({}, {})
-    slow = objective.slow["encoder"]
+    slow = objective.momentum_copies["encoder"]
     assert isinstance(slow, Encoder)
     assert values(slow) == values(encoder) == dict.fromkeys(values(encoder), 1.0)
-    assert weight(objective, "slow", "projector") == weight(objective, "heads", "projector")
+    assert weight(objective, "momentum_copies", "projector") == weight(objective, "heads", "projector")
 
 
 def test_heads_go_on_with_statistics_and_momentum() -> None:
     _, objective, _, said = start({}, {"previous": Origin(heads=heads(7.0))})
     assert weight(objective, "heads", "projector") == 7.0
     assert weight(objective, "heads", "predictor") == 7.0
-    assert weight(objective, "slow", "projector") == 7.5
+    assert weight(objective, "momentum_copies", "projector") == 7.5
     assert float(objective.state_dict()["heads.projector.1.running_mean"][0]) == 7.0
     assert not said
 
@@ -100,7 +100,7 @@ def test_heads_from_elsewhere_and_fresh() -> None:
     origins = {"previous": Origin(heads=heads(7.0)), "other": Origin(encoder=network(3.0), heads=heads(9.0))}
     plan = {"source": {"heads.projector": "other"}, "heads": {"source": "fresh"}}
     encoder, objective, _, _ = start(plan, origins)
-    assert weight(objective, "heads", "projector") == weight(objective, "slow", "projector") == 9.0
+    assert weight(objective, "heads", "projector") == weight(objective, "momentum_copies", "projector") == 9.0
     assert abs(weight(objective, "heads", "predictor")) < 2.0  # as torch draws it
     assert set(values(encoder).values()) == {1.0}
 

@@ -234,7 +234,7 @@ def test_one_step_follows_the_plan() -> None:
     objective = create_objective(config.objective, encoder)
     rows = stage_rows(encoder, objective)
     plan = build_plan(config, "graft", count_parameters(rows), encoder.depth)
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     set_frozen(rows, plan)
     groups = parameter_groups(rows, plan)
     for group in groups:

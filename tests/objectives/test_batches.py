@@ -76,7 +76,7 @@ def build(config: ObjectiveConfig) -> tuple[Encoder, Objective]:
             buffer[:12] = torch.arange(95, 107)
         elif name.endswith("queue.place"):
             buffer.fill_(12)
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     for row in ("patch_embed", "positions"):
         for parameter in encoder.layers()[row]:
             parameter.requires_grad_(False)
@@ -109,10 +109,10 @@ def test_what_is_still_has_no_gradient(config: ObjectiveConfig, pooling: str) ->
     arguments = {"class_token": False} if pooling == "mean" else {}
     encoder = create_encoder(structs.replace(ENCODER, **arguments), 0).double().train()
     objective = create_objective(config, encoder).double().train()
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     images = batch(config, WHOLE)
     objective.losses(objective.encode(encoder, images), START)[0]["loss"].backward()
-    still = {id(p) for p in objective.still(encoder)}
+    still = {id(p) for p in objective.zero_gradient_parameters(encoder)}
     assert len(still) == (0 if isinstance(config, (MaeConfig, JointConfig)) else 1)
     largest = max(float(p.grad.abs().max()) for p in encoder.parameters() if p.grad is not None)
     for name, parameter in encoder.named_parameters():

@@ -31,7 +31,7 @@ PROGRESS = Progress(step=0, steps=10)
 def make(config: ClassifyConfig, encoder: Encoder) -> Classify:
     objective = create_objective(config, encoder)
     assert isinstance(objective, Classify)
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     return objective
 
 
@@ -130,8 +130,8 @@ def test_the_best_head_on_held_out_images_is_the_classifier() -> None:
         for name, head in objective.heads.items():
             head.weight.zero_()
             head.bias.copy_(torch.nn.functional.one_hot(torch.tensor(int(name[-1])), 10))
-    counts = np.bincount(source.own_labels, minlength=10)
-    numbers = objective.held_out(encoder, source)
+    counts = np.bincount(source.selected_labels, minlength=10)
+    numbers = objective.evaluate_holdout(encoder, source)
     assert numbers == {"holdout_top1": 100 * counts.max() / len(source)}
     chosen = int(objective.best_head)
     assert chosen % 10 == counts.argmax()

@@ -27,11 +27,11 @@ def build() -> tuple[Encoder, Moco]:
     file = FIXTURES / "mocov3_tiny" / "checkpoint.pth.tar"
     encoder = load_encoder(f"{file}?num_heads=4").train()
     objective = Moco(MocoConfig(projector=(64, 64, 16), predictor=(64, 16)), encoder)
-    objective.start(load_encoder(f"{file}?num_heads=4&encoder=momentum"))
+    objective.begin_stage(load_encoder(f"{file}?num_heads=4&encoder=momentum"))
     heads = detect(read_file(file), "file").heads
     for name, value in heads.items():
         slow = name.startswith("momentum.")
-        place = objective.slow if slow else objective.heads
+        place = objective.momentum_copies if slow else objective.heads
         state = place.state_dict()
         state[name.removeprefix("momentum.")].copy_(value)
     for row in ("patch_embed", "positions"):
@@ -61,14 +61,14 @@ def test_features_of_both_encoders(expected: dict[str, torch.Tensor]) -> None:
     encoder, objective = build()
     with torch.no_grad():
         assert_close(encoder.eval()(expected["x1"]), expected["features_base_x1"])
-        assert_close(objective.slow["encoder"].eval()(expected["x1"]), expected["features_momentum_x1"])
+        assert_close(objective.momentum_copies["encoder"].eval()(expected["x1"]), expected["features_momentum_x1"])
 
 
 def test_momentum_update_keys_loss_and_gradients(expected: dict[str, torch.Tensor]) -> None:
     encoder, objective = build()
     assert objective.before_step(encoder, START) == {"momentum": 0.99}
-    slow = {f"momentum_encoder.{n}": p for n, p in objective.slow["encoder"].vit.named_parameters()}
-    slow |= {f"momentum_encoder.head.{n}": p for n, p in objective.slow["projector"].named_parameters()}
+    slow = {f"momentum_encoder.{n}": p for n, p in objective.momentum_copies["encoder"].vit.named_parameters()}
+    slow |= {f"momentum_encoder.head.{n}": p for n, p in objective.momentum_copies["projector"].named_parameters()}
     recorded = {key.removeprefix("ema."): value for key, value in expected.items() if key.startswith("ema.")}
     own = {name.removeprefix("momentum_encoder."): value for name, value in slow.items()}
     assert recorded
@@ -81,8 +81,8 @@ def test_momentum_update_keys_loss_and_gradients(expected: dict[str, torch.Tenso
     assert_close(predictor(projector(features["first"])).detach(), expected["q1"])
     assert_close(predictor(projector(features["second"])).detach(), expected["q2"])
     with torch.no_grad():
-        assert_close(objective.slow["projector"](features["first_slow"]), expected["k1"])
-        assert_close(objective.slow["projector"](features["second_slow"]), expected["k2"])
+        assert_close(objective.momentum_copies["projector"](features["first_slow"]), expected["k1"])
+        assert_close(objective.momentum_copies["projector"](features["second_slow"]), expected["k2"])
     losses["loss"].backward()
     gradients = named_gradients(encoder, objective)
     recorded = {key.removeprefix("grad."): value for key, value in expected.items() if key.startswith("grad.")}
@@ -113,7 +113,7 @@ def test_buffers_change_only_when_the_step_is_accepted(expected: dict[str, torch
 def test_token_dropping_belongs_to_sample_and_view(expected: dict[str, torch.Tensor]) -> None:
     encoder, _ = build()
     objective = Moco(MocoConfig(projector=(64, 64, 16), predictor=(64, 16), keep_ratio=0.5), encoder)
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     batch = views(expected["x1"], expected["x2"])
     keep = objective.kept_patches(encoder, batch, VIEWS)
     assert keep is not None

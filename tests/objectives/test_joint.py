@@ -70,5 +70,8 @@ def test_rows_that_no_part_depends_on() -> None:
     low, lower = structs.replace(NNCLR, blocks=(1,)), structs.replace(NNCLR, blocks=(0,))
     encoder = create_encoder(ENCODER, 0)
     parts = {"low": low, "mae": MAE}
-    assert create_objective(JointConfig(parts=parts), encoder).unused(encoder) == []
-    assert create_objective(JointConfig(parts={"lower": lower}), encoder).unused(encoder) == ["blocks.1", "blocks.2"]
+    assert create_objective(JointConfig(parts=parts), encoder).unused_layers(encoder) == []
+    assert create_objective(JointConfig(parts={"lower": lower}), encoder).unused_layers(encoder) == [
+        "blocks.1",
+        "blocks.2",
+    ]

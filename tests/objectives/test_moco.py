@@ -60,7 +60,7 @@ def test_masked_student_full_view_teacher(frozen: bool) -> None:
         parameter.requires_grad_(not frozen)
     images = batch(config, WHOLE)
     features = objective.encode(encoder, images)
-    slow = objective.slow["encoder"]
+    slow = objective.momentum_copies["encoder"]
     assert isinstance(slow, Encoder)
     keep = objective.kept_patches(encoder, images, VIEWS)
     assert keep is not None

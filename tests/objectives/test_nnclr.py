@@ -133,7 +133,7 @@ def test_queue_changes_when_the_step_is_accepted() -> None:
 def test_rows_and_views() -> None:
     encoder, objective = build(CONFIG)
     assert list(objective.head_rows()) == ["nnclr.0", "nnclr.2"]
-    assert objective.unused(encoder) == []
+    assert objective.unused_layers(encoder) == []
     views = NnclrConfig(local_views=2, local_size=18).views
     assert {name: view.size for name, view in views.items()} == {
         "first": None,
@@ -146,7 +146,10 @@ def test_rows_and_views() -> None:
 def test_unused_blocks_and_blocks_that_do_not_exist() -> None:
     encoder = create_encoder(EncoderConfig(name="vit_tiny_patch16_224", img_size=32, depth=3), 0)
     small = {"projector": (8,), "predictor": (8,), "queue": 4}
-    assert create_objective(NnclrConfig(blocks=(0,), **small), encoder).unused(encoder) == ["blocks.1", "blocks.2"]  # type: ignore[arg-type]
+    assert create_objective(NnclrConfig(blocks=(0,), **small), encoder).unused_layers(encoder) == [
+        "blocks.1",
+        "blocks.2",
+    ]  # type: ignore[arg-type]
     with pytest.raises(UserError, match="0 to 2"):
         create_objective(NnclrConfig(blocks=(3,), **small), encoder)  # type: ignore[arg-type]
 

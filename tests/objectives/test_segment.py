@@ -34,7 +34,7 @@ def make(config: SegmentConfig) -> tuple[Segment, torch.nn.Module]:
     encoder = create_encoder(SMALL, 0)
     objective = create_objective(config, encoder)
     assert isinstance(objective, Segment)
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     return objective, encoder
 
 

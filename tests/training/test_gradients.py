@@ -30,7 +30,7 @@ def step_of(
     encoder = create_encoder(recipe.encoder, 0).double()
     torch.manual_seed(0)
     objective = create_objective(recipe.stages[stage].objective, encoder).double()
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     images = torch.rand(2, IMAGES, 1, 36, 36, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     names = list(recipe.stages[stage].views)
     batch = Batch(

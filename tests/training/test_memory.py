@@ -91,7 +91,7 @@ def estimate_of(stage: str, **changes: Any) -> int:
     objective = create_objective(config.objective, encoder)
     rows, plan = stage_plan(config, stage, encoder, objective)
     set_frozen(rows, plan)
-    objective.start(encoder)
+    objective.begin_stage(encoder)
     return step_memory(encoder, objective, plan, config, recipe.engine)
 
 

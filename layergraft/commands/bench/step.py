@@ -120,13 +120,13 @@ def reference_model(stage: StageRun) -> reference.Mae | reference.Moco:
         decoder.load_state_dict(objective.heads["decoder"].state_dict())
         return reference.Mae(plain(encoder), decoder, encoder.patch_size, objective.config.mask_ratio)
     assert isinstance(objective, Moco)
-    config, slow = objective.config, objective.slow["encoder"]
+    config, slow = objective.config, objective.momentum_copies["encoder"]
     assert isinstance(slow, Encoder)
     widths = (encoder.embed_dim, config.projector, config.predictor)
     model = reference.Moco(plain(encoder), plain(slow), *widths, config.temperature)
     model.projector.load_state_dict(objective.heads["projector"].state_dict())
     model.predictor.load_state_dict(objective.heads["predictor"].state_dict())
-    model.slow_projector.load_state_dict(objective.slow["projector"].state_dict())
+    model.slow_projector.load_state_dict(objective.momentum_copies["projector"].state_dict())
     model.slow_projector.requires_grad_(False)
     return model
 

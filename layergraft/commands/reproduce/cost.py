@@ -56,7 +56,7 @@ class Costs:
             encoder = create_encoder(recipe.encoder, 0)
             objective = create_objective(stage.objective, encoder)
             rows, plan_table = stage_plan(stage, name, encoder, objective)
-            objective.start(encoder)
+            objective.begin_stage(encoder)
             set_frozen(rows, plan_table)
             self._step[key] = step_flops(encoder, objective, stage)
         return self._step[key]

@@ -109,7 +109,7 @@ def fit(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, i
     """
     train, _ = split_holdout(open_source(source), scale.holdout, 0)
     open_source(test_source(source))
-    fewest = int(np.bincount(train.own_labels, minlength=len(train.classes)).min())
+    fewest = int(np.bincount(train.selected_labels, minlength=len(train.classes)).min())
     shots = scale.evaluate.frozen_shots
     possible = tuple(one for one in shots if not isinstance(one, int) or one <= fewest)
     if possible != shots:

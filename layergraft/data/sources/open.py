@@ -51,7 +51,7 @@ def _select(source: Source, query: dict[str, str]) -> Source:
     if fraction < 1:
         order = order[: max(1, round(fraction * len(order)))]
     if shots is not None:
-        labels = source.own_labels
+        labels = source.selected_labels
         order = np.concatenate([order[labels[order] == c][:shots] for c in range(len(source.classes))])
     return source.subset(np.sort(source.keys[order]))
 

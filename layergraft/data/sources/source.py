@@ -127,7 +127,7 @@ class Source:
         return replace(self, keys=keys)
 
     @property
-    def own_labels(self) -> Labels:
+    def selected_labels(self) -> Labels:
         """Class of each of `keys`, of shape (N,)."""
         if self.labels is None:
             raise UserError(f"The images of {self.spec!r} have no labels.", "Put each class into a folder of its own.")

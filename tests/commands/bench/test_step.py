@@ -43,8 +43,10 @@ def prepared(config: MaeConfig | MocoConfig, frozen: int = 0) -> tuple[Trainer, 
     views = {name: torch.randint(256, v.shape, generator=generator, dtype=v.dtype) for name, v in batch.views.items()}
     moved = [*trainer.encoder.parameters(), *trainer.objective.heads.parameters()]
     trained = [parameter for parameter in moved if parameter.requires_grad]
-    if "encoder" in trainer.objective.slow:
-        pairs = zip(trainer.objective.slow["encoder"].parameters(), trainer.encoder.parameters(), strict=True)
+    if "encoder" in trainer.objective.momentum_copies:
+        pairs = zip(
+            trainer.objective.momentum_copies["encoder"].parameters(), trainer.encoder.parameters(), strict=True
+        )
         trained += [slow for slow, fast in pairs if fast.requires_grad]
     with torch.no_grad():
         for parameter in trained:
@@ -96,8 +98,8 @@ def test_momentum_updates_agree() -> None:
     model = reference_model(trainer.stage)
     assert isinstance(model, reference.Moco)
     model.update(0.9)
-    momentum_update(trainer.objective.slow["encoder"], trainer.encoder, 0.9)
-    ours = dict(trainer.objective.slow["encoder"].vit.named_parameters())  # type: ignore[union-attr]
+    momentum_update(trainer.objective.momentum_copies["encoder"], trainer.encoder, 0.9)
+    ours = dict(trainer.objective.momentum_copies["encoder"].vit.named_parameters())  # type: ignore[union-attr]
     for name, value in model.slow_encoder.named_parameters():
         torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-7)
 
