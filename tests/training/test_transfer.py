@@ -46,7 +46,7 @@ SHORT = {
 KILLED = """
 import os, random, signal, sys, threading, time
 from layergraft.commands.cli import main
-from layergraft.training.metrics import MetricsFile
+from layergraft.runs.metrics import MetricsFile
 
 left, shortest, last, write = int(sys.argv[1]), 1.0, time.monotonic(), MetricsFile.write
 
