@@ -21,7 +21,7 @@ from layergraft.config.objectives import MocoConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources import open_source
-from layergraft.randomness import Randomness
+from layergraft.data.randomness import Randomness
 
 def memory():
     lines = [line.split() for line in open("/proc/self/smaps_rollup")]
