@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layergraft.runs.atomic import write_text
 from layergraft.errors import UserError
+from layergraft.runs.atomic import write_text
 from layergraft.runs.figure import Figure
 
 

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layergraft.runs.atomic import write_text
 from layergraft.errors import UserError
+from layergraft.runs.atomic import write_text
 
 
 class MetricsFile:

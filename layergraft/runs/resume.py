@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from layergraft.runs.atomic import write_text
 from layergraft.config.loading import dump_recipe, read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
+from layergraft.runs.atomic import write_text
 
 Resume = Literal["auto", "never", "must"]
 # What a run may go on with in another value: how it is carried out and watched, not what is learned. With them go

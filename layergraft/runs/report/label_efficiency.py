@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from layergraft.runs.results import ResultRow
 from layergraft.runs.figure import Figure, field, tooltip
+from layergraft.runs.results import ResultRow
 
 _TITLES = {
     ("logistic", "published"): "logistic regression, published penalty",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jinja2
 
-
 from layergraft.runs.atomic import write_text
 from layergraft.runs.report.run_files import RunFiles, read_runs
 from layergraft.runs.report.section import Section

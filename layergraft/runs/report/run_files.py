@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layergraft.runs.findings import Entry, read_analysis
 from layergraft.config.loading import read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
-from layergraft.runs.results import ResultRow, read_results
-from layergraft.runs.report.recorded import find_record
+from layergraft.runs.findings import Entry, read_analysis
 from layergraft.runs.metrics import read_metrics
+from layergraft.runs.report.recorded import find_record
+from layergraft.runs.results import ResultRow, read_results
 
 
 @dataclass(frozen=True, kw_only=True)

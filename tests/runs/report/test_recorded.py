@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from layergraft.config import dump_recipe, load_recipe
-from layergraft.runs.results import ResultRow, write_results
 from layergraft.runs.report import recorded
 from layergraft.runs.report.page import write_report
+from layergraft.runs.results import ResultRow, write_results
 
 MACHINE = {"cpu": "an abacus", "threads": 2}
 CANDIDATES = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from layergraft.runs.results import ResultRow
 from layergraft.runs.report.label_efficiency import label_efficiency
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.sections.results import accuracy_table, knn_note, named_results
 from layergraft.runs.report.sections.warnings import run_warnings
+from layergraft.runs.results import ResultRow
 
 
 def row(encoder: str, value: float, split: str = "mean", **changes: Any) -> ResultRow:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from layergraft.runs.results import ResultRow, results_table
 from layergraft.runs.report.label_efficiency import label_efficiency
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Notes, Section, Table
+from layergraft.runs.results import ResultRow, results_table
 
 FLOORS = ("pixels", "random")
 
