@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from layergraft.data.sources.source import Source
+from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import Array, extract_all
 
@@ -32,16 +33,6 @@ def cache_directory() -> Path | None:
     return (Path(given) if given else home) / "features"
 
 
-def encoder_hash(encoder: Encoder) -> str:
-    """Changes with any weight, and with mean and standard deviation of the input."""
-    digest = hashlib.blake2b(repr((encoder.architecture, encoder.mean, encoder.std)).encode(), digest_size=16)
-    # The modules say what weights do not: how many heads, which epsilon.
-    digest.update(repr((encoder.vit, [block.attn.num_heads for block in encoder.vit.blocks])).encode())
-    for name, value in encoder.vit.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def features_of(
     encoder: Encoder, source: Source, poolings: Collection[str], block: int | None = None
 ) -> dict[str, Array]:
@@ -50,7 +41,7 @@ def features_of(
     if directory is None or stamp is None:
         return extract_all(encoder, source, poolings, block)
     shared = hashlib.blake2b(digest_size=16)
-    for part in (encoder_hash(encoder), stamp, TRANSFORM, encoder.img_size, encoder.in_chans, block):
+    for part in (encoder_identity(encoder), stamp, TRANSFORM, encoder.img_size, encoder.in_chans, block):
         shared.update(repr(part).encode())
     shared.update(source.keys.tobytes())
     files = {pooling: directory / f"{shared.hexdigest()}-{pooling.replace('+', '-')}.npy" for pooling in poolings}

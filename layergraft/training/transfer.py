@@ -26,6 +26,7 @@ from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.sources.source import Source
 from layergraft.encoders.adapt import resize
+from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.labels import few_images
 from layergraft.objectives.classify import Classify
@@ -41,7 +42,7 @@ from layergraft.training.loop import train_stage
 from layergraft.training.run_data import RunData
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import restore_stage, save_stage
-from layergraft.training.transfer_encoder import check_projector, encoder_config, grown, identity
+from layergraft.training.transfer_encoder import check_projector, encoder_config, grown
 
 BEST_EPOCH = "best_epoch"
 # Field of EvaluateConfig -> variant of protocol `segment`.
@@ -125,7 +126,7 @@ def _one(
     """Train, or go on, or find done; then test the last and the best epoch."""
     train = few_images(task.train, shots, split)
     size = config.views["image"].size or encoder.img_size
-    weights = identity(encoder)
+    start_identity = encoder_identity(encoder)
     encoder = grown(resize(copy.deepcopy(encoder), size, name, task.display.say), config.plan).train()
     takes_heads = isinstance(config.objective, ClassifyConfig) and config.objective.projector is not None
     recipe = Recipe(
@@ -137,7 +138,7 @@ def _one(
         evaluate=None,
         engine=task.engine,
     )
-    settings = (dump_recipe(recipe), weights, train.fingerprint, len(task.train), shots, split)
+    settings = (dump_recipe(recipe), start_identity, train.fingerprint, len(task.train), shots, split)
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
     short = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(name).name}-{shots}-{split}").strip("-")
     out = task.out / "trained" / f"{protocol}-{short}-{digest}"

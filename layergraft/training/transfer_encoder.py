@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 from msgspec import structs
@@ -54,11 +53,3 @@ def check_projector(config: StageConfig, start: str) -> None:
                 f"A projector's first linear of width {width} was asked for, but {start!r} brings {has}.",
                 "Set finetune.objective.projector to its width, or to null.",
             )
-
-
-def identity(encoder: Encoder) -> str:
-    """A name for an encoder's weights that changes with any of them."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in encoder.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -243,3 +244,23 @@ def test_an_encoder_that_cannot_be_saved_is_refused_before_training(
     assert main(words("linear", tmp_path / "hf", tmp_path / "out")) == 2
     assert "?norm_eps=1e-06" in capsys.readouterr().err
     assert not (tmp_path / "out" / "trained").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [("pretrained_cfg", "mean", [0.5]), ("model_args", "num_heads", 4)]
+)
+def test_another_configuration_of_the_same_weights_trains_anew(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str, key: str, value: object
+) -> None:
+    changed, out = tmp_path / "encoder", tmp_path / "out"
+    shutil.copytree(encoder, changed)
+    arguments = [*words("linear", changed, out), "--linear.epochs", "1"]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    assert "done before" in capsys.readouterr().err
+    config = json.loads((changed / "config.json").read_text())
+    config[section][key] = value
+    (changed / "config.json").write_text(json.dumps(config))
+    assert main(arguments) == 0
+    assert "done before" not in capsys.readouterr().err
+    assert len(list((out / "trained").iterdir())) == 2
