@@ -16,21 +16,9 @@ from layergraft.commands import api
 from layergraft.errors import Lost, Stopped, UserError, nearest
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    name: getattr(api, name)
-    for name in (
-        "demo",
-        "train",
-        "plan",
-        "evaluate",
-        "embed",
-        "analyze",
-        "inspect",
-        "export",
-        "pack",
-        "report",
-        "bench",
-        "reproduce",
-    )
+    name: function
+    for name, function in vars(api).items()
+    if inspect.isfunction(function) and function.__module__ == api.__name__ and not name.startswith("_")
 }
 # Arguments that are given without an option's name.
 POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}

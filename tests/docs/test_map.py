@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -38,3 +39,43 @@ def test_an_arrow_up_is_named_with_its_line(tmp_path: Path) -> None:
     broken = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert broken.returncode == 1
     assert f"layergraft.encoders.positions -> layergraft.training.optim (l.{len(lines) + 1})" in broken.stdout
+
+
+def _map(page: str) -> dict[str, str]:
+    """Each package or module that the map of a page names directly below layergraft/, and what it says of it."""
+    block = next(
+        part for part in (ROOT / page).read_text().split("```")[1::2] if part.strip().startswith("layergraft/")
+    )
+    named: dict[str, str] = {}
+    name = ""
+    for line in block.strip().splitlines()[1:]:
+        if line.startswith("  ") and line[2] != " ":
+            name, _, line = line.strip().partition(" ")
+        named[name] = named.get(name, "") + " " + line.strip()
+    return named
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_a_map_names_what_is_there_and_no_other(page: str) -> None:
+    packages = {file.parent.name + "/" for file in ROOT.glob("layergraft/*/__init__.py")}
+    modules = {file.name for file in ROOT.glob("layergraft/*.py") if not file.name.startswith("__")}
+    named = _map(page)
+    assert set(named) == packages | modules
+    for package, text in named.items():
+        for file in re.findall(r"\b\w+\.py\b|\b\w+/", text):
+            base = ROOT / "layergraft" / package
+            assert (base / file).exists(), f"{page}: {package} has no {file}"
+
+
+def test_files_named_in_contributing_exist() -> None:
+    """Those in backticks: from the top, or below layergraft/; NAME stands for a new one."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    files = [file for file in re.findall(r"`([\w./]+(?:\.\w+|/))`", text) if "NAME" not in file and "/" in file]
+    assert len(files) > 10
+    for file in files:
+        outputs = file.startswith("runs/site")
+        assert outputs or (ROOT / file).exists() or (ROOT / "layergraft" / file).exists(), file
+
+
+def test_the_map_fits_a_screen() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text().split("## Where do I put")[0].splitlines()) <= 60
