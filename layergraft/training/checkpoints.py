@@ -1,8 +1,9 @@
 """Checkpoints of a stage: complete, atomic, verified, written off the training thread.
 
 The crc32 of the content is part of the file's name, so one rename makes content and checksum valid together. The
-newest file whose content matches its name is used; a damaged one is named and passed over. A file is never
-overwritten, and older ones go only once the new one is on the disk.
+newest file whose content matches its name is used; a damaged one is set aside as `damaged-NAME` and named. A file is
+never overwritten, and older ones go only once the new one is on the disk. Only files that are known to be whole count
+as kept ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
@@ -75,10 +77,24 @@ def write_state(directory: Path, prefix: str, state: State) -> Path:
     return write_file(directory, fill)
 
 
+def _whole_content(path: Path) -> bytes | None:
+    """The bytes of a file of `write_state`; None where they do not match its name, or it is gone."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:  # another process has set it aside
+        return None
+    except OSError as error:
+        raise UserError(
+            f"The checkpoint {str(path)!r} cannot be read: {error.strerror}.",
+            "Mend the disk or the permissions and run the same command again; nothing was changed.",
+        ) from None
+    return content if f"{zlib.crc32(content):08x}" == path.stem.rsplit("-", 1)[1] else None
+
+
 def read_state(path: Path) -> State | None:
     """The state in a file of `write_state`; None where its content does not match its name."""
-    content = path.read_bytes()
-    if f"{zlib.crc32(content):08x}" != path.stem.rsplit("-", 1)[1]:
+    content = _whole_content(path)
+    if content is None:
         return None
     state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if "objective" in state:  # runs that 0.1.0 began called the momentum copies `slow`
@@ -88,12 +104,14 @@ def read_state(path: Path) -> State | None:
 
 
 class Checkpoints:
-    """Args:
-    directory: `checkpoints/` of a stage.
-    engine: how often, and how many are kept.
-    warn: called with a sentence about a damaged one.
-    writes: whether this process is the one that writes.
-    before: called in the writing thread before a checkpoint becomes valid: what must be on the disk with it.
+    """The checkpoints of one stage: when one is due, writing it in the background, and finding the newest.
+
+    Args:
+        directory: `checkpoints/` of a stage.
+        engine: how often, and how many are kept.
+        warn: called with a sentence about a damaged one.
+        writes: whether this process is the one that writes.
+        before: called in the writing thread before a checkpoint becomes valid: what must be on the disk with it.
     """
 
     def __init__(
@@ -108,6 +126,7 @@ class Checkpoints:
         self._saved = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="layergraft-checkpoint")
         self._writing: Future[None] | None = None
+        self._whole: set[Path] = set()  # files that were read or written here, so that none is read twice
         if writes:
             remove_leftovers(directory)
 
@@ -150,9 +169,24 @@ class Checkpoints:
     def _write(self, state: State) -> None:
         self.before()
         # A run that went back to a step has a second file of it, which sorts after the first.
-        write_state(self.directory, f"step-{state['step']:09d}-{state['returns']}", state)
-        for old in self._files()[max(1, self.engine.keep) :]:
-            old.unlink(missing_ok=True)
+        self._whole.add(write_state(self.directory, f"step-{state['step']:09d}-{state['returns']}", state))
+        kept = 0
+        for path in self._files():
+            if kept == max(1, self.engine.keep):
+                path.unlink(missing_ok=True)
+            elif path in self._whole or _whole_content(path) is not None:
+                self._whole.add(path)
+                kept += 1
+            else:
+                self._set_aside(path)
+
+    def _set_aside(self, path: Path) -> None:
+        """Rename a damaged file, so that it neither counts as a checkpoint nor is lost to who wants to look at it."""
+        aside = path.with_name(f"damaged-{path.name}")
+        if self.writes:
+            with suppress(FileNotFoundError):
+                path.replace(aside)
+        self.warn(f"{path} is damaged and passed over; it is kept as {aside.name}.")
 
     def failed(self) -> bool:
         """Whether the last one could not be written; `wait` raises why."""
@@ -178,8 +212,10 @@ class Checkpoints:
         for path in self._files():
             state = read_state(path)
             if state is None:
-                self.warn(f"{path} is damaged and passed over.")
-            elif settled and state["rejected"]:
+                self._set_aside(path)
+                continue
+            self._whole.add(path)
+            if settled and state["rejected"]:
                 between = between or (path, state)
             else:
                 return path, state

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from layergraft.config.recipe import MonitorConfig
@@ -25,22 +26,51 @@ SHARE = 0.025
 FEWEST = 100
 
 
+def stratified_sample(source: Source, count: int, random: Randomness) -> Source:
+    """A random sample that has each class in proportion, in the order of the source.
+
+    Args:
+        source: labelled images, or unlabelled ones, which count as one class.
+        count: how many; all of them where there are no more.
+        random: of the run, so that each look sees the same images.
+    """
+    size = len(source)
+    if size <= count:
+        return source
+    order = random.permutation("held-out", source.keys, 0)
+    classes = np.zeros(size, dtype=np.int64) if source.labels is None else source.selected_labels
+    _, labels = np.unique(classes[order], return_inverse=True)
+    # Image r of the n of its class, in random order, stands at (r + u) / n with one random u for each class; the first
+    # `count` images by this place have as many of each class as its share, rounded up or down at random.
+    counts = np.bincount(labels)
+    shift = random.uniform("held-out class", np.arange(len(counts)), 0, 1)[:, 0]
+    by_class = np.argsort(labels, kind="stable")
+    rank = np.empty(size, dtype=np.int64)
+    rank[by_class] = np.arange(size) - np.repeat(np.cumsum(counts) - counts, counts)
+    position = (rank + shift[labels]) / counts[labels]
+    chosen = order[np.argsort(position, kind="stable")[:count]]
+    return source.subset(source.keys[np.sort(chosen)])
+
+
 class Monitor:
-    """Args:
-    config: how often, how many images.
-    train: images that are neighbours.
-    holdout: images that are classified.
-    seed: the recipe's seed.
-    epochs: length of the stage.
+    """Online evaluation of a stage: when it is due, and what it finds on held-out images.
+
+    Args:
+        config: how often, how many images.
+        train: images that are neighbours.
+        holdout: images that are classified, of which a random sample stands for all.
+        seed: the recipe's seed.
+        epochs: length of the stage.
     """
 
     def __init__(self, config: MonitorConfig, train: Source, holdout: Source, seed: int, epochs: float) -> None:
         self.config, self.every = config, config.every
         between = len(train) * min(config.every or epochs, epochs)
         images = min(config.images, max(FEWEST, round(SHARE * between)))
-        chosen = Randomness(seed=seed, scope="monitor").permutation("neighbours", train.keys, 0, first=images)
-        self.train = train.subset(train.keys[chosen])
-        self.holdout, self.all_held_out = holdout.subset(holdout.keys[:images]), holdout
+        random = Randomness(seed=seed, scope="monitor")
+        self.train = train.subset(train.keys[random.permutation("neighbours", train.keys, 0, first=images)])
+        self.holdout = stratified_sample(holdout, images, random)
+        self.all_held_out = holdout
 
     def due(self, step: int, steps: int, steps_per_epoch: int, must: bool = False) -> bool:
         """Whether to look after `step` steps; `must` looks at the end of the stage in any case."""
