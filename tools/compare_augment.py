@@ -15,9 +15,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 import layergraft
+from layergraft.config.yaml_text import read_yaml, write_yaml
 
 PATHS = ("fast", "exact")
 RECIPE = """
@@ -39,11 +39,11 @@ evaluate: {protocols: [knn, logistic], shots: [1, 5, 10, 50], splits: 10}
 
 def accuracies(work: Path, augment: str, seed: int) -> dict[str, float]:
     """Train one run, where that is not done; protocol and shots -> percent on the test images."""
-    recipe = yaml.safe_load(RECIPE) | {"seed": seed}
+    recipe = read_yaml(RECIPE) | {"seed": seed}
     recipe["data"]["augment"] = augment
     file = work / f"{augment}-{seed}.yaml"
     work.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    file.write_text(write_yaml(recipe))
     run = layergraft.train(recipe=file, out=work / file.stem)
     rows = [row for row in json.loads(run.results.read_text()) if row["encoder"] == "labels"]
     return {

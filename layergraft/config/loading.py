@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import msgspec
-import yaml
 
 from layergraft.config.check import takes_list, type_at, unknown_keys
 from layergraft.config.data import ViewConfig
 from layergraft.config.protocols import PROTOCOLS, lay_over
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
+from layergraft.config.yaml_text import NotYaml, item_type, read_yaml, takes_text_alone, write_yaml
 from layergraft.errors import UserError, nearest
 
 RECIPES = Path(__file__).with_name("recipes")
@@ -25,25 +25,20 @@ EVALUATE_CHOICES = {name: get_args(get_args(_HINTS[name])[0]) for name in ("prot
 """Options of `layergraft evaluate` -> the words that each knows."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: PyYAML reads `1e-3` as a string."""
+def parse_value(text: str, expected: Any = Any) -> Any:
+    """A value of the command line, as YAML reads it (`3`, `1e-3`, `true`, `null`, `[1, 2]`, `text`).
 
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+.0123456789")
-)
-# An integer stays one: the resolvers of a first character are tried in order.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
-for _resolvers in _Loader.yaml_implicit_resolvers.values():
-    _resolvers.sort(key=lambda entry: entry[0] != "tag:yaml.org,2002:int")
-
-
-def parse_value(text: str) -> Any:
-    """A value of the command line, as YAML reads it (`3`, `1e-3`, `true`, `null`, `[1, 2]`, `text`)."""
+    Args:
+        text: the value.
+        expected: type of its key. Where that holds text alone, the value is the text as it stands, or null.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError:
+        value = read_yaml(text, expected)
+    except NotYaml:
         return text
+    if takes_list(expected) and value is not None and not isinstance(value, list):
+        return parse_value(text, item_type(expected))  # the only item
+    return text if value is not None and takes_text_alone(expected) else value
 
 
 def recipe_names() -> list[str]:
@@ -57,7 +52,11 @@ def recipe_text(recipe: str | Path) -> str:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"There is no recipe file {str(path)!r}.", "Check the path, or give a recipe's name.")
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise UserError(f"Recipe {str(path)!r} cannot be read: {reason}.", "Mend or replace the file.") from None
     if str(recipe) not in recipe_names():
         raise UserError(
             f"There is no recipe {str(recipe)!r}.",
@@ -72,9 +71,9 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
         keys[1] = keys[1].replace("-", "_")
     expected = type_at(Recipe, raw, keys)
     if isinstance(value, str):
-        value = parse_value(value)
+        value = parse_value(value, expected)
     elif isinstance(value, (list, tuple)):
-        value = [parse_value(part) if isinstance(part, str) else part for part in value]
+        value = [parse_value(part, item_type(expected)) if isinstance(part, str) else part for part in value]
     if takes_list(expected) and not isinstance(value, list) and value is not None:
         value = [value]
     place = raw
@@ -133,9 +132,9 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         raw: Any = msgspec.to_builtins(dict(recipe))
     else:
         try:
-            raw = yaml.load(recipe_text(recipe), Loader=_Loader)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError as error:
-            raise UserError(f"Recipe {str(recipe)!r} is not valid YAML: {error}") from None
+            raw = read_yaml(recipe_text(recipe), Recipe)
+        except NotYaml as error:
+            raise UserError(f"Recipe {str(recipe)!r} is not valid YAML: {error}.", "Nothing was changed.") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), dict) or not raw["stages"]:
         raise UserError("The recipe has no `stages`.", "Give at least one: `stages: {mae: {objective: {name: mae}}}`.")
     return _load(raw, overrides or {})
@@ -219,12 +218,13 @@ def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
         problem, _, place = str(error).partition(" - at ")
         path = _named(place.strip("`").rpartition("$.")[2], raw)
         where = f"`{path}` in the recipe" if path else "The recipe"
-        raise UserError(f"{where} is wrong: {problem[:1].lower()}{problem[1:]}.") from None
+        hint = "A truth value is `true` or `false`." if problem.startswith("Expected `bool`, got `str`") else ""
+        raise UserError(f"{where} is wrong: {problem[:1].lower()}{problem[1:]}.", hint) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML; loading it gives the same recipe."""
-    return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return write_yaml(msgspec.to_builtins(recipe))
 
 
 def recipe_hash(recipe: Recipe) -> str:

@@ -217,6 +217,21 @@ def test_missing_labels_of_a_table_are_no_class(suffix: str, tmp_path: Path) -> 
         assert opened([1.0, 2.0]).classes == ["1", "2"]  # whole numbers, as pandas writes them
 
 
+def test_whole_numbers_with_a_point_are_the_same_classes(tmp_path: Path) -> None:
+    """As pandas writes integer labels where one is missing: `3.0` of one table is `3` of the other."""
+    texts = {"point": ["3.0", "10.0", "3.0"], "mixed": ["3.00", "10", "3"], "plain": ["3", "10", "3"]}
+    for name, labels in texts.items():
+        rows = "".join(f"{number}.png,{label}\n" for number, label in enumerate(labels))
+        (tmp_path / f"{name}.csv").write_text("path,label\n" + rows)
+        (tmp_path / f"{name}.txt").write_text(rows.replace(",", " "))
+        for suffix in ("csv", "txt"):
+            source = open_source(str(tmp_path / f"{name}.{suffix}"))
+            assert source.classes == ["3", "10"]
+            assert source.selected_labels.tolist() == [0, 1, 0]
+    (tmp_path / "versions.csv").write_text("path,label\na.png,1.0\nb.png,1.5\n")
+    assert open_source(str(tmp_path / "versions.csv")).classes == ["1.0", "1.5"]
+
+
 def test_only_the_wanted_columns_of_a_table_are_read(tmp_path: Path) -> None:
     lines = [f"{number},{number}.png,{number % 2}\n" for number in range(100_000)]  # more than one block of the reader
     lines[-1] = "not a number,last.png,1\n"

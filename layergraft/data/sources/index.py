@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -93,20 +94,32 @@ class Index:
         """A column of byte strings."""
         return Names(self.table.column(column), self.mapped)
 
-    def labels(self) -> tuple[ClassIds | None, list[str]]:
-        """Class of each image, of shape (N,), and the classes in their order: by number where all are numbers."""
+    def labels(self, as_written: bool = False) -> tuple[ClassIds | None, list[str]]:
+        """Class of each image, of shape (N,), and the classes in their order: by number where all are numbers.
+
+        Args:
+            as_written: keep `3.0`. Else it is the class `3` where all are whole numbers: a program that writes a table
+                turns them into fractions where a label is missing, in the table or in the one that it was cut from.
+        """
         if not self.classes or "label" not in self.table.column_names:
             return None, []
-        numbers = all(name.isdecimal() for name in self.classes)
-        ordered = sorted(self.classes, key=int if numbers else str)
+        names = self.classes if as_written else _whole_numbers(self.classes)
+        numbers = all(name.isdecimal() for name in names)
+        ordered = sorted(set(names), key=int if numbers else str)
         places = {name: place for place, name in enumerate(ordered)}
-        place = np.array([places[name] for name in self.classes], dtype=np.int32)
+        place = np.array([places[name] for name in names], dtype=np.int32)
         column = self.table.column("label")
         if self.mapped:  # read, not mapped: see `Names`
             only = pa.ipc.IpcReadOptions(included_fields=[self.table.column_names.index("label")])
             with pa.OSFile(str(self.mapped.path)) as file:
                 column = pa.ipc.open_file(file, options=only).read_all().column("label")
         return place[column.to_numpy()], ordered
+
+
+def _whole_numbers(names: list[str]) -> list[str]:
+    """`3.0` as `3` where all names are such numbers; else the names as they are."""
+    matches = [re.fullmatch(r"(\d+)(\.0+)?", name) for name in names]
+    return [match[1] for match in matches if match] if all(matches) else names
 
 
 def _partial(path: Path) -> Path:

@@ -51,7 +51,7 @@ def all_or_none(place: str, classes: Collection[str]) -> bool:
 
 def ordered_labels(index: Index, declared: list[str]) -> tuple[ClassIds | None, list[str]]:
     """Labels and classes of an index, the classes as they were declared, where they were."""
-    labels, classes = index.labels()
+    labels, classes = index.labels(as_written=bool(declared))
     if labels is None or not declared:
         return labels, classes
     return np.array([declared.index(name) for name in classes], dtype=np.int32)[labels], declared
