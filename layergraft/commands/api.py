@@ -5,6 +5,7 @@ Nothing heavy is imported before a function is called, so that help is quick.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from layergraft.runs.results import ResultRow
 
 Overrides = Mapping[str, Any]
+
+
+def _path(path: str | Path) -> Path:
+    """A path in which `~` is the home directory, also where the shell left it (`--out=~/run`)."""
+    return Path(os.path.expanduser(path))
+
+
+def _optional_path(path: str | Path | None) -> Path | None:
+    return None if path is None else _path(path)
 
 
 def _recipe(recipe: str | Path | Mapping[str, Any], data: str | None, overrides: Overrides | None) -> Recipe:
@@ -41,9 +51,9 @@ def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
     from layergraft.commands.train import train_run
 
     recipe = load_recipe("fashion_tiny")
-    run = train_run(recipe, Path(out), "auto")
+    run = train_run(recipe, _path(out), "auto")
     if baseline:
-        train_baseline(recipe, Path(out))
+        train_baseline(recipe, _path(out))
     return run
 
 
@@ -74,7 +84,7 @@ def train(
     complete = _recipe(recipe, data, watched | dict(overrides or {}))
     from layergraft.commands.train import train_run
 
-    return train_run(complete, Path(out), resume, None if replay is None else Path(replay))
+    return train_run(complete, _path(out), resume, _optional_path(replay))
 
 
 def plan(
@@ -152,7 +162,7 @@ def evaluate(
         changes=asked | {"k": k, "temperature": temperature},
         splits=splits,
         holdout=holdout,
-        out=None if out is None else Path(out),
+        out=_optional_path(out),
         overrides=overrides or {},
     )
 
@@ -176,7 +186,7 @@ def embed(
     """
     from layergraft.commands.embed import embed_command
 
-    return embed_command(encoder=str(encoder), data=data, out=Path(out), pooling=pooling, block=block)
+    return embed_command(encoder=str(encoder), data=data, out=_path(out), pooling=pooling, block=block)
 
 
 def analyze(
@@ -200,7 +210,7 @@ def analyze(
     from layergraft.commands.analyze import analyze_command
 
     others = [str(other) for other in against or []]
-    place = None if out is None else Path(out)
+    place = _optional_path(out)
     return analyze_command(encoder=str(encoder), against=others, data=data, what=list(what), out=place)
 
 
@@ -235,7 +245,7 @@ def export(
     from layergraft.runs.layout import run_directory
     from layergraft.runs.report.model_card import write_model_card
 
-    written = export_encoder(str(encoder), format, Path(out), None if with_head is None else Path(with_head))
+    written = export_encoder(str(encoder), format, _path(out), _optional_path(with_head))
     if found := run_directory(str(encoder)):
         write_model_card(found[0], written.out, format, found[1])
     return written
@@ -255,7 +265,7 @@ def pack(
     """
     from layergraft.commands.pack import pack as write
 
-    return write(data, Path(out), resize, channels, shard_images)
+    return write(data, _path(out), resize, channels, shard_images)
 
 
 def report(*, runs: list[str], out: str | Path | None = None) -> Path:
@@ -269,16 +279,16 @@ def report(*, runs: list[str], out: str | Path | None = None) -> Path:
     from layergraft.runs.report.model_card import write_model_card
     from layergraft.runs.report.page import write_report
 
-    if any(is_study(Path(run)) for run in runs):
+    if any(is_study(_path(run)) for run in runs):
         from layergraft.commands.reproduce.claims import report_study
 
-        page = report_study([Path(run) for run in runs], None if out is None else Path(out))
+        page = report_study([_path(run) for run in runs], _optional_path(out))
         print(f"Report: {page}")
         return page
-    for run in map(Path, runs):
+    for run in map(_path, runs):
         if (run / "encoder").is_dir():
             write_model_card(run, run / "encoder")
-    page = write_report([Path(run) for run in runs], None if out is None else Path(out))
+    page = write_report([_path(run) for run in runs], _optional_path(out))
     print(f"Report: {page}")
     return page
 
@@ -355,4 +365,4 @@ def reproduce(
     """
     from layergraft.commands.reproduce.study import reproduce_study
 
-    return reproduce_study(scale, data, seeds, Path(out), jobs)
+    return reproduce_study(scale, data, seeds, _path(out), jobs)

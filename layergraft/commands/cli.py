@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from layergraft import __version__
 from layergraft.commands import api
 from layergraft.errors import Lost, Stopped, UserError, nearest
 
@@ -86,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Pre-train a Vision Transformer on unlabelled images, and measure how few labels it needs.",
         epilog="Start with: layergraft demo",
     )
+    parser.add_argument("--version", action="version", version=f"layergraft {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command, function in COMMANDS.items():
         description, sentences = _documentation(function)
@@ -131,6 +133,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     if arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         raise UserError(f"There is no command {arguments[0]!r}.", nearest(arguments[0], COMMANDS))
+    if arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
+        raise UserError(f"layergraft: {arguments[0]!r} comes before a command.", "For instance: layergraft demo.")
     known, rest = parser.parse_known_args(arguments)
     function = COMMANDS[known.command]
     parameters = inspect.signature(function).parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from functools import reduce
@@ -48,7 +49,7 @@ def recipe_names() -> list[str]:
 
 def recipe_text(recipe: str | Path) -> str:
     """The text of a recipe, by name or file."""
-    path = Path(recipe)
+    path = Path(os.path.expanduser(recipe))
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"There is no recipe file {str(path)!r}.", "Check the path, or give a recipe's name.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,9 +49,10 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def differing_keys(old: Recipe, new: Recipe) -> list[str]:
-    """Dotted keys in which two recipes differ."""
+    """Dotted keys in which two recipes differ; two ways to write the same path do not."""
     a, b = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
-    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    differing = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    return [key for key in differing if not (_names_a_place(key) and _same_place(a.get(key), b.get(key)))]
 
 
 def _is_free(key: str, begun: set[str]) -> bool:
@@ -57,6 +60,22 @@ def _is_free(key: str, begun: set[str]) -> bool:
         return True
     stage, _, rest = key.removeprefix("stages.").partition(".")
     return key.startswith("stages.") and rest in _LENGTH and stage not in begun
+
+
+def _names_a_place(key: str) -> bool:
+    """Whether a key's value can be the path of images or of an encoder."""
+    return key in ("data.source", "start") or re.match(r"stages\.[^.]+\.plan\.(heads\.)?source(\.|$)", key) is not None
+
+
+def _same_place(old: Any, new: Any) -> bool:
+    """Whether two values name the same file or folder, one of them relative, through a link or with `~`."""
+    if not isinstance(old, str) or not isinstance(new, str):
+        return False
+    (old, _, old_options), (new, _, new_options) = old.partition("?"), new.partition("?")
+    try:
+        return old_options == new_options and os.path.samefile(os.path.expanduser(old), os.path.expanduser(new))
+    except (OSError, ValueError):  # one of them is no path, or not there
+        return False
 
 
 def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from layergraft.commands.cli import COMMANDS, main
+from layergraft.config.loading import recipe_text
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
@@ -35,16 +37,13 @@ def test_every_recipe_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
 
     from layergraft.config import recipe_names
 
-    for name in recipe_names():
-        if "large" not in name:
-            assert main(["plan", "--recipe", name, "--json", "true"]) == 0
-            stages = json.loads(capsys.readouterr().out)["stages"]
-            assert [row["name"] for row in stages[0]["layers"]][:4] == [
-                "patch_embed",
-                "positions",
-                "tokens",
-                "blocks.0",
-            ]
+    names = [name for name in recipe_names() if "large" not in name]
+    assert len(names) > 5
+    for name in names:
+        assert main(["plan", "--recipe", name, "--json", "true"]) == 0
+        stages = json.loads(capsys.readouterr().out)["stages"]
+        layers = [row["name"] for row in stages[0]["layers"]]
+        assert layers[:4] == ["patch_embed", "positions", "tokens", "blocks.0"]
 
 
 def test_a_package_does_not_hide_the_command_of_its_name() -> None:
@@ -63,3 +62,33 @@ def test_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'train'" in capsys.readouterr().err
     assert main(["demo", "--ot", "x"]) == 2
     assert "'out'" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import layergraft
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"layergraft {layergraft.__version__}\n"
+
+
+def test_options_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--out", "x"]) == 2
+    assert "before a command" in capsys.readouterr().err
+
+
+def test_home_directory_where_the_shell_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves `~` in `--out=~/run`, Python everywhere."""
+    from layergraft.commands import pack as pack_module
+    from layergraft.commands import train as train_module
+
+    outs: list[object] = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(train_module, "train_run", lambda _recipe, out, *_: outs.append(out))
+    monkeypatch.setattr(pack_module, "pack", lambda _data, out, *_: outs.append(out))
+    (tmp_path / "mine.yaml").write_text(recipe_text("fashion_tiny"))
+    assert main(["train", "--recipe=~/mine.yaml", "--out=~/run"]) == 0
+    assert main(["demo", "--out=~/run"]) == 0
+    assert main(["pack", "--data=x", "--out=~/run"]) == 0
+    assert outs == [tmp_path / "run"] * 3
