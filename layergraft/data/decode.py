@@ -26,6 +26,10 @@ Pixels = npt.NDArray[np.uint8]
 Reduction = Callable[[int, int], int]
 # Pillow refuses more than this: 600 MB of RGB from a file of any size.
 MAX_PIXELS = 178_956_970
+# Huffman codes take at least one bit for each 8 × 8 block of a JPEG's finest channel. libjpeg fills what is missing with
+# grey, however much it is: a file of a few bytes would take gigabytes. Small images are left to the decoder.
+JPEG_PIXELS_PER_BYTE = 8 * 8 * 8
+_SMALL = 2**20
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -44,14 +48,14 @@ def _check_size(height: int, width: int) -> None:
 
 def _decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> Pixels | None:
     """A grey or RGB JPEG; None for any other, and for one that libjpeg finds fault with."""
-    if channels not in (1, 3):
-        return None
     colourspace: Literal["GRAY", "RGB"] = "GRAY" if channels == 1 else "RGB"
     try:
-        height, width, own, _ = simplejpeg.decode_jpeg_header(content)
-        if own == "CMYK":
-            return None
+        height, width, stored, _ = simplejpeg.decode_jpeg_header(content)
         _check_size(height, width)
+        if height * width > max(_SMALL, JPEG_PIXELS_PER_BYTE * len(content)):
+            raise BadImage("its header claims more pixels than the file can hold")
+        if stored == "CMYK" or channels not in (1, 3):
+            return None
         lies = orientation_of_jpeg(content)
         factor = 1
         if reduction:

@@ -21,6 +21,7 @@ from PIL import Image as PillowImage
 
 from layergraft.config.data import ViewConfig
 from layergraft.data.decode import BadImage
+from layergraft.data.sources.files import open_regular
 from layergraft.data.sources.source import Mask, Source
 from layergraft.data.view_parameters import Draws, draw_parameters
 from layergraft.errors import UserError
@@ -66,7 +67,7 @@ class FolderMasks:
     def load(self, index: int) -> Mask:
         path = self.root / self.names[index]
         try:
-            with PillowImage.open(io.BytesIO(path.read_bytes())) as picture:
+            with open_regular(path) as file, PillowImage.open(io.BytesIO(file.read())) as picture:
                 # Not OpenCV: it would turn the numbers of a palette into its colours.
                 if picture.mode not in ("L", "P"):
                     raise UserError(

@@ -239,6 +239,24 @@ def test_a_bomb_of_bands_is_not_decoded(channels: int, monkeypatch: pytest.Monke
             decode(content, channels)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("progressive", "frame"), [(False, b"\xff\xc0"), (True, b"\xff\xc2")])
+def test_a_jpeg_cannot_claim_more_pixels_than_its_bytes_hold(channels: int, progressive: bool, frame: bytes) -> None:
+    """libjpeg fills what is missing with grey: 4 million pixels here, 174 million as easily."""
+    content = bytearray(save(Image.fromarray(SMOOTH), "JPEG", progressive=progressive))
+    start = content.find(frame)
+    content[start + 5 : start + 9] = struct.pack(">HH", 2000, 2000)
+    with pytest.raises(BadImage, match="claims more pixels than the file can hold"):
+        decode(bytes(content), channels)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_smallest_jpeg_of_its_size_is_read(progressive: bool) -> None:
+    for options in ({"quality": 1, "optimize": True}, {"quality": 100}):
+        content = save(Image.new("L", (3000, 3000), 128), "JPEG", progressive=progressive, **options)
+        assert decode(content, 1).shape == (3000, 3000, 1)
+
+
 def test_reduced_jpeg_has_the_size_and_look_of_the_whole() -> None:
     large = cv2.resize(SMOOTH, (601, 399), interpolation=cv2.INTER_CUBIC)
     content = save(Image.fromarray(large), "JPEG", quality=95)

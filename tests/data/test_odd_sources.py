@@ -48,6 +48,30 @@ def test_names_that_are_not_utf8(odd: Path, tmp_path: Path) -> None:
     assert len(packed.classes) == 2
 
 
+def test_a_folder_without_permission_is_named(
+    odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its class would be missing without a word. The tests may run as root, whom no permission keeps out."""
+    for name in (".cache", "lost+found", "a/deeper"):
+        (odd / name).mkdir()
+    locked = {str(odd / ".cache"), str(odd / "lost+found")}
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:
+        if os.fsdecode(path) in locked:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert len(open_source(str(odd))) == 32  # hidden ones and the file system's own hold no images
+    locked |= {str(odd / "a" / "deeper")}
+    assert main(words(odd, tmp_path / "run", **SMALL)) == 2
+    message = capsys.readouterr().err
+    assert "a/deeper" in message
+    assert "Permission denied" in message
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_one_image(odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = tmp_path / "one"
     one.mkdir()

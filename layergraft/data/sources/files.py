@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -23,6 +25,20 @@ def is_remote(place: str) -> bool:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file of this machine for reading bytes.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file: a pipe or a device might block its reader for ever.
+    """
+    # Without O_NONBLOCK the opening itself would wait until somebody writes into a pipe.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "No regular file", str(path))
+    return file
 
 
 class Place:
@@ -97,7 +113,7 @@ class Place:
     def open(self) -> Any:
         """The file, for reading bytes; raises OSError, so that a block that fails once may be tried again."""
         try:
-            return self.fs.open(self.path, "rb")
+            return self.fs.open(self.path, "rb") if self.remote else open_regular(self.path)
         except OSError:
             raise
         except Exception as error:  # see `reached`
@@ -116,7 +132,7 @@ class Place:
         """Its bytes from `start` to `end`; raises `BadImage`."""
         try:
             if not self.remote and start is None:
-                with open(self.path, "rb") as file:
+                with open_regular(self.path) as file:
                     return file.read()
             content = bytes(self.fs.cat_file(self.path, start=start, end=end))
         except Exception as error:  # see `reached`; a path with a NUL is a ValueError

@@ -15,13 +15,29 @@ from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source, is_picture
 from layergraft.errors import UserError
 
+NO_IMAGES = ("lost+found",)  # what a file system keeps for itself in its uppermost folder
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
 
 
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would take its images, and perhaps a class, away without a word."""
+    if os.path.basename(error.filename) not in NO_IMAGES:
+        raise UserError(
+            f"The folder {error.filename!r} cannot be listed: {error.strerror}.",
+            "Give yourself the permission to read it, or move it away.",
+        )
+
+
 def _walk(root: str, stamps: dict[str, int]) -> Iterator[str]:
-    """Relative paths of the images below a folder; notes when each folder last changed. Links are followed once."""
+    """Relative paths of the images below a folder; notes when each folder last changed. Links are followed once.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
     seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        # No file below a hidden folder is taken, whoever may read it.
+        folders[:] = [name for name in folders if is_picture(f"{name}/x{IMAGE_SUFFIXES[0]}")]
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()

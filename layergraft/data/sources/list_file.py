@@ -111,7 +111,7 @@ def _imagenet(builder: IndexBuilder, names: list[bytes], flat: bool) -> tuple[pa
 
 def _blocks(file: Place) -> Iterator[bytes]:
     """The file in blocks of whole lines."""
-    with file.open() as stream:
+    with file.reached(), file.open() as stream:
         rest = stream.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
         while block := stream.read(BLOCK):
             cut = block.rfind(b"\n") + 1
