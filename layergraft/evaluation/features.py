@@ -16,8 +16,10 @@ from torch import Tensor
 from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
+from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
+from layergraft.errors import UserError
 
 Array = npt.NDArray[np.float32]
 POOLINGS = ("cls", "mean", "cls+mean", "last4")
@@ -28,38 +30,56 @@ _PIXEL_SIDE, _PIXEL_BYTES = 64, 2**32
 
 def _readable_batches(
     source: Source, size: int, channels: int, batch_size: int
-) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-    """(positions in the source, their test views): unreadable images are left out."""
+) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
+    """Test views of a source, batch by batch; unreadable images are left out.
 
-    def load(start: int) -> tuple[npt.NDArray[np.int64], Tensor]:
-        positions, views = [], []
+    Yields:
+        (first position of the batch, positions in the source of what could be read, their views); perhaps no position.
+
+    Raises:
+        UserError: at the end, no image of the source could be read; reasons are counted.
+    """
+
+    def load(start: int) -> tuple[int, npt.NDArray[np.int64], Tensor, dict[int, str]]:
+        positions, views, reasons = [], [], {}
         for position in range(start, min(start + batch_size, len(source))):
             try:
                 views.append(fixed_view(source.images.load(int(source.keys[position]), channels), size))
                 positions.append(position)
-            except BadImage:
-                continue
+            except BadImage as error:
+                reasons[position] = str(error)
         stacked = np.stack(views) if views else np.empty((0, size, size, channels), dtype=np.uint8)
-        return np.array(positions, dtype=np.int64), torch.from_numpy(stacked).permute(0, 3, 1, 2)
+        return start, np.array(positions, dtype=np.int64), torch.from_numpy(stacked).permute(0, 3, 1, 2), reasons
 
+    unreadable: dict[int, str] = {}
     starts = iter(range(0, len(source), batch_size))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="layergraft-views") as pool:
         pending = deque(pool.submit(load, start) for _, start in zip(range(_AHEAD), starts, strict=False))
         while pending:
-            batch = pending.popleft().result()
+            first, positions, views, reasons = pending.popleft().result()
             pending.extend(pool.submit(load, start) for _, start in zip(range(1), starts, strict=False))
-            yield batch
+            unreadable |= reasons
+            yield first, positions, views
+    if len(source) and len(unreadable) == len(source):
+        raise UserError(
+            f"None of the {len(source)} images of {source.spec!r} can be read: {count_reasons(unreadable)}.",
+            "Mend them, or name others.",
+        )
 
 
 def view_batches(source: Source, size: int, channels: int, batch_size: int = 256) -> Iterator[Tensor]:
-    """Test views as uint8 batches (N, C, H, W). An image that cannot be read is black: it counts as an error."""
+    """Test views as uint8 batches (N, C, H, W). An image that cannot be read is black: it counts as an error.
+
+    Raises:
+        UserError: no image of the source can be read.
+    """
     unreadable = 0
-    for start, (positions, views) in enumerate(_readable_batches(source, size, channels, batch_size)):
-        rows = min(batch_size, len(source) - start * batch_size)
+    for first, positions, views in _readable_batches(source, size, channels, batch_size):
+        rows = min(batch_size, len(source) - first)
         if len(views) < rows:
             unreadable += rows - len(views)
             whole = views.new_zeros(rows, *views.shape[1:])
-            whole[torch.from_numpy(positions - start * batch_size)] = views
+            whole[torch.from_numpy(positions - first)] = views
             views = whole
         yield views
     if unreadable:
@@ -114,12 +134,17 @@ def extract_all(
 
     Returns:
         pooling -> features of shape (N, D), float32; a row of an unreadable image is NaN.
+
+    Raises:
+        UserError: no image of the source can be read.
     """
     encoder.eval()
     device = next(encoder.parameters()).device
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
     found: dict[str, Array] = {}
-    for positions, views in _readable_batches(source, encoder.img_size, encoder.in_chans, 256):
+    for _, positions, views in _readable_batches(source, encoder.img_size, encoder.in_chans, 256):
+        if not len(positions):
+            continue
         for name, values in pool_all(encoder, normalize(views.to(device)), poolings, block).items():
             if name not in found:
                 found[name] = np.full((len(source), values.shape[1]), np.nan, dtype=np.float32)
@@ -151,7 +176,9 @@ def pixels(source: Source, size: int, channels: int, side: int | None = None) ->
     """
     side = side or size
     found = np.full((len(source), side * side * channels), np.nan, dtype=np.float32)
-    for positions, batch in _readable_batches(source, size, channels, 256):
+    for _, positions, batch in _readable_batches(source, size, channels, 256):
+        if not len(positions):
+            continue
         views = batch.permute(0, 2, 3, 1).numpy()
         if side != size:
             views = np.stack(

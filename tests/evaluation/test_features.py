@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import timm
@@ -13,6 +14,7 @@ from layergraft.data.batch import Normalize
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import Encoder, create_encoder
+from layergraft.errors import UserError
 from layergraft.evaluation import cache
 from layergraft.evaluation.features import POOLINGS, extract_all, pixel_side, pixels, view_batches
 
@@ -46,6 +48,38 @@ def test_agree_with_timms_own_forward(encoder: Encoder, tmp_path: Path) -> None:
     with torch.inference_mode():
         (_, prefix), *_ = vit.get_intermediate_layers(images, n=[2], return_prefix_tokens=True, norm=True)
     assert np.abs(third - prefix[:, 0].numpy()).max() <= 1e-5
+
+
+def many_files(folder: Path, readable: int, bad: int) -> str:
+    """A folder of images whose first `bad` cannot be read."""
+    folder.mkdir()
+    for index in range(bad):
+        (folder / f"a{index:03d}.png").write_bytes(b"" if index else b"no image")
+    for index in range(readable):
+        cv2.imwrite(str(folder / f"b{index:03d}.png"), np.full((20, 20, 3), index, np.uint8))
+    return str(folder)
+
+
+def test_a_whole_batch_that_cannot_be_read(encoder: Encoder, tmp_path: Path) -> None:
+    source = open_source(many_files(tmp_path / "images", 3, 256))
+    features = extract_all(encoder, source, POOLINGS)
+    for array in (*features.values(), pixels(source, 36, 1)):
+        assert list(np.flatnonzero(~np.isnan(array).any(1))) == [256, 257, 258]
+    with pytest.warns(UserWarning, match="256 of 259 images"):
+        views = list(view_batches(source, 36, 1))
+    assert [len(part) for part in views] == [256, 3]
+    assert not views[0].any()
+
+
+def test_nothing_that_can_be_read_is_said_with_reasons(encoder: Encoder, tmp_path: Path) -> None:
+    source = open_source(many_files(tmp_path / "images", 0, 260))
+    for work in (
+        lambda: extract_all(encoder, source, ["cls"]),
+        lambda: pixels(source, 36, 1),
+        lambda: list(view_batches(source, 36, 1)),
+    ):
+        with pytest.raises(UserError, match="None of the 260 images .*: 259 empty file, 1 not an image"):
+            work()
 
 
 def test_unreadable_images_are_nan(encoder: Encoder, colour_folder: Path) -> None:
