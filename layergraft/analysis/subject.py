@@ -14,8 +14,10 @@ from layergraft.config.base import Config
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
 from layergraft.data.randomness import Randomness
+from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
+from layergraft.errors import UserError
 from layergraft.evaluation.features import view_batches
 
 
@@ -75,9 +77,14 @@ class Subject:
         return None
 
     def sample(self, count: int, source: Source | None = None) -> Source:
-        """At most `count` readable images, by default of `images`, drawn at random but always the same."""
+        """At most `count` readable images, by default of `images`, drawn at random but always the same.
+
+        Raises:
+            UserError: there are images, but none can be read.
+        """
         source = source or self.images
         chosen: list[int] = []
+        reasons: dict[int, str] = {}
         for key in source.keys[self.random.permutation("sample", source.keys, 0)].tolist():
             if len(chosen) == count:
                 break
@@ -85,10 +92,15 @@ class Subject:
                 try:
                     source.images.load(key, self.encoder.in_chans)
                     self.readable[key] = True
-                except BadImage:
-                    self.readable[key] = False
+                except BadImage as error:
+                    self.readable[key], reasons[key] = False, str(error)
             if self.readable[key]:
                 chosen.append(key)
+        if reasons and not chosen:
+            raise UserError(
+                f"None of the {len(source)} images of {source.spec!r} can be read: {count_reasons(reasons)}.",
+                "Mend them, or name others.",
+            )
         return source.subset(np.array(chosen, dtype=np.int64))
 
 
