@@ -7,16 +7,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Count = Annotated[int, Meta(ge=1)]
-Whole = Annotated[int, Meta(ge=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
-AboveZero = Annotated[float, Meta(gt=0)]
-Amount = Whole | NotNegative
-Positive = Count | AboveZero
-Share = Annotated[float, Meta(ge=0, le=1)]
-Part = Annotated[float, Meta(gt=0, le=1)]
-BelowOne = Annotated[float, Meta(ge=0, lt=1)]
-Widths = Annotated[tuple[Count, ...], Meta(min_length=1)]
+PositiveInt = Annotated[int, Meta(ge=1)]
+NonNegativeInt = Annotated[int, Meta(ge=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeNumber = NonNegativeInt | NonNegativeFloat
+PositiveNumber = PositiveInt | PositiveFloat
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+PositiveFraction = Annotated[float, Meta(gt=0, le=1)]
+FractionBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+Widths = Annotated[tuple[PositiveInt, ...], Meta(min_length=1)]
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from layergraft.config.base import AboveZero, Amount, Config, Count, NotNegative, Part, Share, Whole
+from layergraft.config.base import (
+    Config,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    NonNegativeNumber,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+)
 
 Augment = Literal["fast", "exact"]
 
@@ -31,14 +40,14 @@ class DataConfig(Config, frozen=True, kw_only=True):
     """
 
     source: str | None = None
-    holdout: Amount = 0.05
-    max_bad: Share = 0.01
-    workers: Whole = 2
+    holdout: NonNegativeNumber = 0.05
+    max_bad: Fraction = 0.01
+    workers: NonNegativeInt = 2
     augment: Augment = "fast"
     augment_on: Literal["auto", "cpu", "device"] = "auto"
     cache: Literal["none", "ram", "disk"] = "none"
-    mean: tuple[Share, ...] | None = None
-    std: tuple[Part, ...] | None = None
+    mean: tuple[Fraction, ...] | None = None
+    std: tuple[PositiveFraction, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.augment == "exact" and self.augment_on == "device":
@@ -62,10 +71,10 @@ class RandAugmentConfig(Config, frozen=True, kw_only=True):
         fill: grey level of what a rotation or a shift uncovers.
     """
 
-    operations: Whole = 2
+    operations: NonNegativeInt = 2
     magnitude: Annotated[float, Meta(ge=0, le=10)] = 9.0
-    deviation: NotNegative = 0.5
-    probability: Share = 0.5
+    deviation: NonNegativeFloat = 0.5
+    probability: Fraction = 0.5
     fill: Annotated[int, Meta(ge=0, le=255)] = 128
 
 
@@ -90,21 +99,21 @@ class ViewConfig(Config, frozen=True, kw_only=True):
         size: side of the view in pixels; null is the encoder's.
     """
 
-    crop_scale: tuple[Part, Part] = (0.08, 1.0)
-    crop_ratio: tuple[AboveZero, AboveZero] = (3 / 4, 4 / 3)
+    crop_scale: tuple[PositiveFraction, PositiveFraction] = (0.08, 1.0)
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    flip: Share = 0.5
-    jitter: Share = 0.0
-    brightness: NotNegative = 0.4
-    contrast: NotNegative = 0.4
-    saturation: NotNegative = 0.2
+    flip: Fraction = 0.5
+    jitter: Fraction = 0.0
+    brightness: NonNegativeFloat = 0.4
+    contrast: NonNegativeFloat = 0.4
+    saturation: NonNegativeFloat = 0.2
     hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.1
-    gray: Share = 0.0
-    blur: Share = 0.0
-    blur_sigma: tuple[AboveZero, AboveZero] = (0.1, 2.0)
-    solarize: Share = 0.0
+    gray: Fraction = 0.0
+    blur: Fraction = 0.0
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
+    solarize: Fraction = 0.0
     rand_augment: RandAugmentConfig | None = None
-    size: Count | None = None
+    size: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         for name in ("crop_scale", "crop_ratio", "blur_sigma"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layergraft.config.base import AboveZero, Config, Count, Whole
+from layergraft.config.base import Config, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class EncoderConfig(Config, frozen=True, kw_only=True):
@@ -29,16 +29,16 @@ class EncoderConfig(Config, frozen=True, kw_only=True):
     """
 
     name: str = "vit_base_patch16_224"
-    img_size: Count = 224
-    in_chans: Count = 3
-    patch_size: Count | None = None
-    embed_dim: Count | None = None
-    depth: Count | None = None
-    num_heads: Count | None = None
-    mlp_ratio: AboveZero | None = None
+    img_size: PositiveInt = 224
+    in_chans: PositiveInt = 3
+    patch_size: PositiveInt | None = None
+    embed_dim: PositiveInt | None = None
+    depth: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
+    mlp_ratio: PositiveFloat | None = None
     class_token: bool | None = None
-    reg_tokens: Whole | None = None
-    init_values: AboveZero | None = None
+    reg_tokens: NonNegativeInt | None = None
+    init_values: PositiveFloat | None = None
     stem: Literal["patch", "conv"] = "patch"
     positions: Literal["sincos", "random"] = "sincos"
     weight_init: Literal["mae", "moco", "timm"] = "mae"

@@ -6,7 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from layergraft.config.base import AboveZero, Config, Count, NotNegative, Part, Share, Whole, Widths
+from layergraft.config.base import (
+    Config,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    Widths,
+)
 from layergraft.config.data import ViewConfig
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 
@@ -20,9 +29,9 @@ class DecoderConfig(Config, frozen=True, kw_only=True):
         num_heads: attention heads of a block.
     """
 
-    embed_dim: Count = 512
-    depth: Count = 8
-    num_heads: Count = 16
+    embed_dim: PositiveInt = 512
+    depth: PositiveInt = 8
+    num_heads: PositiveInt = 16
 
     def __post_init__(self) -> None:
         if self.embed_dim % 4:
@@ -63,9 +72,9 @@ class GateConfig(Config, frozen=True, kw_only=True):
         cooling: part of the stage over which it falls, linearly.
     """
 
-    experts: Count = 4
-    temperature: tuple[AboveZero, AboveZero] = (30.0, 1.0)
-    cooling: Part = 1 / 3
+    experts: PositiveInt = 4
+    temperature: tuple[PositiveFloat, PositiveFloat] = (30.0, 1.0)
+    cooling: PositiveFraction = 1 / 3
 
 
 def _same_width(projector: Widths, predictor: Widths) -> None:
@@ -90,11 +99,11 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
         gate: makes the predictor a gated mixture of several; null is a single one.
     """
 
-    temperature: AboveZero = 0.2
-    momentum: Share = 0.99
+    temperature: PositiveFloat = 0.2
+    momentum: Fraction = 0.99
     projector: Widths = (4096, 4096, 256)
     predictor: Widths = (4096, 256)
-    keep_ratio: Part = 1.0
+    keep_ratio: PositiveFraction = 1.0
     full_view_teacher: bool = False
     gate: GateConfig | None = None
 
@@ -112,7 +121,7 @@ class SimclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="sim
         projector: widths of the projector's layers.
     """
 
-    temperature: AboveZero = 0.1
+    temperature: PositiveFloat = 0.1
     projector: Widths = (4096, 4096, 256)
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
@@ -129,10 +138,10 @@ class VicregConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="vic
         expander: widths of the expander's layers; no BatchNorm follows the last.
     """
 
-    invariance: NotNegative = 25.0
-    variance: NotNegative = 25.0
-    covariance: NotNegative = 1.0
-    eps: AboveZero = 1e-4
+    invariance: NonNegativeFloat = 25.0
+    variance: NonNegativeFloat = 25.0
+    covariance: NonNegativeFloat = 1.0
+    eps: PositiveFloat = 1e-4
     expander: Widths = (8192, 8192, 8192)
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
@@ -157,16 +166,16 @@ class NnclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="nncl
         local_size: their side in pixels.
     """
 
-    blocks: tuple[Whole, ...] | None = None
-    temperature: AboveZero = 0.2
-    queue: Count = 65536
-    topk: Count = 20
+    blocks: tuple[NonNegativeInt, ...] | None = None
+    temperature: PositiveFloat = 0.2
+    queue: PositiveInt = 65536
+    topk: PositiveInt = 20
     swap: Literal["all", "positive"] = "positive"
     exclude_same: bool = True
     projector: Widths = (2048, 2048, 256)
     predictor: Widths = (4096, 256)
-    local_views: Whole = 0
-    local_size: Count = 96
+    local_views: NonNegativeInt = 0
+    local_size: PositiveInt = 96
 
     def __post_init__(self) -> None:
         _same_width(self.projector, self.predictor)
@@ -190,7 +199,7 @@ class JointConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="join
     """
 
     parts: dict[str, PartConfig]
-    weights: dict[str, NotNegative] = {}
+    weights: dict[str, NonNegativeFloat] = {}
 
     def __post_init__(self) -> None:
         if not self.parts or not all(name.isidentifier() and name != "loss" for name in self.parts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layergraft.config.base import AboveZero, Config, NotNegative, Whole
+from layergraft.config.base import Config, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 
 class LrScaleConfig(Config, frozen=True, kw_only=True):
@@ -15,8 +15,8 @@ class LrScaleConfig(Config, frozen=True, kw_only=True):
         decay: geometric decay r: scale r**(L - i) for block i of L, r**(L + 1) below block 0, 1 above.
     """
 
-    blocks: tuple[NotNegative, ...] | None = None
-    decay: AboveZero | None = None
+    blocks: tuple[NonNegativeFloat, ...] | None = None
+    decay: PositiveFloat | None = None
 
     def __post_init__(self) -> None:
         if (self.blocks is None) == (self.decay is None):
@@ -30,7 +30,7 @@ class FreezeBlocks(Config, frozen=True, kw_only=True):
         blocks: how many of the lowest blocks are frozen, with the patch embedding, positions and tokens below them.
     """
 
-    blocks: Whole
+    blocks: NonNegativeInt
 
 
 class AnchorConfig(Config, frozen=True, kw_only=True):
@@ -44,8 +44,8 @@ class AnchorConfig(Config, frozen=True, kw_only=True):
     """
 
     norm: Literal["l1", "l2"] = "l1"
-    weight: NotNegative = 1e-5
-    blocks: Whole | None = None
+    weight: NonNegativeFloat = 1e-5
+    blocks: NonNegativeInt | None = None
     rows: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -62,8 +62,8 @@ class HeadsPlanConfig(Config, frozen=True, kw_only=True):
         source: where their weights come from, unless the plan's `source` names them: `previous`, `fresh` or an encoder.
     """
 
-    lr_scale: NotNegative | None = None
-    weight_decay: NotNegative | None = None
+    lr_scale: NonNegativeFloat | None = None
+    weight_decay: NonNegativeFloat | None = None
     source: str = "previous"
 
 
@@ -82,11 +82,11 @@ class PlanConfig(Config, frozen=True, kw_only=True):
         heads: exceptions for the heads.
     """
 
-    lr_scale: NotNegative | tuple[NotNegative, ...] | LrScaleConfig = 1.0
+    lr_scale: NonNegativeFloat | tuple[NonNegativeFloat, ...] | LrScaleConfig = 1.0
     freeze: tuple[str, ...] | FreezeBlocks = ("positions",)
     source: dict[str, str] = {}
     force_positions: bool = False
     anchor: AnchorConfig | None = None
-    weight_decay: dict[str, NotNegative] = {}
-    weight_decay_1d: NotNegative | None = 0.0
+    weight_decay: dict[str, NonNegativeFloat] = {}
+    weight_decay_1d: NonNegativeFloat | None = 0.0
     heads: HeadsPlanConfig = HeadsPlanConfig()

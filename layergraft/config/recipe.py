@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from layergraft.config.analysis import AnalysisName
-from layergraft.config.base import Amount, Config, Count, NotNegative, Positive
+from layergraft.config.base import Config, NonNegativeFloat, NonNegativeNumber, PositiveInt, PositiveNumber
 from layergraft.config.data import DataConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.stage import StageConfig
@@ -24,11 +24,11 @@ class MonitorConfig(Config, frozen=True, kw_only=True):
         min_rankme: warn where the effective rank of the features (RankMe) is below this.
     """
 
-    every: Amount = 1
-    images: Count = 2000
+    every: NonNegativeNumber = 1
+    images: PositiveInt = 2000
     protocols: tuple[Literal["knn", "ridge"], ...] = ("knn",)
-    min_feature_std: NotNegative = 0.05
-    min_rankme: NotNegative = 1.5
+    min_feature_std: NonNegativeFloat = 0.05
+    min_rankme: NonNegativeFloat = 1.5
 
 
 class EvaluateConfig(Config, frozen=True, kw_only=True):
@@ -145,15 +145,15 @@ class EngineConfig(Config, frozen=True, kw_only=True):
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
-    micro_batch: Count | None = None
+    micro_batch: PositiveInt | None = None
     activation_checkpointing: bool = False
     compile: bool = False
-    log_every: Count = 10
-    checkpoint_minutes: Positive = 5.0
-    checkpoint_steps: Count | None = None
-    keep: Count = 2
+    log_every: PositiveInt = 10
+    checkpoint_minutes: PositiveNumber = 5.0
+    checkpoint_steps: PositiveInt | None = None
+    keep: PositiveInt = 2
     tracking: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
-    profile: Count | None = None
+    profile: PositiveInt | None = None
 
 
 class Recipe(Config, frozen=True, kw_only=True):

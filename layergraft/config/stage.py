@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layergraft.config.base import Amount, BelowOne, Config, Count, NotNegative, Positive, Share
+from layergraft.config.base import (
+    Config,
+    Fraction,
+    FractionBelowOne,
+    NonNegativeFloat,
+    NonNegativeNumber,
+    PositiveInt,
+    PositiveNumber,
+)
 from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.plan import PlanConfig
@@ -24,12 +32,12 @@ class OptimizerConfig(Config, frozen=True, kw_only=True):
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
-    base_lr: NotNegative = 1.5e-4
-    min_lr: NotNegative = 0.0
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
-    weight_decay: NotNegative = 0.05
-    eps: NotNegative = 1e-8
-    momentum: BelowOne = 0.0
+    base_lr: NonNegativeFloat = 1.5e-4
+    min_lr: NonNegativeFloat = 0.0
+    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.95)
+    weight_decay: NonNegativeFloat = 0.05
+    eps: NonNegativeFloat = 1e-8
+    momentum: FractionBelowOne = 0.0
 
     def __post_init__(self) -> None:
         if self.min_lr > self.base_lr == 0:
@@ -54,7 +62,7 @@ class StageConfig(Config, frozen=True, kw_only=True):
     plan: PlanConfig = PlanConfig()
     views: dict[str, ViewConfig] = {}
     optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: Positive = 100
-    warmup_epochs: Amount = 0
-    batch_size: Count = 256
-    ema: Share | None = None
+    epochs: PositiveNumber = 100
+    warmup_epochs: NonNegativeNumber = 0
+    batch_size: PositiveInt = 256
+    ema: Fraction | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from layergraft.config.base import BelowOne, Config, Count, NotNegative, Share, Whole
+from layergraft.config.base import Config, Fraction, FractionBelowOne, NonNegativeFloat, NonNegativeInt, PositiveInt
 from layergraft.config.data import ViewConfig
 
 
@@ -18,10 +18,10 @@ class GridConfig(Config, frozen=True, kw_only=True):
         weight_decay: their weight decays.
     """
 
-    lr_scale: tuple[NotNegative, ...] = tuple(
+    lr_scale: tuple[NonNegativeFloat, ...] = tuple(
         float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 3, 5, 7, 9)
     )
-    weight_decay: tuple[NotNegative, ...] = (0.0, 1e-6)
+    weight_decay: tuple[NonNegativeFloat, ...] = (0.0, 1e-6)
 
     def __post_init__(self) -> None:
         if not self.lr_scale or not self.weight_decay:
@@ -38,10 +38,10 @@ class MixConfig(Config, frozen=True, kw_only=True):
         switch: probability of cutmix where both are set.
     """
 
-    mixup: NotNegative = 0.8
-    cutmix: NotNegative = 1.0
-    probability: Share = 1.0
-    switch: Share = 0.5
+    mixup: NonNegativeFloat = 0.8
+    cutmix: NonNegativeFloat = 1.0
+    probability: Fraction = 1.0
+    switch: Fraction = 0.5
 
 
 class ClassifyConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="classify"):
@@ -61,16 +61,16 @@ class ClassifyConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="c
         drop_path: probability that a sample skips the last block's branches; it rises linearly from 0 at the first.
     """
 
-    classes: Count | None = None
+    classes: PositiveInt | None = None
     pooling: Literal["cls", "mean", "cls+mean", "last4"] = "cls"
-    projector: Count | None = None
+    projector: PositiveInt | None = None
     grid: GridConfig | None = None
     batchnorm: bool = False
-    head_std: NotNegative = 0.01
-    smoothing: Share = 0.0
+    head_std: NonNegativeFloat = 0.01
+    smoothing: Fraction = 0.0
     mix: MixConfig | None = None
-    erasing: Share = 0.0
-    drop_path: BelowOne = 0.0
+    erasing: Fraction = 0.0
+    drop_path: FractionBelowOne = 0.0
 
     views: ClassVar[dict[str, ViewConfig]] = {"image": ViewConfig(interpolation="bicubic")}
 
@@ -97,13 +97,13 @@ class SegmentConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="se
         drop_path: probability that a sample skips the last block's branches; it rises linearly from 0 at the first.
     """
 
-    classes: Count | None = None
+    classes: PositiveInt | None = None
     head: Literal["linear", "upernet"] = "linear"
-    blocks: tuple[Whole, Whole, Whole, Whole] | None = None
-    width: Count = 256
+    blocks: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] | None = None
+    width: PositiveInt = 256
     zoom: Annotated[float, Meta(ge=1)] = 2.0
     batchnorm: bool = True
-    drop_path: BelowOne = 0.0
+    drop_path: FractionBelowOne = 0.0
 
     views: ClassVar[dict[str, ViewConfig]] = {
         "image": ViewConfig(crop_scale=(0.125, 0.5), interpolation="bilinear", jitter=0.8, saturation=0.4)
