@@ -1,4 +1,4 @@
-"""Carry out a plan: freezing, parameter groups, anchor."""
+"""Carry out a plan: freezing, the optimizer's parameter groups, anchor."""
 
 from __future__ import annotations
 

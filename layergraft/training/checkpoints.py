@@ -1,5 +1,7 @@
 """Checkpoints of a stage: complete, atomic, verified, written off the training thread.
 
+What one holds is `Trainer.state`; here are its files.
+
 The crc32 of the content is part of the file's name, so one rename makes content and checksum valid together. The
 newest file whose content matches its name is used; a damaged one is set aside as `damaged-NAME` and named. A file is
 never overwritten, and older ones go only once the new one is on the disk. Only files that are known to be whole count
