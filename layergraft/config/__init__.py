@@ -1,7 +1,7 @@
 """Recipes as typed, frozen configuration. Nothing here imports torch or numpy, so that every `--help` is quick.
 
-`recipe` is the whole; `stage`, `objectives`, `plan`, `data` and `encoder` are its parts. A key is a field of one of these
-records: its type and default stand there, its sentence under `Args`.
+`recipe` is the whole; `stage`, `objectives`, `plan`, `data` and `encoder` are its parts. A key is a field of one of
+these records: its type and default stand there, its sentence under `Args`.
 """
 
 from layergraft.config.data import DataConfig, RandAugmentConfig, ViewConfig

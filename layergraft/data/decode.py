@@ -26,8 +26,8 @@ Pixels = npt.NDArray[np.uint8]
 Reduction = Callable[[int, int], int]
 # Pillow refuses more than this: 600 MB of RGB from a file of any size.
 MAX_PIXELS = 178_956_970
-# Huffman codes take at least one bit for each 8 × 8 block of a JPEG's finest channel. libjpeg fills what is missing with
-# grey, however much it is: a file of a few bytes would take gigabytes. Small images are left to the decoder.
+# Huffman codes take at least one bit for each 8 × 8 block of a JPEG's finest channel. libjpeg fills what is missing
+# with grey, however much it is: a file of a few bytes would take gigabytes. Small images are left to the decoder.
 JPEG_PIXELS_PER_BYTE = 8 * 8 * 8
 _SMALL = 2**20
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -78,7 +78,7 @@ def test_nothing_that_can_be_read_is_said_with_reasons(encoder: Encoder, tmp_pat
         lambda: pixels(source, 36, 1),
         lambda: list(view_batches(source, 36, 1)),
     ):
-        with pytest.raises(UserError, match="None of the 260 images .*: 259 empty file, 1 not an image"):
+        with pytest.raises(UserError, match=r"None of the 260 images .*: 259 empty file, 1 not an image"):
             work()
 
 
