@@ -17,13 +17,17 @@ from layergraft.encoders.checkpoint import announce, load_encoder, load_heads, o
 from layergraft.encoders.safe_load import read_json
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.graft.initialize import Origin, Weights, copy_row
+from layergraft.graft.initialize import Donor, Weights, copy_row
 from layergraft.graft.plan import row_source
 from layergraft.runs.layout import last_stage
 
 
-def shaped(enc: str, config: EncoderConfig) -> Encoder:
-    """An ENC in the shape of a recipe's encoder, with as many blocks as it has itself.
+def load_donor(enc: str, config: EncoderConfig) -> Encoder:
+    """Load an ENC in the shape of a recipe's encoder, but with the number of blocks that it has itself.
+
+    Args:
+        enc: path or name of an encoder.
+        config: the recipe's encoder.
 
     Raises:
         UserError: it differs in more than depth and image size.
@@ -34,7 +38,7 @@ def shaped(enc: str, config: EncoderConfig) -> Encoder:
 
 
 def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Encoder:
-    """The recipe's initial weights: fresh, or those of `start`.
+    """Create the encoder that the first stage begins with: fresh weights, or those of the recipe's `start`.
 
     `start` may have fewer blocks: those above are appended, and the first stage's plan has to say where they come from.
     Its weights know images by the statistics that they were trained with, which are used unless `data` or its source
@@ -51,15 +55,19 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     seed = Randomness(seed=recipe.seed, scope="encoder").torch_seed("init")
     encoder = create_encoder(recipe.encoder, seed, mean, std)
     if recipe.start is not None:
-        donor = shaped(recipe.start, recipe.encoder)
+        donor = load_donor(recipe.start, recipe.encoder)
         query = (recipe.data.source or "").partition("?")[2]
         encoder.mean = mean if recipe.data.mean or "mean=" in query else donor.mean
         encoder.std = std if recipe.data.std or "std=" in query else donor.std
-        used, theirs, own = _words(encoder.mean, encoder.std), _words(donor.mean, donor.std), _words(mean, std)
-        if used != theirs:
-            announce(f"Images are normalised with {used}, as `data` says; {recipe.start} was trained with {theirs}.")
-        elif used != own:
-            announce(f"Images are normalised with {used}, as {recipe.start} was trained, not with {own} of the source.")
+        used = _statistics(encoder.mean, encoder.std)
+        donors = _statistics(donor.mean, donor.std)
+        sources = _statistics(mean, std)
+        if used != donors:
+            announce(f"Images are normalised with {used}, as `data` says; {recipe.start} was trained with {donors}.")
+        elif used != sources:
+            announce(
+                f"Images are normalised with {used}, as {recipe.start} was trained, not with {sources} of the source."
+            )
         name, stage = next(iter(recipe.stages.items()))
         check_depth(recipe.start, donor.depth, encoder.depth, stage.plan, name)
         for row in donor.layers():
@@ -67,16 +75,17 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     return encoder
 
 
-def _words(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+def _statistics(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    """Mean and standard deviation of each channel, as a message says them."""
     return f"mean {', '.join(f'{x:.3g}' for x in mean)} and std {', '.join(f'{x:.3g}' for x in std)}"
 
 
-def check_depth(start: str, given: int, depth: int, plan: PlanConfig, stage: str) -> None:
-    """Find blocks that nothing gives weights to.
+def check_depth(start: str, donor_depth: int, depth: int, plan: PlanConfig, stage: str) -> None:
+    """Refuse blocks that nothing gives weights to.
 
     Args:
         start: the ENC, for messages.
-        given: blocks that it has.
+        donor_depth: blocks that it has.
         depth: blocks of the recipe's encoder.
         plan: of the first stage.
         stage: its name.
@@ -84,24 +93,25 @@ def check_depth(start: str, given: int, depth: int, plan: PlanConfig, stage: str
     Raises:
         UserError: `start` has more blocks, or fewer and the plan does not say where the others come from.
     """
-    if given > depth:
-        raise UserError(f"`start` {start!r} has {given} blocks, the encoder {depth}.", "Set encoder.depth.")
-    appended = [f"blocks.{i}" for i in range(given, depth) if row_source(plan, f"blocks.{i}") == "previous"]
+    if donor_depth > depth:
+        raise UserError(f"`start` {start!r} has {donor_depth} blocks, the encoder {depth}.", "Set encoder.depth.")
+    appended = [f"blocks.{i}" for i in range(donor_depth, depth) if row_source(plan, f"blocks.{i}") == "previous"]
     if appended:
         raise UserError(
-            f"`start` {start!r} has {given} blocks, the encoder {depth}: nothing says where {appended[0]} comes from.",
+            f"`start` {start!r} has {donor_depth} blocks, the encoder {depth}: "
+            f"nothing says where {appended[0]} comes from.",
             f"Set encoder.depth, or append it: `stages.{stage}.plan.source: {{{appended[0]}: fresh}}`.",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origins:
-    """Source of a plan's row -> what it can be taken from.
+class Donors:
+    """Loads what a stage's rows take their weights from, by the source that the plan names.
 
     Args:
         recipe: the run's recipe.
         stage: name of the stage.
-        like: its encoder.
+        like: its encoder, which tells the statistics of the images.
         before: the stage before, or the recipe's `start`, or None.
     """
 
@@ -110,47 +120,52 @@ class Origins:
     like: Encoder
     before: str | None
 
-    def __call__(self, source: str) -> Origin:
+    def load(self, source: str) -> Donor:
+        """Load a source: `previous`, `fresh` or an ENC.
+
+        Raises:
+            UserError: it cannot be read, or does not fit the recipe's encoder.
+        """
         if source == "fresh":
             seed = Randomness(seed=self.recipe.seed, scope=self.stage).torch_seed("fresh")
-            return Origin(encoder=create_encoder(self.recipe.encoder, seed, self.like.mean, self.like.std))
+            return Donor(encoder=create_encoder(self.recipe.encoder, seed, self.like.mean, self.like.std))
         if source != "previous":
-            donor = shaped(source, self.recipe.encoder)
-            theirs, own = _words(donor.mean, donor.std), _words(self.like.mean, self.like.std)
-            if theirs != own and row_source(self.recipe.stages[self.stage].plan, "patch_embed") == source:
-                announce(f"The patch embedding of {source} was trained with {theirs}; stage {self.stage} has {own}.")
-            return Origin(encoder=donor, heads=self.heads(source, source))
+            donor = load_donor(source, self.recipe.encoder)
+            donors, stages = _statistics(donor.mean, donor.std), _statistics(self.like.mean, self.like.std)
+            if donors != stages and row_source(self.recipe.stages[self.stage].plan, "patch_embed") == source:
+                announce(f"The patch embedding of {source} was trained with {donors}; stage {self.stage} has {stages}.")
+            return Donor(encoder=donor, heads=self.heads(source, source))
         if self.before is None:
-            return Origin()
+            return Donor()
         momentum = None
-        # Where one encoder of several was asked for, both start from it.
+        # Where the user asked for one of a run's encoders, online and momentum weights both start from it.
         if "encoder=" not in self.before and "momentum" in open_checkpoint(self.before).roles:
-            asked = "&" if "?" in self.before else "?"
-            momentum = shaped(f"{self.before}{asked}encoder=momentum", self.recipe.encoder)
-        return Origin(momentum=momentum, heads=self.heads("previous", self.before))
+            separator = "&" if "?" in self.before else "?"
+            momentum = load_donor(f"{self.before}{separator}encoder=momentum", self.recipe.encoder)
+        return Donor(momentum=momentum, heads=self.heads("previous", self.before))
 
     def heads(self, source: str, enc: str) -> Weights:
-        """The heads of an ENC, but for a decoder of another number of attention heads, which no shape gives away.
+        """The heads of an ENC, without a decoder whose number of attention heads differs: its shapes do not show that.
 
         Raises:
             UserError: the plan takes such a decoder from this very source.
         """
         heads, stage = load_heads(enc), self.recipe.stages[self.stage]
         file = last_stage(Path(enc.partition("?")[0]).expanduser()) / "heads.json"
-        theirs = attention_heads(read_json(file)["objective"]) if file.is_file() else None
-        own = attention_heads(to_builtins(stage.objective))
-        if None in (theirs, own) or theirs == own or row_source(stage.plan, "heads.decoder") != source:
+        saved = attention_heads(read_json(file)["objective"]) if file.is_file() else None
+        wanted = attention_heads(to_builtins(stage.objective))
+        if None in (saved, wanted) or saved == wanted or row_source(stage.plan, "heads.decoder") != source:
             return heads
         if source != "previous":
             raise UserError(
-                f"heads.decoder of {source!r} has {theirs} attention heads, that of stage {self.stage!r} {own}.",
+                f"heads.decoder of {source!r} has {saved} attention heads, that of stage {self.stage!r} {wanted}.",
                 "Set the objective's decoder.num_heads, or change the plan's `source`.",
             )
-        announce(f"heads.decoder starts fresh: before, it had {theirs} attention heads.")
+        announce(f"heads.decoder starts fresh: before, it had {saved} attention heads.")
         return {name: value for name, value in heads.items() if not name.startswith("decoder.")}
 
 
 def attention_heads(objective: dict[str, Any]) -> int | None:
-    """Attention heads of a block of an objective's decoder, or of its part's; None where there is none."""
+    """Attention heads of a decoder block, of an objective or one of its parts; None where no decoder is."""
     parts = (objective, *objective.get("parts", {}).values())
     return next((part["decoder"]["num_heads"] for part in parts if "decoder" in part), None)

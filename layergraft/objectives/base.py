@@ -1,4 +1,4 @@
-"""What the loop asks of an objective."""
+"""The interface of an objective: what the training loop calls."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ Losses = dict[str, Tensor]
 Features = dict[str, Tensor]
 
 
+def strip_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors called `PREFIX.NAME`, by `NAME`: what belongs to one part or head, as it calls them itself."""
+    return {
+        name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a stage stands.
+    """How far a stage is.
 
     Args:
         step: steps done.
@@ -31,16 +38,22 @@ class Progress:
 
     @property
     def fraction(self) -> float:
+        """Share of the stage that is done, in [0, 1]."""
         return self.step / self.steps
 
 
 class Objective(nn.Module):
-    """Turns views of a batch into losses.
+    """Turns the views of a batch into a loss, in two steps: `encode` per sample, `losses` on the whole batch.
 
-    `heads` are its trained parts, a row of the plan each. `momentum_copies` follow the trained parts by momentum,
-    `momentum_copies["encoder"]` among them; it is empty where there are none. `per_sample` says that the loss is a mean
-    over samples that do not see each other, so that a batch can be split into parts that go all the way. Objectives
-    with labels name a `selection_metric`: the held-out number that chooses their best epoch.
+    Shapes in docstrings: N samples, C channels, H and W pixels, T tokens, D features.
+
+    Attributes:
+        heads: the trained parts; each is a row of the plan.
+        momentum_copies: networks that follow trained parts by momentum, `encoder` among them; empty where there are
+            none.
+        per_sample: whether the loss is a mean over samples that do not see each other, so that a batch can be split
+            into parts that go all the way.
+        selection_metric: of objectives with labels, the held-out number that chooses their best epoch.
     """
 
     per_sample: bool = False
@@ -60,7 +73,7 @@ class Objective(nn.Module):
         return rows
 
     def unused_layers(self, encoder: Encoder) -> list[str]:
-        """Rows of the encoder that the losses do not depend on."""
+        """Names of the encoder's rows that the losses do not depend on."""
         return []
 
     def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
@@ -72,29 +85,50 @@ class Objective(nn.Module):
         return []
 
     def begin_stage(self, encoder: Encoder) -> None:
-        """Called once the encoder and the heads have the weights that the stage starts from: make momentum copies."""
+        """Make momentum copies; called once encoder and heads have the weights that the stage starts from."""
 
     @abstractmethod
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
-        """Per-sample features of the views; changes no state."""
+        """Compute features of the views, sample by sample; changes no state.
+
+        Args:
+            encoder: the encoder that is trained.
+            batch: views of shape (N, C, H, W).
+
+        Returns:
+            name -> tensor of shape (N, ...).
+        """
 
     @abstractmethod
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        """Heads and loss on the whole batch: a dict with `loss` and its named parts, and what `after_step` needs."""
+        """Run the heads and compute the loss of the whole batch.
+
+        Args:
+            features: what `encode` returned.
+            progress: how far the stage is.
+
+        Returns:
+            (`loss` and its named parts, each a scalar; what `after_step` needs).
+        """
 
     def before_step(self, encoder: Encoder, progress: Progress) -> dict[str, float]:
-        """Called once before each optimizer step's keys are computed; returns numbers for the metrics."""
+        """Update momentum copies; called once before each optimizer step. Returns numbers for the metrics."""
         return {}
 
     def evaluate_holdout(self, encoder: Encoder, source: Source) -> dict[str, float]:
-        """Numbers on held-out images for the metrics, `selection_metric` among them; the highest is the best epoch."""
+        """Compute numbers on held-out images for the metrics, `selection_metric` among them.
+
+        The epoch where that is highest is the best.
+        """
         return {}
 
     def measure(self, encoder: Encoder, source: Source) -> dict[str, float]:
-        """Metric -> value in percent on labelled images, for what predicts labels; chooses nothing, so test images may
-        be given."""
+        """Measure on labelled images what predicts labels: metric -> percent.
+
+        It chooses nothing, so test images may be given.
+        """
         return {}
 
     def after_step(self, pending: Pending) -> None:
-        """Called only if the step was accepted."""
+        """Apply what `losses` left pending (BatchNorm's buffers, queues); called only if the step was accepted."""
         apply_pending(self, pending)

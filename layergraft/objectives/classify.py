@@ -19,9 +19,11 @@ from layergraft.objectives.losses import at_least_float32
 
 
 class Classify(Objective):
-    """Args:
-    config: heads, targets, regularisation; `classes` is known.
-    encoder: what it will train, or probe.
+    """Cross-entropy of one linear classifier, or a grid of them, on pooled features.
+
+    Args:
+        config: heads, targets, regularisation; `classes` is known.
+        encoder: the encoder that it trains, or probes.
     """
 
     selection_metric = "holdout_top1"
@@ -30,7 +32,9 @@ class Classify(Objective):
     def __init__(self, config: ClassifyConfig, encoder: Encoder) -> None:
         super().__init__()
         assert config.classes is not None
-        self.config, self.classes, self.per_sample = config, config.classes, not config.batchnorm
+        self.config = config
+        self.classes = config.classes
+        self.per_sample = not config.batchnorm
         self.paths: list[DropPath] = []
         width = encoder.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, encoder.depth)}[config.pooling]
         self.norm = BatchNorm(width, affine=False) if config.batchnorm else nn.Identity()
@@ -45,14 +49,14 @@ class Classify(Objective):
             nn.init.trunc_normal_(linear.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
             nn.init.zeros_(linear.bias)
             self.heads[name] = linear
-        # Which linear is the classifier: the best on held-out images at the last look.
+        # Which linear is the classifier: the best on held-out images at the last online evaluation.
         self.register_buffer("best_head", torch.tensor(0))
 
     def begin_stage(self, encoder: Encoder) -> None:
         self.paths = install_drop_path(encoder, self.config.drop_path)
 
     def logits(self, feature: Tensor) -> Tensor:
-        """Features (N, D) -> logits of every linear, of shape (N, heads, classes), in one product."""
+        """Compute the logits of every linear in one product: (N, D) -> (N, heads, classes)."""
         x = self.norm(feature)
         if self.config.projector is not None:
             x = self.heads["projector"](x)
@@ -87,19 +91,21 @@ class Classify(Objective):
 
     @torch.no_grad()
     def predict(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) -> logits of the classifier, of shape (N, classes)."""
+        """Compute the classifier's logits of normalised images: (N, C, H, W) -> (N, classes)."""
         return self.logits(pool(encoder, images, self.config.pooling))[:, int(self.best_head)]
 
     @torch.no_grad()
     def _hits(self, encoder: Encoder, source: Source) -> Tensor:
         """How many images of a source each linear classifies rightly, of shape (heads,)."""
         labels = torch.from_numpy(source.selected_labels)
-        normalize, device = Normalize(mean=encoder.mean, std=encoder.std), self.best_head.device
-        hits, start = torch.zeros(len(self.names), dtype=torch.int64), 0
+        normalize = Normalize(mean=encoder.mean, std=encoder.std)
+        device = self.best_head.device
+        hits = torch.zeros(len(self.names), dtype=torch.int64)
+        start = 0
         for pixels in view_batches(source, encoder.img_size, encoder.in_chans):
-            found = self.logits(pool(encoder, normalize(pixels.to(device)), self.config.pooling)).argmax(2).cpu()
-            hits += (found == labels[start : start + len(found), None]).sum(0)
-            start += len(found)
+            predicted = self.logits(pool(encoder, normalize(pixels.to(device)), self.config.pooling)).argmax(2).cpu()
+            hits += (predicted == labels[start : start + len(predicted), None]).sum(0)
+            start += len(predicted)
         return hits
 
     def evaluate_holdout(self, encoder: Encoder, source: Source) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""From a configuration to an objective with fresh heads."""
+"""Create an objective, with fresh heads, from its configuration."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def create_objective(config: ObjectiveConfig, encoder: Encoder) -> Objective:
 
     Args:
         config: any objective's; the number of classes is known.
-        encoder: what it will train.
+        encoder: the encoder that it trains.
     """
     if isinstance(config, JointConfig):
         return Joint(config, {name: create_objective(part, encoder) for name, part in config.parts.items()})

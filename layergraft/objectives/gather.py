@@ -1,4 +1,4 @@
-"""The global batch from its contiguous parts, one on each process."""
+"""Gather the global batch from the processes, each of which has a contiguous part of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenation over processes; backwards each part takes its share of every process's gradient."""
+    """All-gather whose backward pass sums every process's gradient of this process's part."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:
@@ -27,13 +27,13 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(part: Tensor) -> tuple[Tensor, int]:
-    """Gather what belongs to a sample each.
+    """Gather a tensor that has a row per sample from all processes, with gradients.
 
     The gradient is that of the sum over processes of their losses. Data parallelism takes its mean, so a loss that each
     process computes from the whole batch, and one that is a mean over its own part, both come out as in one process.
 
     Args:
-        part: of shape (N, ...), equal on all processes.
+        part: this process's rows, of shape (N, ...); the shape is equal on all processes.
 
     Returns:
         (all parts in order of rank, of shape (N * processes, ...), where this process's part starts).

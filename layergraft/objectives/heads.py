@@ -11,7 +11,7 @@ from layergraft.encoders.batchnorm import BatchNorm
 
 
 def mlp_head(in_features: int, widths: Sequence[int], *, last_norm: bool = True) -> nn.Sequential:
-    """Bias-free linears, each but the last followed by BatchNorm and ReLU (Chen et al., ICCV 2021, section 4.1).
+    """Build an MLP of bias-free linears with BatchNorm and ReLU between (MoCo v3: Chen et al., ICCV 2021, section 4.1).
 
     Args:
         in_features: width of the input.
@@ -41,7 +41,10 @@ class Mixture(nn.Module):
         self.experts = nn.ModuleList(mlp_head(in_features, widths) for _ in range(experts))
 
     def forward(self, x: Tensor, temperature: float) -> Tensor:
-        """(N, in_features) -> (N, widths[-1]); the higher the temperature, the more equal the weights."""
+        """Mix the heads' outputs: (N, in_features) -> (N, widths[-1]).
+
+        The higher the temperature, the more equal the weights.
+        """
         weights = (self.gate(x) / temperature).softmax(dim=1)
         outputs = torch.stack([expert(x) for expert in self.experts], dim=1)
         return torch.einsum("ne,ned->nd", weights, outputs)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layergraft.config.objectives import JointConfig
 from layergraft.data.batch import Batch
 from layergraft.encoders.batchnorm import Pending
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.objectives.base import Features, Losses, Objective, Progress
+from layergraft.objectives.base import Features, Losses, Objective, Progress, strip_prefix
 
 
 class Joint(Objective):
-    """A part is an objective of its own, `parts[NAME]`; its heads and slow copies are the joint objective's, by the
+    """Several objectives on one encoder; the loss is their weighted sum.
+
+    A part is an objective of its own, `parts[NAME]`. Its heads and momentum copies are the joint objective's, by the
     names they have where the part is trained alone, so that stages before and after can hand them on.
 
     Args:
@@ -61,14 +63,14 @@ class Joint(Objective):
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         """`loss` is the weighted sum; each part's own loss goes by its name, what that consists of by `part.name`."""
-        found: Losses = {}
+        named: Losses = {}
         pending: Pending = {}
         for name, part in self.parts.items():
-            losses, changes = part.losses(below(features, name), progress)
-            found |= {name if key == "loss" else f"{name}.{key}": value for key, value in losses.items()}
+            losses, changes = part.losses(strip_prefix(features, name), progress)
+            named |= {name if key == "loss" else f"{name}.{key}": value for key, value in losses.items()}
             pending |= {f"{name}.{key}": value for key, value in changes.items()}
-        total = torch.stack([weight * found[name] for name, weight in self.weights.items()]).sum()
-        return {"loss": total} | found, pending
+        total = torch.stack([weight * named[name] for name, weight in self.weights.items()]).sum()
+        return {"loss": total} | named, pending
 
     def before_step(self, encoder: Encoder, progress: Progress) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -78,9 +80,4 @@ class Joint(Objective):
 
     def after_step(self, pending: Pending) -> None:
         for name, part in self.parts.items():
-            part.after_step(below(pending, name))
-
-
-def below(named: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """What belongs to one part, by the names that the part itself uses."""
-    return {name.removeprefix(f"{part}."): value for name, value in named.items() if name.startswith(f"{part}.")}
+            part.after_step(strip_prefix(pending, name))

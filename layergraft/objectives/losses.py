@@ -1,4 +1,7 @@
-"""Losses as pure functions."""
+"""Losses as pure functions of tensors, and the precision they are computed in.
+
+Shapes: N samples of this process, M samples of all processes, D features, L patches, P numbers of a patch.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ P = ParamSpec("P")
 
 
 def at_least_float32(value: Tensor) -> Tensor:
-    """What was computed in 16 bits, in 32; anything wider as it is."""
+    """Cast fp16 and bf16 to fp32; leave wider types unchanged."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def without_autocast(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Products of a loss keep the precision of its arguments: a cosine in bf16, over T = 0.2, is off by percents."""
+    """Decorate a loss to compute in the precision of its arguments: a cosine in bf16, over T = 0.2, is percents off."""
 
     @wraps(loss)
     def precise(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -31,7 +34,7 @@ def without_autocast(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 
 def masked_pixel_loss(prediction: Tensor, target: Tensor, mask: Tensor, *, norm_pix: bool = True) -> Tensor:
-    """Mean squared error over removed patches (He et al., section 3).
+    """Mean squared error over removed patches (MAE: He et al., CVPR 2022, section 3).
 
     Args:
         prediction: of shape (N, L, P).
@@ -50,7 +53,7 @@ def masked_pixel_loss(prediction: Tensor, target: Tensor, mask: Tensor, *, norm_
 def info_nce_loss(
     queries: Tensor, keys: Tensor, temperature: float, offset: int = 0, positives: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy of each query against all keys, by cosine.
+    """Cross-entropy of each query against all keys, by cosine (InfoNCE: van den Oord et al., 2018, equation 4).
 
     Args:
         queries: of shape (N, D), not normalised.
@@ -63,13 +66,13 @@ def info_nce_loss(
     logits = queries @ keys.T
     labels = torch.arange(len(queries), device=queries.device) + offset
     if positives is not None:
-        own = (queries * F.normalize(positives, dim=1)).sum(dim=1)
-        logits = logits.scatter(1, labels[:, None], own[:, None])
+        similarity = (queries * F.normalize(positives, dim=1)).sum(dim=1)
+        logits = logits.scatter(1, labels[:, None], similarity[:, None])
     return F.cross_entropy(logits / temperature, labels)
 
 
 def contrastive_loss(queries: Tensor, keys: Tensor, temperature: float, offset: int = 0) -> Tensor:
-    """MoCo v3's: 2T * cross-entropy of queries against keys (Chen et al., ICCV 2021, algorithm 1).
+    """MoCo v3's loss, 2T * cross-entropy of queries against keys (Chen et al., ICCV 2021, algorithm 1).
 
     Args:
         queries: of shape (N, D), not normalised.
@@ -84,7 +87,7 @@ def contrastive_loss(queries: Tensor, keys: Tensor, temperature: float, offset: 
 def nt_xent_loss(
     first: Tensor, second: Tensor, every_first: Tensor, every_second: Tensor, temperature: float, offset: int = 0
 ) -> Tensor:
-    """Normalised temperature-scaled cross-entropy (Chen et al., ICML 2020, equation 1).
+    """Normalised temperature-scaled cross-entropy (SimCLR: Chen et al., ICML 2020, equation 1).
 
     Each view is to be told from all others of the batch, of both kinds, but itself; the positive is its sample's other.
 
@@ -96,30 +99,31 @@ def nt_xent_loss(
         temperature: T.
         offset: where this process's views start among all.
     """
-    count, every = len(first), len(every_first)
-    own = F.normalize(torch.cat([first, second]), dim=1)
-    logits = own @ F.normalize(torch.cat([every_first, every_second]), dim=1).T / temperature
-    row = torch.arange(count, device=first.device) + offset
-    itself = torch.cat([row, every + row])
+    queries = F.normalize(torch.cat([first, second]), dim=1)
+    logits = queries @ F.normalize(torch.cat([every_first, every_second]), dim=1).T / temperature
+    # Column m of the 2M is sample m's first view, column M + m its second.
+    m = len(every_first)
+    sample = torch.arange(len(first), device=first.device) + offset
+    itself, positive = torch.cat([sample, m + sample]), torch.cat([m + sample, sample])
     logits = logits.scatter(1, itself[:, None], -torch.inf)
-    return F.cross_entropy(logits, torch.cat([every + row, row]))
+    return F.cross_entropy(logits, positive)
 
 
 def invariance_loss(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared difference of two views (Bardes et al., equation 5, over D as in their code).
+    """Mean squared difference of two views (VICReg: Bardes et al., ICLR 2022, equation 5, but over D).
 
     Args:
-        first: of shape (N, D).
-        second: likewise.
+        first: embeddings of the first views, of shape (N, D).
+        second: of the second views, likewise.
     """
     return F.mse_loss(first, second)
 
 
 def variance_loss(x: Tensor, eps: float = 1e-4) -> Tensor:
-    """How far the standard deviation of each dimension falls short of 1, on average (Bardes et al., equation 1).
+    """How far the standard deviation of each dimension falls short of 1, on average (VICReg, equation 1).
 
     Args:
-        x: of shape (N, D).
+        x: embeddings of one view, of shape (N, D).
         eps: added to the variance.
     """
     return F.relu(1 - (x.var(dim=0) + eps).sqrt()).mean()
@@ -127,12 +131,12 @@ def variance_loss(x: Tensor, eps: float = 1e-4) -> Tensor:
 
 @without_autocast
 def covariance_loss(x: Tensor) -> Tensor:
-    """Squared covariances of different dimensions, summed, over D (Bardes et al., equation 4).
+    """Squared covariances of different dimensions, summed, over D (VICReg, equation 4).
 
     The sum over all pairs is the squared Frobenius norm of X^T X, which is that of X X^T: the smaller one is computed.
 
     Args:
-        x: of shape (N, D).
+        x: embeddings of one view, of shape (N, D).
     """
     count, width = x.shape
     centred = x - x.mean(dim=0)

@@ -16,9 +16,11 @@ from layergraft.objectives.mae_decoder import MaeDecoder
 
 
 class Mae(Objective):
-    """Args:
-    config: mask ratio, targets, decoder.
-    encoder: what it will train.
+    """Predict the pixels of removed patches from the visible ones (He et al., section 3).
+
+    Args:
+        config: mask ratio, targets, decoder.
+        encoder: the encoder that it trains.
     """
 
     per_sample = True
@@ -37,7 +39,7 @@ class Mae(Objective):
         )
 
     def split(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise (N, L) -> indices of kept and removed patches; those with the least noise are kept."""
+        """Split noise (N, L) into indices of kept (N, K) and removed (N, L - K) patches; the least noise is kept."""
         order = noise.argsort(dim=1, stable=True)
         kept = int(noise.shape[1] * (1 - self.config.mask_ratio))
         return order[:, :kept], order[:, kept:]

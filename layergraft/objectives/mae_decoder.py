@@ -14,14 +14,18 @@ from layergraft.encoders.positions import sincos_positions
 
 
 class MaeDecoder(nn.Module):
-    """Args:
-    encoder_dim: width of the encoder's tokens.
-    grid: rows and columns of patches.
-    pixels: numbers to predict per patch.
-    embed_dim: width of the decoder's tokens.
-    depth: number of blocks.
-    num_heads: attention heads of a block.
-    prefix_tokens: class token and registers of the encoder.
+    """A small transformer that sees visible tokens and a mask token for every other patch.
+
+    Shapes: N samples, L patches of which K are visible and M are predicted, D features.
+
+    Args:
+        encoder_dim: width of the encoder's tokens.
+        grid: rows and columns of patches.
+        pixels: numbers to predict per patch.
+        embed_dim: width of the decoder's tokens.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
+        prefix_tokens: class token and registers of the encoder.
     """
 
     def __init__(
@@ -65,12 +69,13 @@ class MaeDecoder(nn.Module):
         Returns:
             Predictions of shape (N, M, pixels).
         """
-        n, prefix = len(latent), torch.arange(self.prefix_tokens, device=keep.device)
-        places = torch.cat([prefix.expand(n, -1), keep + self.prefix_tokens], dim=1)
+        n = len(latent)
+        prefix = torch.arange(self.prefix_tokens, device=keep.device)
+        visible_at = torch.cat([prefix.expand(n, -1), keep + self.prefix_tokens], dim=1)
         visible = self.embed(latent)
         positions = self.positions.to(visible.dtype)
-        visible = visible + take(positions.expand(n, -1, -1), places)
-        x = self._first_block(visible, self.mask_token.to(visible.dtype) + positions, places)
+        visible = visible + take(positions.expand(n, -1, -1), visible_at)
+        x = self._first_block(visible, self.mask_token.to(visible.dtype) + positions, visible_at)
         for block in self.blocks[1:-1]:
             x = block(x)
         wanted = slice(self.prefix_tokens, None) if patches is None else patches + self.prefix_tokens
@@ -78,30 +83,35 @@ class MaeDecoder(nn.Module):
         prediction: Tensor = self.pred(self.norm(x))
         return prediction
 
-    def _first_block(self, visible: Tensor, masks: Tensor, places: Tensor) -> Tensor:
-        """Put tokens together and run the first block, unless it is the last as well.
+    def _first_block(self, visible: Tensor, masks: Tensor, visible_at: Tensor) -> Tensor:
+        """Put visible and mask tokens in order and run the first block, unless it is the last as well.
 
-        A mask token has seen no image yet, so what its position makes of it is computed once for the whole batch.
+        Before this block a mask token depends on its position alone, so its query, key and value are computed once for
+        the whole batch instead of once a sample.
 
         Args:
             visible: prefix and visible tokens, of shape (N, prefix + K, D).
-            masks: a mask token for every place, of shape (1, prefix + L, D).
-            places: of the visible tokens, of shape (N, prefix + K).
+            masks: a mask token for every position, of shape (1, prefix + L, D).
+            visible_at: positions of the visible tokens, of shape (N, prefix + K).
 
         Returns:
             Tensor of shape (N, prefix + L, D).
         """
-        tokens, first = _place(visible, masks, places), self.blocks[0]
+        tokens = _place(visible, masks, visible_at)
+        first = self.blocks[0]
         if len(self.blocks) == 1:
-            return tokens
+            return tokens  # the caller runs it, for the predicted patches alone
         if not is_plain(first):
             return cast(Tensor, first(tokens))
-        rows = first.attn.qkv(first.norm1(torch.cat([visible.flatten(0, 1), masks[0]])))
-        seen, hidden = rows.split([places.numel(), masks.shape[1]])
-        return block_of_projected(first, tokens, _place(seen.view(*places.shape, -1), hidden[None], places))
+        # Project N * (prefix + K) visible tokens and prefix + L mask tokens in one product: (rows, 3 * D).
+        projected = first.attn.qkv(first.norm1(torch.cat([visible.flatten(0, 1), masks[0]])))
+        of_visible, of_masks = projected.split([visible_at.numel(), masks.shape[1]])
+        # Put the projections in the order of the tokens, (N, prefix + L, 3 * D), and run the rest of the block.
+        queries_keys_values = _place(of_visible.view(*visible_at.shape, -1), of_masks[None], visible_at)
+        return block_of_projected(first, tokens, queries_keys_values)
 
 
-def _place(visible: Tensor, masks: Tensor, places: Tensor) -> Tensor:
-    """Visible tokens (N, K, D) at their places (N, K) among mask tokens (1, L, D) -> (N, L, D)."""
-    index = places[:, :, None].expand(-1, -1, visible.shape[2])
+def _place(visible: Tensor, masks: Tensor, visible_at: Tensor) -> Tensor:
+    """Put visible tokens (N, K, D) at their positions (N, K) among mask tokens (1, L, D): (N, L, D)."""
+    index = visible_at[:, :, None].expand(-1, -1, visible.shape[2])
     return masks.expand(len(visible), -1, -1).scatter(1, index, visible)

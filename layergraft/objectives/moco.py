@@ -25,9 +25,11 @@ VIEWS = ("first", "second")
 
 
 class Moco(Objective):
-    """Args:
-    config: temperature, momentum, heads.
-    encoder: what it will train.
+    """Each view's query against the momentum encoder's keys of the other view (section 3, algorithm 1).
+
+    Args:
+        config: temperature, momentum, heads.
+        encoder: the encoder that it trains.
     """
 
     def __init__(self, config: MocoConfig, encoder: Encoder) -> None:
@@ -48,7 +50,7 @@ class Moco(Objective):
         self.momentum_copies["projector"] = copy.deepcopy(self.heads["projector"]).requires_grad_(False)
 
     def momentum(self, progress: Progress) -> float:
-        """Rises from the configured momentum to 1 along a cosine."""
+        """Raise the configured momentum to 1 along a cosine."""
         return 1 - 0.5 * (1 + math.cos(math.pi * progress.fraction)) * (1 - self.config.momentum)
 
     def before_step(self, encoder: Encoder, progress: Progress) -> dict[str, float]:
@@ -64,23 +66,32 @@ class Moco(Objective):
         for names, images in batches(encoder, {view: batch.views[view] for view in VIEWS}):
             query, key = self.queries_and_keys(encoder, images, self.kept_patches(encoder, batch, names))
             queries |= zip(names, query.chunk(len(names)), strict=True)
-            keys |= zip((f"{name}_slow" for name in names), key.chunk(len(names)), strict=True)
+            keys |= zip((f"{name}_momentum" for name in names), key.chunk(len(names)), strict=True)
         return queries | keys
 
     def queries_and_keys(self, encoder: Encoder, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Features of both encoders; the lowest frozen blocks, equal in both, run once."""
-        slow = self.momentum_copies["encoder"]
-        assert isinstance(slow, Encoder)
+        """Features of both encoders; the lowest frozen blocks, equal in both, run once.
+
+        Args:
+            encoder: the online encoder.
+            images: views of one size, of shape (N, C, H, W).
+            keep: indices of the patches that are seen, of shape (N, K); None for all.
+
+        Returns:
+            (features of the online encoder, of the momentum encoder), each of shape (N, D).
+        """
+        momentum_encoder = self.momentum_copies["encoder"]
+        assert isinstance(momentum_encoder, Encoder)
         # A teacher that sees other patches has no trunk to share.
         shared, seen = (None, None) if self.config.full_view_teacher else (frozen_blocks(encoder), keep)
         if shared is None:
             query = encoder.finish(encoder.tokens(images, keep))
             with torch.no_grad():
-                key = slow.finish(slow.tokens(images, seen))
+                key = momentum_encoder.finish(momentum_encoder.tokens(images, seen))
         else:
             with torch.no_grad():
                 trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
-                key = slow.finish(trunk, shared)
+                key = momentum_encoder.finish(trunk, shared)
             query = encoder.finish(trunk, shared)
         return query, key
 
@@ -103,7 +114,7 @@ class Moco(Objective):
         return noise.argsort(dim=1, stable=True)[:, : max(1, round(patches * self.config.keep_ratio))]
 
     def predict(self, projected: Tensor, progress: Progress) -> Tensor:
-        """Projections (N, D) -> predictions of the keys (N, D)."""
+        """Predict keys (N, D) from projections (N, D)."""
         predictor = self.heads["predictor"]
         if self.config.gate is not None:
             return cast(Tensor, predictor(projected, gate_temperature(self.config.gate, progress)))
@@ -113,24 +124,22 @@ class Moco(Objective):
         projector = self.heads["projector"]
         queries = [self.predict(projector(features[view]), progress) for view in VIEWS]
         with torch.no_grad():
-            keys = [self.momentum_copies["projector"](features[f"{view}_slow"]) for view in VIEWS]
+            keys = [self.momentum_copies["projector"](features[f"{view}_momentum"]) for view in VIEWS]
         gathered = [gather(at_least_float32(key)) for key in keys]
-        temperature = self.config.temperature
-        parts = [
-            contrastive_loss(at_least_float32(query), *(key, temperature, offset))
-            for query, (key, offset) in zip(queries, reversed(gathered), strict=True)
-        ]
-        return {"loss": parts[0] + parts[1]}, collect_pending(self)
+        losses = []
+        for query, (every_key, offset) in zip(queries, reversed(gathered), strict=True):
+            losses.append(contrastive_loss(at_least_float32(query), every_key, self.config.temperature, offset))
+        return {"loss": losses[0] + losses[1]}, collect_pending(self)
 
 
 def gate_temperature(gate: GateConfig, progress: Progress) -> float:
-    """Falls linearly, then stays."""
+    """Lower the gate's temperature linearly, then leave it."""
     first, last = gate.temperature
     return first + (last - first) * min(1.0, progress.fraction / gate.cooling)
 
 
 def frozen_blocks(encoder: Encoder) -> int | None:
-    """How many of the lowest blocks are frozen with everything below them.
+    """Count the lowest blocks that are frozen together with everything below them.
 
     None where something below is trained, or has BatchNorm buffers that each encoder keeps for itself.
     """

@@ -36,11 +36,13 @@ class NeighbourHead(nn.Module):
 
 
 class Nnclr(Objective):
-    """The feature of a block is its class token after the encoder's final norm.
+    """InfoNCE whose positive is the nearest neighbour of the other view, with a head on each of several blocks.
+
+    The feature of a block is its class token after the encoder's final norm.
 
     Args:
         config: blocks, heads, queue, views.
-        encoder: what it will train.
+        encoder: the encoder that it trains.
 
     Raises:
         UserError: a block does not exist.
@@ -92,6 +94,7 @@ class Nnclr(Objective):
         return losses, collect_pending(self) | pending | {"queue.ids": ids}
 
     def head(self, block: int) -> NeighbourHead:
+        """The head on a block."""
         heads = self.heads["nnclr"]
         assert isinstance(heads, nn.ModuleDict)
         head = heads[str(block)]
@@ -99,15 +102,24 @@ class Nnclr(Objective):
         return head
 
     def head_loss(self, block: int, features: Features, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss of one head, projections of the whole batch's first views, to be remembered)."""
+        """Compute the loss of one head.
+
+        Args:
+            block: which block the head is on.
+            features: what `encode` returned.
+            draws: uniform numbers that choose neighbours, of shape (N, 2).
+
+        Returns:
+            (loss, projections of all processes' first views, of shape (M, D), for the queue).
+        """
         head, config = self.head(block), self.config
         projected = {view: head.projector(features[f"{view}.{block}"]) for view in (*GLOBAL, *self.local)}
         predicted = {view: at_least_float32(head.predictor(x)) for view, x in projected.items()}
-        own = features["ids"] if config.exclude_same else None
+        excluded = features["ids"] if config.exclude_same else None
         terms = []
         for number, target in enumerate(GLOBAL):
             key = at_least_float32(projected[target].detach())
-            neighbour = head.queue.neighbours(key, draws[:, number], config.topk, own)
+            neighbour = head.queue.neighbours(key, draws[:, number], config.topk, excluded)
             keys, offset = gather(neighbour if config.swap == "all" else key)
             terms += [
                 info_nce_loss(query, keys, config.temperature, offset, neighbour)
@@ -117,7 +129,7 @@ class Nnclr(Objective):
         return torch.stack(terms).mean(), gather(at_least_float32(projected["first"].detach()))[0]
 
     def after_step(self, pending: Pending) -> None:
-        """BatchNorm's buffers, and the queues."""
+        """Update BatchNorm's buffers and the queues."""
         for block in self.blocks:
             self.head(block).queue.push(pending[f"queue.{block}"], pending["queue.ids"])
         super().after_step({name: value for name, value in pending.items() if not name.startswith("queue.")})

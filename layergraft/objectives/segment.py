@@ -37,9 +37,11 @@ def mean_over_pixels(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class Segment(Objective):
-    """Args:
-    config: head; `classes` is known.
-    encoder: what it will train, or probe.
+    """Cross-entropy of every pixel's class, from the patches of one block or four.
+
+    Args:
+        config: head; `classes` is known.
+        encoder: the encoder that it trains, or probes.
     """
 
     selection_metric = "holdout_miou"
@@ -47,7 +49,9 @@ class Segment(Objective):
     def __init__(self, config: SegmentConfig, encoder: Encoder) -> None:
         super().__init__()
         assert config.classes is not None
-        self.config, self.classes, depth = config, config.classes, encoder.depth
+        self.config = config
+        self.classes = config.classes
+        depth = encoder.depth
         self.paths: list[DropPath] = []
         quarters = tuple(max(0, (quarter * depth) // 4 - 1) for quarter in range(1, 5))
         self.blocks = (depth - 1,) if config.head == "linear" else config.blocks or quarters
@@ -62,7 +66,7 @@ class Segment(Objective):
         self.paths = install_drop_path(encoder, self.config.drop_path)
 
     def maps(self, encoder: Encoder, images: Tensor) -> Features:
-        """Normalised images -> `block N` -> its patches, of shape (N, D, rows, columns), after the final norm."""
+        """Compute maps of normalised images (N, C, H, W): `block N` -> its normed patches, (N, D, rows, columns)."""
         _, outputs = encoder.run_blocks(encoder.tokens(images), return_blocks=self.blocks)
         rows, columns = (side // encoder.patch_size for side in images.shape[2:])
         return {
@@ -73,7 +77,7 @@ class Segment(Objective):
         }
 
     def logits(self, maps: Features, height: int, width: int) -> Tensor:
-        """Maps -> logits of every pixel, of shape (N, classes, height, width)."""
+        """Compute the logits of every pixel from the maps: (N, classes, height, width)."""
         x = [maps[f"block {index}"] for index in self.blocks]
         if self.config.head == "linear":
             n, d, rows, columns = x[0].shape
@@ -96,7 +100,7 @@ class Segment(Objective):
 
     @torch.no_grad()
     def predict(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) -> logits of shape (N, classes, H, W)."""
+        """Compute the logits of normalised images: (N, C, H, W) -> (N, classes, H, W)."""
         return self.logits(self.maps(encoder, images), *images.shape[2:])
 
     def measure(self, encoder: Encoder, source: Source) -> dict[str, float]:

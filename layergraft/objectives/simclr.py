@@ -16,9 +16,11 @@ from layergraft.objectives.views import encode_views
 
 
 class Simclr(Objective):
-    """Args:
-    config: temperature and head.
-    encoder: what it will train.
+    """Each view against all others of the batch, by `nt_xent_loss` (section 2.1).
+
+    Args:
+        config: temperature and head.
+        encoder: the encoder that it trains.
     """
 
     def __init__(self, config: SimclrConfig, encoder: Encoder) -> None:

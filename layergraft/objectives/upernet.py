@@ -32,7 +32,7 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 class Pyramid(nn.Module):
-    """Four maps of one size -> 4, 2, 1 and half of it (Bao et al. 2022, appendix of BEiT).
+    """Rescale four maps of one size by 4, 2, 1 and 1/2 (BEiT: Bao et al., ICLR 2022, appendix).
 
     Args:
         width: channels of the maps.
@@ -51,6 +51,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Rescale four maps (N, D, h, w): (N, D, 4h, 4w) to (N, D, h/2, w/2)."""
         return [scale(x) for scale, x in zip(self.scales, maps, strict=True)]
 
 
@@ -74,7 +75,7 @@ class UperNet(nn.Module):
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four maps (N, D, h, w), lowest block first -> logits of shape (N, classes, 4h, 4w)."""
+        """Compute logits (N, classes, 4h, 4w) from four maps (N, D, h, w), lowest block first."""
         *fine, coarse = self.pyramid(maps)
         pooled = [
             _resize(convolution(F.adaptive_avg_pool2d(coarse, size)), coarse)

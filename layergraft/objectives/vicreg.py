@@ -16,11 +16,13 @@ from layergraft.objectives.views import encode_views
 
 
 class Vicreg(Objective):
-    """The expander ends in a linear layer: a BatchNorm there would fix the variance that the loss is to raise.
+    """Weighted sum of invariance, variance and covariance of the two views' embeddings (section 4.1).
+
+    The expander ends in a linear layer: a BatchNorm there would fix the variance that the loss is to raise.
 
     Args:
         config: weights of the three terms, and the expander.
-        encoder: what it will train.
+        encoder: the encoder that it trains.
     """
 
     def __init__(self, config: VicregConfig, encoder: Encoder) -> None:
@@ -36,7 +38,7 @@ class Vicreg(Objective):
         return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        """Every process computes the loss of the whole batch."""
+        """Compute the loss of the whole batch, the same on every process."""
         first, second = (
             gather(at_least_float32(self.heads["expander"](features[view])))[0] for view in ("first", "second")
         )

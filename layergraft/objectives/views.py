@@ -11,10 +11,10 @@ from layergraft.encoders.vit import Encoder
 
 
 def batches(encoder: Encoder, views: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:
-    """Views that go through an encoder together: all of one size, or each alone if BatchNorm takes its statistics.
+    """Group views that go through an encoder together: all of one size, or each alone if BatchNorm sees it.
 
     Args:
-        encoder: where they go.
+        encoder: where they go through.
         views: name -> images of shape (N, C, H, W).
 
     Yields:
@@ -28,7 +28,7 @@ def batches(encoder: Encoder, views: Mapping[str, Tensor]) -> Iterator[tuple[lis
 
 
 def encode_views(encoder: Encoder, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The feature of each view: name -> images (N, C, H, W) to name -> (N, D)."""
+    """Compute the feature of each view, images (N, C, H, W) -> features (N, D), by its name."""
     return {
         name: feature
         for names, images in batches(encoder, views)

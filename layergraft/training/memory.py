@@ -82,7 +82,7 @@ def activation_memory(
         with torch.no_grad():
             features: Features = target.encode(twin, batch_of_shapes(twin, config, seen))
         leaves = {
-            name: value.detach().requires_grad_(value.is_floating_point() and not name.endswith("_slow"))
+            name: value.detach().requires_grad_(value.is_floating_point() and not name.endswith("_momentum"))
             for name, value in features.items()
         }
         lost = saved.during(lambda: target.losses(leaves, Progress(step=0, steps=1)))

@@ -21,7 +21,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.apply import stage_plan
-from layergraft.graft.donors import shaped
+from layergraft.graft.donors import load_donor
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.training.memory import free_memory
 
@@ -117,6 +117,6 @@ def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> 
     for source in sorted(sources - {"previous", "fresh"}):
         # A stage of this run is still to be made, however its path is written.
         if not Path(source).expanduser().resolve().is_relative_to(own):
-            shaped(source, recipe.encoder)
+            load_donor(source, recipe.encoder)
     if recipe.evaluate is not None and train.labels is not None and recipe.evaluate.frozen_protocols:
         draw_splits(train, recipe.evaluate.frozen_shots, 1)

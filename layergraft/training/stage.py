@@ -20,7 +20,7 @@ from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.graft.apply import Rows, hold_statistics, set_frozen, stage_plan
-from layergraft.graft.donors import Origins
+from layergraft.graft.donors import Donors
 from layergraft.graft.initialize import start_weights
 from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Objective
@@ -105,7 +105,9 @@ def prepare_stage(
     names = list(recipe.stages)
     position = names.index(name)
     before = str(stage_directory(run, recipe, names[position - 1])) if position else recipe.start
-    start_weights(encoder, objective, plan, Origins(recipe=recipe, stage=name, like=encoder, before=before), announce)
+    start_weights(
+        encoder, objective, plan, Donors(recipe=recipe, stage=name, like=encoder, before=before).load, announce
+    )
     set_frozen(rows, plan)
     hold_statistics(encoder, objective, plan)
     stem = encoder.vit.patch_embed

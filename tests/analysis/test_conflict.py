@@ -54,7 +54,7 @@ class Setting:
         self.mae = Mae(MaeConfig(decoder=DecoderConfig(embed_dim=16, depth=1, num_heads=2)), self.encoder)
         config = MocoConfig(projector=(32, 32, 8), predictor=(32, 8), keep_ratio=keep_ratio)
         self.moco = Moco(config, self.encoder)
-        self.moco.start(make(1))
+        self.moco.begin_stage(make(1))
         views = {name: torch.randn(images, 1, 16, 16) for name in ("image", "first", "second")}
         keys = np.arange(images)
         self.batch = Batch(keys=keys, epoch=0, views=views, labels=None, random=Randomness(seed=0, scope="test"))
@@ -139,7 +139,7 @@ def test_is_faster_than_a_loop_at_the_size_of_the_joint_recipe() -> None:
     mae, moco = objective.parts["mae"], objective.parts["moco"]
     assert isinstance(mae, Mae)
     assert isinstance(moco, Moco)
-    moco.start(create_encoder(recipe.encoder, 1))
+    moco.begin_stage(create_encoder(recipe.encoder, 1))
     size = recipe.encoder.img_size
     views = {name: torch.randn(256, 1, size, size) for name in ("image", "first", "second")}
     batch = Batch(keys=np.arange(256), epoch=0, views=views, labels=None, random=Randomness(seed=0, scope="test"))

@@ -16,7 +16,7 @@ from layergraft.config import EncoderConfig, load_recipe
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.graft.donors import Origins, first_encoder
+from layergraft.graft.donors import Donors, first_encoder
 
 ENCODER = {"embed_dim": 32, "depth": 3, "num_heads": 2, "patch_size": 9, "in_chans": 1}
 
@@ -138,5 +138,5 @@ def test_other_statistics_of_a_plan_source_are_said(
     recipe = load_recipe("fashion_tiny", TINY | {"stages.mae.plan.source": {rows: str(tmp_path / "donor")}})
     save_encoder(create_encoder(recipe.encoder, 3, (mean,), (0.25,)), tmp_path / "donor", {})
     like = create_encoder(recipe.encoder, 0, (0.5,), (0.25,))
-    Origins(recipe=recipe, stage="mae", like=like, before=None)(str(tmp_path / "donor"))
+    Donors(recipe=recipe, stage="mae", like=like, before=None).load(str(tmp_path / "donor"))
     assert ("was trained with mean 0.4 and std 0.25; stage mae has mean 0.5" in capsys.readouterr().err) == said

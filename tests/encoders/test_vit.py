@@ -141,7 +141,7 @@ def test_conv_stem_takes_views_one_by_one() -> None:
     )
     features = objective.encode(encoder, batch)
     assert_close(features["first"], encoder(first))
-    assert_close(features["second_slow"], encoder(second))
+    assert_close(features["second_momentum"], encoder(second))
 
 
 def _process(rank: int, port: int, out: str) -> None:

@@ -13,8 +13,8 @@ from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.apply import stage_plan
-from layergraft.graft.donors import Origins, first_encoder
-from layergraft.graft.initialize import Origin, start_weights
+from layergraft.graft.donors import Donors, first_encoder
+from layergraft.graft.initialize import Donor, start_weights
 from layergraft.graft.plan import Plan
 from layergraft.objectives import Objective, create_objective
 
@@ -52,12 +52,12 @@ def heads(value: float, projector: tuple[int, ...] = (8, 4)) -> dict[str, torch.
     return found
 
 
-def start(plan: dict[str, object], origins: dict[str, Origin]) -> tuple[Encoder, Objective, Plan, list[str]]:
+def start(plan: dict[str, object], donors: dict[str, Donor]) -> tuple[Encoder, Objective, Plan, list[str]]:
     stage = load_recipe({"stages": {"graft": {"objective": MOCO, "plan": plan}}}).stages["graft"]
     encoder, said = network(1.0), []
     objective = create_objective(stage.objective, encoder)
     _, table = stage_plan(stage, "graft", encoder, objective)
-    start_weights(encoder, objective, table, lambda source: origins.get(source, Origin()), said.append)
+    start_weights(encoder, objective, table, lambda source: donors.get(source, Donor()), said.append)
     return encoder, objective, table, said
 
 
@@ -67,10 +67,10 @@ def weight(objective: Objective, place: str, head: str) -> float:
 
 
 def test_rows_from_three_networks() -> None:
-    origins = {"fresh": Origin(encoder=network(2.0)), "other": Origin(encoder=network(3.0), momentum=network(4.0))}
-    origins["previous"] = Origin(momentum=network(5.0))
+    donors = {"fresh": Donor(encoder=network(2.0)), "other": Donor(encoder=network(3.0), momentum=network(4.0))}
+    donors["previous"] = Donor(momentum=network(5.0))
     plan = {"source": {"blocks.1": "fresh", "blocks.2": "other", "norm": "other"}, "freeze": [*FREEZE, "tokens"]}
-    encoder, objective, _, _ = start(plan, origins)
+    encoder, objective, _, _ = start(plan, donors)
     expected = {"patch_embed": 1.0, "positions": 1.0, "tokens": 1.0, "blocks.0": 1.0, "blocks.1": 2.0, "blocks.2": 3.0}
     assert values(encoder) == expected | {"norm": 3.0}
     slow = objective.momentum_copies["encoder"]
@@ -88,7 +88,7 @@ def test_momentum_starts_equal_where_there_was_none() -> None:
 
 
 def test_heads_go_on_with_statistics_and_momentum() -> None:
-    _, objective, _, said = start({}, {"previous": Origin(heads=heads(7.0))})
+    _, objective, _, said = start({}, {"previous": Donor(heads=heads(7.0))})
     assert weight(objective, "heads", "projector") == 7.0
     assert weight(objective, "heads", "predictor") == 7.0
     assert weight(objective, "momentum_copies", "projector") == 7.5
@@ -97,9 +97,9 @@ def test_heads_go_on_with_statistics_and_momentum() -> None:
 
 
 def test_heads_from_elsewhere_and_fresh() -> None:
-    origins = {"previous": Origin(heads=heads(7.0)), "other": Origin(encoder=network(3.0), heads=heads(9.0))}
+    donors = {"previous": Donor(heads=heads(7.0)), "other": Donor(encoder=network(3.0), heads=heads(9.0))}
     plan = {"source": {"heads.projector": "other"}, "heads": {"source": "fresh"}}
-    encoder, objective, _, _ = start(plan, origins)
+    encoder, objective, _, _ = start(plan, donors)
     assert weight(objective, "heads", "projector") == weight(objective, "momentum_copies", "projector") == 9.0
     assert abs(weight(objective, "heads", "predictor")) < 2.0  # as torch draws it
     assert set(values(encoder).values()) == {1.0}
@@ -107,13 +107,13 @@ def test_heads_from_elsewhere_and_fresh() -> None:
 
 def test_heads_of_another_shape() -> None:
     wide = heads(7.0, projector=(16, 4))
-    _, objective, _, said = start({}, {"previous": Origin(heads=wide)})
+    _, objective, _, said = start({}, {"previous": Donor(heads=wide)})
     assert abs(weight(objective, "heads", "projector")) < 2.0
     assert weight(objective, "heads", "predictor") == 7.0
     assert said == ["heads.projector starts fresh: before, it had another shape."]
     with pytest.raises(UserError, match="'other' has another shape"):
-        start({"source": {"heads.projector": "other"}}, {"other": Origin(encoder=network(3.0), heads=wide)})
-    _, _, _, said = start({"source": {"heads.projector": "other"}}, {"other": Origin(encoder=network(3.0))})
+        start({"source": {"heads.projector": "other"}}, {"other": Donor(encoder=network(3.0), heads=wide)})
+    _, _, _, said = start({"source": {"heads.projector": "other"}}, {"other": Donor(encoder=network(3.0))})
     assert said == ["heads.projector starts fresh: 'other' has none."]
 
 
@@ -139,11 +139,11 @@ def test_upper_blocks_from_a_deeper_encoder(tmp_path: Path) -> None:
     save_encoder(network(3.0, depth=4), tmp_path / "deep", {})
     like = network(1.0)
     config = load_recipe(recipe(3))
-    origin = Origins(recipe=config, stage="graft", like=like, before=None)(str(tmp_path / "deep"))
-    encoder, _, _, _ = start({"source": {"blocks.2": "deep"}}, {"deep": origin})
+    donor = Donors(recipe=config, stage="graft", like=like, before=None).load(str(tmp_path / "deep"))
+    encoder, _, _, _ = start({"source": {"blocks.2": "deep"}}, {"deep": donor})
     assert values(encoder)["blocks.2"] == 3.0
     with pytest.raises(UserError, match=r"'shallow' has no blocks.2: it has 2 blocks"):
-        start({"source": {"blocks.2": "shallow"}}, {"shallow": Origin(encoder=network(3.0, depth=2))})
+        start({"source": {"blocks.2": "shallow"}}, {"shallow": Donor(encoder=network(3.0, depth=2))})
 
 
 def test_layers_that_no_head_reaches() -> None:

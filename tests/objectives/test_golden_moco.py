@@ -81,8 +81,8 @@ def test_momentum_update_keys_loss_and_gradients(expected: dict[str, torch.Tenso
     assert_close(predictor(projector(features["first"])).detach(), expected["q1"])
     assert_close(predictor(projector(features["second"])).detach(), expected["q2"])
     with torch.no_grad():
-        assert_close(objective.momentum_copies["projector"](features["first_slow"]), expected["k1"])
-        assert_close(objective.momentum_copies["projector"](features["second_slow"]), expected["k2"])
+        assert_close(objective.momentum_copies["projector"](features["first_momentum"]), expected["k1"])
+        assert_close(objective.momentum_copies["projector"](features["second_momentum"]), expected["k2"])
     losses["loss"].backward()
     gradients = named_gradients(encoder, objective)
     recorded = {key.removeprefix("grad."): value for key, value in expected.items() if key.startswith("grad.")}

@@ -65,7 +65,7 @@ def test_masked_student_full_view_teacher(frozen: bool) -> None:
     keep = objective.kept_patches(encoder, images, VIEWS)
     assert keep is not None
     for number, view in enumerate(("first", "second")):
-        torch.testing.assert_close(features[f"{view}_slow"], slow(images.views[view]), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features[f"{view}_momentum"], slow(images.views[view]), rtol=1e-5, atol=1e-5)
         seen = encoder.run_blocks(encoder.tokens(images.views[view], keep[16 * number : 16 * number + 16]))[0]
         torch.testing.assert_close(features[view], encoder.feature(encoder.norm(seen)), rtol=1e-5, atol=1e-5)
 
