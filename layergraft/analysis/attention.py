@@ -28,8 +28,8 @@ def attention_maps(encoder: Encoder, images: Tensor) -> list[Tensor]:
             layer.fused_attn = False
         encoder.run_blocks(encoder.tokens(images))
     finally:
-        for layer, own in zip(layers, fused, strict=True):
-            layer.fused_attn = own
+        for layer, was_fused in zip(layers, fused, strict=True):
+            layer.fused_attn = was_fused
         for hook in hooks:
             hook.remove()
     return maps
@@ -37,5 +37,5 @@ def attention_maps(encoder: Encoder, images: Tensor) -> list[Tensor]:
 
 def patch_attention(encoder: Encoder, attention: Tensor) -> Tensor:
     """Attention between patches alone, each row summing to 1 again: (N, heads, patches, patches)."""
-    own = attention[:, :, encoder.prefix_tokens :, encoder.prefix_tokens :]
-    return own / own.sum(-1, keepdim=True).clamp(min=torch.finfo(own.dtype).tiny)
+    among_patches = attention[:, :, encoder.prefix_tokens :, encoder.prefix_tokens :]
+    return among_patches / among_patches.sum(-1, keepdim=True).clamp(min=torch.finfo(attention.dtype).tiny)

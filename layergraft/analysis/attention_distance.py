@@ -19,17 +19,17 @@ IMAGES = 256
 def patch_distances(grid: tuple[int, int], patch_size: int) -> Tensor:
     """Distance in pixels between the centres of every two patches, (patches, patches)."""
     rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")
-    places = torch.stack([rows.flatten(), columns.flatten()], dim=1) * patch_size
-    return torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")
+    centres = torch.stack([rows.flatten(), columns.flatten()], dim=1) * patch_size
+    return torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def mean_distance(attention: Tensor, distances: Tensor) -> Tensor:
-    """Attention (N, heads, P, P) -> (heads,): distance to what is looked at, weighted by attention."""
+    """Distance to what is looked at, weighted by attention: (N, heads, P, P) -> (heads,)."""
     return (attention * distances).sum(-1).mean((0, 2))
 
 
 def entropy(attention: Tensor) -> Tensor:
-    """Attention (N, heads, T, T) -> (heads,): mean entropy of its rows in bits; log2 T where it is uniform."""
+    """Mean entropy of the rows of attention in bits, log2 T where it is uniform: (N, heads, T, T) -> (heads,)."""
     bits: Tensor = torch.special.entr(attention).sum(-1).mean((0, 2)) / math.log(2)
     return bits
 
@@ -66,24 +66,17 @@ def attention_distance(subject: Subject) -> Findings:
         count = 0
         for images in inputs(encoder, subject.sample(IMAGES)):
             for block, attention in enumerate(attention_maps(encoder, images)):
-                own = (mean_distance(patch_attention(encoder, attention), distances), entropy(attention))
-                own = (own[0] * len(images), own[1] * len(images))
+                distance = mean_distance(patch_attention(encoder, attention), distances) * len(images)
+                bits = entropy(attention) * len(images)
                 if block == len(sums):
-                    sums.append(own)
+                    sums.append((distance, bits))
                 else:
-                    sums[block] = (sums[block][0] + own[0], sums[block][1] + own[1])
+                    sums[block] = (sums[block][0] + distance, sums[block][1] + bits)
             count += len(images)
-        data += [
-            {
-                "encoder": name,
-                "layer": str(block),
-                "head": head,
-                "distance": float(d) / count,
-                "entropy": float(e) / count,
-            }
-            for block, (far, wide) in enumerate(sums)
-            for head, (d, e) in enumerate(zip(far, wide, strict=True))
-        ]
+        for block, (distance, bits) in enumerate(sums):
+            for head in range(len(distance)):
+                far, wide = float(distance[head]) / count, float(bits[head]) / count
+                data.append({"encoder": name, "layer": str(block), "head": head, "distance": far, "entropy": wide})
     tokens = subject.encoder.num_patches + subject.encoder.prefix_tokens
     uniform = float(patch_distances(subject.encoder.grid, subject.encoder.patch_size).mean())
     figures = [

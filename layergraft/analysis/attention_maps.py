@@ -19,8 +19,8 @@ IMAGES, HEADS = 6, 8
 def feature_attention(encoder: Encoder, attention: Tensor) -> Tensor:
     """Attention (N, heads, T, T) -> (N, heads, patches): of the class token, or the mean over patches without one."""
     if encoder.prefix_tokens:
-        own = attention[:, :, 0, encoder.prefix_tokens :]
-        return own / own.sum(-1, keepdim=True).clamp(min=1e-12)
+        of_class_token = attention[:, :, 0, encoder.prefix_tokens :]
+        return of_class_token / of_class_token.sum(-1, keepdim=True).clamp(min=1e-12)
     return patch_attention(encoder, attention).mean(2)
 
 
@@ -30,17 +30,17 @@ def last_attention(subject: Subject) -> Findings:
     encoder = subject.encoder
     source = subject.sample(IMAGES)
     images = next(inputs(encoder, source))
-    found = feature_attention(encoder, attention_maps(encoder, images)[-1]).cpu()
+    attention = feature_attention(encoder, attention_maps(encoder, images)[-1]).cpu()
     data: Rows = []
-    for row, (key, image, heads) in enumerate(zip(source.keys, images, found, strict=True)):
+    for row, (key, image, heads) in enumerate(zip(source.keys, images, attention, strict=True)):
         pixels, name = show(encoder, image), source.images.name(int(key))
         data.append({"row": row, "column": "image", "file": name, "image": address(pixels)})
-        shown = {"mean": heads.mean(0)} | {f"head {i}": own for i, own in enumerate(heads[:HEADS])}
-        for column, own in shown.items():
-            picture = heat((own / own.max()).reshape(encoder.grid), pixels)
-            largest = int(own.argmax())
-            place = f"row {largest // encoder.grid[1]}, column {largest % encoder.grid[1]}"
-            peak = {"largest share": round(float(own.max()), 3), "largest at": place}
+        shown = {"mean": heads.mean(0)} | {f"head {i}": head for i, head in enumerate(heads[:HEADS])}
+        for column, shares in shown.items():
+            picture = heat((shares / shares.max()).reshape(encoder.grid), pixels)
+            largest = int(shares.argmax())
+            patch = f"row {largest // encoder.grid[1]}, column {largest % encoder.grid[1]}"
+            peak = {"largest share": round(float(shares.max()), 3), "largest at": patch}
             data.append({"row": row, "column": column, "file": name, **peak, "image": address(picture)})
     who = "the class token" if encoder.prefix_tokens else "the patches on average"
     figure = gallery(
@@ -55,6 +55,6 @@ def last_attention(subject: Subject) -> Findings:
         top=True,
     )
     # The share of the most attended tenth of the patches: 0.1 is attention to all alike.
-    tenth = max(1, round(found.shape[2] / 10))
-    numbers = {"share_of_top_tenth": found.topk(tenth, dim=2).values.sum(2).mean(0).tolist()}
+    tenth = max(1, round(attention.shape[2] / 10))
+    numbers = {"share_of_top_tenth": attention.topk(tenth, dim=2).values.sum(2).mean(0).tolist()}
     return Findings(numbers=numbers, figures=[figure])

@@ -13,6 +13,11 @@ def by_name(name: str, data: Rows) -> dict[str, Any]:
     return field(name, "nominal", sort=None, legend=None if alone else {"title": None})
 
 
+def columns(data: Rows, *names: str) -> Rows:
+    """Rows with these fields alone."""
+    return [{name: row[name] for name in names} for row in data]
+
+
 LAYER_AXIS = field("layer", "ordinal", "layer (embed = input of block 0)", sort=None, axis={"labelAngle": 0})
 
 

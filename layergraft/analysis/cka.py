@@ -19,7 +19,7 @@ IMAGES, BATCH = 512, 128
 
 
 def gram(features: Tensor) -> Tensor:
-    """(N, D) -> the linear kernel (N, N) in float64, with its diagonal set to zero as the estimator wants it."""
+    """The linear kernel of (N, D), float64 of shape (N, N), with its diagonal set to zero as the estimator wants it."""
     kernel = features.double() @ features.double().T
     return kernel.fill_diagonal_(0)
 
@@ -47,9 +47,13 @@ def cka_matrix(left: list[list[Tensor]], right: list[list[Tensor]]) -> Tensor:
     def total(a: list[Tensor], b: list[Tensor]) -> float:
         return float(sum(unbiased_hsic(x, y) for x, y in zip(a, b, strict=True)))
 
-    own, other = [total(a, a) for a in left], [total(b, b) for b in right]
-    values = torch.tensor([[total(a, b) for b in right] for a in left])
-    scale = (torch.tensor(own)[:, None] * torch.tensor(other)).clamp(min=0).sqrt()
+    values = torch.zeros(len(left), len(right))
+    for row, a in enumerate(left):
+        for column, b in enumerate(right):
+            values[row, column] = total(a, b)
+    of_left = torch.tensor([total(a, a) for a in left])
+    of_right = torch.tensor([total(b, b) for b in right])
+    scale = (of_left[:, None] * of_right).clamp(min=0).sqrt()
     return torch.where(scale > 0, values / scale, 0.0)
 
 
@@ -59,8 +63,8 @@ def _kernels(encoder: Encoder, subject: Subject) -> list[list[Tensor]]:
     kernels: list[list[Tensor]] = [[] for _ in range(encoder.depth + 1)]
     for images in inputs(encoder, subject.sample(IMAGES), BATCH):
         if len(images) > 3:
-            for own, tokens in zip(kernels, layer_tokens(encoder, images), strict=True):
-                own.append(gram(patch_tokens(encoder, tokens).flatten(1).cpu()))
+            for of_layer, tokens in zip(kernels, layer_tokens(encoder, images), strict=True):
+                of_layer.append(gram(patch_tokens(encoder, tokens).flatten(1).cpu()))
     if not kernels[0]:
         raise NotApplicable("it needs at least four images")
     return kernels

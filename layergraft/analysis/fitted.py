@@ -72,31 +72,31 @@ class FittedPart:
         """The objective with its fitted heads and momentum copies; what has no file is copied from the encoder."""
         objective = create_objective(self.config, encoder)
         objective.begin_stage(encoder)
-        own = objective.state_dict()
+        state = objective.state_dict()
         for name, value in load_file(self.stage.directory / "heads.safetensors").items():
             slow = name.startswith("momentum.")
             full = f"momentum_copies.{name.removeprefix('momentum.')}" if slow else f"heads.{name}"
-            if full in own:  # the heads of a joint stage's other parts stand in the same file
-                own[full] = value
+            if full in state:  # the heads of a joint stage's other parts stand in the same file
+                state[full] = value
         momentum = self.stage.directory / "encoder_momentum" / "model.safetensors"
         if momentum.is_file():
             slow_weights = {f"momentum_copies.encoder.vit.{name}": value for name, value in load_file(momentum).items()}
-            own |= {name: value for name, value in slow_weights.items() if name in own}
-        objective.load_state_dict(own)
+            state |= {name: value for name, value in slow_weights.items() if name in state}
+        objective.load_state_dict(state)
         return objective.to(next(encoder.parameters()).device).requires_grad_(False).eval()
 
 
 def fitted_stages(run: Path, recipe: Recipe) -> list[FittedStage]:
     """The finished stages of a run that left heads, in order."""
-    found = []
+    stages = []
     for index, (name, stage) in enumerate(recipe.stages.items()):
         directory = run / "stages" / f"{index}-{name}"
         if (directory / "plan.json").is_file() and (directory / "heads.json").is_file():
             objective = msgspec.convert(
                 json.loads((directory / "heads.json").read_text())["objective"], ObjectiveConfig
             )
-            found.append(FittedStage(name=name, directory=directory, objective=objective, views=stage.views))
-    return found
+            stages.append(FittedStage(name=name, directory=directory, objective=objective, views=stage.views))
+    return stages
 
 
 def _loader(encoder: Encoder, part: FittedPart, source: Source, batch_size: int, random: Randomness) -> TrainLoader:

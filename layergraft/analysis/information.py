@@ -64,8 +64,8 @@ def information(subject: Subject) -> Findings:
         source = subject.sample(min(IMAGES, max(1, SAMPLES // encoder.num_patches)))
         for images in inputs(encoder, source):
             patches.append(encoder.patchify(images).cpu())
-            for own, encoded in zip(tokens, layer_tokens(encoder, images), strict=True):
-                own.append(patch_tokens(encoder, encoded).cpu())
+            for of_layer, encoded in zip(tokens, layer_tokens(encoder, images), strict=True):
+                of_layer.append(patch_tokens(encoder, encoded).cpu())
         pixels = _without_position(torch.cat(patches))
         samples = len(pixels)
         if samples < 20 * COMPONENTS:

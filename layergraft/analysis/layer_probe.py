@@ -35,7 +35,7 @@ def ridge_scores(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> t
     x, y = train - middle, target - offset
     u, s, vh = torch.linalg.svd(x, full_matrices=False)
     unit = s.square().mean()
-    best, found = -1.0, (torch.zeros(0), 0.0)
+    best, chosen = -1.0, (torch.zeros(0), 0.0)
     for strength in STRENGTHS:
         shrink = s.square() / (s.square() + strength * unit)
         leverage = (u.square() * shrink).sum(1) + 1 / len(x)  # the intercept uses 1/n of each image
@@ -44,8 +44,8 @@ def ridge_scores(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> t
         accuracy = float((left_out.argmax(1) == labels).double().mean())
         if accuracy > best:
             weights = vh.T @ ((shrink / s.clamp(min=1e-30))[:, None] * (u.T @ y))
-            best, found = accuracy, ((test - middle) @ weights + offset, strength)
-    return found
+            best, chosen = accuracy, ((test - middle) @ weights + offset, strength)
+    return chosen
 
 
 def layer_probe(subject: Subject) -> Findings:

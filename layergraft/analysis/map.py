@@ -18,10 +18,8 @@ from layergraft.runs.findings import Findings
 IMAGES, THUMBNAIL = 600, 40
 
 
-def embed_plane(
-    features: Array,
-) -> Array:
-    """Features (N, D) -> (N, 2), the same every time.
+def embed_plane(features: Array) -> Array:
+    """Put features (N, D) on a plane, (N, 2), the same every time.
 
     Raises:
         NotApplicable: scikit-learn is missing.
@@ -31,20 +29,14 @@ def embed_plane(
     except ImportError:
         raise NotApplicable("it needs scikit-learn: pip install 'layergraft[analysis]'") from None
     perplexity = min(30.0, (len(features) - 1) / 3)
-    found = TSNE(perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(features)
-    return np.asarray(found, dtype=np.float32)
+    plane = TSNE(perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(features)
+    return np.asarray(plane, dtype=np.float32)
 
 
-def neighbourhood_kept(
-    features: Array,
-    plane: Array,
-    k: int = 10,
-) -> float:
+def neighbourhood_kept(features: Array, plane: Array, k: int = 10) -> float:
     """Share of the k nearest neighbours that are the same in the plane."""
 
-    def near(
-        points: Array,
-    ) -> npt.NDArray[np.int64]:
+    def near(points: Array) -> npt.NDArray[np.int64]:
         squared = ((points[:, None] - points[None]) ** 2).sum(2)
         np.fill_diagonal(squared, np.inf)
         return np.argsort(squared, axis=1)[:, :k]
@@ -65,8 +57,8 @@ def plane_map(subject: Subject) -> Findings:
     for key, (x, y) in zip(source.keys.tolist(), plane, strict=True):
         image = fixed_view(source.images.load(key, encoder.in_chans), encoder.img_size)
         facts = {"label": label_of(source, key)} if source.labels is not None else {}
-        place = {"x": round(float(x), 2), "y": round(float(y), 2)}
-        data.append({**place, **facts, "file": source.images.name(key), "image": address(image, THUMBNAIL)})
+        position = {"x": round(float(x), 2), "y": round(float(y), 2)}
+        data.append({**position, **facts, "file": source.images.name(key), "image": address(image, THUMBNAIL)})
     hidden: dict[str, Any] = {"axis": None, "scale": {"zero": False, "padding": 12}}
     shown = ["image", *(["label"] if source.labels is not None else []), "file"]
     spec: dict[str, Any] = {

@@ -24,6 +24,7 @@ def nearest(queries: torch.Tensor, bank: torch.Tensor, count: int) -> tuple[torc
 
 
 def label_of(source: Source, key: int) -> str:
+    """The name of an image's class; empty without labels."""
     return "" if source.labels is None else source.classes[int(source.labels[key])]
 
 
@@ -34,7 +35,7 @@ def neighbours(subject: Subject) -> Findings:
     encoder = subject.encoder
     queries, bank = subject.sample(QUERIES, subject.queries), subject.sample(BANK, subject.bank)
     features, candidates = (torch.from_numpy(extract(encoder, source, "cls")) for source in (queries, bank))
-    found = nearest(features, candidates, NEAREST)
+    similarities, indices = nearest(features, candidates, NEAREST)
 
     def cell(source: Source, key: int, row: int, column: int, cosine: float | None) -> dict[str, object]:
         image = fixed_view(source.images.load(key, encoder.in_chans), encoder.img_size)
@@ -49,16 +50,16 @@ def neighbours(subject: Subject) -> Findings:
 
     data: Rows = []
     same = total = 0
-    for row, (similarity, index) in enumerate(zip(*found, strict=True)):
+    for row, (similarity, index) in enumerate(zip(similarities, indices, strict=True)):
         key = int(queries.keys[row])
         data.append(cell(queries, key, row, 0, None))
         for column, (cosine, i) in enumerate(zip(similarity.tolist(), index.tolist(), strict=True), start=1):
-            own = int(bank.keys[i])
-            data.append(cell(bank, own, row, column, cosine))
+            neighbour = int(bank.keys[i])
+            data.append(cell(bank, neighbour, row, column, cosine))
             total += 1
-            same += queries.labels is not None and label_of(bank, own) == label_of(queries, key)
+            same += queries.labels is not None and label_of(bank, neighbour) == label_of(queries, key)
     first = "a held-out image" if subject.held_out else "an image"
     caption = f"Left {first}, then the images of the rest that are nearest to it (cosine of the feature)."
-    numbers = {"shown": len(found[0]), "of_same_class": same / total if queries.labels is not None else None}
+    numbers = {"shown": len(similarities), "of_same_class": same / total if queries.labels is not None else None}
     figure = gallery("neighbours", "Nearest neighbours", caption, data, "file", "label", "cosine")
     return Findings(numbers=numbers, figures=[figure])

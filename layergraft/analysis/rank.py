@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layergraft.analysis.charts import by_layer
+from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
 from layergraft.analysis.views import CONTRASTIVE, view_features
+from layergraft.runs.figure import Rows
 from layergraft.runs.findings import Findings
 
 IMAGES, SURROGATES, VIEWS = 2000, 200, 8
@@ -21,12 +22,12 @@ def _entropy_rank(values: Tensor, eps: float = 0.0) -> float:
 
 
 def rankme(features: Tensor) -> float:
-    """exp of the entropy of the singular values of (N, D) (Garrido et al., ICML 2023): k equal ones give k."""
+    """RankMe: exp of the entropy of the singular values of (N, D) (Garrido et al., ICML 2023); k equal ones give k."""
     return _entropy_rank(torch.linalg.svdvals(features.double()), 1e-7)
 
 
 def effective_rank(features: Tensor) -> float:
-    """exp of the entropy of the covariance's eigenvalues (Roy and Vetterli, EUSIPCO 2007, on the covariance)."""
+    """Effective rank: exp of the entropy of the covariance's eigenvalues (Roy and Vetterli, EUSIPCO 2007)."""
     return _entropy_rank(spectrum(features))
 
 
@@ -77,17 +78,18 @@ def rank(subject: Subject) -> Findings:
     """Four measures of the class token's dimension, layer by layer."""
     if len(subject.images) < 16:
         raise NotApplicable("it needs at least 16 images")
-    data, numbers = [], {}
+    data: Rows = []
+    numbers = {}
     for name, encoder in subject.encoders.items():
         features = layer_features(encoder, subject.sample(IMAGES))
         views = view_features(encoder, subject.sample(SURROGATES), CONTRASTIVE, VIEWS, subject.random)
         rows = []
-        for layer, own, seen in zip(layer_names(encoder), features, views, strict=True):
+        for layer, of_layer, of_views in zip(layer_names(encoder), features, views, strict=True):
             row = {
-                "RankMe": rankme(own),
-                "effective rank": effective_rank(own),
-                "LiDAR": lidar(seen),
-                "alpha-ReQ": alpha_req(spectrum(own)),
+                "RankMe": rankme(of_layer),
+                "effective rank": effective_rank(of_layer),
+                "LiDAR": lidar(of_views),
+                "alpha-ReQ": alpha_req(spectrum(of_layer)),
             }
             rows.append({"layer": layer} | row)
         numbers[name] = rows
@@ -99,7 +101,7 @@ def rank(subject: Subject) -> Findings:
             if key != "layer" and np.isfinite(float(value)) and (row["layer"] != "embed" or encoder.prefix_tokens == 0)
         ]
     ranks = [row for row in data if row["measure"] != "alpha-ReQ"]
-    decay = [{k: v for k, v in row.items() if k != "measure"} for row in data if row["measure"] == "alpha-ReQ"]
+    decay = columns([row for row in data if row["measure"] == "alpha-ReQ"], "encoder", "layer", "value")
     figures = [
         by_layer(
             "rank",

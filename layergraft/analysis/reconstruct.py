@@ -58,8 +58,8 @@ def reconstruct(subject: Subject) -> Findings:
         "reconstruction": patches * (1 - mask) + prediction * mask,
     }
     data: Rows = []
-    for kind, own in kinds.items():
-        for column, image in enumerate(unpatchify(encoder, own)):
+    for kind, patches_shown in kinds.items():
+        for column, image in enumerate(unpatchify(encoder, patches_shown)):
             name = source.images.name(int(source.keys[column]))
             data.append(
                 {"row": kind, "column": column, "file": name, "kind": kind, "image": address(show(encoder, image))}

@@ -55,9 +55,9 @@ def saliency(subject: Subject) -> Findings:
     queries, bank = subject.sample(IMAGES, subject.queries), subject.sample(BANK, subject.bank)
     unit = torch.nn.functional.normalize(torch.from_numpy(extract(encoder, bank, "cls")), dim=1)
     if bank.labels is not None:
-        own = torch.from_numpy(bank.selected_labels)
+        labels = torch.from_numpy(bank.selected_labels)
         target = [
-            unit[own == label].mean(0) if bool((own == label).any()) else unit.mean(0)
+            unit[labels == label].mean(0) if bool((labels == label).any()) else unit.mean(0)
             for label in queries.selected_labels
         ]
         towards = torch.stack(target)
@@ -70,10 +70,10 @@ def saliency(subject: Subject) -> Findings:
     images = next(inputs(encoder, queries))
     maps = grad_cam(*score_gradients(encoder, images, directions)).cpu()
     data: Rows = []
-    for column, (key, image, own_map) in enumerate(zip(queries.keys, images, maps, strict=True)):
+    for column, (key, image, importance) in enumerate(zip(queries.keys, images, maps, strict=True)):
         pixels = show(encoder, image)
         facts = {"column": column, "file": queries.images.name(int(key)), "label": label_of(queries, int(key))}
-        picture = heat((own_map / own_map.max().clamp(min=1e-12)).reshape(encoder.grid), pixels)
+        picture = heat((importance / importance.max().clamp(min=1e-12)).reshape(encoder.grid), pixels)
         data.append({"row": 0, **facts, "image": address(pixels)})
         data.append({"row": 1, **facts, "image": address(picture)})
     figure = gallery(

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from layergraft.analysis.charts import by_layer
+from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, inputs, layer_names, layer_tokens, patch_tokens
 from layergraft.runs.figure import Figure, Rows, field, tooltip
 from layergraft.runs.findings import Findings
@@ -59,12 +59,12 @@ def spectrum(subject: Subject) -> Findings:
         bins = max(1, min(encoder.grid) // 2)
         sums = [torch.zeros(encoder.grid, dtype=torch.float64) for _ in range(encoder.depth + 1)]
         for images in inputs(encoder, subject.sample(IMAGES)):
-            for own, tokens in zip(sums, layer_tokens(encoder, images), strict=True):
-                own += amplitudes(patch_tokens(encoder, tokens), encoder.grid).cpu() * len(images)
-        for layer, own in zip(layer_names(encoder), sums, strict=True):
-            for frequency, value in relative_log(radial_profile(own, bins)):
+            for of_layer, tokens in zip(sums, layer_tokens(encoder, images), strict=True):
+                of_layer += amplitudes(patch_tokens(encoder, tokens), encoder.grid).cpu() * len(images)
+        for layer, of_layer in zip(layer_names(encoder), sums, strict=True):
+            for frequency, value in relative_log(radial_profile(of_layer, bins)):
                 data.append({"encoder": name, "layer": layer, "frequency": frequency, "log amplitude": value})
-    top = [{k: v for k, v in row.items() if k != "frequency"} for row in data if row["frequency"] == 1.0]
+    top = columns([row for row in data if row["frequency"] == 1.0], "encoder", "layer", "log amplitude")
     encoding = {
         "x": field("frequency", "quantitative", "frequency (1: alternating patches)"),
         "y": field("log amplitude", "quantitative", "log10 of relative amplitude"),

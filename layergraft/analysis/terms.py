@@ -41,11 +41,11 @@ class Terms:
 
 def plain_attention(module: Module) -> Module:
     """A copy whose attention layers form the matrix: vmap cannot take fused attention apart on a CPU."""
-    own = copy.deepcopy(module)
-    for part in own.modules():
+    plain = copy.deepcopy(module)
+    for part in plain.modules():
         if hasattr(part, "fused_attn"):
             setattr(part, "fused_attn", False)  # noqa: B010 - of timm's attention
-    return own.requires_grad_(False).eval()
+    return plain.requires_grad_(False).eval()
 
 
 def mim_terms(encoder: Encoder, objective: Mae, batch: Batch) -> Terms:
@@ -54,10 +54,10 @@ def mim_terms(encoder: Encoder, objective: Mae, batch: Batch) -> Terms:
     keep, removed = objective.split(batch.uniform("mask", encoder.num_patches, images.device))
     decoder, norm_pix = plain_attention(objective.heads["decoder"]), objective.config.norm_pix
 
-    def loss(own: Encoder, image: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
-        tokens = own.norm(own.run_blocks(own.tokens(image[None], kept[None]))[0])
+    def loss(trained: Encoder, image: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
+        tokens = trained.norm(trained.run_blocks(trained.tokens(image[None], kept[None]))[0])
         prediction = decoder(tokens, kept[None], hidden[None])
-        target = own.patchify(image[None])
+        target = trained.patchify(image[None])
         target = target.gather(1, hidden[None, :, None].expand(-1, -1, target.shape[2]))
         everywhere = torch.ones_like(hidden[None], dtype=target.dtype)
         return masked_pixel_loss(prediction, target, everywhere, norm_pix=norm_pix)
@@ -67,12 +67,12 @@ def mim_terms(encoder: Encoder, objective: Mae, batch: Batch) -> Terms:
 
 def batch_statistics(head: nn.Module, features: Tensor) -> tuple[Tensor, Statistics]:
     """(output, mean and biased variance at each BatchNorm) of a head over a batch."""
-    found: Statistics = []
+    statistics: Statistics = []
     for module in head.children():
         if isinstance(module, BatchNorm):
-            found.append((features.mean(0), features.var(0, unbiased=False)))
-        features = _apply(module, features, found[-1:])
-    return features, found
+            statistics.append((features.mean(0), features.var(0, unbiased=False)))
+        features = _apply(module, features, statistics[-1:])
+    return features, statistics
 
 
 def with_statistics(head: nn.Module, features: Tensor, statistics: Statistics) -> Tensor:
@@ -109,8 +109,8 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     for view in (0, 1):
         # Not `objective.encode`: it takes blocks that stand still for equal in both encoders.
         query, key = (
-            own.feature(own.norm(own.run_blocks(own.tokens(views[:, view], keep[:, view]))[0]))
-            for own in (encoder, slow)
+            network.feature(network.norm(network.run_blocks(network.tokens(views[:, view], keep[:, view]))[0]))
+            for network in (encoder, slow)
         )
         projected, below = batch_statistics(projector, query)
         statistics.append((below, batch_statistics(predictor, projected)[1]))
@@ -118,11 +118,11 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     keys.reverse()  # the queries of one view meet the keys of the other
     temperature = objective.config.temperature
 
-    def loss(own: Encoder, images: Tensor, patches: Tensor, index: Tensor) -> Tensor:
-        seen = own.feature(own.norm(own.run_blocks(own.tokens(images, patches))[0]))
-        total = seen.new_zeros(())
+    def loss(trained: Encoder, images: Tensor, patches: Tensor, index: Tensor) -> Tensor:
+        features = trained.feature(trained.norm(trained.run_blocks(trained.tokens(images, patches))[0]))
+        total = features.new_zeros(())
         for view, (below, above) in enumerate(statistics):
-            query = with_statistics(projector, seen[view : view + 1], below)
+            query = with_statistics(projector, features[view : view + 1], below)
             query = nn.functional.normalize(with_statistics(predictor, query, above), dim=1)
             logits = query @ keys[view].T / temperature
             positive = logits.gather(1, index.reshape(1, 1)).squeeze()

@@ -14,7 +14,7 @@ IMAGES = 512
 
 
 def token_cosine(tokens: Tensor) -> Tensor:
-    """Tokens (N, P, D) -> (N,): mean cosine over pairs of different tokens of an image."""
+    """Mean cosine over pairs of different tokens of an image: (N, P, D) -> (N,)."""
     unit = torch.nn.functional.normalize(tokens.double(), dim=2)
     count = tokens.shape[1]
     return (unit.sum(1).square().sum(1) - count) / (count * (count - 1))
@@ -29,11 +29,11 @@ def token_similarity(subject: Subject) -> Findings:
             raise NotApplicable("an image is a single patch")
         parts: list[list[Tensor]] = [[] for _ in range(encoder.depth + 1)]
         for images in inputs(encoder, subject.sample(IMAGES)):
-            for own, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
-                own.append(token_cosine(patch_tokens(encoder, tokens)).cpu())
+            for of_layer, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
+                of_layer.append(token_cosine(patch_tokens(encoder, tokens)).cpu())
         data += [
-            {"encoder": name, "layer": layer, "cosine": float(torch.cat(own).mean())}
-            for layer, own in zip(layer_names(encoder), parts, strict=True)
+            {"encoder": name, "layer": layer, "cosine": float(torch.cat(of_layer).mean())}
+            for layer, of_layer in zip(layer_names(encoder), parts, strict=True)
         ]
     figure = by_layer(
         "token-similarity",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layergraft.analysis.charts import by_layer
+from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, layer_names
 from layergraft.analysis.views import CONTRASTIVE, view_features
 from layergraft.runs.figure import Rows
@@ -37,17 +37,17 @@ def uniformity_and_alignment(subject: Subject) -> Findings:
             {
                 "encoder": name,
                 "layer": layer,
-                "alignment": alignment(own[:, 0], own[:, 1]),
-                "uniformity": uniformity(own[:, 0]),
+                "alignment": alignment(of_layer[:, 0], of_layer[:, 1]),
+                "uniformity": uniformity(of_layer[:, 0]),
             }
-            for layer, own in zip(layer_names(encoder), views, strict=True)
+            for layer, of_layer in zip(layer_names(encoder), views, strict=True)
         ]
     figures = [
         by_layer(
             "alignment",
             "Are views of an image close?",
             "Alignment: squared distance between two views of an image on the sphere. Lower is more invariant.",
-            [{key: row[key] for key in ("encoder", "layer", "alignment")} for row in data],
+            columns(data, "encoder", "layer", "alignment"),
             "alignment",
             zero=True,
         ),
@@ -55,7 +55,7 @@ def uniformity_and_alignment(subject: Subject) -> Findings:
             "uniformity",
             "Are images spread out?",
             "Uniformity: 0 is all images in one point, -4 spread evenly over the sphere. Lower keeps more apart.",
-            [{key: row[key] for key in ("encoder", "layer", "uniformity")} for row in data],
+            columns(data, "encoder", "layer", "uniformity"),
             "uniformity",
             zero=True,
         ),
