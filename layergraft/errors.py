@@ -20,8 +20,10 @@ class UserError(Exception):
         self.hint = hint
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """A signal stopped the run with everything saved; the same command goes on (exit code 75).
+
+    Like KeyboardInterrupt no `Exception`: nothing that takes any failure for a damaged file takes it for one.
 
     Args:
         text: for the user.

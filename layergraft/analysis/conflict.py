@@ -23,6 +23,7 @@ from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import VIEWS, Moco
 from layergraft.runs.figure import Figure, Rows, field, tooltip
 from layergraft.runs.findings import Findings
+from layergraft.runs.interruption import check
 
 IMAGES = 256
 # Images whose gradients are in memory at once: more are not quicker, and all of them may take this many bytes.
@@ -57,6 +58,7 @@ def sample_gradients(encoder: Encoder, terms: Terms, chunk: int = CHUNK) -> Iter
 
     gradient = vmap(grad(loss), in_dims=(None, *(0 for _ in terms.arguments)))
     for start in range(0, len(terms.arguments[0]), chunk):
+        check()
         yield gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
 
 

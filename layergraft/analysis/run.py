@@ -21,6 +21,7 @@ from layergraft.encoders.provenance import are_the_runs
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError, nearest
 from layergraft.runs.findings import Entry, write_analysis
+from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_name, run_directory
 
 BANK_SHARE = 0.2  # held out from the bank where no run says which images trained nothing
@@ -91,6 +92,7 @@ def run_analyses(
     entries: list[Entry] = []
     skipped: dict[str, str] = {}
     for name in what:
+        check()
         began = time.perf_counter()
         try:
             findings = ANALYSES[name](subject)

@@ -19,6 +19,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import view_batches
+from layergraft.runs.interruption import check
 
 
 class NotApplicable(Exception):
@@ -86,6 +87,7 @@ class Subject:
         chosen: list[int] = []
         reasons: dict[int, str] = {}
         for key in source.keys[self.random.permutation("sample", source.keys, 0)].tolist():
+            check()
             if len(chosen) == count:
                 break
             if key not in self.readable:

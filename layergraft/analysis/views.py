@@ -15,6 +15,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.data.view_parameters import DRAWS
 from layergraft.encoders.vit import Encoder
+from layergraft.runs.interruption import check
 
 # The first view of MoCo v3, with crops that keep at least a fifth of the image.
 CONTRASTIVE = ViewConfig(
@@ -49,6 +50,7 @@ def view_features(
     """Features of several views of each image at every layer, in float64: a list of (N, views, D)."""
     parts: list[list[list[Tensor]]] = [[[] for _ in range(views)] for _ in range(encoder.depth + 1)]
     for start in range(0, len(source), batch_size):
+        check()
         chunk = source.subset(source.keys[start : start + batch_size])
         for view in range(views):
             images = view_batch(encoder, chunk, config, random, view)

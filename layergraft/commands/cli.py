@@ -15,6 +15,7 @@ from typing import Any
 from layergraft import __version__
 from layergraft.commands import api
 from layergraft.errors import Lost, Stopped, UserError, nearest
+from layergraft.runs.interruption import FORCED, SignalGuard
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     name: function
@@ -155,10 +156,17 @@ def _run(arguments: list[str]) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code (0 done, 2 a user's error, 75 stopped and to be run again, 1 a bug).
 
+    Signals count from its first line on: what they stop ends at a set place with 75. A second SIGINT forces (130).
+
     One of several processes does not return from a failure. It ends at once: in an orderly end its threads would wait
     for peers that wait for it, and whoever starts the group again sees nothing of that.
     """
-    code = _exit_code(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["bench"]:  # it keeps nothing, and its times are not to be looked into
+        code = _exit_code(words)
+    else:
+        with SignalGuard(force=True):
+            code = _exit_code(words)
     distributed = sys.modules.get("torch.distributed")
     if code and distributed is not None and distributed.is_available() and distributed.is_initialized():
         sys.stdout.flush(), sys.stderr.flush()
@@ -166,10 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def _exit_code(arguments: list[str] | None) -> int:
+def _exit_code(words: list[str]) -> int:
     first = os.environ.get("RANK", "0") == "0"
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return _run(words)
     except UserError as error:
         if first:
             print(f"layergraft: {error}", file=sys.stderr)
@@ -182,6 +190,10 @@ def _exit_code(arguments: list[str] | None) -> int:
         if first:
             print(f"layergraft: {error}", file=sys.stderr)
         return 75
+    except KeyboardInterrupt:
+        if first:
+            print("layergraft: forced to end; the last checkpoint is what is saved.", file=sys.stderr)
+        return FORCED
     except BrokenPipeError:
         sys.stderr.close()
         return 0

@@ -23,6 +23,7 @@ from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.splits import read_splits
+from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
 from layergraft.runs.report.page import write_report
 from layergraft.runs.results import ResultRow, show_results, write_results
@@ -84,22 +85,29 @@ def evaluate_command(
     for loaded in encoders.values() if config.trained_stages else ():
         check_expressible(loaded)  # all of them, before the first one is trained
     fabric = launch()
-    rows = []
+    rows: list[ResultRow] = []
+
+    def keep(part: list[ResultRow]) -> None:
+        if out is not None and fabric.is_global_zero:
+            write_results(out / "results.json", part)
+
     if config.frozen_protocols and fabric.is_global_zero:
-        rows = evaluate_encoders(task, config, encoders, out)
+        rows = evaluate_encoders(task, config, encoders, out, keep)
         show_results(rows)
     if "head" in config.protocols and fabric.is_global_zero:
         for name, place in named.items():
+            check()
             rows.append(evaluate_head(place, name, task))
+            keep(rows[-1:])
             announce(f"{name}: {rows[-1].value:.1f} % top-1 with its own head, on {rows[-1].n_test} images of {spec}.")
     fabric.barrier()
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
-            rows += _train(task, config, engine, fabric, name, named[name], loaded, out)
-    if out is not None and fabric.is_global_zero:
-        write_results(out / "results.json", rows)
-        if (out / "recipe.yaml").is_file():
-            write_report([out])
+            trained = _train(task, config, engine, fabric, name, named[name], loaded, out)
+            keep(trained)
+            rows += trained
+    if out is not None and fabric.is_global_zero and (out / "recipe.yaml").is_file():
+        write_report([out])
     return rows
 
 

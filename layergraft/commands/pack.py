@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from collections.abc import Iterator
@@ -19,8 +20,11 @@ from layergraft.data.sources.open import open_source
 from layergraft.data.sources.shards import PACKED, build_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
+from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import check
 
 QUALITY = 95
+PROGRESS = "unfinished.json"  # in `out` while not all shards are written: where the next shard begins
 _SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"RIF": ".webp", b"BM": ".bmp"}
 _SIGNATURES |= dict.fromkeys((b"II*", b"II+", b"MM\0"), ".tif")
 
@@ -65,9 +69,10 @@ def _resized(source: Source, key: int, channels: int, short: int) -> bytes:
     return bytes(content)
 
 
-def _members(source: Source, channels: int, short: int | None) -> Iterator[list[tuple[str, bytes]] | None]:
-    """The members of each image, file and class; None for one that cannot be read."""
-    for key in source.keys.tolist():
+def _members(source: Source, first: int, channels: int, short: int | None) -> Iterator[list[tuple[str, bytes]] | None]:
+    """The members of each image from the first one on, file and class; None for one that cannot be read."""
+    for key in source.keys[first:].tolist():
+        check()
         try:
             content = _resized(source, key, channels, short) if short else source.images.read(key)
         except BadImage:
@@ -88,9 +93,31 @@ def _check(out: Path, short: int | None, channels: int, shard_images: int) -> No
     for option, value in (("--resize", short), ("--shard-images", shard_images)):
         if value is not None and value < 1:
             raise UserError(f"{option} is {value}.", "It must be 1 or more.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / PROGRESS).is_file() and (not out.is_dir() or any(out.iterdir())):
         kind = "not empty" if out.is_dir() else "a file"
         raise UserError(f"{str(out)!r} is {kind}.", "Use another --out. Nothing was changed.")
+
+
+def _begin(out: Path, settings: dict[str, object]) -> tuple[int, int, int]:
+    """Where a start begins: (images looked at, of them packed, of them unreadable); zeros but after one that stopped.
+
+    Raises:
+        UserError: what stopped was another pack.
+    """
+    file = out / PROGRESS
+    if not file.is_file():
+        return 0, 0, 0
+    try:
+        progress = json.loads(file.read_text(encoding="utf-8"))
+        before, done = progress["settings"], (progress["looked_at"], progress["packed"], progress["unreadable"])
+    except (OSError, ValueError, LookupError, TypeError):
+        before, done = None, (0, 0, 0)
+    if before != settings:
+        raise UserError(
+            f"{str(out)!r} holds an unfinished pack of other images or options.",
+            "Use another --out, or the same command to go on. Nothing was changed.",
+        )
+    return done
 
 
 def pack(data: str, out: Path, short: int | None, channels: int, shard_images: int) -> Packed:
@@ -101,16 +128,21 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{str(out)!r} cannot be made: {error.strerror}.", "Use another --out.") from None
-    shards: list[Path] = []
+    settings: dict[str, object] = {"data": data, "images": source.fingerprint, "resize": short, "channels": channels}
+    settings["shard_images"] = shard_images
+    looked_at, images, skipped = _begin(out, settings)
+    shards = [out / f"{number:06d}.tar" for number in range(images // shard_images)]
     archive: tarfile.TarFile | None = None
-    images = skipped = 0
-    for members in _members(source, channels, short):
+    for members in _members(source, looked_at, channels, short):
+        looked_at += 1
         if members is None:
             skipped += 1
             continue
         if images % shard_images == 0:
             if archive:
                 archive.close()
+            begun = {"settings": settings, "looked_at": looked_at - 1, "packed": images, "unreadable": skipped}
+            write_text(out / PROGRESS, json.dumps(begun) + "\n")
             shards.append(out / f"{len(shards):06d}.tar")
             archive = tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by the next
         assert archive is not None
@@ -123,6 +155,7 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
         raise UserError(f"No image of {data!r} can be read.")
     archive.close()
     images = build_index([Place(str(shard)) for shard in shards], out / PACKED).table.num_rows
+    (out / PROGRESS).unlink()
     name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"
     found = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)
     note = f", {skipped} could not be read" if skipped else ""

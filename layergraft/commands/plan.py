@@ -18,6 +18,7 @@ from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError, nearest
 from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.objectives.create import create_objective, know_classes
+from layergraft.runs.interruption import check
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import stage_seconds
 from layergraft.training.memory import memory_warning, step_memory
@@ -52,6 +53,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stages, warnings = [], {}
     for name, stage in recipe.stages.items():
+        check()
         objective = create_objective(know_classes(stage.objective, train, name), encoder)
         batch_size = min(stage.batch_size, images) if images else stage.batch_size
         rows, plan = stage_plan(stage, name, encoder, objective, batch_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -20,6 +21,7 @@ from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.labels import same_classes
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import Run, stage_directory
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
@@ -30,7 +32,7 @@ from layergraft.training.divergence import read_replay
 from layergraft.training.launch import machine
 from layergraft.training.run import Training
 from layergraft.training.run_data import CACHE, RunData
-from layergraft.training.signals import SignalGuard, is_loss, requeue
+from layergraft.training.signals import is_loss, requeue
 from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 
 
@@ -45,7 +47,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
     """
     files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
     try:
-        with SignalGuard(wait=False):
+        with SignalGuard():
             training = Training(recipe, out)
             if replay is not None:
                 training.replay(read_replay(replay))
@@ -53,6 +55,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
                 _train_and_measure(training, files)
             else:
                 training.display.say(f"The run in {out} is finished; nothing to do. Its report: {files.report}")
+            check()
     except Stopped as stopped:
         note = requeue() if stopped.requeue else None
         raise Stopped(f"{stopped} {note}") if note else stopped from None
@@ -78,6 +81,7 @@ def _train_and_measure(training: Training, files: Run) -> None:
         save_encoder(training.encoder, files.encoder, training.provenance(list(recipe.stages)[-1]))
         if recipe.evaluate is not None:
             evaluate_run(recipe, files.out, training.data, training.display)
+    check()
     if recipe.evaluate is not None and recipe.evaluate.trained_stages:
         training.fabric.barrier()
         with training.display:
@@ -93,6 +97,7 @@ def _finish(training: Training, files: Run, began: float) -> None:
     if skipped:
         display.say(f"{len(skipped)} images were skipped, skipped.jsonl names them: {count_reasons(skipped)}.")
     analyze_run(recipe, files.out, display)
+    check()
     summary = {
         "recipe": training.identity,
         "machine": machine(),
@@ -161,8 +166,7 @@ def evaluate_run(recipe: Recipe, out: Path, data: RunData, display: Display) -> 
         task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
         display.say(f"Measuring on {len(task.test)} images of {spec} …")
     encoders = run_encoders(recipe, out, data)
-    rows = evaluate_encoders(task, recipe.evaluate, encoders, out)
-    write_results(out / "results.json", rows)
+    rows = evaluate_encoders(task, recipe.evaluate, encoders, out, partial(write_results, out / "results.json"))
     show_results(rows)
     return read_results(out / "results.json")
 

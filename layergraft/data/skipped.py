@@ -17,6 +17,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_bytes
+from layergraft.runs.interruption import check
 
 _REPLACEMENTS = 20
 NAMED = 20
@@ -60,6 +61,7 @@ def forget_mended(file: Path, source: Source, channels: int) -> None:
         return
 
     def still_bad(line: bytes) -> bool:
+        check()
         try:
             row = json.loads(line)
             if row["key"] < len(source.images) and source.images.name(row["key"]) == row["name"]:

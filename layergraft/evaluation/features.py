@@ -20,6 +20,7 @@ from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.runs.interruption import check
 
 Array = npt.NDArray[np.float32]
 POOLINGS = ("cls", "mean", "cls+mean", "last4")
@@ -56,6 +57,7 @@ def _readable_batches(
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="layergraft-views") as pool:
         pending = deque(pool.submit(load, start) for _, start in zip(range(_AHEAD), starts, strict=False))
         while pending:
+            check()
             first, positions, views, reasons = pending.popleft().result()
             pending.extend(pool.submit(load, start) for _, start in zip(range(1), starts, strict=False))
             unreadable |= reasons

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,11 @@ from layergraft.evaluation.selection import (
     strongest_of_the_best,
 )
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
+from layergraft.runs.interruption import check
 from layergraft.runs.results import ResultRow, summarize
 
 Labels = npt.NDArray[np.int64]
+Keep = Callable[[list[ResultRow]], None]
 Features = dict[str, Array]
 """`train`, `test` and, where something is chosen, `holdout` -> features of shape (N, D)."""
 
@@ -274,16 +276,31 @@ class Measurement:
             chosen=row.chosen,
         )
 
-    def rows(self) -> list[ResultRow]:
-        """Everything that was asked for."""
-        found = self.knn() if "knn" in self.config.protocols else []
+    def parts(self) -> Iterator[list[ResultRow]]:
+        """Everything that was asked for: the rows of one protocol, variant and number of shots at a time."""
+        if "knn" in self.config.protocols:
+            yield self.knn()
         protocols = [name for name in dict.fromkeys(self.config.frozen_protocols) if name in FEW_SHOT]
         splits = self.task.labelled_splits(self.config) if protocols else []
         for name in protocols:
             for variant in dict.fromkeys(self.config.variants(name)) if name in VARIANTS else (None,):
                 for shots in dict.fromkeys(split.shots for split in splits):
-                    found += self.few_shot(name, variant, [split for split in splits if split.shots == shots])
-        return found
+                    check()
+                    yield self.few_shot(name, variant, [split for split in splits if split.shots == shots])
+
+    def rows(self, keep: Keep | None = None) -> list[ResultRow]:
+        """Everything that was asked for.
+
+        Args:
+            keep: called with the rows of each part as soon as they are there.
+        """
+        rows: list[ResultRow] = []
+        for part in self.parts():
+            rows += part
+            if keep is not None:
+                keep(part)
+            check()
+        return rows
 
 
 def evaluate_encoders(
@@ -291,6 +308,7 @@ def evaluate_encoders(
     config: EvaluateConfig,
     encoders: Mapping[str, Encoder],
     out: Path | None = None,
+    keep: Keep | None = None,
 ) -> list[ResultRow]:
     """The pixels at the size of the first encoder, then every encoder.
 
@@ -299,9 +317,13 @@ def evaluate_encoders(
         config: protocols, shots, splits, poolings.
         encoders: `encoder` of the rows -> encoder.
         out: directory of the results: splits go to `splits/`, fitted classifiers to `probes/`; None keeps neither.
+        keep: called with rows as soon as they are there, so that a signal costs none.
 
     Returns:
         The rows of results.json.
+
+    Raises:
+        Stopped: a signal came; `keep` has had what was finished.
     """
     task.check(config)
     if not config.chooses:
@@ -311,12 +333,12 @@ def evaluate_encoders(
     floor = {name: pixels(source, first.img_size, first.in_chans, side) for name, source in task.sources.items()}
     task, floor = task.readable(floor)
     note = {} if side == first.img_size else {"side": side}
-    rows = Measurement(task, config, "pixels", None, floor, note, device_of(first), None).rows()
+    rows = Measurement(task, config, "pixels", None, floor, note, device_of(first), None).rows(keep)
     del floor
     if out is not None and any(name in FEW_SHOT for name in config.frozen_protocols):
         write_splits(out / "splits" / slug(task.train.spec), task.train, task.labelled_splits(config))
     for name, encoder in encoders.items():
-        rows += _evaluate(task, config, name, encoder, out)
+        rows += _evaluate(task, config, name, encoder, out, keep)
     return rows
 
 
@@ -324,7 +346,9 @@ def device_of(encoder: Encoder) -> torch.device:
     return next(encoder.parameters()).device
 
 
-def _evaluate(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out: Path | None) -> list[ResultRow]:
+def _evaluate(
+    task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out: Path | None, keep: Keep | None
+) -> list[ResultRow]:
     """All protocols and poolings on one encoder."""
     wanted = POOLINGS if "auto" in config.pooling else config.pooling
     found = {part: features_of(encoder, source, wanted) for part, source in task.sources.items()}
@@ -337,5 +361,5 @@ def _evaluate(task: Task, config: EvaluateConfig, name: str, encoder: Encoder, o
     rows = []
     for pooling, note in notes.items():
         features = {part: arrays[pooling] for part, arrays in found.items()}
-        rows += Measurement(task, config, name, pooling, features, note, device_of(encoder), out).rows()
+        rows += Measurement(task, config, name, pooling, features, note, device_of(encoder), out).rows(keep)
     return rows

@@ -14,6 +14,7 @@ from torch import Tensor
 from layergraft.data.fast_augment import resize
 from layergraft.data.masks import pairs
 from layergraft.data.sources.source import Image, Mask, Source
+from layergraft.runs.interruption import check
 
 Predict = Callable[[Tensor], Tensor]
 Counts = npt.NDArray[np.int64]
@@ -58,6 +59,7 @@ def predict_classes(
         totals.append((torch.zeros(classes, height, width), torch.zeros(height, width)))
     several = windows_at_once(classes, size)
     for start in range(0, len(windows), several):
+        check()
         logits = predict(torch.from_numpy(np.stack(windows[start : start + several])))
         for (number, y, x), own in zip(places[start : start + several], logits, strict=True):
             total, times = totals[number]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from lightning_fabric import Fabric
 
 from layergraft.errors import UserError
+from layergraft.runs.interruption import SignalGuard
 from layergraft.training.checkpoints import Checkpoints
 from layergraft.training.divergence import IN_A_ROW, go_back
 from layergraft.training.profile import Profile
-from layergraft.training.signals import SignalGuard, agree
+from layergraft.training.signals import agree
 from layergraft.training.stage import StageRun
 from layergraft.training.step_log import Record, Report
 from layergraft.training.trainer import Trainer
@@ -35,7 +36,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
         stage.directory / "checkpoints", stage.engine, say, fabric.is_global_zero, before=record.to_disk
     )
     profile = Profile(stage.engine.profile if fabric.is_global_zero else None, stage.directory / "profile.json", say)
-    with SignalGuard(wait=True) as signals, checkpoints, record, profile:
+    with SignalGuard(hold=True) as signals, checkpoints, record, profile:
         begin(trainer, checkpoints, say)
         record.rewind(trainer.step)
         batches = trainer.batches()

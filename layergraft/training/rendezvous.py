@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed's, with their types
 
 from layergraft.errors import Lost
+from layergraft.runs.interruption import check
 
 _START = "layergraft/start"
 _TIMEOUT, _PAUSE = timedelta(minutes=30), 0.05
@@ -83,6 +84,7 @@ def name_start(store: Store, rank: int, world: int) -> str:
 
 def _pause(end: float) -> None:
     """Not one long wait in the store, which would take no signal."""
+    check()
     if time.monotonic() > end:
         raise Lost(f"The other processes did not come within {_TIMEOUT}.")
     time.sleep(_PAUSE)

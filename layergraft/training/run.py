@@ -14,6 +14,7 @@ from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import trained_on
 from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
+from layergraft.runs.interruption import check
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.resume import Resume, claim, open_run
 from layergraft.training.checkpoints import State
@@ -41,11 +42,13 @@ class Training:
         self.recipe = recipe
         self.out = out
         self.data = load_data(recipe, out)
+        check()
         train, holdout = self.data.train, self.data.holdout
         self.images = train.subset(np.concatenate((train.keys, holdout.keys))).identity
         self.encoder = first_encoder(recipe, self.data.mean, self.data.std)
         check_recipe(recipe, self.encoder, train, out)
         self.decoded = self.data
+        check()
         self.fabric = launch()
         self.display = Display(quiet=not self.fabric.is_global_zero)
         self.identity = recipe_hash(recipe)
@@ -63,7 +66,7 @@ class Training:
             UserError: the directory holds something else, or `resume` forbids to go on; nothing is changed.
         """
         goes_on = open_run(self.out, self.recipe, resume)
-        finished = goes_on and (self.out / "run.json").is_file()
+        finished = goes_on and all((self.out / name).is_file() for name in ("run.json", "report.html"))
         if goes_on and not finished and self.fabric.is_global_zero:
             forget_mended(self.out / "skipped.jsonl", self.data.train, self.recipe.encoder.in_chans)
         self.fabric.barrier()
@@ -93,6 +96,7 @@ class Training:
 
     def stage(self, name: str) -> None:
         """Train a stage, unless it has left all its files."""
+        check()
         directory = stage_directory(self.out, self.recipe, name)
         if not is_done(directory):
             stage = self.prepare(name)

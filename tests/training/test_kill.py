@@ -13,7 +13,7 @@ import pytest
 from processes import bits, finish, rows, running, start, start_group, wait_for, write_recipe
 
 from layergraft.errors import Stopped
-from layergraft.training.signals import SignalGuard
+from layergraft.runs.interruption import SignalGuard
 from layergraft.training.trainer import Outcome, Trainer
 
 
@@ -105,7 +105,7 @@ def test_signals_stop_with_75(undisturbed: Path, tmp_path: Path, number: signal.
 
 def test_a_second_interrupt_forces() -> None:
     before = signal.getsignal(signal.SIGINT)  # a shell's background job ignores it
-    guard = SignalGuard(wait=True)
+    guard = SignalGuard(hold=True)
     guard.__enter__()
     os.kill(os.getpid(), signal.SIGINT)
     assert guard.received == signal.SIGINT

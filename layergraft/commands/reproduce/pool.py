@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from layergraft.errors import UserError
-from layergraft.training.signals import SignalGuard
+from layergraft.runs.interruption import SignalGuard
 
 
 def available_cores() -> int:

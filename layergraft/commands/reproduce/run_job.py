@@ -23,9 +23,9 @@ from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import last_stage, stage_directory
 from layergraft.training.divergence import Diverged
-from layergraft.training.signals import SignalGuard
 
 
 def identity(job: Job, scale: Scale) -> str:
@@ -49,7 +49,7 @@ def carry_out(job: Job, scale: Scale, out: Path) -> Outcome:
         Stopped: a signal came; everything is saved.
     """
     began, run = time.perf_counter(), out / "runs" / job.name
-    with SignalGuard(wait=False):
+    with SignalGuard():
         found = _conflict(job, out) if job.kind == "conflict" else _figures(job, scale, run, out)
         found |= {"identity": identity(job, scale), "flops": job.flops, "seconds": time.perf_counter() - began}
         write_text(out / "outcomes" / f"{job.name}.json", json.dumps(found, indent=1) + "\n")
@@ -69,6 +69,7 @@ def _figures(job: Job, scale: Scale, run: Path, out: Path) -> Outcome:
         if job.kind != "trial":
             raise
         return {"holdout": {str(shots): 0.0 for shots in few}}  # a rate too high is an answer of the search
+    check()
     if job.kind == "trial":
         config = structs.replace(scale.evaluate, protocols=("logistic",), shots=few)
         return dict(images.frozen(encoder, config, test=False))

@@ -30,8 +30,8 @@ from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import SignalGuard, check
 from layergraft.training.launch import machine
-from layergraft.training.signals import SignalGuard
 
 
 def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jobs: int | None) -> Path:
@@ -60,20 +60,22 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         raise UserError("There must be at least one seed.", "Give --seeds 5.")
     if jobs is not None and jobs < 1:
         raise UserError("There must be at least one job at a time.", "Give --jobs 2.")
-    with SignalGuard(wait=False):
+    with SignalGuard():
         scale, source = SCALES[scale_name], data or SCALES[scale_name].source
         if source is None:
             raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")
         scale, images = fit(scale, source, say)
+        check()
         place, clock = _claim(out, scale_name, source), _Clock(out / "seconds.json")
         say(f"Counting operations: {images} images of {source} train.")
         study = Study(scale, source, list(range(seeds)), out, Costs(scale, source, images))
         outcomes = _read_outcomes(study, place)
+        check()
         if _is_finished(study, outcomes):
             say(f"The study in {out} is finished; nothing to do. Its claims: {out / CLAIMS}")
             return out / FILE
     size = jobs or _jobs()
-    with SignalGuard(wait=True) as signals, Pool(size, out / "jobs.log") as pool, clock:
+    with SignalGuard(hold=True) as signals, Pool(size, out / "jobs.log") as pool, clock:
         while True:
             for job in islice(study.due(outcomes, pool.running), pool.free):
                 pool.start(job.name, carry_out, job, scale, out)

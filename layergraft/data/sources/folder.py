@@ -14,6 +14,7 @@ from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source, is_picture
 from layergraft.errors import UserError
+from layergraft.runs.interruption import check
 
 NO_IMAGES = ("lost+found",)  # what a file system keeps for itself in its uppermost folder
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
@@ -36,6 +37,7 @@ def _walk(root: str, stamps: dict[str, int]) -> Iterator[str]:
     """
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        check()
         # No file below a hidden folder is taken, whoever may read it.
         folders[:] = [name for name in folders if is_picture(f"{name}/x{IMAGE_SUFFIXES[0]}")]
         status = os.stat(folder)

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from layergraft.data.sources.source import ClassIds
+from layergraft.runs.interruption import check
 
 _SIDE = b"layergraft"
 
@@ -151,6 +152,7 @@ class IndexBuilder:
 
     def add(self, columns: Mapping[str, object]) -> None:
         """Add a batch of rows."""
+        check()
         batch = pa.record_batch([columns[field.name] for field in self.schema], schema=self.schema)
         column = batch.column(self.names)
         offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(column) + 1]

@@ -26,6 +26,7 @@ from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source, is_picture
 from layergraft.errors import UserError
+from layergraft.runs.interruption import check
 
 SCHEMA = pa.schema(
     [
@@ -213,6 +214,7 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
         rows.clear()
 
     for number, samples in _all_samples(shards):
+        check()
         for name, offset, size, label in samples:
             labelled |= label is not None
             if not name:

@@ -27,6 +27,8 @@ from layergraft.errors import UserError
 EMBEDDED = pa.schema([("image", pa.large_binary()), ("outside", pa.bool_()), ("label", pa.int32())])
 FORMAT = 2  # of the index; one that an earlier version left is made again
 ROWS = 1024
+# Arrow would take signals while it reads CSV and end the reading with an error of its own, which says nothing of them.
+pa.enable_signal_handlers(False)
 
 
 class EmbeddedImages(EncodedImages):

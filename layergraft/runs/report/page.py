@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 
 from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import check
 from layergraft.runs.report.run_files import RunFiles, read_runs
 from layergraft.runs.report.section import Section
 from layergraft.runs.report.sections import SECTIONS
@@ -35,10 +36,15 @@ def write_report(runs: list[Path], out: Path | None = None) -> Path:
         UserError: a directory is no run.
     """
     found = read_runs(runs)
+    sections = []
+    for build in SECTIONS:
+        check()
+        if (section := build(found)) is not None:
+            sections.append(section)
     return write_page(
         title=" · ".join(run.name for run in found),
         subtitles=[(run.name if len(found) > 1 else "", _subtitle(run)) for run in found],
-        sections=[section for build in SECTIONS if (section := build(found)) is not None],
+        sections=sections,
         out=out or runs[0] / "report.html",
     )
 
