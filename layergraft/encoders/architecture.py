@@ -10,6 +10,13 @@ from torch import Tensor
 from layergraft.errors import UserError
 
 HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+_DIMENSIONS = {
+    "pos_embed": 3,
+    "cls_token": 3,
+    "reg_token": 3,
+    "blocks.0.mlp.fc1.weight": 2,
+    "blocks.0.mlp.fc2.weight": 2,
+}
 LAYER_SCALE = 1e-5  # any number: the weights replace it
 
 
@@ -19,23 +26,63 @@ def _mlp_ratio(hidden: int, width: int) -> float:
     return ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf)
 
 
-def _patch(weights: dict[str, Tensor]) -> dict[str, Any]:
+def _patch(weights: dict[str, Tensor], name: str) -> dict[str, Any]:
     """Channels and patch size, of a linear patch projection or a conv stem."""
-    if "patch_embed.proj.weight" in weights:
-        _, channels, patch, _ = weights["patch_embed.proj.weight"].shape
-        return {"in_chans": channels, "patch_size": patch}
-    return {"in_chans": weights["patch_embed.proj.0.weight"].shape[1], "patch_size": 16, "stem": "conv"}
+    if "patch_embed.proj.weight" not in weights:
+        return {"in_chans": weights["patch_embed.proj.0.weight"].shape[1], "patch_size": 16, "stem": "conv"}
+    shape = tuple(weights["patch_embed.proj.weight"].shape)  # (D, C, P, P)
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise UserError(
+            f"{name!r} has a patch projection of shape {shape}.", "Only square patches of still images are known."
+        )
+    return {"in_chans": shape[1], "patch_size": shape[2]}
 
 
-def _grid(weights: dict[str, Tensor], patch: int, name: str) -> tuple[int, bool]:
-    """(side of the grid of patches, whether the tokens before them have a position too)."""
+def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple[int, bool, list[str]]:
+    """Find the side of the grid of patches.
+
+    Args:
+        weights: with timm's names.
+        name: the file, for messages.
+        known: `grid` (rows, columns) and `no_embed_class`, where the format or a configuration tells them.
+
+    Returns:
+        (side, whether the tokens in front of the patches have a position too, what was assumed).
+
+    Raises:
+        UserError: the grid is not square, or could have several sides.
+    """
     positions = weights["pos_embed"].shape[1]
     prefix = sum(weights[key].shape[1] for key in ("cls_token", "reg_token") if key in weights)
-    for patches in (positions - prefix, positions):
-        side = math.isqrt(max(patches, 0))
-        if side and side * side == patches:
-            return side, patches != positions or not prefix
-    raise UserError(f"{name!r} has {positions} positions, which form no square.", "Only square images are known.")
+    # Whether prefix tokens have positions -> how many patches there are then.
+    patches = {True: positions - prefix, False: positions} if prefix else {True: positions}
+    if known.get("no_embed_class") and prefix:
+        patches.pop(True)
+    grid = known.get("grid")
+    if grid is not None:
+        rows, columns = grid
+        if rows != columns:
+            raise UserError(f"{name!r} has a grid of {rows}×{columns} patches.", "Only square images are known.")
+        fitting = [embeds for embeds, count in patches.items() if count == rows * columns]
+        if not fitting:
+            raise UserError(
+                f"{name!r} has {positions} positions, which {rows}×{columns} patches and {prefix} tokens do not fill.",
+                "Weights and configuration are of different encoders.",
+            )
+        return rows, fitting[0], []
+    sides = {embeds: math.isqrt(count) for embeds, count in patches.items() if count > 0}
+    sides = {embeds: side for embeds, side in sides.items() if side**2 == patches[embeds]}
+    if not sides:
+        raise UserError(f"{name!r} has {positions} positions, which form no square.", "Only square images are known.")
+    if len(sides) > 1:
+        raise UserError(
+            f"{name!r} has {positions} positions and {prefix} tokens in front of the patches: "
+            f"{sides[True]}×{sides[True]} patches with positions for these tokens, or {sides[False]}×{sides[False]}.",
+            "Put timm's config.json beside the weights, as model.safetensors: it tells (`no_embed_class`).",
+        )
+    embeds, side = next(iter(sides.items()))
+    assumed = f"Square images ({side}×{side} patches) are assumed: a file does not tell."
+    return side, embeds, [assumed] if side > 1 else []
 
 
 def infer_architecture(
@@ -46,7 +93,8 @@ def infer_architecture(
     Args:
         weights: with timm's names.
         name: the file, for messages.
-        known: `num_heads`, where it is known; weights do not tell it.
+        known: what weights do not tell, where it is known: `num_heads`, `grid` (rows, columns of patches),
+            `no_embed_class` (tokens in front of the patches have no position).
 
     Returns:
         (timm's model name, arguments of `create_model`, what was assumed).
@@ -58,6 +106,9 @@ def infer_architecture(
     missing = [key for key in needed if key not in weights]
     if missing:
         raise UserError(f"{name!r} lacks {', '.join(missing)}: it is no ViT with learned or fixed positions.")
+    for key, dimensions in _DIMENSIONS.items():
+        if key in weights and weights[key].ndim != dimensions:
+            raise UserError(f"{name!r}: {key} has the shape {tuple(weights[key].shape)}, which no ViT of timm has.")
     width = weights["pos_embed"].shape[2]
     notes = []
     heads = known.get("num_heads", HEADS_BY_WIDTH.get(width))
@@ -65,8 +116,9 @@ def infer_architecture(
         raise UserError(f"{name!r} does not say how many heads it has.", f"Append it: {name}?num_heads=…")
     if "num_heads" not in known:
         notes.append(f"num_heads {heads} is assumed from the width {width}; else append ?num_heads=….")
-    arguments = _patch(weights)
-    side, embed_prefix = _grid(weights, arguments["patch_size"], name)
+    arguments = _patch(weights, name)
+    side, embed_prefix, assumed = _grid(weights, name, known)
+    notes += assumed
     hidden, gate = weights["blocks.0.mlp.fc1.weight"].shape[0], weights["blocks.0.mlp.fc2.weight"].shape[1]
     arguments |= {
         "img_size": side * arguments["patch_size"],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import timm
 import torch
@@ -20,19 +18,13 @@ from layergraft.encoders import huggingface
 from layergraft.encoders.adapt import block_kind, fill, norm_eps, num_heads, resize, set_norm_eps
 from layergraft.encoders.architecture import infer_architecture
 from layergraft.encoders.foreign_formats import Foreign, detect
+from layergraft.encoders.input_statistics import InputStatistics, choose_statistics, read_image_processor, read_timm
+from layergraft.encoders.options import EncoderOptions, parse_options
 from layergraft.encoders.safe_load import read_directory, read_file, read_json
 from layergraft.encoders.vit import Encoder, build_vit
-from layergraft.errors import UserError, nearest
+from layergraft.errors import UserError
 from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.layout import encoder_directory, last_stage
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-EXAMPLES = {
-    "encoder": "?encoder=momentum",
-    "num_heads": "?num_heads=6",
-    "img_size": "?img_size=224",
-    "norm_eps": "?norm_eps=1e-6",
-}  # of each option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +48,6 @@ class Checkpoint:
     classifier: dict[str, Tensor] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def default_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation where nobody says: ImageNet's for colour, its average otherwise."""
-    if channels == 3:
-        return IMAGENET_MEAN, IMAGENET_STD
-    return (sum(IMAGENET_MEAN) / 3,) * channels, (sum(IMAGENET_STD) / 3,) * channels
 
 
 def check_expressible(encoder: Encoder) -> None:
@@ -158,41 +143,27 @@ def announce(sentence: str) -> None:
 
 def open_checkpoint(encoder: str | Path) -> Checkpoint:
     """Read an ENC with all that it holds; see `load_encoder`."""
-    place, _, query = str(encoder).partition("?")
-    options = _options(query, place)
-    notes: list[str] = []
-    if place.startswith("timm:"):
-        if "encoder" in options:
-            raise UserError(f"{place!r} holds one encoder, no {options['encoder']!r}.", "Leave ?encoder= out.")
-        found = _open_timm(place.removeprefix("timm:"))
+    address, _, query = str(encoder).partition("?")
+    options = parse_options(query, address)
+    if address.startswith("timm:"):
+        opened = _open_timm(address, options)
     else:
-        found = _open_path(Path(place).expanduser(), place, options)
-    if "norm_eps" in options:
-        set_norm_eps(found.encoder, float(options["norm_eps"]))
-    if "num_heads" in options and int(options["num_heads"]) != num_heads(found.encoder):
-        raise UserError(f"{place!r} has {num_heads(found.encoder)} heads and says so.", "Leave ?num_heads= out.")
-    resized = resize(found.encoder, int(options.get("img_size", found.encoder.img_size)), place, notes.append)
-    return replace(found, encoder=resized.eval(), notes=(*found.notes, *notes))
+        opened = _open_path(Path(address).expanduser(), address, options)
+    if options.norm_eps is not None:
+        set_norm_eps(opened.encoder, options.norm_eps)
+    heads = num_heads(opened.encoder)
+    if options.num_heads not in (None, heads):
+        raise UserError(f"{address!r} has {heads} heads and says so.", "Leave ?num_heads= out.")
+    notes: list[str] = []
+    resized = resize(opened.encoder, options.img_size or opened.encoder.img_size, address, notes.append)
+    return replace(opened, encoder=resized.eval(), notes=(*opened.notes, *notes))
 
 
-def _options(query: str, place: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for key, value in options.items():
-        if key not in EXAMPLES:
-            raise UserError(f"An encoder has no option {key!r} ({place}?{query}).", nearest(key, EXAMPLES))
-        if key == "encoder":
-            continue
-        try:
-            usable = 0 < (float(value) if key == "norm_eps" else int(value)) < math.inf
-        except ValueError:
-            usable = False
-        if not usable:
-            kind = "number" if key == "norm_eps" else "whole number"
-            raise UserError(f"`?{key}={value}` is no positive {kind} ({place}).", f"For instance: {EXAMPLES[key]}.")
-    return options
-
-
-def _open_timm(name: str) -> Checkpoint:
+def _open_timm(address: str, options: EncoderOptions) -> Checkpoint:
+    """A model of timm with the weights that the hub has."""
+    if options.encoder is not None:
+        raise UserError(f"{address!r} holds one encoder, no {options.encoder!r}.", "Leave ?encoder= out.")
+    name = address.removeprefix("timm:")
     try:
         vit = build_vit(name, {"pretrained": True, "num_classes": None})  # as many as its weights have
     except OSError as error:  # what the hub's errors have in common
@@ -205,28 +176,34 @@ def _open_timm(name: str) -> Checkpoint:
     with torch.device("meta"):
         pools = timm.create_model(name).attn_pool is not None
     pretrained: Any = vit.pretrained_cfg
+    stated = InputStatistics(tuple(pretrained["mean"]), tuple(pretrained["std"]))
+    statistics, notes = choose_statistics(stated, options, vit.patch_embed.proj.weight.shape[1], address)
+    if pools:
+        notes.append(f"timm:{name}: its attention pooling is not part of the encoder.")
     return Checkpoint(
-        encoder=Encoder(vit, name, {}, tuple(pretrained["mean"]), tuple(pretrained["std"])),
+        encoder=Encoder(vit, name, {}, *statistics),
         format="timm",
         classifier=classifier,
         classes=tuple(pretrained.get("label_names") or ()),
-        notes=(f"timm:{name}: its attention pooling is not part of the encoder.",) if pools else (),
+        notes=tuple(notes),
     )
 
 
-def _open_path(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
+def _open_path(path: Path, address: str, options: EncoderOptions) -> Checkpoint:
     if path.name in ("model.safetensors", "pytorch_model.bin") and (path.parent / "config.json").is_file():
         path = path.parent  # the configuration beside it says what the file alone does not
     if path.is_dir():
         config = _configuration(path)
         if "model_type" in config:
-            foreign = detect(read_directory(path), place)
-            found = _build(foreign, place, options, huggingface.known_arguments(config, place), path)
-            return replace(found, classes=huggingface.class_names(config, place))
-        return _open_native(path, place, options)
+            foreign = detect(read_directory(path), address)
+            known = huggingface.known_arguments(config, address)
+            processor = path / "preprocessor_config.json"
+            opened = _build(foreign, address, options, known, processor if processor.is_file() else None)
+            return replace(opened, classes=huggingface.class_names(config, address))
+        return _open_native(path, address, options)
     if not path.is_file():
-        raise UserError(f"There is no encoder {place!r}.", "Give a run, a checkpoint file, or timm:NAME.")
-    return _build(detect(read_file(path), place), place, options, {}, path.parent)
+        raise UserError(f"There is no encoder {address!r}.", "Give a run, a checkpoint file, or timm:NAME.")
+    return _build(detect(read_file(path), address), address, options, {}, None)
 
 
 def _configuration(path: Path) -> dict[str, Any]:
@@ -234,42 +211,44 @@ def _configuration(path: Path) -> dict[str, Any]:
     return read_json(path / "config.json") if (path / "config.json").is_file() else {}
 
 
-def _open_native(path: Path, place: str, options: dict[str, str]) -> Checkpoint:
+def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoint:
     """A run, stage or encoder directory of ours, or a directory that timm saved."""
     stage = last_stage(path)
     roles = [role for role in ("momentum", "ema") if (stage / f"encoder_{role}" / "model.safetensors").is_file()]
-    role = options.get("encoder", "online")
+    role = options.encoder or "online"
     if role not in ("online", *roles):
-        raise UserError(f"{place!r} holds no encoder {role!r}.", f"It holds: {', '.join(['online', *roles])}.")
+        raise UserError(f"{address!r} holds no encoder {role!r}.", f"It holds: {', '.join(['online', *roles])}.")
     directory = encoder_directory(path if role == "online" else stage / f"encoder_{role}")
     if directory is None:
         raise UserError(
-            f"The directory {place!r} holds no encoder.", "Give a run, one of its stages, or an encoder directory."
+            f"The directory {address!r} holds no encoder.", "Give a run, one of its stages, or an encoder directory."
         )
     config = read_json(directory / "config.json")
     try:
         name, pretrained = config["architecture"], config["pretrained_cfg"]
-        mean, std = tuple(pretrained["mean"]), tuple(pretrained["std"])
+        stated = read_timm({key: pretrained[key] for key in ("mean", "std")}, directory / "config.json")
     except (KeyError, TypeError) as error:
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json lacks {error}.") from None
-    given = config.get("model_args", {})
-    if not isinstance(given, dict):
-        raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {given!r}.")
-    arguments = _square({key: value for key, value in given.items() if key != "num_classes"})
+    written = config.get("model_args", {})
+    if not isinstance(written, dict):
+        raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {written!r}.")
+    arguments = _square({key: value for key, value in written.items() if key != "num_classes"})
     try:
         vit = build_vit(name, arguments)
     except UserError as error:
         raise UserError(f"The config.json of {str(directory)!r} fits no encoder: {error.problem}", error.hint) from None
-    encoder = Encoder(vit, name, arguments, mean, std)
+    encoder = Encoder(vit, name, arguments, *stated)
     weights = read_directory(directory)
     classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
     fill(encoder, weights, str(directory))
+    (encoder.mean, encoder.std), notes = choose_statistics(stated, options, encoder.in_chans, address)
     return Checkpoint(
         encoder=encoder,
         format="encoder directory",
         roles=("online", *roles),
         classifier=classifier,
         classes=tuple(config.get("label_names") or ()),
+        notes=tuple(notes),
     )
 
 
@@ -283,56 +262,62 @@ def _square(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _build(foreign: Foreign, place: str, options: dict[str, str], known: dict[str, Any], folder: Path) -> Checkpoint:
-    """The encoder of a foreign checkpoint, and what there is to say about it."""
+def _build(
+    foreign: Foreign, address: str, options: EncoderOptions, known: dict[str, Any], processor: Path | None
+) -> Checkpoint:
+    """The encoder of a foreign checkpoint, and what there is to say about it.
+
+    Args:
+        foreign: what its file holds.
+        address: the ENC, for messages.
+        options: of the ENC.
+        known: what a configuration of transformers tells; empty for a file without one.
+        processor: the file of its image processor.
+    """
     roles = tuple(foreign.encoders)
-    role = options.get("encoder", roles[0])
+    role = options.encoder or roles[0]
     if role not in roles:
-        raise UserError(f"{place!r} ({foreign.format}) holds no encoder {role!r}.", f"It holds: {', '.join(roles)}.")
+        raise UserError(f"{address!r} ({foreign.format}) holds no encoder {role!r}.", f"It holds: {', '.join(roles)}.")
     weights = foreign.encoders[role]
-    given = {"num_heads": int(options["num_heads"])} if "num_heads" in options else {}
-    name, arguments, assumed = infer_architecture(weights, place, given | known)
-    mean, std = default_statistics(arguments["in_chans"])
-    preprocessing = folder / "preprocessor_config.json"
-    if known and preprocessing.is_file():
-        content = read_json(preprocessing)
-        try:
-            mean = tuple(map(float, content.get("image_mean", mean)))
-            std = tuple(map(float, content.get("image_std", std)))
-        except (TypeError, ValueError):
-            raise UserError(f"{str(preprocessing)!r}: image_mean and image_std are no lists of numbers.") from None
-    encoder = Encoder(build_vit(name, arguments), name, arguments, mean, std)
-    fill(encoder, weights, place)
     settings = foreign.arguments | known
+    heads = {"num_heads": options.num_heads} if options.num_heads is not None else {}
+    name, arguments, assumed = infer_architecture(weights, address, heads | settings)
+    stated = None
+    if processor is not None and None in (options.mean, options.std):
+        stated, unusual = read_image_processor(processor)
+        assumed += unusual
+    statistics, chosen = choose_statistics(stated, options, arguments["in_chans"], address)
+    encoder = Encoder(build_vit(name, arguments), name, arguments, *statistics)
+    fill(encoder, weights, address)
     if "norm_eps" in settings:
         set_norm_eps(encoder, settings["norm_eps"])
-        if "norm_eps" not in known and "norm_eps" not in options:
+        if "norm_eps" not in known and options.norm_eps is None:
             assumed.append(f"LayerNorm's eps {settings['norm_eps']:g} is assumed; else append ?norm_eps=….")
         if not known:
             assumed.append(f"{block_kind(encoder)} is assumed, norms before attention and MLP: a file does not tell.")
-    shape = (
-        f"{encoder.depth} blocks, width {encoder.embed_dim}, {num_heads(encoder)} heads, patch {encoder.patch_size}, "
-        f"{encoder.img_size} px, {encoder.in_chans} channels"
-    )
-    others = f" (also there: {', '.join(r for r in roles if r != role)})" if len(roles) > 1 else ""
-    notes = [f"{place}: {foreign.format}, encoder `{role}`{others}: {shape}."]
-    notes += [f"  {note}" for note in assumed]
-    notes += [f"  {note}" for note in foreign.notes if "num_heads" not in options]
-    if any(value.dtype not in (torch.float32, torch.int64) for value in weights.values()):
-        notes.append("  Weights of half precision were widened to float32.")
-    unused = [
-        *(f"heads.{head}" for head in dict.fromkeys(key.partition(".")[0] for key in foreign.heads)),
-        *foreign.unused,
-    ]
     classifier = foreign.classifiers.get(role, {})
-    unused += ["classifier"] if classifier else []
+    remarks = [*assumed, *chosen, *(foreign.notes if options.num_heads is None else ())]
+    if any(value.dtype not in (torch.float32, torch.int64) for value in weights.values()):
+        remarks.append("Weights of half precision were widened to float32.")
+    unused = [f"heads.{head}" for head in dict.fromkeys(key.partition(".")[0] for key in foreign.heads)]
+    unused += [*foreign.unused, *(["classifier"] if classifier else [])]
     if unused:
-        notes.append(f"  Not part of the encoder: {', '.join(unused)}.")
+        remarks.append(f"Not part of the encoder: {', '.join(unused)}.")
     return Checkpoint(
         encoder=encoder,
         format=foreign.format,
         roles=roles,
         heads=foreign.heads,
         classifier=classifier,
-        notes=tuple(notes),
+        notes=(_headline(foreign, role, encoder, address), *(f"  {remark}" for remark in remarks)),
+    )
+
+
+def _headline(foreign: Foreign, role: str, encoder: Encoder, address: str) -> str:
+    """Format, role and shape of an encoder in one line."""
+    roles = [other for other in foreign.encoders if other != role]
+    others = f" (also there: {', '.join(roles)})" if roles else ""
+    return (
+        f"{address}: {foreign.format}, encoder `{role}`{others}: {encoder.depth} blocks, width {encoder.embed_dim}, "
+        f"{num_heads(encoder)} heads, patch {encoder.patch_size}, {encoder.img_size} px, {encoder.in_chans} channels."
     )

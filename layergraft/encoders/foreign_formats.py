@@ -32,7 +32,8 @@ class Foreign:
         classifiers: role -> linear or fine-tuned head: `weight`, `bias`, and `running_mean`, `running_var` of a
             BatchNorm without affine in front of it.
         unused: what else the file holds.
-        arguments: what the format tells besides weights: `norm_eps`, where files of it may have another.
+        arguments: what the format tells besides weights: `norm_eps`, where files of it may have another; `grid`,
+            `no_embed_class` (see `infer_architecture`).
         notes: what the user should know about this format.
     """
 
@@ -215,21 +216,32 @@ def _dinov2(content: Content, name: str) -> Foreign | None:
         encoder["cls_token"] = encoder["cls_token"] + positions[:, :1]
         encoder |= {"pos_embed": positions[:, 1:], "reg_token": registers}
     _explained(left, name, "DINOv2")
-    return Foreign(format="DINOv2", encoders={"backbone": encoder}, unused=unused + _others(beside, name, "DINOv2"))
+    return Foreign(
+        format="DINOv2",
+        encoders={"backbone": encoder},
+        unused=unused + _others(beside, name, "DINOv2"),
+        arguments={} if registers is None else {"no_embed_class": True},
+    )
 
 
 def _refiner(content: Content, name: str) -> Foreign | None:
     """MIM-Refiner: positions as an image, without one for the class token."""
     left, beside = _inner(content)
-    if "pos_embed.embed" not in left:
+    positions = left.get("pos_embed.embed")  # (1, rows, columns, D)
+    if positions is None or positions.ndim != 4:
         return None
-    positions = left.pop("pos_embed.embed")
+    del left["pos_embed.embed"]
     tokens = left.pop("cls_tokens.tokens", None)
     encoder = _take_encoder(left) | {"pos_embed": positions.flatten(1, 2)}
     if tokens is not None:
         encoder["cls_token"] = tokens
     _explained(left, name, "MIM-Refiner")
-    return Foreign(format="MIM-Refiner", encoders={"encoder": encoder}, unused=_others(beside, name, "MIM-Refiner"))
+    return Foreign(
+        format="MIM-Refiner",
+        encoders={"encoder": encoder},
+        unused=_others(beside, name, "MIM-Refiner"),
+        arguments={"grid": tuple(positions.shape[1:3]), "no_embed_class": True},
+    )
 
 
 def _hugging_face(content: Content, name: str) -> Foreign | None:
@@ -240,11 +252,18 @@ def _hugging_face(content: Content, name: str) -> Foreign | None:
         return None
     decoder, classifier = _take(left, "decoder."), _take_classifier(left, "classifier.")
     rest = _take(left, prefix)
+    if any("position_bias" in key for key in rest):
+        raise UserError(
+            f"{name!r} has relative position biases (BEiT, data2vec), which a ViT has no place for.",
+            "Those with absolute positions alone are read.",
+        )
+    norm = {} if "layernorm.weight" in rest else _take(rest, "pooler.layernorm.")  # BEiT's, of the mean of the patches
     unused = _summary(_take(rest, "pooler."), "pooler") + _summary(_take(rest, "embeddings.mask_token"), "mask token")
+    beit = bool(norm) or huggingface.lacks_key_bias(rest)
     rest = huggingface.to_timm(rest)
-    encoder = _take_encoder(rest)
+    encoder = _take_encoder(rest) | {f"fc_norm.{key}": value for key, value in norm.items()}
     _explained(left | rest, name, "a ViT of Hugging Face")
-    kind = "ViTMAE" if decoder else "ViT"
+    kind = "ViTMAE" if decoder else "BEiT or data2vec" if beit else "ViT"
     heads = {f"decoder.{key}": value for key, value in huggingface.decoder_to_ours(decoder).items()}
     return Foreign(
         format=f"Hugging Face {kind}",

@@ -17,6 +17,7 @@ from layergraft.errors import UserError
 
 Weights = dict[str, Tensor]
 PATCHES = "embeddings.patch_embeddings.projection.weight"
+MODEL_TYPES = ("vit", "vit_mae", "beit", "data2vec-vision")
 LAYER_NORM_EPS = 1e-12  # of transformers' configurations, where none says otherwise
 _ON_DISK = (  # name on disk -> name in memory; more than one may apply
     (r"^encoder\.layer\.", "layers."),
@@ -34,6 +35,7 @@ _TIMM = (  # name in memory -> timm's
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),
     (r"\.attention\.o_proj\.", ".attn.proj."),
+    (r"\.lambda_([12])$", r".ls\1.gamma"),
 )
 
 
@@ -44,15 +46,27 @@ def _rename(name: str, rules: tuple[tuple[str, Any], ...]) -> str:
 
 
 def _join_qkv(weights: Weights) -> Weights:
-    """Query, key and value, three tensors, become timm's one."""
-    joined = {name: value for name, value in weights.items() if not re.search(r"\.attention\.[qkv]_proj\.", name)}
-    for name in weights:
-        if ".attention.q_proj." in name:
-            parts = [weights.get(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
-            found = [part for part in parts if part is not None]
-            if len(found) == 3:
-                joined[name.replace("attention.q_proj", "attn.qkv")] = torch.cat(found)
+    """Query, key and value, three tensors, become timm's one; what is no such triple stays and is unknown to timm.
+
+    BEiT and data2vec have no bias of the key: it adds the same to all scores of a query, so zeros are equal to none.
+    """
+    joined = dict(weights)
+    for name, query in weights.items():
+        if ".attention.q_proj." not in name:
+            continue
+        key, value = (name.replace("q_proj", part) for part in ("k_proj", "v_proj"))
+        if name.endswith(".bias") and value in weights:
+            joined.setdefault(key, torch.zeros_like(query))
+        if {key, value} <= joined.keys():
+            parts = [joined.pop(part) for part in (name, key, value)]
+            joined[name.replace("attention.q_proj", "attn.qkv")] = torch.cat(parts)
     return joined
+
+
+def lacks_key_bias(weights: Weights) -> bool:
+    """Return whether queries have a bias and keys have none, as in BEiT and data2vec."""
+    parts = {match[1][0] for name in weights if (match := re.search(r"\.(query|key|[qk]_proj)\.bias$", name))}
+    return parts == {"q"}
 
 
 def to_timm(weights: Weights) -> Weights:
@@ -93,18 +107,26 @@ def from_timm(weights: Weights) -> Weights:
 
 
 def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a `config.json` of transformers tells that weights do not.
+    """Read what a `config.json` of transformers tells that weights do not.
+
+    Args:
+        config: its content.
+        name: the directory, for messages.
+
+    Returns:
+        `num_heads`, `norm_eps`, and `grid`: rows and columns of patches.
 
     Raises:
         UserError: it is another network, uses another activation, or has numbers that are none.
     """
-    if config.get("model_type") not in ("vit", "vit_mae"):
+    if config.get("model_type") not in MODEL_TYPES:
         raise UserError(
-            f"{name!r} is a {config.get('model_type')!r} of transformers, not a ViT.", "`vit` and `vit_mae` are read."
+            f"{name!r} is a {config.get('model_type')!r} of transformers, not a ViT.",
+            f"{', '.join(f'`{kind}`' for kind in MODEL_TYPES)} are read.",
         )
     if config.get("hidden_act", "gelu") != "gelu":
         raise UserError(f"{name!r} uses the activation {config['hidden_act']!r}; only `gelu` is known.")
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for ours, theirs, usual in (
         ("num_heads", "num_attention_heads", 12),
         ("norm_eps", "layer_norm_eps", LAYER_NORM_EPS),
@@ -112,8 +134,19 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
         value = config.get(theirs, usual)
         if not isinstance(value, type(usual) | int) or not 0 < value < math.inf:
             raise UserError(f"The config.json of {name!r} has {theirs} {value!r}, no positive number.")
-        found[ours] = type(usual)(value)
-    return found
+        arguments[ours] = type(usual)(value)
+    height, width = _two_sizes(config, "image_size", 224, name)
+    patch_height, patch_width = _two_sizes(config, "patch_size", 16, name)
+    return arguments | {"grid": (height // patch_height, width // patch_width)}
+
+
+def _two_sizes(config: dict[str, Any], key: str, usual: int, name: str) -> tuple[int, int]:
+    """Height and width in pixels, which transformers also writes as one number."""
+    value = config.get(key, usual)
+    sizes = value if isinstance(value, list) else [value, value]
+    if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
+        raise UserError(f"The config.json of {name!r} has {key} {value!r}, no positive number or two.")
+    return sizes[0], sizes[1]
 
 
 def class_names(config: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -263,7 +263,13 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
         raise UserError(f"{name!r} is not a plain Vision Transformer.", "For instance: vit_small_patch16_224.")
     if vit.attn_pool is not None:  # a head on top of the features
         vit.reset_classifier(0, "token" if vit.has_class_token else "avg")
-    patch = int(vit.patch_embed.patch_size[0])
+    rows, columns = vit.patch_embed.grid_size
+    patch, patch_width = vit.patch_embed.patch_size
+    if rows != columns or patch != patch_width:
+        raise UserError(
+            f"{name!r} has {rows}×{columns} patches of {patch}×{patch_width} pixels.",
+            "Only square images and patches are known.",
+        )
     if image is not None and image % patch:
         raise UserError(
             f"encoder.img_size {image} is not a multiple of the patch size {patch}.",

@@ -16,7 +16,7 @@ from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.batchnorm import BatchNorm
-from layergraft.encoders.checkpoint import default_statistics
+from layergraft.encoders.input_statistics import default_statistics
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits

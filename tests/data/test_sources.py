@@ -18,7 +18,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.view_parameters import DRAWS, crop_box
-from layergraft.encoders.checkpoint import default_statistics
+from layergraft.encoders.input_statistics import default_statistics
 from layergraft.errors import UserError
 from layergraft.training.run_data import load_data
 

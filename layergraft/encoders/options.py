@@ -1,0 +1,109 @@
+"""What follows the `?` of an ENC."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from layergraft.errors import UserError, nearest
+
+EXAMPLES = {
+    "encoder": "?encoder=momentum",
+    "num_heads": "?num_heads=6",
+    "img_size": "?img_size=224",
+    "norm_eps": "?norm_eps=1e-6",
+    "mean": "?mean=0.5,0.5,0.5",
+    "std": "?std=0.5,0.5,0.5",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """Options of an ENC; None where one is not given.
+
+    Args:
+        encoder: which of several encoders.
+        num_heads: attention heads of a block.
+        img_size: side of the images that positions are resized for, in pixels.
+        norm_eps: what LayerNorms add to the variance.
+        mean: mean of each channel, or one for all, of pixels in [0, 1].
+        std: standard deviation of each channel, or one for all.
+    """
+
+    encoder: str | None = None
+    num_heads: int | None = None
+    img_size: int | None = None
+    norm_eps: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def parse_options(query: str, address: str) -> EncoderOptions:
+    """Read what follows the `?`.
+
+    Args:
+        query: `key=value`, joined by `&`.
+        address: what stands before the `?`, for messages.
+
+    Raises:
+        UserError: an unknown option, or a value that it cannot have.
+    """
+    texts = dict(parse_qsl(query, keep_blank_values=True))
+    for key in texts:
+        if key not in EXAMPLES:
+            raise UserError(f"An encoder has no option {key!r} ({address}?{query}).", nearest(key, EXAMPLES))
+    return EncoderOptions(
+        encoder=texts.get("encoder"),
+        num_heads=_positive_int("num_heads", texts, address),
+        img_size=_positive_int("img_size", texts, address),
+        norm_eps=_positive_float("norm_eps", texts, address),
+        mean=_levels("mean", texts, address),
+        std=_levels("std", texts, address),
+    )
+
+
+def _positive_int(key: str, texts: dict[str, str], address: str) -> int | None:
+    if key not in texts:
+        return None
+    try:
+        value = int(texts[key])
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise _wrong(key, texts[key], "no positive whole number", address)
+    return value
+
+
+def _positive_float(key: str, texts: dict[str, str], address: str) -> float | None:
+    if key not in texts:
+        return None
+    try:
+        value = float(texts[key])
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise _wrong(key, texts[key], "no positive number", address)
+    return value
+
+
+def _levels(key: str, texts: dict[str, str], address: str) -> tuple[float, ...] | None:
+    """Numbers in [0, 1], a standard deviation above 0."""
+    if key not in texts:
+        return None
+    try:
+        values = tuple(float(text) for text in texts[key].split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(0 <= value <= 1 and (value > 0 or key == "mean") for value in values):
+        reason = (
+            "no number in [0, 1] for each channel"
+            if key == "mean"
+            else "no number above 0, at most 1, for each channel"
+        )
+        raise _wrong(key, texts[key], reason, address)
+    return values
+
+
+def _wrong(key: str, text: str, reason: str, address: str) -> UserError:
+    return UserError(f"`?{key}={text}` is {reason} ({address}).", f"For instance: {EXAMPLES[key]}.")
