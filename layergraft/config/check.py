@@ -12,6 +12,21 @@ import msgspec
 from layergraft.errors import UserError, nearest
 
 
+def dotted(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted key -> value; an empty mapping is a value."""
+    if isinstance(value, Mapping) and value:
+        values: dict[str, Any] = {}
+        for key, part in value.items():
+            values |= dotted(part, f"{path}.{key}" if path else str(key))
+        return values
+    return {path: value}
+
+
+def dotted_text(value: Any) -> dict[str, str]:
+    """Likewise with each value as text."""
+    return {key: str(part) for key, part in dotted(value).items()}
+
+
 def members(expected: Any) -> list[Any]:
     """The alternatives of a type, without what it says of their range: the parts of a union, else the type itself."""
     if typing.get_origin(expected) is typing.Annotated:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from layergraft.config.check import dotted
 from layergraft.config.loading import dump_recipe, read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
@@ -39,18 +40,9 @@ FREE_KEYS = (
 _LENGTH = ("epochs", "warmup_epochs")
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        found: dict[str, Any] = {}
-        for key, part in value.items():
-            found |= _flat(part, f"{path}.{key}" if path else str(key))
-        return found
-    return {path: value}
-
-
 def differing_keys(old: Recipe, new: Recipe) -> list[str]:
     """Dotted keys in which two recipes differ; two ways to write the same path do not."""
-    a, b = _flat(msgspec.to_builtins(old)), _flat(msgspec.to_builtins(new))
+    a, b = dotted(msgspec.to_builtins(old)), dotted(msgspec.to_builtins(new))
     differing = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
     return [key for key in differing if not (_names_a_place(key) and _same_place(a.get(key), b.get(key)))]
 

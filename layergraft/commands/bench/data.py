@@ -114,29 +114,41 @@ class PillowBlur:
         return image.filter(ImageFilter.GaussianBlur(sigma))
 
 
+def torchvision_steps(t: Any, view: ViewConfig, size: int, blur: Any) -> list[Any]:
+    """A view in torchvision's transforms, up to the pixels' normalisation.
+
+    Args:
+        t: `torchvision.transforms` or its `v2`.
+        view: the augmentation.
+        size: side of the view.
+        blur: a transform that blurs every image.
+    """
+    mode = t.InterpolationMode(view.interpolation)
+    steps: list[Any] = [t.RandomResizedCrop(size, view.crop_scale, view.crop_ratio, interpolation=mode)]
+    if view.jitter:
+        jitter = t.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
+        steps.append(t.RandomApply([jitter], view.jitter))
+    if view.gray:
+        steps.append(t.RandomGrayscale(view.gray))
+    if view.blur:
+        steps.append(t.RandomApply([blur], view.blur))
+    if view.solarize:
+        steps.append(t.RandomSolarize(128, view.solarize))
+    return [*steps, t.RandomHorizontalFlip(view.flip)]
+
+
 def torchvision_v1(files: FilesInMemory, views: list[ViewConfig], size: int, pillow_blur: bool = False) -> Pipeline:
     """The usual pipeline of the field: torchvision's transforms of Pillow images, normalised tensors."""
     from torchvision import transforms as t
 
     chains = []
     for view in views:
-        mode = t.InterpolationMode(view.interpolation)
-        steps: list[Any] = [t.RandomResizedCrop(size, view.crop_scale, view.crop_ratio, interpolation=mode)]
-        if view.jitter:
-            jitter = t.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
-            steps.append(t.RandomApply([jitter], view.jitter))
-        if view.gray:
-            steps.append(t.RandomGrayscale(view.gray))
-        if view.blur:
-            blur: Any = PillowBlur(*view.blur_sigma) if pillow_blur else t.GaussianBlur(BLUR_KERNEL, view.blur_sigma)
-            steps.append(t.RandomApply([blur], view.blur))
-        if view.solarize:
-            steps.append(t.RandomSolarize(128, view.solarize))
-        chains.append(t.Compose([*steps, t.RandomHorizontalFlip(view.flip), t.ToTensor(), t.Normalize(MEAN, STD)]))
+        blur = PillowBlur(*view.blur_sigma) if pillow_blur else t.GaussianBlur(BLUR_KERNEL, view.blur_sigma)
+        chains.append(t.Compose([*torchvision_steps(t, view, size, blur), t.ToTensor(), t.Normalize(MEAN, STD)]))
 
     def make(chosen: list[int]) -> object:
         images = [pillow_image(files.read(index)) for index in chosen]
-        return [[chain(image) for image in images] for chain in chains]
+        return [list(map(chain, images)) for chain in chains]
 
     return make
 
@@ -147,31 +159,12 @@ def torchvision_v2(files: FilesInMemory, views: list[ViewConfig], size: int) -> 
 
     chains = []
     for view in views:
-        mode = t.InterpolationMode(view.interpolation)
-        steps: list[Any] = [t.RandomResizedCrop(size, view.crop_scale, view.crop_ratio, interpolation=mode)]
-        if view.jitter:
-            jitter = t.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
-            steps.append(t.RandomApply([jitter], view.jitter))
-        if view.gray:
-            steps.append(t.RandomGrayscale(view.gray))
-        if view.blur:
-            steps.append(t.RandomApply([t.GaussianBlur(BLUR_KERNEL, view.blur_sigma)], view.blur))
-        if view.solarize:
-            steps.append(t.RandomSolarize(128, view.solarize))
-        chains.append(
-            t.Compose(
-                [
-                    *steps,
-                    t.RandomHorizontalFlip(view.flip),
-                    t.ToDtype(torch.float32, scale=True),
-                    t.Normalize(MEAN, STD),
-                ]
-            )
-        )
+        steps = torchvision_steps(t, view, size, t.GaussianBlur(BLUR_KERNEL, view.blur_sigma))
+        chains.append(t.Compose([*steps, t.ToDtype(torch.float32, scale=True), t.Normalize(MEAN, STD)]))
 
     def make(chosen: list[int]) -> object:
         images = [tensor_image(files.read(index)) for index in chosen]
-        return [[chain(image) for image in images] for chain in chains]
+        return [list(map(chain, images)) for chain in chains]
 
     return make
 

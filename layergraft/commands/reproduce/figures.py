@@ -12,8 +12,8 @@ from layergraft.commands.reproduce.outcome import Claims
 from layergraft.commands.reproduce.statistics import Interval
 from layergraft.commands.reproduce.study_file import Budget, MeasuredArm
 from layergraft.commands.reproduce.tables import shown_apart, title_of
+from layergraft.config.check import dotted_text
 from layergraft.runs.figure import Figure, Rows, field, tooltip
-from layergraft.runs.report.sections.provenance import flat
 
 INTERVAL = {"transform": [{"filter": "isValid(datum.low)"}]}
 ZERO = {
@@ -238,7 +238,7 @@ def search_figure(claims: Claims) -> Figure | None:
             "arm": arm.title,
             value: trial.holdout,
             "chosen": "chosen" if trial.chosen else "tried",
-            **flat(trial.settings),
+            **dotted_text(trial.settings),
         }
         for arm in claims.study.searched
         for trial in arm.search

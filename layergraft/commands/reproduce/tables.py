@@ -14,10 +14,10 @@ from layergraft.commands.reproduce.formatting import (
 )
 from layergraft.commands.reproduce.outcome import Claims, GraftVsParents
 from layergraft.commands.reproduce.statistics import Effect
-from layergraft.commands.reproduce.study_file import Budget, MeasuredArm
+from layergraft.commands.reproduce.study_file import Budget, MeasuredArm, Trial
 from layergraft.commands.reproduce.verdicts import Claim
+from layergraft.config.check import dotted_text
 from layergraft.runs.report.section import Table
-from layergraft.runs.report.sections.provenance import flat
 
 
 def parts_table(claim: Claim) -> Table:
@@ -139,13 +139,17 @@ def trend_sentence(test: Effect) -> str:
     )
 
 
+def _settings(trial: Trial) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in dotted_text(trial.settings).items())
+
+
 def arms_table(claims: Claims) -> Table:
     """What each arm is, and what its search chose."""
     rows = []
     for arm in claims.study.arms:
         stages = ", then ".join(f"{s['objective']}, {s['epochs']:.3g} epochs" for s in arm.stages)
         chosen = next((trial for trial in arm.search if trial.chosen), None)
-        settings = "" if chosen is None else ", ".join(f"{k} {_short(v)}" for k, v in flat(chosen.settings).items())
+        settings = "" if chosen is None else _settings(chosen)
         held_out = arm.held_out(claims.study.few_shots, claims.study.common_seeds)
         reached = "" if held_out is None else f"{held_out:.2f}"
         rows.append([shown_apart(claims, arm), stages or "untrained", arm.plan, settings, reached])
@@ -163,7 +167,7 @@ def search_table(claims: Claims) -> Table:
     rows = [
         [
             arm.title,
-            ", ".join(f"{key} {_short(value)}" for key, value in flat(trial.settings).items()),
+            _settings(trial),
             f"{trial.holdout:.2f}",
             "chosen" if trial.chosen else "",
         ]
@@ -187,7 +191,7 @@ def facts_table(claims: Claims) -> Table:
         "scale": study.scale,
         "seeds": ", ".join(map(str, study.seeds)),
     }
-    facts |= {f"protocol: {key}": value for key, value in flat(study.protocol).items()}
+    facts |= {f"protocol: {key}": value for key, value in dotted_text(study.protocol).items()}
     return Table(title="Machine, command and protocol", columns=["", ""], rows=[[k, v] for k, v in facts.items()])
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from layergraft.config.check import dotted_text
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Code, Notes, Section, Table
 
@@ -26,41 +25,39 @@ def _facts(run: RunFiles) -> dict[str, str]:
     }
 
 
-def flat(value: Any, path: str = "") -> dict[str, str]:
-    """A nested mapping as dotted key -> text."""
-    if isinstance(value, dict) and value:
-        found: dict[str, str] = {}
-        for key, part in value.items():
-            found |= flat(part, f"{path}.{key}" if path else str(key))
-        return found
-    return {path: str(value)}
+def _keys(columns: list[dict[str, str]]) -> list[str]:
+    """Every key of the columns, in the order of their first appearance."""
+    keys: dict[str, None] = {}
+    for column in columns:
+        keys |= dict.fromkeys(column)
+    return list(keys)
+
+
+def _side_by_side(keys: list[str], columns: list[dict[str, str]]) -> list[list[str]]:
+    """A row per key: the key, and its value in each column, empty where it has none."""
+    return [[key, *(column.get(key, "") for column in columns)] for key in keys]
 
 
 def _differences(runs: list[RunFiles]) -> Table | None:
-    recipes = [flat(msgspec.to_builtins(run.recipe)) if run.recipe else {} for run in runs]
-    keys = [
-        key for key in dict.fromkeys(k for own in recipes for k in own) if len({own.get(key) for own in recipes}) > 1
-    ]
+    recipes = [dotted_text(msgspec.to_builtins(run.recipe)) if run.recipe else {} for run in runs]
+    keys = [key for key in _keys(recipes) if len({recipe.get(key) for recipe in recipes}) > 1]
     if not keys:
         return None
-    return Table(
-        title="What the recipes differ in",
-        columns=["key", *(run.name for run in runs)],
-        rows=[[key, *(own.get(key, "") for own in recipes)] for key in keys],
-    )
+    columns = ["key", *(run.name for run in runs)]
+    return Table(title="What the recipes differ in", columns=columns, rows=_side_by_side(keys, recipes))
 
 
 def provenance(runs: list[RunFiles]) -> Section | None:
     """Facts and recipes."""
     facts = [_facts(run) for run in runs]
-    keys = list(dict.fromkeys(key for own in facts for key in own))
+    keys = _keys(facts)
     blocks: list[Table | Notes | Code] = []
     if len(runs) > 1 and (table := _differences(runs)):
         blocks.append(table)
     if keys:
         columns = ["", *(run.name for run in runs)]
-        rows = [[key, *(own.get(key, "") for own in facts)] for key in keys]
-        blocks.append(Table(title="Machine, versions and images", columns=columns, rows=rows))
+        title = "Machine, versions and images"
+        blocks.append(Table(title=title, columns=columns, rows=_side_by_side(keys, facts)))
     for run in runs:
         if run.recipe_text:
             title = "Recipe" if len(runs) == 1 else f"Recipe of {run.name}"
