@@ -12,7 +12,6 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layergraft import __version__
 from layergraft.commands import api
 from layergraft.errors import Lost, Stopped, UserError, nearest
 from layergraft.runs.interruption import FORCED, SignalGuard
@@ -24,6 +23,16 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 # Arguments that are given without an option's name.
 POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
+
+
+class _Version(argparse.Action):
+    """Print the installed version, which is looked up when it is asked for: help stays quick."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"layergraft {version('layergraft')}")
+        parser.exit()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Pre-train a Vision Transformer on unlabelled images, and measure how few labels it needs.",
         epilog="Start with: layergraft demo",
     )
-    parser.add_argument("--version", action="version", version=f"layergraft {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command, function in COMMANDS.items():
         description, sentences = _documentation(function)
