@@ -1,4 +1,7 @@
-"""How far does each head look, and how widely? (Dosovitskiy et al., ICLR 2021, figure 7; Park et al., ICLR 2023.)"""
+"""How far does each head look, and how widely?
+
+Dosovitskiy et al., ICLR 2021, figure 7; Park et al., ICLR 2023.
+"""
 
 from __future__ import annotations
 

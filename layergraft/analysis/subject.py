@@ -28,16 +28,18 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """Args:
-    encoders: name -> encoder in evaluation mode: the one that is analysed, then the one it is compared with.
-    images: what is shown to it; images that trained nothing where the run knows them.
-    bank: images whose neighbours and labels are used.
-    queries: images that are looked up in the bank; disjoint from it.
-    stages: all stages of the encoder's run that left heads.
-    stage: which of them the encoder is the result of.
-    seed: of the sample of images and of every other draw.
-    held_out: whether `images` are known to have trained nothing.
-    readable: what was found out about images so far, by key; all sources here are parts of one.
+    """What an analysis looks at: encoders, the images that are shown to them, and the run that they came from.
+
+    Args:
+        encoders: name -> encoder in evaluation mode: the one that is analysed, then the one it is compared with.
+        images: what is shown to it; images that trained nothing where the run knows them.
+        bank: images whose neighbours and labels are used.
+        queries: images that are looked up in the bank; disjoint from it.
+        stages: all stages of the encoder's run that left heads.
+        stage: which of them the encoder is the result of.
+        seed: of the sample of images and of every other draw.
+        held_out: whether `images` are known to have trained nothing.
+        readable: what was found out about images so far, by key; all sources here are parts of one.
     """
 
     encoders: dict[str, Encoder]

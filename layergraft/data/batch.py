@@ -16,14 +16,16 @@ from layergraft.data.randomness import Randomness
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Args:
-    keys: sample keys, of shape (N,).
-    epochs: epoch of each sample, the same for all.
-    views: view name -> pixels of shape (N, C, H, W), uint8 from the loader, normalised floats in an objective.
-    labels: class of each sample, of shape (N,), or None.
-    masks: view name -> class of each pixel of that view, uint8 of shape (N, H, W); empty where nobody asked.
-    random: where the batch's random numbers come from.
-    unfinished: view name -> what the loader left to the device; empty where it finished the views itself.
+    """Views of some samples, and what draws more random numbers for them.
+
+    Args:
+        keys: sample keys, of shape (N,).
+        epoch: which pass over the data, from 0; the same for all samples.
+        views: view name -> pixels of shape (N, C, H, W), uint8 from the loader, normalised floats in an objective.
+        labels: class of each sample, of shape (N,), or None.
+        masks: view name -> class of each pixel of that view, uint8 of shape (N, H, W); empty where nobody asked.
+        random: where the batch's random numbers come from.
+        unfinished: view name -> what the loader left to the device; empty where it finished the views itself.
     """
 
     keys: npt.NDArray[np.int64]

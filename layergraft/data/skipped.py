@@ -78,11 +78,13 @@ def forget_mended(file: Path, source: Source, channels: int) -> None:
 
 
 class SkippedImages:
-    """Args:
-    max_bad: fraction of the source that may be unreadable.
-    file: `skipped.jsonl`, a line an image; what other processes of the run, or an earlier start, wrote there counts.
-        None writes nothing.
-    warn: called with a sentence about each of the first images.
+    """Notes the unreadable images of a run, and says when they are too many.
+
+    Args:
+        max_bad: fraction of the source that may be unreadable.
+        file: `skipped.jsonl`, a line an image; what other processes of the run, or an earlier start, wrote there
+            counts. None writes nothing.
+        warn: called with a sentence about each of the first images.
     """
 
     def __init__(self, max_bad: float, file: Path | None = None, warn: Callable[[str], None] = _silent) -> None:

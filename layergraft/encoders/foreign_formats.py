@@ -93,7 +93,7 @@ def _summary(unused: Weights, name: str) -> tuple[str, ...]:
 
 
 def _others(beside: Content, name: str, format_name: str) -> tuple[str, ...]:
-    """Names of what a training checkpoint holds beside the weights: optimizer, epoch, …
+    """Names of what a training checkpoint holds beside the weights, such as its optimizer and epoch.
 
     Numbers, random states and queues of features may lie there as tensors.
 

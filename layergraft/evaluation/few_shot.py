@@ -27,11 +27,13 @@ def _logistic_path(features: Tensor, labels: Tensor, classes: int, strengths: Se
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotProtocol:
-    """Args:
-    strengths: lambda * n that are chosen from on held-out images, from strong to weak.
-    cv_strengths: likewise of the variant `cv`.
-    fixed: lambda * n where nothing is chosen: that of the literature, where it has one.
-    fit_path: classifiers for several penalties, from strong to weak.
+    """A protocol that fits a linear classifier for each of several penalties.
+
+    Args:
+        strengths: lambda * n that are chosen from on held-out images, from strong to weak.
+        cv_strengths: likewise of the variant `cv`.
+        fixed: lambda * n where nothing is chosen: that of the literature, where it has one.
+        fit_path: classifiers for several penalties, from strong to weak.
     """
 
     strengths: tuple[float, ...]

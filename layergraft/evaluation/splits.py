@@ -25,11 +25,13 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Args:
-    shots: `"5"`, `"1%"`, `"100%"`.
-    number: which of the splits with as many shots.
-    rows: indices of the labelled images within their source.
-    file: the list they come from, or None where they were drawn.
+    """The labelled images of one few-shot task.
+
+    Args:
+        shots: `"5"`, `"1%"`, `"100%"`.
+        number: which of the splits with as many shots.
+        rows: indices of the labelled images within their source.
+        file: the list they come from, or None where they were drawn.
     """
 
     shots: str

@@ -10,15 +10,17 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Args:
-    name: identifies it in the page and names its downloads.
-    title: headline.
-    caption: what to see in it, as a sentence.
-    data: the numbers, one flat object each; an `image` field holds a picture as a data address.
-    spec: Vega-Lite, without data and width.
-    ratio: height over width; None takes the page's own height.
-    height: in pixels, where the content asks for it; None leaves it to the ratio.
-    wide: whether it takes a whole row of the page.
+    """A chart or a gallery of the report: its numbers and how they are drawn.
+
+    Args:
+        name: identifies it in the page and names its downloads.
+        title: headline.
+        caption: what to see in it, as a sentence.
+        data: the numbers, one flat object each; an `image` field holds a picture as a data address.
+        spec: Vega-Lite, without data and width.
+        ratio: height over width; None takes the page's own height.
+        height: in pixels, where the content asks for it; None leaves it to the ratio.
+        wide: whether it takes a whole row of the page.
     """
 
     name: str

@@ -14,12 +14,14 @@ from layergraft.runs.figure import Figure
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Args:
-    numbers: the measured values, small enough to read.
-    figures: what the report shows.
-    notes: what has to be known to read them: estimators, settings, what was left out.
-    snippet: a piece of a recipe that follows from it.
-    compares: whether it took the second encoder into account.
+    """What one analysis returns.
+
+    Args:
+        numbers: the measured values, small enough to read.
+        figures: what the report shows.
+        notes: what has to be known to read them: estimators, settings, what was left out.
+        snippet: a piece of a recipe that follows from it.
+        compares: whether it took the second encoder into account.
     """
 
     numbers: dict[str, Any]

@@ -13,8 +13,10 @@ from layergraft.runs.atomic import write_text
 
 
 class MetricsFile:
-    """Args:
-    path: the file; it is opened for each line, so that nothing is left open.
+    """Writes the rows of metrics.jsonl.
+
+    Args:
+        path: the file; it is opened for each line, so that nothing is left open.
     """
 
     def __init__(self, path: Path) -> None:

@@ -14,8 +14,10 @@ PLAIN_SECONDS = 10.0
 
 
 class Display:
-    """Args:
-    quiet: print nothing (processes other than the first).
+    """Shows the progress of a run on stderr: a bar on a terminal, plain lines elsewhere.
+
+    Args:
+        quiet: print nothing (processes other than the first).
     """
 
     def __init__(self, quiet: bool = False) -> None:

@@ -70,10 +70,12 @@ class Gradients:
             )
 
     def __call__(self, batch: Batch, progress: Progress, scale: float = 1.0) -> tuple[Losses, Pending]:
-        """Args:
-        batch: this process's part of the global batch.
-        progress: where the stage stands.
-        scale: factor of the gradient (not of the losses that are returned).
+        """Compute the losses of a batch and add the gradient to the parameters'.
+
+        Args:
+            batch: this process's part of the global batch.
+            progress: where the stage stands.
+            scale: factor of the gradient (not of the losses that are returned).
         """
         size = self.micro_batch or len(batch.keys)
         parts = [batch.part(start, start + size) for start in range(0, len(batch.keys), size)]

@@ -79,8 +79,10 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
 
 
 def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
-    """Take up the newest checkpoint, or make the first one: there is always one to go back to, and a directory that
-    cannot be written is found out at once."""
+    """Take up the newest checkpoint, or make the first one.
+
+    So there is always one to go back to, and a directory that cannot be written is found out at once.
+    """
     stage, found = trainer.stage, checkpoints.newest()
     if found is None:
         trainer.begin()

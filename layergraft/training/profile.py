@@ -13,10 +13,12 @@ WARM_UP = 3
 
 
 class Profile:
-    """Args:
-    steps: how many are recorded, after a few of warm-up; None records nothing.
-    path: the trace.
-    say: called when it is written.
+    """Context manager that records a few steps as a Chrome trace.
+
+    Args:
+        steps: how many are recorded, after a few of warm-up; None records nothing.
+        path: the trace.
+        say: called when it is written.
     """
 
     def __init__(self, steps: int | None, path: Path, say: Callable[[str], None]) -> None:

@@ -20,8 +20,10 @@ P = ParamSpec("P")
 
 
 class Tracker(ABC):
-    """Args:
-    stage: what is trained.
+    """Where the rows of metrics.jsonl go besides the file.
+
+    Args:
+        stage: what is trained.
     """
 
     @abstractmethod

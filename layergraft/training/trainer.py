@@ -194,8 +194,10 @@ class Trainer:
                 own.copy_(seen)
 
     def state(self) -> State:
-        """Everything that a resumed stage needs, for any number of processes; tensors are the live ones where one
-        process holds them all."""
+        """What a checkpoint holds: everything that a resumed stage needs, on any number of processes.
+
+        Tensors are the live ones where one process holds them all.
+        """
         state = {
             "step": self.step,
             "skipped": self.skipped,

@@ -63,13 +63,15 @@ class BlockOfSeeds:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """Args:
-    claims: verdicts.
-    graft_vs_parents: at equal contrastive epochs, and at equal compute.
-    accuracies: of every arm.
-    differences: of the chosen graft from every other arm.
-    conflict: by block.
-    study: what all of it was computed from.
+    """The outcome of a study: verdicts, and every number that they rest on.
+
+    Args:
+        claims: verdicts.
+        graft_vs_parents: at equal contrastive epochs, and at equal compute.
+        accuracies: of every arm.
+        differences: of the chosen graft from every other arm.
+        conflict: by block.
+        study: what all of it was computed from.
     """
 
     claims: list[Claim]

@@ -17,12 +17,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Args:
-    mean: over seeds.
-    low: end of the 95 % interval; None where there is one seed.
-    high: its other end.
-    seeds: that were averaged.
-    values: of each seed.
+    """A mean over seeds and its 95 % confidence interval.
+
+    Args:
+        mean: over seeds.
+        low: end of the 95 % interval; None where there is one seed.
+        high: its other end.
+        seeds: that were averaged.
+        values: of each seed.
     """
 
     mean: float

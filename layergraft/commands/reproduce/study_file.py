@@ -109,18 +109,20 @@ class SeedConflict:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredStudy:
-    """Args:
-    scale: smoke, tiny or small.
-    source: the images.
-    seeds: pre-training seeds asked for; an arm may have more or fewer.
-    command: makes the study again.
-    machine: `training.launch.machine()`.
-    seconds: of the whole study.
-    protocol: of the measurements.
-    arms: in the order in which they are shown.
-    chosen_graft: the graft that was best on held-out images.
-    conflict: of the multi-task arm.
-    commit: of the package; None outside a checkout.
+    """All that a study trained and measured.
+
+    Args:
+        scale: smoke, tiny or small.
+        source: the images.
+        seeds: pre-training seeds asked for; an arm may have more or fewer.
+        command: makes the study again.
+        machine: `training.launch.machine()`.
+        seconds: of the whole study.
+        protocol: of the measurements.
+        arms: in the order in which they are shown.
+        chosen_graft: the graft that was best on held-out images.
+        conflict: of the multi-task arm.
+        commit: of the package; None outside a checkout.
     """
 
     scale: str

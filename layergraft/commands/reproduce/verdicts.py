@@ -56,13 +56,15 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Args:
-    number: in the paper's order.
-    statement: what is claimed.
-    budget: what the arms have in common; None for the claim about gradients.
-    verdict: by the rule of this module.
-    reason: in a sentence.
-    parts: the hypotheses.
+    """One of the paper's claims, and what the study says about it.
+
+    Args:
+        number: in the paper's order.
+        statement: what is claimed.
+        budget: what the arms have in common; None for the claim about gradients.
+        verdict: by the rule of this module.
+        reason: in a sentence.
+        parts: the hypotheses.
     """
 
     number: int

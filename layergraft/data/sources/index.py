@@ -77,12 +77,14 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Args:
-    table: one row an image; a column `label` (int32, into `classes`) where there are labels.
-    classes: names of the classes in the order of their first image.
-    signature: says whether what was listed is still the same.
-    fingerprint: of the names of all images.
-    mapped: the file that the table is mapped from; None where it is held in memory.
+    """The images that a source lists, with their labels.
+
+    Args:
+        table: one row an image; a column `label` (int32, into `classes`) where there are labels.
+        classes: names of the classes in the order of their first image.
+        signature: says whether what was listed is still the same.
+        fingerprint: of the names of all images.
+        mapped: the file that the table is mapped from; None where it is held in memory.
     """
 
     table: pa.Table

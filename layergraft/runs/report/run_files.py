@@ -18,17 +18,19 @@ from layergraft.runs.results import ResultRow, read_results
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """Args:
-    path: the directory.
-    name: how the report calls it.
-    recipe: None where the directory is no run but holds results or analyses.
-    recipe_text: the recipe as YAML.
-    stages: the plan of each finished stage.
-    metrics: rows of all stages in order.
-    results: rows of results.json.
-    analyses: entries of analysis.json.
-    summary: run.json; empty while the run is not finished.
-    record: what was recorded for the recipe of the package that it followed; empty where it followed none.
+    """The files of a run directory, as the report reads them.
+
+    Args:
+        path: the directory.
+        name: how the report calls it.
+        recipe: None where the directory is no run but holds results or analyses.
+        recipe_text: the recipe as YAML.
+        stages: the plan of each finished stage.
+        metrics: rows of all stages in order.
+        results: rows of results.json.
+        analyses: entries of analysis.json.
+        summary: run.json; empty while the run is not finished.
+        record: what was recorded for the recipe of the package that it followed; empty where it followed none.
     """
 
     path: Path

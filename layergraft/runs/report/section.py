@@ -10,11 +10,13 @@ from layergraft.runs.figure import Figure
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Args:
-    title: what is in it.
-    columns: headlines; the first column holds the rows' names.
-    rows: cells as text.
-    note: a sentence below it.
+    """A table of text.
+
+    Args:
+        title: what is in it.
+        columns: headlines; the first column holds the rows' names.
+        rows: cells as text.
+        note: a sentence below it.
     """
 
     kind: ClassVar[str] = "table"
@@ -62,10 +64,12 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Args:
-    title: the question, or what is claimed.
-    judgements: the answer, or several under different conditions.
-    tables: the numbers that they rest on.
+    """A question with its answers, and the tables that they rest on.
+
+    Args:
+        title: the question, or what is claimed.
+        judgements: the answer, or several under different conditions.
+        tables: the numbers that they rest on.
     """
 
     kind: ClassVar[str] = "verdict"
@@ -77,11 +81,13 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Args:
-    name: its anchor.
-    title: headline.
-    intro: a sentence or two below it.
-    blocks: what it shows, in order.
+    """A part of the page under one headline.
+
+    Args:
+        name: its anchor.
+        title: headline.
+        intro: a sentence or two below it.
+        blocks: what it shows, in order.
     """
 
     name: str
