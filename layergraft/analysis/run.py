@@ -13,6 +13,7 @@ from layergraft.analysis.fitted import FittedStage, fitted_stages
 from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.config.analysis import AnalysisName
+from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import read_run_recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
@@ -53,14 +54,15 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
     found = run_directory(encoder)
     source = open_source(data)
     share: int | float = BANK_SHARE
+    by: HoldoutBy = "proportion"
     seed, stages, stage, own_images = 0, list[FittedStage](), None, False
     if found is not None:
         recipe = read_run_recipe(found[0])
         stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
         own_images = are_the_runs(source, encoder, recipe)
         if own_images:
-            share, seed = recipe.data.holdout, recipe.seed
-    bank, queries = split_holdout(source, share, seed)
+            share, seed, by = recipe.data.holdout, recipe.seed, recipe.data.holdout_by
+    bank, queries = split_holdout(source, share, seed, by)
     held_out = own_images and len(queries) > 0
     return Subject(
         encoders=encoders,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from lightning_fabric import Fabric
 
-from layergraft.config.loading import load_evaluate, load_recipe, parse_value
+from layergraft.config.data import HoldoutBy
+from layergraft.config.loading import load_evaluate, parse_value, read_run_recipe
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import default_test_source, open_source
@@ -128,7 +129,7 @@ def _run_of(encoder: str) -> Path | None:
 
 def _recipe_of(encoder: str) -> Recipe | None:
     run = _run_of(encoder)
-    return load_recipe(run / "recipe.yaml") if run else None
+    return read_run_recipe(run) if run else None
 
 
 def _task(
@@ -151,11 +152,12 @@ def _task(
             "Put each class into a folder of its own.",
         )
     seed = 0
+    by: HoldoutBy = "proportion"
     if run is not None:
-        seed, own = run.seed, run.data.holdout
+        seed, share, by = run.seed, run.data.holdout, run.data.holdout_by
     else:
-        own = HOLDOUT if config.chooses or config.trained_stages or test_name == HELD_OUT else 0
-    train, held = split_holdout(source, own if holdout is None else holdout, seed)
+        share = HOLDOUT if config.chooses or config.trained_stages or test_name == HELD_OUT else 0
+    train, held = split_holdout(source, share if holdout is None else holdout, seed, by)
     splits = None
     if files:
         listed = {int(key) for split in read_splits(files, source) for key in source.keys[split.rows]}

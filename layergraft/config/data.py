@@ -18,6 +18,7 @@ from layergraft.config.base import (
 )
 
 Augment = Literal["fast", "exact"]
+HoldoutBy = Literal["proportion", "class"]
 
 
 class DataConfig(Config, frozen=True, kw_only=True):
@@ -27,6 +28,9 @@ class DataConfig(Config, frozen=True, kw_only=True):
         source: a folder, list, table, tar shards, `hf:NAME`, any of them at a URL, or a built-in set.
         holdout: images that never train anything and are where every choice is made: a count, or a fraction below 1;
             capped at a fifth of the source.
+        holdout_by: how many of each class, where there are labels: in `proportion` to its size (at least one of three
+            or more, and never all), or as many of each `class` (at most half of a small one, where the others have
+            enough), as versions before this key did; a run that such a version began goes on so.
         max_bad: fraction of images that may be unreadable before the run stops.
         workers: threads that prepare batches; 0 prepares them between the steps. The numbers do not depend on it.
         augment: `fast`, or `exact`: operation by operation as torchvision's transforms of Pillow images.
@@ -41,6 +45,7 @@ class DataConfig(Config, frozen=True, kw_only=True):
 
     source: str | None = None
     holdout: NonNegativeNumber = 0.05
+    holdout_by: HoldoutBy = "proportion"
     max_bad: Fraction = 0.01
     workers: NonNegativeInt = 2
     augment: Augment = "fast"

@@ -141,15 +141,30 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     return _load(raw, overrides or {})
 
 
+def says_how_it_held_out(run: Path) -> bool:
+    """Whether the recipe of a run directory has the key `data.holdout_by`, which earlier versions did not know."""
+    try:
+        text = (run / "recipe.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True  # whoever reads it will say what is wrong
+    return re.search(r"\bholdout_by:", text) is not None
+
+
+def held_out_by_class(recipe: Recipe) -> Recipe:
+    """The same recipe, as versions without the key `data.holdout_by` carried it out."""
+    return msgspec.structs.replace(recipe, data=msgspec.structs.replace(recipe.data, holdout_by="class"))
+
+
 def read_run_recipe(run: Path) -> Recipe:
-    """The recipe that a run directory was made from.
+    """The recipe that a run directory was made from; without `data.holdout_by` it held out by class.
 
     Raises:
         UserError: it is not a recipe of this version.
     """
     file = run / "recipe.yaml"
     try:
-        return load_recipe(file)
+        recipe = load_recipe(file)
+        return recipe if says_how_it_held_out(run) else held_out_by_class(recipe)
     except UserError as error:
         raise UserError(
             f"{str(file)!r} cannot be read: {error.problem}",

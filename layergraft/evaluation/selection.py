@@ -56,7 +56,8 @@ def holdout_tasks(holdout: Source, shots: int) -> tuple[int, list[tuple[Rows, Ro
         raise UserError(
             f"Nothing can be chosen on {len(holdout)} held-out images: {len(few)} classes have fewer than two of them: "
             f"{', '.join(few[:5])}.",
-            "Hold out more (--holdout), or use the published variant, one k and one pooling.",
+            "Hold out more (--holdout; in a run --data.holdout, or --data.holdout_by class), or use the published "
+            "variant, one k and one pooling.",
         )
     shots = min(shots, int(counts.min()) // 2)
     tasks = []

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from layergraft.config.check import dotted
-from layergraft.config.loading import dump_recipe, read_run_recipe
+from layergraft.config.loading import dump_recipe, held_out_by_class, read_run_recipe, says_how_it_held_out
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
@@ -98,9 +98,17 @@ def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
     return True
 
 
+def as_begun(recipe: Recipe, out: Path) -> Recipe:
+    """A recipe as the run in a directory was begun, where an earlier version began it: see `data.holdout_by`."""
+    begun_before = (out / "recipe.yaml").is_file() and not says_how_it_held_out(out)
+    return held_out_by_class(recipe) if begun_before else recipe
+
+
 def claim(out: Path, recipe: Recipe) -> None:
     """Write the recipe of a run that begins, or that goes on with other values of free keys."""
     text = dump_recipe(recipe)
     file = out / "recipe.yaml"
+    if file.is_file() and not says_how_it_held_out(out):  # so that it goes on as it was begun the next time, too
+        text = text.replace("  holdout_by: class\n", "", 1)
     if not file.is_file() or file.read_text() != text:
         write_text(file, text)

@@ -16,7 +16,7 @@ from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import is_done, stage_directory
-from layergraft.runs.resume import Resume, claim, open_run
+from layergraft.runs.resume import Resume, as_begun, claim, open_run
 from layergraft.training.checkpoints import State
 from layergraft.training.cost import step_flops
 from layergraft.training.display import Display
@@ -39,7 +39,7 @@ class Training:
     """
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = as_begun(recipe, out)
         self.out = out
         self.data = load_data(recipe, out)
         check()
@@ -78,9 +78,14 @@ class Training:
         """Train all stages that have not left all their files yet; all processes call."""
         source, wanted = self.recipe.data.source, self.recipe.data.holdout
         train, holdout = self.data.train, self.data.holdout
-        self.display.say(f"{len(train)} images train, {len(holdout)} are held out ({source}).")
+        dealt = {"proportion": "in proportion to its size", "class": "as many as of any other"}
+        labelled = train.labels is not None and len(holdout)
+        how = f", of each class {dealt[self.recipe.data.holdout_by]}" if labelled else ""
+        self.display.say(f"{len(train)} images train, {len(holdout)} are held out ({source}){how}.")
         if wanted >= 1 and len(holdout) < wanted:
-            self.display.say(f"The hold-out of {wanted} was capped at a fifth of the source.")
+            self.display.say(
+                f"The hold-out of {wanted} was capped: at a fifth of the source, or where a class has one image."
+            )
         self.decoded = keep_decoded(self.recipe, self.out, self.data)
         # Held-out images are never replaced, so those that cannot be read are noted where they are looked at.
         skipped = SkippedImages(self.recipe.data.max_bad, self.out / "skipped.jsonl", self.display.say)

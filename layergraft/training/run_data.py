@@ -73,7 +73,7 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
         raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
     index = out / "index" if out and ((out / "recipe.yaml").is_file() or not out.exists()) else None
     source = open_source(recipe.data.source, index)
-    train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed)
+    train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed, recipe.data.holdout_by)
     channels = recipe.encoder.in_chans
     mean, std = default_statistics(channels)
     return RunData(

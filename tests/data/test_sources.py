@@ -68,6 +68,8 @@ def test_holdout_is_stratified_capped_and_apart() -> None:
     train, held = split_holdout(source, 1000, seed=0)
     assert len(held) == len(source) // 5
     assert not set(train.keys) & set(held.keys)
+    assert np.abs(np.bincount(held.selected_labels) - np.bincount(source.selected_labels) / 5).max() <= 1
+    _, held = split_holdout(source, 1000, seed=0, by="class")
     assert np.ptp(np.bincount(held.selected_labels)) <= 1
 
 
@@ -75,7 +77,7 @@ def test_holdout_leaves_half_of_a_small_class() -> None:
     source = open_source("builtin:fashion?fraction=0.1")
     small = np.flatnonzero(source.selected_labels == 3)[5:]  # five of this class are left
     source = source.subset(np.delete(source.keys, small))
-    train, held = split_holdout(source, 200, seed=0)
+    train, held = split_holdout(source, 200, seed=0, by="class")
     assert len(held) == 200
     assert np.bincount(held.selected_labels)[3] == 2
     assert np.bincount(train.selected_labels)[3] == 3

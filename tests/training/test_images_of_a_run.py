@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import two_classes
 
+from layergraft.analysis.run import build_subject
 from layergraft.commands.cli import main
 from layergraft.commands.train import evaluate_run
 from layergraft.data.sources.holdout import split_holdout
@@ -118,3 +119,44 @@ def test_evaluate_finds_what_the_run_held_out(
     assert main([*evaluate, "--data", f"{images}/"]) == 2
     assert "files came or went" in capsys.readouterr().err
     assert (out / "results.json").read_bytes() == before
+
+
+def test_a_run_of_an_earlier_version_keeps_its_held_out_images(
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    measured: list[tuple[set[str], set[str]]],
+) -> None:
+    """Versions without the key `data.holdout_by` dealt as many of each class; this one deals in proportion."""
+    for file in sorted((images / "b").iterdir())[:20]:
+        file.unlink()
+    source = open_source(str(images))
+    before, now = (split_holdout(source, HELD, SEED, by)[1] for by in ("class", "proportion"))
+    assert names(before) != names(now)
+    out, recipe = tmp_path / "run", tmp_path / "run" / "recipe.yaml"
+
+    def as_before() -> None:
+        text = recipe.read_text()
+        assert "  holdout_by: class\n" in text
+        recipe.write_text(text.replace("  holdout_by: class\n", ""))
+
+    assert main([*command(images, out), "--data.holdout_by", "class"]) == 0
+    assert "8 are held out" in (printed := capsys.readouterr().err)
+    assert "of each class as many as of any other" in printed
+    as_before()
+    assert (
+        main(["evaluate", "--encoder", str(out), "--test", "holdout", "--protocols", "knn", "--data", str(images)]) == 0
+    )
+    subject = build_subject(str(out), [], str(images))
+    assert subject.held_out
+    assert names(subject.queries) == names(before)
+    (out / "run.json").unlink()
+    shutil.rmtree(out / "stages" / "1-graft")
+    assert main(command(images, out)) == 0  # goes on as it was begun
+    assert "of each class as many as of any other" in capsys.readouterr().err
+    assert main(command(images, out)) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert [held for _, held in measured] == [names(before)] * 3
+    assert main(command(images, tmp_path / "new")) == 0
+    assert "of each class in proportion to its size" in capsys.readouterr().err
+    assert measured[-1][1] == names(now)

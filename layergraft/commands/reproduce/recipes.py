@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import structs
 
 from layergraft.commands.reproduce.arms import Arm
-from layergraft.commands.reproduce.scales import WARMUP_CONTRASTIVE, WARMUP_MAE, Scale
+from layergraft.commands.reproduce.scales import HOLDOUT_BY, WARMUP_CONTRASTIVE, WARMUP_MAE, Scale
 from layergraft.config import JointConfig, LrScaleConfig, MaeConfig, NnclrConfig, PlanConfig, Recipe, StageConfig
 from layergraft.config.loading import load_recipe
 from layergraft.config.plan import FreezeBlocks
@@ -44,6 +44,7 @@ def arm_recipe(
         "start": start,
         "data.source": source,
         "data.holdout": scale.holdout,
+        "data.holdout_by": HOLDOUT_BY,
         "data.workers": 0,
         "monitor.every": 0,
         "engine.keep": 1,

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from layergraft.config import EvaluateConfig
+from layergraft.config.data import HoldoutBy
+
+HOLDOUT_BY: HoldoutBy = "class"  # as in the studies that are recorded; the classes of subsets differ in size
 
 
 @dataclass(frozen=True, kw_only=True)

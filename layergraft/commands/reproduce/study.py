@@ -22,7 +22,7 @@ from layergraft.commands.reproduce.cost import Costs
 from layergraft.commands.reproduce.jobs import Outcome, Study
 from layergraft.commands.reproduce.pool import Pool, available_cores
 from layergraft.commands.reproduce.run_job import carry_out, identity
-from layergraft.commands.reproduce.scales import SCALES, Scale
+from layergraft.commands.reproduce.scales import HOLDOUT_BY, SCALES, Scale
 from layergraft.commands.reproduce.study_file import FILE
 from layergraft.commands.reproduce.study_json import study_record
 from layergraft.data.sources.holdout import split_holdout
@@ -109,7 +109,7 @@ def fit(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, i
     Raises:
         UserError: there are no labels, no test images, or classes with a single image.
     """
-    train, _ = split_holdout(open_source(source), scale.holdout, 0)
+    train, _ = split_holdout(open_source(source), scale.holdout, 0, HOLDOUT_BY)
     open_source(test_source(source))
     fewest = int(np.bincount(train.selected_labels, minlength=len(train.classes)).min())
     shots = scale.evaluate.frozen_shots

@@ -5,45 +5,63 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.config.data import HoldoutBy
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import ClassIds, Source
 
+ALWAYS_FROM = 3  # images of a class, of which one at least is held out
 
-def _first_of_each_class(labels: ClassIds, count: int) -> npt.NDArray[np.int64]:
-    """Deal the classes in turn: the first of each, then the second of each, ... until there are `count`.
 
-    Half of a small class stays, as long as other classes have enough.
+def deal_classes(labels: ClassIds, count: int, by: HoldoutBy) -> npt.NDArray[np.int64]:
+    """Deal `count` images of labelled ones.
+
+    Each image has a turn, and those with the lowest turns are dealt; of equal ones the first in the given order.
 
     Args:
         labels: class of each image in a random order, of shape (N,).
         count: how many are dealt.
+        by: `proportion`: image j of a class of n has the turn (j + 1/2) / n (Webster's method), so that each class
+            gives its share, rounded; a class of three or more gives one at least, and each keeps one at least. `class`:
+            image j has the turn j, so that all classes give as many; half of a small class stays, as long as the others
+            have enough.
 
     Returns:
-        Their places in that order, of shape (count,).
+        Their positions in the given order, of shape (count,), or fewer where classes of one image have nothing to give.
     """
     narrow = labels.astype(np.uint16) if labels.max() < 2**16 else labels  # 16 bits sort several times faster
     by_class = np.argsort(narrow, kind="stable")
     sizes = np.bincount(labels)
-    starts = np.cumsum(sizes) - sizes
-    free = sizes // 2 if (sizes // 2).sum() >= count else sizes
-    in_round = np.cumsum(np.bincount(free)[::-1])[::-1][1:]  # classes that have at least 1, 2, ... free images
-    rounds = int(np.searchsorted(np.cumsum(in_round), count)) + 1
-    dealt = np.minimum(free, rounds)
-    rank = np.arange(dealt.sum()) - np.repeat(np.cumsum(dealt) - dealt, dealt)
-    near: npt.NDArray[np.int64] = by_class[np.repeat(starts, dealt) + rank]
-    return near[np.lexsort((near, rank))[:count]]
+    # Number j within its class of each image of `by_class`, and the size of that class.
+    number = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    size = np.repeat(sizes, sizes)
+    if by == "class":
+        most = size // 2 if (sizes // 2).sum() >= count else size
+        turn = number.astype(np.float64)
+    else:
+        most = size - 1
+        turn = (2 * number + 1) / size  # a single rounded division: the same on every machine
+        turn -= 2 * ((number == 0) & (size >= ALWAYS_FROM))  # before all others, the larger classes first
+    free = np.flatnonzero(number < most)
+    if count < len(free):  # only those up to the last turn that is dealt need sorting
+        turns = turn[free]
+        free = free[turns <= np.partition(turns, count - 1)[count - 1]]
+    position: npt.NDArray[np.int64] = by_class[free]
+    return position[np.lexsort((position, turn[free]))[:count]]
 
 
-def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Source, Source]:
+def split_holdout(
+    source: Source, holdout: int | float, seed: int, by: HoldoutBy = "proportion"
+) -> tuple[Source, Source]:
     """Split a source.
 
     Args:
         source: the training source.
         holdout: a count, or a fraction below 1; capped at a fifth of the source.
         seed: the recipe's seed.
+        by: how many of each class, where there are labels; see `deal_classes`.
 
     Returns:
-        (training images, held-out images), both in the source's order; stratified by class where there are labels.
+        (training images, held-out images), both in the source's order. A function of seed, sample keys and labels.
     """
     wanted = round(holdout * len(source)) if 0 < holdout < 1 else int(holdout)
     count = min(wanted, len(source) // 5)
@@ -52,7 +70,9 @@ def split_holdout(source: Source, holdout: int | float, seed: int) -> tuple[Sour
         chosen = random.permutation("order", source.keys, 0, first=count)
     elif count:
         order = random.permutation("order", source.keys, 0)
-        chosen = order[_first_of_each_class(source.labels[source.keys[order]], count)]
+        dealt = deal_classes(source.labels[source.keys[order]], count, by)
+        # Labels that are all different are names, not classes.
+        chosen = order[dealt] if len(dealt) else order[:count]
     else:
         chosen = np.empty(0, dtype=np.int64)
     held = np.zeros(len(source), dtype=bool)
