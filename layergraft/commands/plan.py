@@ -14,15 +14,18 @@ from rich.text import Text
 
 from layergraft.config.loading import recipe_hash, recipe_names, recipe_text
 from layergraft.config.recipe import Recipe
-from layergraft.encoders.vit import create_encoder
+from layergraft.encoders.checkpoint import announce
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError, nearest
 from layergraft.graft.apply import set_frozen, stage_plan
+from layergraft.graft.donors import first_encoder, load_start
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.interruption import check
+from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import stage_seconds
 from layergraft.training.memory import memory_warning, step_memory
-from layergraft.training.run_data import load_data
+from layergraft.training.run_data import RunData, load_data
 
 GIVE_DATA = "give --data to know"
 
@@ -49,7 +52,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
     data = None if recipe.data.source is None else load_data(recipe)
     train = data.train if data else None
     images = len(train) if train else None
-    encoder = create_encoder(recipe.encoder, 0)
+    encoder = checked_encoder(recipe, data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stages, warnings = [], {}
     for name, stage in recipe.stages.items():
@@ -102,6 +105,27 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
                 console.print(plan_table(stage_json))
                 console.print(warnings[str(stage_json["name"])], style="yellow", end="")
     return found
+
+
+def checked_encoder(recipe: Recipe, data: RunData | None) -> Encoder:
+    """The encoder that the first stage begins with, after what `train` checks before it begins.
+
+    Without images nothing that depends on them is checked, and a `start` that is not here is only named: the table does
+    not need it.
+
+    Raises:
+        UserError: `train` would refuse the recipe.
+    """
+    if data is not None:
+        encoder = first_encoder(recipe, data.mean, data.std)
+    else:
+        encoder = create_encoder(recipe.encoder, 0)
+        if recipe.start is not None and is_missing(recipe.start):
+            announce(f"`start` {recipe.start!r} is not here: whether it fits was not checked.")
+        elif recipe.start is not None:
+            load_start(recipe, encoder.depth)
+    check_recipe(recipe, encoder, data, None)
+    return encoder
 
 
 def plan_table(stage: dict[str, Any]) -> Group:

@@ -37,6 +37,23 @@ def load_donor(enc: str, config: EncoderConfig) -> Encoder:
     return fit(donor, like, enc, announce)
 
 
+def load_start(recipe: Recipe, depth: int) -> Encoder:
+    """Load the encoder that a recipe starts from.
+
+    Args:
+        recipe: names it as `start`.
+        depth: blocks of the recipe's encoder.
+
+    Raises:
+        UserError: it cannot be read, or does not fit the recipe's encoder and the first stage's plan.
+    """
+    assert recipe.start is not None
+    donor = load_donor(recipe.start, recipe.encoder)
+    name, stage = next(iter(recipe.stages.items()))
+    check_depth(recipe.start, donor.depth, depth, stage.plan, name)
+    return donor
+
+
 def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Encoder:
     """Create the encoder that the first stage begins with: fresh weights, or those of the recipe's `start`.
 
@@ -55,7 +72,7 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
     seed = Randomness(seed=recipe.seed, scope="encoder").torch_seed("init")
     encoder = create_encoder(recipe.encoder, seed, mean, std)
     if recipe.start is not None:
-        donor = load_donor(recipe.start, recipe.encoder)
+        donor = load_start(recipe, encoder.depth)
         query = (recipe.data.source or "").partition("?")[2]
         encoder.mean = mean if recipe.data.mean or "mean=" in query else donor.mean
         encoder.std = std if recipe.data.std or "std=" in query else donor.std
@@ -68,8 +85,6 @@ def first_encoder(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...
             announce(
                 f"Images are normalised with {used}, as {recipe.start} was trained, not with {sources} of the source."
             )
-        name, stage = next(iter(recipe.stages.items()))
-        check_depth(recipe.start, donor.depth, encoder.depth, stage.plan, name)
         for row in donor.layers():
             copy_row(row, donor, encoder, recipe.start)
     return encoder

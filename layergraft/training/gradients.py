@@ -49,6 +49,15 @@ class TrainStep(nn.Module):
         return self.objective.losses(self.encode(batch), progress)
 
 
+def check_micro_batch(micro_batch: int | None, encoder: Encoder) -> None:
+    """Refuse to split the batch of an encoder whose BatchNorm would see the parts."""
+    if micro_batch is not None and not encoder.per_sample:
+        raise UserError(
+            "engine.micro_batch needs an encoder whose samples do not see each other; this one has BatchNorm.",
+            "Use an encoder without a convolutional stem, or set engine.micro_batch to null.",
+        )
+
+
 class Gradients:
     """Computes the loss of a batch and adds its gradient to the parameters'.
 
@@ -63,11 +72,7 @@ class Gradients:
 
     def __init__(self, step: TrainStep, model: nn.Module, micro_batch: int | None) -> None:
         self.step, self.model, self.micro_batch = step, model, micro_batch
-        if micro_batch is not None and not step.encoder.per_sample:
-            raise UserError(
-                "engine.micro_batch needs an encoder whose samples do not see each other; this one has BatchNorm.",
-                "Use an encoder without a convolutional stem, or set engine.micro_batch to null.",
-            )
+        check_micro_batch(micro_batch, step.encoder)
 
     def __call__(self, batch: Batch, progress: Progress, scale: float = 1.0) -> tuple[Losses, Pending]:
         """Compute the losses of a batch and add the gradient to the parameters'.

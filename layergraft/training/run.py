@@ -17,6 +17,7 @@ from layergraft.graft.donors import first_encoder
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.resume import Resume, as_begun, claim, open_run
+from layergraft.training.check_recipe import check_recipe
 from layergraft.training.checkpoints import State
 from layergraft.training.cost import step_flops
 from layergraft.training.display import Display
@@ -24,7 +25,7 @@ from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, launch
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
-from layergraft.training.run_data import check_recipe, keep_decoded, load_data, note_unreadable
+from layergraft.training.run_data import keep_decoded, load_data, note_unreadable
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import save_stage
 from layergraft.training.trainer import Trainer
@@ -46,7 +47,7 @@ class Training:
         train, holdout = self.data.train, self.data.holdout
         self.images = train.subset(np.concatenate((train.keys, holdout.keys))).identity
         self.encoder = first_encoder(recipe, self.data.mean, self.data.std)
-        check_recipe(recipe, self.encoder, train, out)
+        check_recipe(recipe, self.encoder, self.data, out)
         self.decoded = self.data
         check()
         self.fabric = launch()

@@ -15,14 +15,8 @@ from layergraft.data.skipped import NotedImages, SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
-from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.encoders.input_statistics import default_statistics
-from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.splits import draw_splits
-from layergraft.graft.apply import stage_plan
-from layergraft.graft.donors import load_donor
-from layergraft.objectives.create import create_objective, know_classes
 from layergraft.training.memory import free_memory
 
 CACHE = "cache"
@@ -95,28 +89,3 @@ def keep_decoded(recipe: Recipe, out: Path, data: RunData) -> RunData:
 def note_unreadable(data: RunData, skipped: SkippedImages) -> RunData:
     """The same data, whose held-out images are noted where they cannot be read."""
     return replace(data, holdout=replace(data.holdout, images=NotedImages(data.holdout, skipped)))
-
-
-def check_recipe(recipe: Recipe, encoder: Encoder, train: Source, out: Path) -> None:
-    """Find what would stop the run later, before anything is written.
-
-    Raises:
-        UserError: a plan does not fit the encoder, a source cannot be read, or there are more shots than images of a
-            class.
-    """
-    sources: set[str] = set()
-    for name, stage in recipe.stages.items():
-        objective = create_objective(know_classes(stage.objective, train, name), encoder)
-        if min(stage.batch_size, len(train)) < 2 and any(isinstance(part, BatchNorm) for part in objective.modules()):
-            raise UserError(
-                f"The batch of stage {name!r} has one image, and its heads normalise over the batch (BatchNorm).",
-                f"Use at least two images, and --stages.{name}.batch_size 2 or more.",
-            )
-        sources |= {row.source for row in stage_plan(stage, name, encoder, objective)[1].rows}
-    own = (out / "stages").resolve()
-    for source in sorted(sources - {"previous", "fresh"}):
-        # A stage of this run is still to be made, however its path is written.
-        if not Path(source).expanduser().resolve().is_relative_to(own):
-            load_donor(source, recipe.encoder)
-    if recipe.evaluate is not None and train.labels is not None and recipe.evaluate.frozen_protocols:
-        draw_splits(train, recipe.evaluate.frozen_shots, 1)

@@ -11,7 +11,7 @@ import torch
 
 from layergraft.config.recipe import EngineConfig, Recipe
 from layergraft.config.stage import StageConfig
-from layergraft.config.supervised import ClassifyConfig, SegmentConfig
+from layergraft.config.supervised import SegmentConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
@@ -27,6 +27,7 @@ from layergraft.objectives.base import Objective
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.layout import stage_directory
 from layergraft.training.best_epoch import Best
+from layergraft.training.check_recipe import check_heads
 from layergraft.training.launch import ALONE, Process
 from layergraft.training.monitor import Monitor
 from layergraft.training.run_data import RunData
@@ -155,10 +156,5 @@ def _complete(config: StageConfig, name: str, data: RunData, process: Process) -
             f"Change --stages.{name}.batch_size.",
         )
     objective = know_classes(config.objective, data.train, name)
-    if isinstance(objective, ClassifyConfig) and objective.grid is not None and not len(data.holdout):
-        heads = len(objective.linears())
-        raise UserError(
-            f"Stage {name!r} chooses one of its {heads} heads on held-out images, and there are none.",
-            "Set data.holdout, or objective.grid to null.",
-        )
+    check_heads(name, objective, data.holdout)
     return msgspec.structs.replace(config, batch_size=batch_size, objective=objective)

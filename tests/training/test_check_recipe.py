@@ -10,7 +10,8 @@ from conftest import TINY
 from layergraft.config import load_recipe
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.training.run_data import check_recipe, load_data
+from layergraft.training.check_recipe import check_recipe
+from layergraft.training.run_data import load_data
 
 
 @pytest.mark.parametrize("out", ["run", "{here}/run", "../{name}/run"])
@@ -22,7 +23,7 @@ def test_a_source_may_be_a_stage_that_this_run_will_make(
     monkeypatch.chdir(tmp_path)
     place, stage = (text.format(here=tmp_path, name=tmp_path.name) for text in (out, source))
     recipe = load_recipe("fashion_tiny", TINY | {"stages.graft.plan.source": {"blocks.0": stage}})
-    train, encoder = load_data(recipe).train, create_encoder(recipe.encoder, 0)
-    check_recipe(recipe, encoder, train, Path(place))
+    data, encoder = load_data(recipe), create_encoder(recipe.encoder, 0)
+    check_recipe(recipe, encoder, data, Path(place))
     with pytest.raises(UserError, match="There is no encoder"):
-        check_recipe(recipe, encoder, train, Path("another"))
+        check_recipe(recipe, encoder, data, Path("another"))
