@@ -9,7 +9,8 @@ import numpy as np
 
 from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
-from layergraft.data.skipped import SkippedImages, forget_mended
+from layergraft.data.skipped import SkippedImages, forget_mended, read_skipped
+from layergraft.data.sources.contents import check_contents, write_contents
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import trained_on
 from layergraft.errors import UserError
@@ -29,6 +30,8 @@ from layergraft.training.run_data import keep_decoded, load_data, note_unreadabl
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import save_stage
 from layergraft.training.trainer import Trainer
+
+IMAGES = "images.json"
 
 
 class Training:
@@ -67,13 +70,19 @@ class Training:
             UserError: the directory holds something else, or `resume` forbids to go on; nothing is changed.
         """
         goes_on = open_run(self.out, self.recipe, resume)
-        finished = goes_on and all((self.out / name).is_file() for name in ("run.json", "report.html"))
-        if goes_on and not finished and self.fabric.is_global_zero:
-            forget_mended(self.out / "skipped.jsonl", self.data.train, self.recipe.encoder.in_chans)
+        if goes_on and all((self.out / name).is_file() for name in ("run.json", "report.html")):
+            self.fabric.barrier()
+            return False
+        train, holdout, unreadable = self.data.train, self.data.holdout, self.out / "skipped.jsonl"
+        whole = train.subset(np.concatenate((train.keys, holdout.keys)))
+        contents = check_contents(self.out / IMAGES, whole, read_skipped(unreadable))
+        if goes_on and self.fabric.is_global_zero:
+            forget_mended(unreadable, train, self.recipe.encoder.in_chans)
         self.fabric.barrier()
-        if not finished and self.fabric.is_global_zero:
+        if self.fabric.is_global_zero:
             claim(self.out, self.recipe)
-        return not finished
+            write_contents(self.out / IMAGES, contents)
+        return True
 
     def train(self) -> None:
         """Train all stages that have not left all their files yet; all processes call."""

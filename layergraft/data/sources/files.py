@@ -131,10 +131,12 @@ class Place:
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """Its bytes from `start` to `end`; raises `BadImage`."""
         try:
-            if not self.remote and start is None:
+            if self.remote:
+                content = bytes(self.fs.cat_file(self.path, start=start, end=end))
+            else:
                 with open_regular(self.path) as file:
-                    return file.read()
-            content = bytes(self.fs.cat_file(self.path, start=start, end=end))
+                    file.seek(start or 0)
+                    content = file.read(-1 if end is None else end - file.tell())
         except Exception as error:  # see `reached`; a path with a NUL is a ValueError
             raise BadImage(f"unreadable: {_reason(error)}") from None
         if start is not None and end is not None and len(content) != end - start:
@@ -172,9 +174,24 @@ class FileImages(EncodedImages):
                 digest.update(f"{key} gone;".encode())
         return digest.hexdigest()
 
+    def size(self, index: int) -> int | None:
+        if self.root.remote:
+            return None
+        try:
+            status = os.stat(os.path.join(self.root.path, self.name(index)))
+        except (OSError, ValueError):
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def start(self, index: int, count: int) -> bytes:
+        return self._file(index).read(0, count)
+
     def read(self, index: int) -> bytes:
+        return self._file(index).read()
+
+    def _file(self, index: int) -> Place:
         # The root itself stays as it is: the slashes of a URL count.
         name = os.path.relpath(os.path.join(self.root.path, self.name(index)), self.root.path)
         if name.split("/")[0] == "..":
             raise BadImage("outside its folder (?root=DIR names another)")
-        return (self.root / name).read()
+        return self.root / name

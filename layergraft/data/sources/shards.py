@@ -72,10 +72,16 @@ class ShardImages(EncodedImages):
         shard = self.shards[self._shard[index].as_py()]
         return f"{shard.name}:{os.fsdecode(self._name[index].as_py())}"
 
-    def read(self, index: int) -> bytes:
-        start = self._offset[index].as_py()
+    def size(self, index: int) -> int | None:
+        return int(self._size[index].as_py())
+
+    def start(self, index: int, count: int) -> bytes:
+        offset = self._offset[index].as_py()
         shard: Place = self.shards[self._shard[index].as_py()]
-        return shard.read(start, start + self._size[index].as_py())
+        return shard.read(offset, offset + count)
+
+    def read(self, index: int) -> bytes:
+        return self.start(index, self._size[index].as_py())
 
 
 def block_starts(table: pa.Table) -> Labels:

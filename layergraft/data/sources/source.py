@@ -60,6 +60,14 @@ class EncodedImages(ABC):
     def stamp(self, keys: Labels) -> str | None:
         return None
 
+    def size(self, index: int) -> int | None:
+        """Bytes of the image's file; None where that is not cheap to tell, or where it is not there."""
+        return None
+
+    def start(self, index: int, count: int) -> bytes:
+        """The first bytes of the image's file, where its size can be told; raises `BadImage`."""
+        return self.read(index)[:count]
+
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
         return decode(self.read(index), channels, reduction)
 

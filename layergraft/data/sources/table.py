@@ -49,6 +49,13 @@ class EmbeddedImages(EncodedImages):
     def name(self, index: int) -> str:
         return f"row {index}"
 
+    def size(self, index: int) -> int | None:
+        # The bytes of a file inside the table are part of the fingerprint.
+        return self.files.size(index) if self.outside[index].as_py() else None
+
+    def start(self, index: int, count: int) -> bytes:
+        return self.files.start(index, count)
+
     def read(self, index: int) -> bytes:
         if self.outside[index].as_py():
             return self.files.read(index)
