@@ -5,14 +5,13 @@ Nothing heavy is imported before a function is called, so that help is quick.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from layergraft.commands.paths import as_path, optional_path
 from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
-from layergraft.errors import UserError
 
 if TYPE_CHECKING:
     from layergraft.commands.export import Export
@@ -24,15 +23,6 @@ if TYPE_CHECKING:
 Overrides = Mapping[str, Any]
 
 
-def _path(path: str | Path) -> Path:
-    """A path in which `~` is the home directory, also where the shell left it (`--out=~/run`)."""
-    return Path(os.path.expanduser(path))
-
-
-def _optional_path(path: str | Path | None) -> Path | None:
-    return None if path is None else _path(path)
-
-
 def _recipe(recipe: str | Path | Mapping[str, Any], data: str | None, overrides: Overrides | None) -> Recipe:
     changes = dict(overrides or {})
     if data is not None:
@@ -41,20 +31,22 @@ def _recipe(recipe: str | Path | Mapping[str, Any], data: str | None, overrides:
 
 
 def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
-    """Train the built-in recipe on built-in images, look inside and write a report (a few minutes on a laptop).
+    """Train the built-in recipe on built-in images and write a report, in a few minutes on a laptop.
 
     Args:
         out: directory of the run.
-        baseline: train MoCo v3 from scratch as well, to compare.
-    """
-    from layergraft.commands.demo import train_baseline
-    from layergraft.commands.train import train_run
+        baseline: also train MoCo v3 from scratch, for comparison.
 
-    recipe = load_recipe("fashion_tiny")
-    run = train_run(recipe, _path(out), "auto")
-    if baseline:
-        train_baseline(recipe, _path(out))
-    return run
+    Returns:
+        The files of the run.
+
+    Raises:
+        UserError: the directory holds something else.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
+    """
+    from layergraft.commands.demo import run_demo
+
+    return run_demo(as_path(out), baseline)
 
 
 def train(
@@ -74,17 +66,24 @@ def train(
     Args:
         recipe: name of a recipe, or a YAML file.
         data: a folder of images, or a built-in set; sets data.source.
-        out: directory of the run; the same command goes on where an earlier start ended.
-        resume: auto goes on with a run that is there, never refuses to, must refuses to begin one.
-        during: measure kNN and ridge regression on held-out images every so many epochs of training.
-        replay: the file that a diverged run left: compute its last steps again, say what is not finite, change nothing.
+        out: directory of the run; the same command resumes a run that was interrupted.
+        resume: auto: resume if the directory holds this run, else start; never: fail if it does; must: fail if not.
+        during: measure kNN and ridge regression on held-out images every this many epochs of training.
+        replay: the file that a diverged run left; recomputes its last steps and reports what is not finite.
         overrides: dotted recipe key -> value.
+
+    Returns:
+        The files of the run.
+
+    Raises:
+        UserError: a wrong recipe, images that cannot be read, a directory that holds another run, or divergence.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
     """
     watched = {} if during is None else {"monitor.every": during, "monitor.protocols": ["knn", "ridge"]}
     complete = _recipe(recipe, data, watched | dict(overrides or {}))
     from layergraft.commands.train import train_run
 
-    return train_run(complete, _path(out), resume, _optional_path(replay))
+    return train_run(complete, as_path(out), resume, optional_path(replay))
 
 
 def plan(
@@ -95,14 +94,20 @@ def plan(
     json: bool = False,
     overrides: Overrides | None = None,
 ) -> dict[str, Any]:
-    """Show how each layer will move: the table of every stage. Trains nothing. Without a recipe: list the recipes.
+    """Show the graft plan of every stage, a row per layer, without training; without a recipe, list the recipes.
 
     Args:
         recipe: name of a recipe, or a YAML file.
         data: a folder of images, or a built-in set; sets data.source, and the number of steps.
-        stage: show this stage alone.
-        json: print JSON.
+        stage: show only this stage.
+        json: print JSON instead of tables.
         overrides: dotted recipe key -> value.
+
+    Returns:
+        What `--json` prints: the stages with their layers, or name -> first line of each recipe.
+
+    Raises:
+        UserError: a wrong recipe, or one that does not fit its encoder.
     """
     from layergraft.commands.plan import list_recipes, show_plan
 
@@ -136,20 +141,27 @@ def evaluate(
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: labelled training images.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/. `holdout`
-            takes images of `data` that trained nothing.
-        protocols: knn, logistic, ridge, prototype on frozen features; linear, finetune, segment train; head came with
-            the checkpoint.
-        variant: how a penalty is found: published, cv, holdout; of segment: linear, upernet.
+            takes images of `data` that nothing was trained on.
+        protocols: knn, logistic, ridge, prototype use frozen features; linear, finetune, segment are trained; head is
+            the classifier that came with the checkpoint.
+        variant: how the penalty is chosen: published, cv, holdout; for segment, its head: linear, upernet.
         shots: labelled images per class, or percentages: 1 5 10 1%.
-        splits: random splits per number of shots; or files that name the labelled images, one a line.
+        splits: number of random splits per number of shots; or files that name the labelled images, one per line.
         pooling: cls, mean, cls+mean, last4; auto chooses on held-out images.
-        k: neighbours of knn; of several the best on held-out images.
-        temperature: of the neighbours' votes, likewise.
-        holdout: labelled images that everything is chosen on, a count or a fraction; by default the run's own, else a
-            tenth where something is chosen or tested on them.
-        against: encoders to measure beside it.
-        out: directory of the results; by default the encoder's run, where it is one.
+        k: neighbours of knn; of several values, the best on held-out images is taken.
+        temperature: temperature of the neighbours' votes; of several values, the best on held-out images is taken.
+        holdout: labelled images used for every choice, a count or a fraction; by default the run's own hold-out, else
+            a tenth of the images if something is chosen or tested on them.
+        against: further encoders to measure, for comparison.
+        out: directory of the results; by default the run that the encoder belongs to.
         overrides: dotted key of a trained protocol's stage or of the engine -> value.
+
+    Returns:
+        The rows that were measured; `results.json` holds them, and earlier ones.
+
+    Raises:
+        UserError: the encoder, images or labels cannot be read, or do not suit what is asked for.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
     """
     from layergraft.commands.evaluate import evaluate_command
 
@@ -162,7 +174,7 @@ def evaluate(
         changes=asked | {"k": k, "temperature": temperature},
         splits=splits,
         holdout=holdout,
-        out=_optional_path(out),
+        out=optional_path(out),
         overrides=overrides or {},
     )
 
@@ -180,13 +192,19 @@ def embed(
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: the images.
-        out: the file: columns key, name, label and feature.
-        pooling: of the features; last4 holds four blocks side by side.
-        block: whose output is pooled, counted from 0; by default the last.
+        out: the Parquet file to write, with columns key, name, label and feature.
+        pooling: how the tokens of an image become one feature; last4 concatenates those of the last four blocks.
+        block: the block whose output is pooled, counted from 0; by default the last.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: the encoder or all images cannot be read, or the file cannot be written.
     """
     from layergraft.commands.embed import embed_command
 
-    return embed_command(encoder=str(encoder), data=data, out=_path(out), pooling=pooling, block=block)
+    return embed_command(encoder=str(encoder), data=data, out=as_path(out), pooling=pooling, block=block)
 
 
 def analyze(
@@ -201,25 +219,36 @@ def analyze(
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint file, or timm:NAME.
-        data: the images that it is shown; those that trained nothing, where they are the run's own.
+        data: the images to analyze; of the run's own images, only those held out from training are used.
         what: all, or some of conflict, suggest, layer-probe, cka, attention-distance, rank, uniformity, invariance,
             information, token-similarity, spectrum, reconstruct, neighbours, attention-maps, saliency, pca, map.
         against: encoders to compare it with.
-        out: directory of analysis.json and report.html; by default the encoder's run, where it is one.
+        out: directory of analysis.json and report.html; by default the run that the encoder belongs to.
+
+    Returns:
+        What was found; `analysis.json` holds it, and what was found earlier.
+
+    Raises:
+        UserError: the encoder or images cannot be read, or do not suit what is asked for.
     """
     from layergraft.commands.analyze import analyze_command
 
     others = [str(other) for other in against or []]
-    place = _optional_path(out)
-    return analyze_command(encoder=str(encoder), against=others, data=data, what=list(what), out=place)
+    return analyze_command(encoder=str(encoder), against=others, data=data, what=list(what), out=optional_path(out))
 
 
 def inspect(*, checkpoint: str, json: bool = False) -> dict[str, Any]:
-    """Say what a checkpoint is: its format, layers, parameters, GFLOP an image, heads, and what was assumed.
+    """Describe a checkpoint: its format, layers, parameters, GFLOP per image, heads, and what was assumed.
 
     Args:
         checkpoint: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
-        json: print JSON.
+        json: print JSON instead of text.
+
+    Returns:
+        What `--json` prints.
+
+    Raises:
+        UserError: it is no checkpoint of a Vision Transformer that can be read.
     """
     from layergraft.commands.inspect import inspect_checkpoint
 
@@ -233,19 +262,25 @@ def export(
     out: str | Path,
     with_head: str | Path | None = None,
 ) -> Export:
-    """Write an encoder for another program, checked to give the same features, with a model card if a run made it.
+    """Export an encoder to another format, check that its features are equal, and add a model card if a run made it.
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
-        format: a directory of timm or of Hugging Face's ViTModel, an ONNX file, or a file of torch.export.
-        out: the directory or file; it must not exist.
-        with_head: a fitted classifier of RUN/probes/ on top, for onnx and torch_export.
+        format: a directory for timm or for Hugging Face's ViTModel, an ONNX file, or a file of torch.export.
+        out: the directory or file to write; it must not exist.
+        with_head: a fitted classifier from RUN/probes/ to put on top; onnx and torch_export only.
+
+    Returns:
+        The files, and how far the features differ.
+
+    Raises:
+        UserError: the format cannot express this encoder, the features differ, or `out` exists.
     """
     from layergraft.commands.export import export_encoder
     from layergraft.runs.layout import run_directory
     from layergraft.runs.report.model_card import write_model_card
 
-    written = export_encoder(str(encoder), format, _path(out), _optional_path(with_head))
+    written = export_encoder(str(encoder), format, as_path(out), optional_path(with_head))
     if found := run_directory(str(encoder)):
         write_model_card(found[0], written.out, format, found[1])
     return written
@@ -254,43 +289,42 @@ def export(
 def pack(
     *, data: str, out: str | Path, resize: int | None = None, channels: int = 3, shard_images: int = 1000
 ) -> Packed:
-    """Write images as tar shards with an index: quicker to read than many files, and one thing to copy.
+    """Pack images into tar shards with an index, which are faster to read and to copy than many files.
 
     Args:
         data: the images.
         out: an empty or new directory.
-        resize: shrink the shorter side to this many pixels, once, as JPEG; by default files are kept as they are.
-        channels: of resized images: 3 for colour, 1 for grey.
-        shard_images: images of a shard.
+        resize: shrink the shorter side to this many pixels and save as JPEG; by default files are kept unchanged.
+        channels: channels of resized images: 3 for colour, 1 for grey.
+        shard_images: images per shard.
+
+    Returns:
+        The shards and the index, and how many images could not be read.
+
+    Raises:
+        UserError: no image can be read, `out` is not empty, or cannot be written.
     """
     from layergraft.commands.pack import pack as write
 
-    return write(data, _path(out), resize, channels, shard_images)
+    return write(data, as_path(out), resize, channels, shard_images)
 
 
 def report(*, runs: list[str], out: str | Path | None = None) -> Path:
-    """Build report.html and the encoder's model card again from a run directory; several runs side by side in one page.
+    """Rebuild report.html and the model card from a run directory, or compare several runs on one page.
 
     Args:
-        runs: directories of the runs; or that of a study, alone, whose claims.json is made again, too.
-        out: the page; by default report.html in the first of the directories.
+        runs: directories of the runs; or the directory of one study, whose claims.json is rebuilt as well.
+        out: the page to write; by default report.html in the first directory.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: a directory holds neither a run nor a study, or a study is among several.
     """
-    from layergraft.commands.reproduce.study_file import is_study
-    from layergraft.runs.report.model_card import write_model_card
-    from layergraft.runs.report.page import write_report
+    from layergraft.commands.report import write_page
 
-    if any(is_study(_path(run)) for run in runs):
-        from layergraft.commands.reproduce.claims import report_study
-
-        page = report_study([_path(run) for run in runs], _optional_path(out))
-        print(f"Report: {page}")
-        return page
-    for run in map(_path, runs):
-        if (run / "encoder").is_dir():
-            write_model_card(run, run / "encoder")
-    page = write_report([_path(run) for run in runs], _optional_path(out))
-    print(f"Report: {page}")
-    return page
+    return write_page([as_path(run) for run in runs], optional_path(out))
 
 
 def bench(
@@ -306,42 +340,32 @@ def bench(
     seconds: float = 10.0,
     json: bool = False,
 ) -> dict[str, Any]:
-    """How fast is this machine at a training step, or at making views? The last line is one JSON object.
+    """Measure how fast this machine runs a training step, makes views, fits classifiers or saves checkpoints.
+
+    The last line of the output is one JSON object.
 
     Args:
-        what: a training step; making views (data); logistic regression beside scikit-learn and Cyanure; what logging,
-            guards and checkpoints add to a step (loop); how long training waits for a checkpoint.
-        objective: step, loop: mae or moco.
-        encoder: step, checkpoint: timm's model name.
-        img_size: side of the images.
-        batch_size: step: images of a step.
-        frozen: step: numbers of frozen lowest blocks to compare, 0 4 6; the first one meets the reference.
-        data: data: the files to make views of.
-        views: data: mae (one view) or moco (two), on one core.
+        what: step: a training step; data: making views; logistic: logistic regression beside scikit-learn and Cyanure;
+            loop: what logging, guards and checkpoints add to a step; checkpoint: how long training waits for one.
+        objective: for step and loop: mae or moco.
+        encoder: for step and checkpoint: timm's model name.
+        img_size: side of the images in pixels.
+        batch_size: for step: images per step.
+        frozen: for step: numbers of frozen lowest blocks to compare, 0 4 6; the first meets the reference.
+        data: for data: the images to make views of.
+        views: for data: mae (one view) or moco (two), on one core.
         seconds: how long to measure.
-        json: print nothing but the JSON object.
+        json: print only the JSON object.
+
+    Returns:
+        What the last line says.
+
+    Raises:
+        UserError: an unknown model, or no images to read.
     """
-    if what == "data":
-        from layergraft.commands.bench.data import bench_data
+    from layergraft.commands.bench.run import run_bench
 
-        if data is None:
-            raise UserError("`layergraft bench data` has no images.", "Give --data FOLDER.")
-        return bench_data(data, views, img_size, seconds, quiet=json)
-    if what == "logistic":
-        from layergraft.commands.bench.logistic import bench_logistic
-
-        return bench_logistic(quiet=json)
-    if what == "loop":
-        from layergraft.commands.bench.loop import bench_loop
-
-        return bench_loop({"mae": "mae", "moco": "graft"}[objective], seconds, quiet=json)
-    if what == "checkpoint":
-        from layergraft.commands.bench.loop import bench_checkpoint
-
-        return bench_checkpoint(encoder, img_size, quiet=json)
-    from layergraft.commands.bench.step import bench_step
-
-    return bench_step(objective, encoder, img_size, batch_size, frozen, seconds, quiet=json)
+    return run_bench(what, objective, encoder, img_size, batch_size, frozen, data, views, seconds, quiet=json)
 
 
 def reproduce(
@@ -352,17 +376,24 @@ def reproduce(
     out: str | Path,
     jobs: int | None = None,
 ) -> Path:
-    """Test the claims of layer grafting: train every arm, searched alike, with several seeds, and compare them.
+    """Test the claims of layer grafting: tune every method alike, train it with several seeds, and compare.
 
-    At tiny, under an hour on two cores with three seeds. The same command goes on where an earlier start ended.
+    At scale tiny with three seeds: under an hour on two cores. The same command resumes a study that was interrupted.
 
     Args:
-        scale: smoke (a minute, says nothing), tiny (built-in images), small (images of your own, hours).
-        data: labelled images, folders train and val; by default those of the scale.
-        seeds: pre-training seeds of MAE, MoCo v3 from scratch and the chosen graft; other arms have at most three.
+        scale: smoke (a minute, proves nothing), tiny (built-in images), small (images of your own, hours).
+        data: labelled images, a folder with train/ and val/; by default those of the scale.
+        seeds: pre-training seeds of MAE, MoCo v3 from scratch and the chosen graft; other methods get at most three.
         out: directory of the study.
-        jobs: runs at a time, each on one core; by default one a core, or one on a GPU.
+        jobs: runs at a time, each on one core; by default one per core, or one on a GPU.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the images do not suit the scale, or the directory holds another study.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
     """
     from layergraft.commands.reproduce.study import reproduce_study
 
-    return reproduce_study(scale, data, seeds, _path(out), jobs)
+    return reproduce_study(scale, data, seeds, as_path(out), jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 import sys
 import traceback
 import types
@@ -43,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """Description, and argument -> its sentence, from a Google-style docstring."""
     text = inspect.getdoc(function) or ""
-    description, _, arguments = text.partition("\nArgs:\n")
+    description, _, arguments = re.split(r"\n(?:Returns|Raises):\n", text)[0].partition("\nArgs:\n")
     sentences: dict[str, str] = {}
     name = ""
     for line in arguments.splitlines():

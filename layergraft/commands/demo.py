@@ -7,10 +7,21 @@ from pathlib import Path
 import msgspec
 
 from layergraft.commands.train import train_run
+from layergraft.config.loading import load_recipe
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
+from layergraft.runs.layout import Run
 from layergraft.runs.report.page import write_report
 from layergraft.runs.results import read_results, write_results
+
+
+def run_demo(out: Path, baseline: bool) -> Run:
+    """See `layergraft.demo`."""
+    recipe = load_recipe("fashion_tiny")
+    run = train_run(recipe, out, "auto")
+    if baseline:
+        train_baseline(recipe, out)
+    return run
 
 
 def train_baseline(recipe: Recipe, out: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def test_help_is_quick(command: list[str]) -> None:
         result = subprocess.run(words, capture_output=True, text=True, check=True)
         ended = os.times()
         times.append(ended.children_user + ended.children_system - began.children_user - began.children_system)
-    assert min(times) < 0.5, times
+    assert min(times) < 0.25, times
     assert "usage: layergraft" in result.stdout
 
 
@@ -69,7 +70,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
-    assert ended.value.code == 0
+    assert not ended.value.code
     assert capsys.readouterr().out == f"layergraft {layergraft.__version__}\n"
 
 
@@ -80,15 +81,36 @@ def test_options_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_home_directory_where_the_shell_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell leaves `~` in `--out=~/run`, Python everywhere."""
+    from layergraft.commands import demo as demo_module
     from layergraft.commands import pack as pack_module
     from layergraft.commands import train as train_module
 
     outs: list[object] = []
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(train_module, "train_run", lambda _recipe, out, *_: outs.append(out))
+    for module in (train_module, demo_module):
+        monkeypatch.setattr(module, "train_run", lambda _recipe, out, *_: outs.append(out))
     monkeypatch.setattr(pack_module, "pack", lambda _data, out, *_: outs.append(out))
     (tmp_path / "mine.yaml").write_text(recipe_text("fashion_tiny"))
     assert main(["train", "--recipe=~/mine.yaml", "--out=~/run"]) == 0
     assert main(["demo", "--out=~/run"]) == 0
     assert main(["pack", "--data=x", "--out=~/run"]) == 0
     assert outs == [tmp_path / "run"] * 3
+
+
+def test_help_holds_arguments_and_nothing_that_only_python_returns(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        text = capsys.readouterr().out
+        assert "Returns:" not in text
+        assert "UserError" not in text
+
+
+def test_every_public_function_says_what_it_takes_returns_and_raises() -> None:
+    for name, function in COMMANDS.items():
+        text = inspect.getdoc(function) or ""
+        assert text.partition("\n")[0].endswith("."), name
+        for part in ("Args:", "Returns:", "Raises:"):
+            assert f"\n{part}\n" in text, (name, part)
+        for argument in inspect.signature(function).parameters:
+            assert f"\n    {argument}: " in text, (name, argument)

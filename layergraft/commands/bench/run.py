@@ -1,0 +1,43 @@
+"""`layergraft bench`: which measurement is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from layergraft.errors import UserError
+
+
+def run_bench(
+    what: Literal["step", "data", "logistic", "loop", "checkpoint"],
+    objective: Literal["mae", "moco"],
+    encoder: str,
+    img_size: int,
+    batch_size: int,
+    frozen: list[int] | None,
+    data: str | None,
+    views: Literal["mae", "moco"],
+    seconds: float,
+    quiet: bool,
+) -> dict[str, Any]:
+    """See `layergraft.bench`. Each measurement imports what it compares with, so only the one asked for is loaded."""
+    if what == "data":
+        from layergraft.commands.bench.data import bench_data
+
+        if data is None:
+            raise UserError("`layergraft bench data` has no images.", "Give --data FOLDER.")
+        return bench_data(data, views, img_size, seconds, quiet=quiet)
+    if what == "logistic":
+        from layergraft.commands.bench.logistic import bench_logistic
+
+        return bench_logistic(quiet=quiet)
+    if what == "loop":
+        from layergraft.commands.bench.loop import bench_loop
+
+        return bench_loop({"mae": "mae", "moco": "graft"}[objective], seconds, quiet=quiet)
+    if what == "checkpoint":
+        from layergraft.commands.bench.loop import bench_checkpoint
+
+        return bench_checkpoint(encoder, img_size, quiet=quiet)
+    from layergraft.commands.bench.step import bench_step
+
+    return bench_step(objective, encoder, img_size, batch_size, frozen, seconds, quiet=quiet)

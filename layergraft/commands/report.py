@@ -1,0 +1,23 @@
+"""`layergraft report`: the page of a run, of several or of a study, made again from their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layergraft.commands.reproduce.claims import report_study
+from layergraft.commands.reproduce.study_file import is_study
+from layergraft.runs.report.model_card import write_model_card
+from layergraft.runs.report.page import write_report
+
+
+def write_page(runs: list[Path], out: Path | None) -> Path:
+    """See `layergraft.report`."""
+    if any(is_study(run) for run in runs):
+        page = report_study(runs, out)
+    else:
+        for run in runs:
+            if (run / "encoder").is_dir():
+                write_model_card(run, run / "encoder")
+        page = write_report(runs, out)
+    print(f"Report: {page}")
+    return page
