@@ -11,11 +11,13 @@ import torch
 
 from layergraft.config.recipe import Recipe
 from layergraft.data.cache import decoded_once
+from layergraft.data.first_look import look_at, remark
 from layergraft.data.skipped import NotedImages, SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.input_statistics import default_statistics
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.training.memory import free_memory
 
@@ -76,6 +78,11 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
         mean=recipe.data.mean or _statistics("mean", source, source.mean, channels) or mean,
         std=recipe.data.std or _statistics("std", source, source.std, channels) or std,
     )
+
+
+def remark_on(recipe: Recipe, encoder: Encoder, train: Source) -> str | None:
+    """One line where the encoder sees much less of the images than there is; see `layergraft.data.first_look`."""
+    return remark(look_at(train), encoder.in_chans, encoder.img_size, encoder.patch_size, recipe.start)
 
 
 def keep_decoded(recipe: Recipe, out: Path, data: RunData) -> RunData:

@@ -1,0 +1,80 @@
+"""What is said where an encoder sees much less of the images than there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from layergraft.commands.cli import main
+from layergraft.data.first_look import FirstLook, look_at, remark
+from layergraft.data.sources.open import open_source
+
+
+def photographs(folder: Path, kind: str, colour: bool) -> Path:
+    """Ten pictures of 400 × 160 pixels, and a file that is none."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(10):
+        small = random.integers(0, 256, (4, 10, 3), dtype=np.uint8)
+        picture = cv2.resize(small if colour else small[:, :, :1].repeat(3, axis=2), (400, 160))
+        cv2.imwrite(str(folder / f"{index}.{kind}"), picture)
+    (folder / "bad.png").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize("colour", [True, False])
+def test_colour_and_size_are_seen(kind: str, colour: bool, tmp_path: Path) -> None:
+    source = open_source(str(photographs(tmp_path / "images", kind, colour)))
+    assert look_at(source) == FirstLook(images=10, coloured=10 * colour, side=160)
+
+
+def test_the_built_in_sets_fit_their_recipes() -> None:
+    for spec, channels in (("builtin:fashion-canvas", 1), ("builtin:fashion-colour", 3)):
+        assert remark(look_at(open_source(spec)), channels, 36, 9, None) is None
+
+
+@pytest.mark.parametrize(
+    ("look", "encoder", "start", "expected"),
+    [
+        ((16, 16, 36), (1, 36, 9), None, "--encoder.in_chans 3"),
+        ((16, 16, 160), (1, 36, 9), None, "--encoder.in_chans 3 --encoder.img_size 90"),
+        ((16, 16, 160), (3, 36, 9), None, "--encoder.img_size 90"),
+        ((16, 0, 36), (3, 36, 9), None, "--encoder.in_chans 1"),
+        ((16, 0, 36), (3, 36, 9), "timm:vit_tiny", None),
+        ((16, 16, 480), (3, 112, 16), None, "--encoder.img_size 224"),
+        ((16, 16, 4000), (3, 224, 16), None, None),
+        ((16, 16, 143), (3, 36, 9), None, None),
+        ((16, 3, 36), (1, 36, 9), None, None),
+        ((16, 16, 36), (4, 36, 9), None, None),
+        ((0, 0, 0), (1, 36, 9), None, None),
+        ((0, 0, 0), (3, 36, 9), None, None),
+    ],
+)
+def test_what_is_said(
+    look: tuple[int, int, int], encoder: tuple[int, int, int], start: str | None, expected: str | None
+) -> None:
+    images, coloured, side = look
+    line = remark(FirstLook(images=images, coloured=coloured, side=side), *encoder, start)
+    assert (line is None) == (expected is None)
+    if line is not None:
+        assert line.endswith(f"To change it: {expected}")
+        assert "\n" not in line
+
+
+def test_plan_and_train_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = photographs(tmp_path / "images", "jpg", colour=True)
+    words = ["--recipe", "fashion_tiny", "--data", str(images), "--data.holdout", "0", "--data.max_bad", "0.5"]
+    words += ["--stages.mae.batch_size", "4", "--stages.graft.batch_size", "4"]
+    words += ["--encoder.embed_dim", "16", "--encoder.depth", "2", "--encoder.num_heads", "2"]
+    said = "10 of 10 images looked at hold colour"
+    assert main(["plan", *words, "--json", "true"]) == 0
+    assert said in capsys.readouterr().err
+    lengths = ["--stages.mae.epochs", "1", "--stages.graft.epochs", "1", "--analyze", "[]", "--evaluate", "null"]
+    assert main(["train", *words, *lengths, "--monitor.every", "0", "--out", str(tmp_path / "run")]) == 0
+    message = capsys.readouterr().err
+    assert said in message
+    assert "--encoder.in_chans 3 --encoder.img_size 90" in " ".join(message.split())
