@@ -6,22 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors import safe_open
 
 from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import Checkpoint, open_checkpoint
-from layergraft.encoders.flops import forward_gflop
+from layergraft.encoders.vit import Encoder, build_vit
 from layergraft.graft.apply import count_parameters
 from layergraft.runs.layout import last_stage
+from layergraft.training.cost import count_flops
 
 
 def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
     """Describe an ENC; printed as a table or as JSON. See `layergraft.inspect`."""
     opened = open_checkpoint(checkpoint)
     encoder, layers = opened.encoder, count_parameters(opened.encoder.layers())
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "checkpoint": checkpoint,
         "format": opened.format,
         "encoders": list(opened.roles),
@@ -38,14 +40,23 @@ def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
         "std": list(encoder.std),
         "feature": "class token" if encoder.feature_is_token else "mean of the patches",
         "parameters": sum(layers.values()),
-        "gflop": forward_gflop(encoder),
+        "gflop": _forward_gflop(encoder),
         "layers": [{"name": name, "parameters": count} for name, count in layers.items()],
         "heads": _heads(opened, last_stage(Path(checkpoint.partition("?")[0]).expanduser())),
         "classes": len(opened.classifier["weight"]) if "weight" in opened.classifier else None,
         "notes": [note.strip() for note in opened.notes],
     }
-    print(json.dumps(found)) if as_json else _show(found)
-    return found
+    print(json.dumps(description)) if as_json else _show(description)
+    return description
+
+
+def _forward_gflop(encoder: Encoder) -> float:
+    """GFLOP of one image's forward pass with all tokens, by the shapes of the encoder; a multiply-add is 2."""
+    with torch.device("meta"), torch.no_grad():
+        vit = build_vit(encoder.architecture, encoder.model_args)
+        twin = Encoder(vit, encoder.architecture, encoder.model_args, encoder.mean, encoder.std).eval()
+        image = torch.empty(1, encoder.in_chans, encoder.img_size, encoder.img_size)
+        return count_flops(lambda: twin.run_blocks(twin.tokens(image))) / 1e9
 
 
 def _heads(opened: Checkpoint, path: Path) -> dict[str, int]:
@@ -62,25 +73,25 @@ def _heads(opened: Checkpoint, path: Path) -> dict[str, int]:
     return heads
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(description: dict[str, Any]) -> None:
     console = Console()
-    table = Table(title=f"{found['checkpoint']}: {found['format']}")
+    table = Table(title=f"{description['checkpoint']}: {description['format']}")
     table.add_column("layer")
     table.add_column("parameters", justify="right")
-    for layer in found["layers"]:
+    for layer in description["layers"]:
         table.add_row(layer["name"], f"{layer['parameters']:,}")
-    for head, count in found["heads"].items():
+    for head, count in description["heads"].items():
         table.add_row(f"heads.{head} (not in the sum)", f"{count:,}")
     table.add_section()
-    table.add_row("encoder", f"{found['parameters']:,}")
+    table.add_row("encoder", f"{description['parameters']:,}")
     console.print(table)
     console.print(
-        f"{found['depth']} blocks, width {found['embed_dim']}, {found['num_heads']} heads, "
-        f"patch {found['patch_size']}, {found['img_size']} px, {found['in_chans']} channels; "
-        f"feature: {found['feature']}; {found['gflop']:.2f} GFLOP an image",
+        f"{description['depth']} blocks, width {description['embed_dim']}, {description['num_heads']} heads, "
+        f"patch {description['patch_size']}, {description['img_size']} px, {description['in_chans']} channels; "
+        f"feature: {description['feature']}; {description['gflop']:.2f} GFLOP an image",
         soft_wrap=True,
     )
-    if found["classes"]:
-        console.print(f"It has a classifier of {found['classes']} classes.")
-    for note in found["notes"]:
+    if description["classes"]:
+        console.print(f"It has a classifier of {description['classes']} classes.")
+    for note in description["notes"]:
         console.print(note, soft_wrap=True, markup=False, highlight=False)

@@ -6,27 +6,12 @@ leave its trace. Names of parameters and buffers are torch's.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from layergraft.encoders.distributed import sum_over_processes, world_size
+
 Pending = dict[str, Tensor]
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        value = value.clone()
-        dist.all_reduce(value)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient
 
 
 class BatchNorm(nn.Module):
@@ -60,7 +45,7 @@ class BatchNorm(nn.Module):
             )
         mean, var, batches = self.pending or (self.running_mean, self.running_var, self.num_batches_tracked)
         mean, var = mean.clone(), var.clone()
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if world_size() > 1:
             out = self._synchronised(x, mean, var)
         else:
             out = nn.functional.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
@@ -71,10 +56,10 @@ class BatchNorm(nn.Module):
         """Two passes, mean first: sums of squares would lose digits."""
         rest = [dim for dim in range(x.ndim) if dim != 1]
         shape = [-1, *(1 for _ in rest[1:])]
-        count = x.numel() // x.shape[1] * dist.get_world_size()
-        mean: Tensor = _SumOverProcesses.apply(x.sum(rest)) / count
+        count = x.numel() // x.shape[1] * world_size()
+        mean = sum_over_processes(x.sum(rest)) / count
         centred = x - mean.view(shape)
-        var: Tensor = _SumOverProcesses.apply(centred.square().sum(rest)) / count
+        var = sum_over_processes(centred.square().sum(rest)) / count
         with torch.no_grad():
             running_mean.lerp_(mean.detach(), self.momentum)
             running_var.lerp_(var.detach() * (count / max(count - 1, 1)), self.momentum)

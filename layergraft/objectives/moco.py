@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from layergraft.config.objectives import GateConfig, MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.encoders.batchnorm import Pending, collect_pending
+from layergraft.encoders.distributed import gather
 from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
-from layergraft.objectives.gather import gather
 from layergraft.objectives.heads import Mixture, mlp_head
 from layergraft.objectives.losses import at_least_float32, contrastive_loss
 from layergraft.objectives.views import batches

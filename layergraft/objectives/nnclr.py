@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from layergraft.config.objectives import NnclrConfig
 from layergraft.data.batch import Batch
 from layergraft.encoders.batchnorm import Pending, collect_pending
+from layergraft.encoders.distributed import gather
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.objectives.base import Features, Losses, Objective, Progress
-from layergraft.objectives.gather import gather
 from layergraft.objectives.heads import mlp_head
 from layergraft.objectives.losses import at_least_float32, info_nce_loss
 from layergraft.objectives.queue import Queue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from layergraft.config.supervised import SegmentConfig
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.sources.source import Source
 from layergraft.encoders.batchnorm import BatchNorm, Pending, collect_pending
+from layergraft.encoders.distributed import sum_over_processes, world_size
 from layergraft.encoders.drop_path import DropPath, draw_paths, install_drop_path
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.segmentation import confusion, scores
@@ -29,11 +29,8 @@ def mean_over_pixels(logits: Tensor, target: Tensor) -> Tensor:
         target: classes of shape (N, H, W), `IGNORED` where there is none.
     """
     total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
-    count, processes = (target != IGNORED).sum(), 1
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(count)
-        processes = dist.get_world_size()  # gradients are averaged over them
-    return total * (processes / count.clamp(min=1))
+    count = sum_over_processes((target != IGNORED).sum())
+    return total * (world_size() / count.clamp(min=1))  # gradients are averaged over processes
 
 
 class Segment(Objective):

@@ -7,9 +7,9 @@ from torch import nn
 from layergraft.config.objectives import SimclrConfig
 from layergraft.data.batch import Batch
 from layergraft.encoders.batchnorm import Pending, collect_pending
+from layergraft.encoders.distributed import gather
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
-from layergraft.objectives.gather import gather
 from layergraft.objectives.heads import mlp_head
 from layergraft.objectives.losses import at_least_float32, nt_xent_loss
 from layergraft.objectives.views import encode_views

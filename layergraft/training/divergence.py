@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from layergraft.encoders.distributed import is_distributed
 from layergraft.errors import UserError
 from layergraft.training.checkpoints import Checkpoints, State, host_copy, read_state, write_state
 from layergraft.training.trainer import Trainer
@@ -44,7 +45,7 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
             f"--replay {file}; then lower optimizer.base_lr or lengthen warmup_epochs, in another --out.",
         )
     checkpoints.wait()
-    if dist.is_available() and dist.is_initialized():
+    if is_distributed():
         dist.barrier()
     found = checkpoints.newest(settled=True)
     assert found is not None, "a stage saves before its first step"

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from layergraft.encoders.distributed import is_distributed
+
 
 def is_loss(error: RuntimeError) -> bool:
     """Whether an exchange failed because another process is gone. gloo is known by the source file that it names."""
@@ -26,7 +28,7 @@ def agree(size: Tensor, *wishes: bool) -> list[bool]:
         Whether the step is finite everywhere, and for each wish whether any process has it.
     """
     finite = bool(torch.isfinite(size))
-    if not (dist.is_available() and dist.is_initialized()):
+    if not is_distributed():
         return [finite, *wishes]
     shared = torch.tensor([not finite, *wishes], dtype=torch.uint8, device=size.device)
     dist.all_reduce(shared, dist.ReduceOp.MAX)

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from layergraft.data.batch import Batch
 from layergraft.data.cache import CachedImages
 from layergraft.data.loader import TrainLoader
+from layergraft.encoders.distributed import sum_over_processes, world_size
 from layergraft.objectives.losses import at_least_float32
 from layergraft.runs.metrics import MetricsFile
 from layergraft.training.stage import StageRun
@@ -137,7 +137,5 @@ def advice(loader: TrainLoader) -> str:
 def _mean(outcome: Outcome) -> dict[str, float]:
     """The losses, averaged over processes."""
     values = torch.stack([at_least_float32(value) for value in outcome.losses.values()])
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
+    values = sum_over_processes(values) / world_size()
     return dict(zip(outcome.losses, values.tolist(), strict=True))

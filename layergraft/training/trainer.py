@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from layergraft.data.batch import Batch, Normalize
 from layergraft.encoders.batchnorm import Pending, apply_pending, collect_pending
+from layergraft.encoders.distributed import is_distributed
 from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
 from layergraft.graft.apply import Anchor, parameter_groups, stage_rows
@@ -65,8 +66,7 @@ class Trainer:
     def __init__(self, fabric: Fabric, stage: StageRun) -> None:
         self.stage, self.step, self.skipped, self.returns, self.rejected = stage, 0, 0, 0, 0
         engine = stage.engine
-        distributed = dist.is_available() and dist.is_initialized()
-        self.split = distributed and engine.strategy == "fsdp"
+        self.split = is_distributed() and engine.strategy == "fsdp"
         stage.encoder.recompute = engine.activation_checkpointing
         if fabric.device.type == "cpu":
             set_memory_reuse("give back" if engine.activation_checkpointing else "keep")
@@ -89,7 +89,7 @@ class Trainer:
                 split_parameters(whole, fabric.device)
         self.encoder, self.objective = module.encoder, module.objective
         model: nn.Module = module
-        if distributed and not self.split:
+        if is_distributed() and not self.split:
             # BatchNorm's buffers are equal on all processes already: its statistics are the global batch's.
             with warnings.catch_warnings():  # newer versions of torch call the argument by another name
                 warnings.simplefilter("ignore", FutureWarning)
