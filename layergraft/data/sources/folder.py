@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.indexed import as_source
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source, is_picture
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
@@ -83,13 +84,5 @@ def _build(root: Place, path: Path | None) -> Index:
 def open_folder(spec: str, root: Place, index_directory: Path | None) -> Source:
     """Open a folder; sample key = place in the byte-sorted listing."""
     index = open_index(index_directory, root.path, _unchanged, lambda path: _build(root, path))
-    labels, classes = index.labels()
     images = FileImages(root, index.names("path"))
-    return Source(
-        spec=spec,
-        images=images,
-        keys=np.arange(len(images), dtype=np.int64),
-        labels=labels,
-        classes=classes,
-        fingerprint=index.fingerprint,
-    )
+    return as_source(spec, images, index)

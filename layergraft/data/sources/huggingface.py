@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index
-from layergraft.data.sources.labels import all_or_none, label_texts, ordered_labels
-from layergraft.data.sources.source import ClassIds, EncodedImages, Source
+from layergraft.data.sources.indexed import as_source
+from layergraft.data.sources.labels import all_or_none, label_texts
+from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
 
 
@@ -65,17 +65,16 @@ def declared_classes(features: Any) -> list[str] | None:
     return [] if kind.startswith(("int", "uint", "string", "large_string")) else None
 
 
-def _labels(name: str, rows: Any) -> tuple[ClassIds | None, list[str]]:
-    declared = declared_classes(rows.features)
-    if declared is None:
-        return None, []
-    column = rows.select_columns(["label"]).with_format("arrow")[:].column("label").combine_chunks()
-    codes = label_texts(column, declared).dictionary_encode()
-    classes = codes.dictionary.to_pylist()
-    if not all_or_none(name, classes):
-        return None, []
-    table = pa.table({"label": codes.indices})
-    return ordered_labels(Index(table=table, classes=classes, signature="", fingerprint=""), declared)
+def _index(name: str, split: str, rows: Any, declared: list[str] | None) -> Index:
+    """The labels of a dataset's rows, where they have some; nothing else of them is kept."""
+    table, classes = pa.table({}), []
+    if declared is not None:
+        column = rows.select_columns(["label"]).with_format("arrow")[:].column("label").combine_chunks()
+        codes = label_texts(column, declared).dictionary_encode()
+        names = codes.dictionary.to_pylist()
+        if all_or_none(name, names):
+            table, classes = pa.table({"label": codes.indices}), names
+    return Index(table=table, classes=classes, signature="", fingerprint=f"{name}:{split}:{len(rows)}")
 
 
 def open_hub(spec: str, place: str) -> Source:
@@ -86,13 +85,7 @@ def open_hub(spec: str, place: str) -> Source:
     columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise UserError(f"The dataset {name!r} has no column of images: {', '.join(rows.features)}.")
-    labels, classes = _labels(name, rows)
+    declared = declared_classes(rows.features)
+    index = _index(name, split, rows, declared)
     rows = rows.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
-    return Source(
-        spec=spec,
-        images=HubImages(rows, columns[0]),
-        keys=np.arange(len(rows), dtype=np.int64),
-        labels=labels,
-        classes=classes,
-        fingerprint=f"{name}:{split}:{len(rows)}",
-    )
+    return as_source(spec, HubImages(rows, columns[0]), index, declared or ())

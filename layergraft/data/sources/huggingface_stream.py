@@ -22,7 +22,8 @@ from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.huggingface import datasets_package, declared_classes
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.labels import all_or_none, label_ids, label_texts, ordered_labels
+from layergraft.data.sources.indexed import as_source
+from layergraft.data.sources.labels import all_or_none, label_ids, label_texts
 from layergraft.data.sources.shards import open_shards
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import encoded_files, explained
@@ -124,16 +125,7 @@ def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path |
     )
     column, declared = json.loads(index.signature)[-2:]
     images = RowGroupImages(files, column, index.table)
-    labels, classes = ordered_labels(index, declared)
-    return Source(
-        spec=spec,
-        images=images,
-        keys=np.arange(len(images), dtype=np.int64),
-        labels=labels,
-        classes=classes,
-        fingerprint=index.fingerprint,
-        blocks=images,
-    )
+    return as_source(spec, images, index, declared, blocks=images)
 
 
 def open_stream(spec: str, place: str, index_directory: Path | None) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -49,9 +49,9 @@ def all_or_none(place: str, classes: Collection[str]) -> bool:
     return not unlabelled
 
 
-def ordered_labels(index: Index, declared: list[str]) -> tuple[ClassIds | None, list[str]]:
+def ordered_labels(index: Index, declared: Sequence[str]) -> tuple[ClassIds | None, list[str]]:
     """Labels and classes of an index, the classes as they were declared, where they were."""
     labels, classes = index.labels(as_written=bool(declared))
     if labels is None or not declared:
         return labels, classes
-    return np.array([declared.index(name) for name in classes], dtype=np.int32)[labels], declared
+    return np.array([declared.index(name) for name in classes], dtype=np.int32)[labels], list(declared)

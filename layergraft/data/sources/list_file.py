@@ -14,6 +14,7 @@ import pyarrow as pa
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.indexed import as_source
 from layergraft.data.sources.labels import UNLABELLED, all_or_none
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
@@ -157,13 +158,5 @@ def open_list(spec: str, file: Place, root: Place | None, index_directory: Path 
         lambda old: old == file.signature(),
         partial(_build, file, root),
     )
-    labels, classes = index.labels()
     images = FileImages(root, index.names("path"))
-    return Source(
-        spec=spec,
-        images=images,
-        keys=np.arange(len(images), dtype=np.int64),
-        labels=labels,
-        classes=classes,
-        fingerprint=index.fingerprint,
-    )
+    return as_source(spec, images, index)

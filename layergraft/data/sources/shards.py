@@ -24,6 +24,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
+from layergraft.data.sources.indexed import as_source
 from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source, is_picture
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
@@ -322,15 +323,6 @@ def open_shards(spec: str, place: str, shards: list[Place], index_directory: Pat
         index_directory: where the index goes, or None.
     """
     index = _open_index(place, shards, index_directory)
-    labels, classes = index.labels()
     blocks = RemoteShardImages(shards, index.table) if shards[0].remote else None
     images = blocks or ShardImages(shards, index.table)
-    return Source(
-        spec=spec,
-        images=images,
-        keys=np.arange(len(images), dtype=np.int64),
-        labels=labels,
-        classes=classes,
-        fingerprint=index.fingerprint,
-        blocks=blocks,
-    )
+    return as_source(spec, images, index, blocks=blocks)

@@ -20,6 +20,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
+from layergraft.data.sources.indexed import as_source
 from layergraft.data.sources.labels import all_or_none, label_ids, label_texts
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
@@ -171,15 +172,7 @@ def open_table(spec: str, file: Place, root: Place | None, index_directory: Path
     temporary = None if index_directory else tempfile.TemporaryDirectory(prefix="layergraft-")
     directory = index_directory or Path(temporary.name if temporary else "")
     index = open_index(directory, file.path, lambda old: old == _signature(file), lambda path: _build(file, path))
-    labels, classes = index.labels()
     embedded = "image" in index.table.column_names
     files = FileImages(root or file.parent, index.names("image" if embedded else "path"))
     images = EmbeddedImages(files, index.table.column("outside"), temporary) if embedded else files
-    return Source(
-        spec=spec,
-        images=images,
-        keys=np.arange(len(images), dtype=np.int64),
-        labels=labels,
-        classes=classes,
-        fingerprint=index.fingerprint,
-    )
+    return as_source(spec, images, index)
