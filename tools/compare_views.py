@@ -13,10 +13,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import sklearn
 
 from layergraft.config import MocoConfig, ViewConfig
+from layergraft.data.arrays import Pixels
 from layergraft.data.augment import random_view
 from layergraft.data.decode import decode
 from layergraft.data.randomness import Randomness
@@ -35,7 +35,6 @@ OPERATIONS = {
     "solarize": ViewConfig(solarize=1),
     "all of a MoCo v3 view": MOCO,
 }
-Pixels = npt.NDArray[np.uint8]
 
 
 def both(content: bytes, config: ViewConfig, draws: Draws, from_file: bool = False) -> tuple[Pixels, Pixels]:

@@ -6,12 +6,11 @@ import base64
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from layergraft.data.arrays import Pixels
 from layergraft.encoders.vit import Encoder
 
-Pixels = npt.NDArray[np.uint8]
 LARGEST = 112
 
 

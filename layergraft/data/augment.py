@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from layergraft.config.data import Augment, ViewConfig
+from layergraft.data.arrays import Pixels
 from layergraft.data.exact_augment import exact_view
 from layergraft.data.fast_augment import crop_view, fast_view, resize
 from layergraft.data.view_parameters import Draws, ViewParameters, draw_parameters
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def random_view(image: Pixels, config: ViewConfig, size: int, draws: Draws, augment: Augment = "fast") -> Pixels:

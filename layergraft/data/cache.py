@@ -21,8 +21,9 @@ from typing import Protocol
 
 import numpy as np
 
+from layergraft.data.arrays import Labels, Pixels
 from layergraft.data.decode import Reduction
-from layergraft.data.sources.source import EncodedImages, Image, Images, Labels, Source
+from layergraft.data.sources.source import EncodedImages, Images, Source
 
 RESERVE = 2 * 2**30  # bytes of memory or disk that stay free
 Request = tuple[int, int, int]  # image, channels, factor of the reduction; 0 where the decoder is not free to reduce
@@ -36,13 +37,13 @@ _UNKNOWN = -1
 class Store(Protocol):
     """Where decoded images are kept. Threads call it side by side."""
 
-    def get(self, request: Request) -> Image | None: ...
+    def get(self, request: Request) -> Pixels | None: ...
 
     def size(self, index: int) -> Size | None:
         """Height and width before any reduction, `NEVER`, or None where nothing is known of an image."""
         ...
 
-    def put(self, request: Request, pixels: Image, size: Size | None) -> None: ...
+    def put(self, request: Request, pixels: Pixels, size: Size | None) -> None: ...
 
 
 class MemoryStore:
@@ -54,16 +55,16 @@ class MemoryStore:
 
     def __init__(self, free: Callable[[], int | None]) -> None:
         self.free = free
-        self._images: dict[Request, Image] = {}
+        self._images: dict[Request, Pixels] = {}
         self._sizes: dict[int, Size] = {}
 
-    def get(self, request: Request) -> Image | None:
+    def get(self, request: Request) -> Pixels | None:
         return self._images.get(request)
 
     def size(self, index: int) -> Size | None:
         return self._sizes.get(index)
 
-    def put(self, request: Request, pixels: Image, size: Size | None) -> None:
+    def put(self, request: Request, pixels: Pixels, size: Size | None) -> None:
         free = self.free()
         if free is None or free - pixels.nbytes > RESERVE:
             self._images[request] = pixels
@@ -115,7 +116,7 @@ class FileStore:
                     self._sizes[index] = (before[0], before[1])
             self._read = whole
 
-    def get(self, request: Request) -> Image | None:
+    def get(self, request: Request) -> Pixels | None:
         with self._lock:
             if request not in self._found:
                 self._catch_up()
@@ -134,7 +135,7 @@ class FileStore:
                 self._catch_up()
             return self._sizes.get(index)
 
-    def put(self, request: Request, pixels: Image, size: Size | None) -> None:
+    def put(self, request: Request, pixels: Pixels, size: Size | None) -> None:
         if shutil.disk_usage(self.path.parent).free - pixels.nbytes < RESERVE:
             return
         with self._lock, self._alone():
@@ -178,7 +179,7 @@ class CachedImages:
     def stamp(self, keys: Labels) -> str | None:
         return self.images.stamp(keys)
 
-    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
         size = self.store.size(index) if reduction else NEVER
         if size is not None:
             factor = reduction(*size) if reduction and size != NEVER else 0

@@ -14,15 +14,14 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import Image as Pillow
 from PIL import TiffImagePlugin, UnidentifiedImageError
 
+from layergraft.data.arrays import Pixels
 from layergraft.data.orientation import READER_ERRORS, orientation, orientation_of_jpeg, upright
 from layergraft.errors import UserError
 
-Pixels = npt.NDArray[np.uint8]
 Reduction = Callable[[int, int], int]
 # Pillow refuses more than this: 600 MB of RGB from a file of any size.
 MAX_PIXELS = 178_956_970

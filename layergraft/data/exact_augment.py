@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageOps
 
+from layergraft.data.arrays import Pixels
 from layergraft.data.fast_augment import blur_kernel
 from layergraft.data.view_parameters import ViewParameters
 from layergraft.errors import UserError
 
-Pixels = npt.NDArray[np.uint8]
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from layergraft.data.arrays import Pixels
 from layergraft.data.view_parameters import ViewParameters
 
-Pixels = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 
 from layergraft.config.data import Augment, ViewConfig
-from layergraft.data.augment import Pixels, cropped_view, random_view
+from layergraft.data.arrays import Pixels
+from layergraft.data.augment import cropped_view, random_view
 from layergraft.data.batch import Batch
 from layergraft.data.device_augment import Finish
 from layergraft.data.masks import mask_of, mask_view

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from layergraft.config.data import ViewConfig
+from layergraft.data.arrays import Mask
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import open_regular
-from layergraft.data.sources.source import Mask, Source
+from layergraft.data.sources.source import Source
 from layergraft.data.view_parameters import Draws, draw_parameters
 from layergraft.errors import UserError
 

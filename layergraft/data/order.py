@@ -9,13 +9,12 @@ as any other; a process reads the streams of its part of the batch; and a batch 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from layergraft.data.arrays import Indices
 from layergraft.data.randomness import Randomness
 
 STREAMS = 16
 WINDOW = 4
-Indices = npt.NDArray[np.int64]
 
 
 def streams_of(batch_size: int) -> int:

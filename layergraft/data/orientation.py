@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image as Pillow
 
-Pixels = npt.NDArray[np.uint8]
+from layergraft.data.arrays import Pixels
+
 _APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF  # markers of a JPEG file
 _TAG = 0x0112
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # OpenCV's codes; from 5 on, of the transposed image

@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image as PillowImage
 from timm.data.auto_augment import NAME_TO_OP
 
 from layergraft.config.data import RandAugmentConfig
+from layergraft.data.arrays import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 FULL = 10.0  # the strength at which an operation reaches its end
 OPERATIONS = (
     "AutoContrast",

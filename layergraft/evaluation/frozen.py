@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from layergraft.config.recipe import VARIANTS, EvaluateConfig
+from layergraft.data.arrays import Labels
 from layergraft.data.sources.source import Source
 from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.vit import Encoder
@@ -35,7 +35,6 @@ from layergraft.evaluation.splits import Split, draw_splits, write_splits
 from layergraft.runs.interruption import check
 from layergraft.runs.results import ResultRow, summarize
 
-Labels = npt.NDArray[np.int64]
 Keep = Callable[[list[ResultRow]], None]
 Features = dict[str, Array]
 """`train`, `test` and, where something is chosen, `holdout` -> features of shape (N, D)."""

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from layergraft.data.arrays import Labels
+
 Features = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 _QUERIES = 256
 # More candidates than neighbours come from the float32 product; float64 decides which of them are nearest.
 _SPARE = 12

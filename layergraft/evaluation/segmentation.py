@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
+from layergraft.data.arrays import Mask, Pixels
 from layergraft.data.fast_augment import resize
 from layergraft.data.masks import pairs
-from layergraft.data.sources.source import Image, Mask, Source
+from layergraft.data.sources.source import Source
 from layergraft.runs.interruption import check
 
 Predict = Callable[[Tensor], Tensor]
@@ -34,7 +35,7 @@ def windows_at_once(classes: int, size: int) -> int:
 
 
 def predict_classes(
-    predict: Predict, images: list[Image], size: int, classes: int, zoom: float = 1.0
+    predict: Predict, images: list[Pixels], size: int, classes: int, zoom: float = 1.0
 ) -> Iterator[npt.NDArray[np.int64]]:
     """The class of every pixel of some images.
 
@@ -75,7 +76,7 @@ def confusion(predict: Predict, source: Source, classes: int, size: int, channel
     counts = np.zeros(classes * classes, dtype=np.int64)
     stream = pairs(source, channels)
     while batch := list(islice(stream, max(1, windows_at_once(classes, size) // 4))):
-        images: list[Image] = [image for image, _ in batch]
+        images: list[Pixels] = [image for image, _ in batch]
         masks: list[Mask] = [mask for _, mask in batch]
         for mask, found in zip(masks, predict_classes(predict, images, size, classes, zoom), strict=True):
             seen = mask > 0

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
+from layergraft.data.arrays import Labels
 from layergraft.errors import UserError
 from layergraft.evaluation import logistic
 from layergraft.evaluation.features import Array, center_and_normalize
@@ -36,7 +37,6 @@ CASES = (
 )
 _PAUSE = 0.5  # seconds before each fit: threads of BLAS that have just worked wait for more by spinning
 _REPEATS, _SHORT = 5, 5.0  # a case of less than so many seconds runs so often
-Labels = npt.NDArray[np.int64]
 Fitted = tuple[float, npt.NDArray[np.float64]]  # seconds, weights (D, C)
 
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.data.arrays import Pixels
 from layergraft.data.decode import Reduction, match_channels
-from layergraft.data.sources.source import Image
 
 FILE = Path(__file__).with_name("fashion.npy.xz")
 CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
@@ -37,7 +37,7 @@ class ArrayImages:
     def stamp(self, keys: npt.NDArray[np.int64]) -> str:
         return ""  # they come with the package and never change
 
-    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
         pixels = self.pixels[index]
         return match_channels(pixels.reshape(*pixels.shape[:2], -1), channels)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
+from layergraft.data.arrays import Pixels
 from layergraft.data.fashion.load import CLASSES, ArrayImages, embedded
 from layergraft.data.masks import ArrayMasks
 from layergraft.data.randomness import Randomness
@@ -23,7 +23,6 @@ MOST = 4
 LEVEL = 20  # grey levels up to this one are background
 STATISTICS = ((0.13,), (0.278,))
 SCENE_CLASSES = ["background", *CLASSES]
-Pixels = npt.NDArray[np.uint8]
 
 
 @cache

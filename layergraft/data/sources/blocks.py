@@ -13,10 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.order import STREAMS, WINDOW
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.source import EncodedImages, Labels
+from layergraft.data.sources.source import EncodedImages
 
 # Every stream has a window that it reads and, at the change, the next one.
 KEPT = 2 * STREAMS * WINDOW

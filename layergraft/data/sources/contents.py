@@ -14,9 +14,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.randomness import Randomness
-from layergraft.data.sources.source import EncodedImages, Labels, Source
+from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_bytes
 

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.index import Names
-from layergraft.data.sources.source import EncodedImages, Labels
+from layergraft.data.sources.source import EncodedImages
 from layergraft.errors import UserError
 
 

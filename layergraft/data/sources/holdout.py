@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.config.data import HoldoutBy
+from layergraft.data.arrays import ClassIds
 from layergraft.data.randomness import Randomness
-from layergraft.data.sources.source import ClassIds, Source
+from layergraft.data.sources.source import Source
 
 ALWAYS_FROM = 3  # images of a class, of which one at least is held out
 

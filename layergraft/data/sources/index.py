@@ -20,7 +20,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
-from layergraft.data.sources.source import ClassIds
+from layergraft.data.arrays import ClassIds
 from layergraft.runs.interruption import check
 
 _SIDE = b"layergraft"

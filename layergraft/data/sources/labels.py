@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from layergraft.data.arrays import ClassIds
 from layergraft.data.sources.index import Index, IndexBuilder
-from layergraft.data.sources.source import ClassIds
 from layergraft.errors import UserError
 
 UNLABELLED = ""  # stands among the names of classes until `all_or_none` has looked at them

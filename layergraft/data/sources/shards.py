@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
 from layergraft.data.sources.indexed import as_source
-from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Labels, Source, is_picture
+from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Source, is_picture
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 

@@ -10,14 +10,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.data.arrays import ClassIds, Labels, Mask, Pixels
 from layergraft.data.decode import Reduction, decode
 from layergraft.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-Image = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
-ClassIds = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.uint8]
 
 
 def is_picture(path: str) -> bool:
@@ -35,7 +32,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
         """One image as uint8 of shape (height, width, channels), perhaps reduced; else raises `BadImage`."""
         ...
 
@@ -68,7 +65,7 @@ class EncodedImages(ABC):
         """The first bytes of the image's file, where its size can be told; raises `BadImage`."""
         return self.read(index)[:count]
 
-    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Image:
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
         return decode(self.read(index), channels, reduction)
 
 
