@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from layergraft.commands.pack import Packed
     from layergraft.runs.findings import Entry
     from layergraft.runs.layout import Run
-    from layergraft.runs.results import ResultRow
+    from layergraft.runs.results import Results
 
 Overrides = Mapping[str, Any]
 
@@ -132,7 +132,7 @@ def evaluate(
     against: list[str] | None = None,
     out: str | Path | None = None,
     overrides: Overrides | None = None,
-) -> list[ResultRow]:
+) -> Results:
     """Measure how few labels an encoder needs.
 
     Any key of the engine and of a trained protocol's stage can be set: --finetune.epochs 100 --engine.keep 1.

@@ -114,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 # Return types that are imported for type checking alone.
-_LAZY: Mapping[str, Any] = {"Run": object, "ResultRow": object, "Entry": object, "Export": object, "Packed": object}
+_LAZY: Mapping[str, Any] = {"Run": object, "Results": object, "Entry": object, "Export": object, "Packed": object}
 
 
 def _overrides(words: list[str], command: str) -> dict[str, Any]:

@@ -26,8 +26,10 @@ from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.splits import read_splits
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
+from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
-from layergraft.runs.results import ResultRow, show_results, write_results
+from layergraft.runs.result_tables import group_by_images, measured, show_results
+from layergraft.runs.results import ResultRow, Results, write_results
 from layergraft.training.display import Display
 from layergraft.training.launch import launch
 from layergraft.training.transfer import TrainedTask, evaluate_trained, show_trained
@@ -48,7 +50,7 @@ def evaluate_command(
     holdout: float | None,
     out: Path | None,
     overrides: Mapping[str, Any],
-) -> list[ResultRow]:
+) -> Results:
     """Measure encoders and the pixels; see `layergraft.evaluate`."""
     given = {key: value for key, value in changes.items() if value is not None}
     count, files = _count(splits)
@@ -100,7 +102,11 @@ def evaluate_command(
             check()
             rows.append(evaluate_head(place, name, task))
             keep(rows[-1:])
-            announce(f"{name}: {rows[-1].value:.1f} % top-1 with its own head, on {rows[-1].n_test} images of {spec}.")
+            (group,) = group_by_images([(name, rows[-1])])
+            announce(
+                f"{name}: {measured(group.results)[0].text} % top-1 (95 % interval) with its own head, on "
+                f"{rows[-1].n_test} images of {spec}. {group.warning}".rstrip()
+            )
     fabric.barrier()
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
@@ -109,7 +115,9 @@ def evaluate_command(
             rows += trained
     if out is not None and fabric.is_global_zero and (out / "recipe.yaml").is_file():
         write_report([out])
-    return rows
+        if (out / "encoder").is_dir():
+            write_model_card(out, out / "encoder")
+    return Results.of(rows)
 
 
 def _count(splits: int | list[str]) -> tuple[int, list[str]]:

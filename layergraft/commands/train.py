@@ -25,7 +25,8 @@ from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import Run, stage_directory
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
-from layergraft.runs.results import ResultRow, read_results, show_results, write_results
+from layergraft.runs.result_tables import show_results
+from layergraft.runs.results import ResultRow, read_results, write_results
 from layergraft.runs.resume import Resume
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay

@@ -195,7 +195,7 @@ class Measurement:
             chosen=self.chosen | chosen | ({"list": split.file} if split.file else {}),
             seconds=seconds,
             seed=self.task.seed,
-        )
+        ).with_interval()
 
     def knn(self) -> list[ResultRow]:
         """All labels; the first of the best k and temperature on held-out images, where several are given."""

@@ -62,4 +62,4 @@ def evaluate_head(encoder: str, name: str, task: Task) -> ResultRow:
         chosen={"classes": how},
         seconds=time.perf_counter() - began,
         seed=task.seed,
-    )
+    ).with_interval()

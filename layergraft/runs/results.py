@@ -1,18 +1,19 @@
-"""Rows of results.json."""
+"""Measurements: the rows of results.json, and what `layergraft.evaluate` returns."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from layergraft.runs.atomic import write_text
+from layergraft.runs.intervals import interval
+
+SUMMARIES = ("mean", "std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class ResultRow:
         chosen: what was chosen, and on what.
         seconds: fitting and testing.
         seed: the run's seed.
+        low: lower end of the 95 % interval in percent (`intervals`); None in rows of earlier versions, where `split` is
+            `std`, and for metrics that are no share of images.
+        high: its upper end.
     """
 
     encoder: str
@@ -52,81 +56,149 @@ class ResultRow:
     chosen: dict[str, Any]
     seconds: float
     seed: int
+    low: float | None = None
+    high: float | None = None
 
     @property
     def identity(self) -> tuple[object, ...]:
         """What makes two rows the same measurement."""
-        measured = (self.encoder, self.source, self.test, self.protocol, self.variant, self.shots, self.split)
-        return (*measured, self.pooling, self.metric, self.seed)
+        return (*self.measurement, self.split)
+
+    @property
+    def measurement(self) -> tuple[object, ...]:
+        """What the splits of one measurement and their summary share."""
+        images = (self.source, self.test, self.seed)
+        return (self.encoder, *images, self.protocol, self.variant, self.shots, self.pooling, self.metric)
+
+    def with_interval(self, std: float | None = None, n_splits: int = 1) -> ResultRow:
+        """Fill `low` and `high` where the value is an accuracy over images and they are not filled yet.
+
+        Args:
+            std: standard deviation over the splits in percent, where the row is their mean.
+            n_splits: how many there are.
+        """
+        if self.metric != "top1" or self.split == "std" or self.low is not None:
+            return self
+        low, high = interval(self.value, self.n_test, std, n_splits)
+        return replace(self, low=low, high=high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One measurement over all its splits.
+
+    Args:
+        encoder: as in `ResultRow`, like the next nine.
+        source: likewise.
+        test: likewise.
+        protocol: likewise.
+        variant: likewise.
+        shots: likewise.
+        pooling: likewise.
+        metric: likewise.
+        seed: likewise.
+        n_train: likewise.
+        n_test: likewise; the fewest of the splits.
+        mean: over the splits, in percent.
+        std: standard deviation over the splits (n - 1); None for a single one.
+        low: lower end of the 95 % interval in percent; None for metrics that are no share of images.
+        high: its upper end.
+        n_splits: how many splits there are.
+    """
+
+    encoder: str
+    source: str
+    test: str
+    protocol: str
+    variant: str | None
+    shots: str
+    pooling: str | None
+    metric: str
+    seed: int
+    n_train: int
+    n_test: int
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+    n_splits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What was measured, split by split and summed up.
+
+    Args:
+        rows: one for each split of each measurement, never a mean.
+        summary: one for each measurement.
+    """
+
+    rows: list[ResultRow]
+    summary: list[Summary]
+
+    @staticmethod
+    def of(rows: Iterable[ResultRow]) -> Results:
+        """Take rows as results.json holds them, with or without their `mean` and `std`."""
+        single = [row for row in rows if row.split not in SUMMARIES]
+        splits: dict[tuple[object, ...], list[ResultRow]] = {}
+        for row in single:
+            splits.setdefault(row.measurement, []).append(row)
+        return Results(rows=single, summary=[_summary(part) for part in splits.values()])
+
+    def __iter__(self) -> Iterator[ResultRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> ResultRow:
+        return self.rows[index]
+
+    def __repr__(self) -> str:
+        lines = [f"Results of {len(self.rows)} rows, {len(self.summary)} measurements (percent, 95 % interval):"]
+        for one in self.summary:
+            pooling = f", {one.pooling}" if one.pooling else ""
+            variant = f" ({one.variant})" if one.variant else ""
+            spread = f" ± {one.std:.1f} over {one.n_splits} splits" if one.std is not None else ""
+            ends = f" [{one.low:.1f}, {one.high:.1f}]" if one.low is not None else ""
+            measured = f"{one.protocol}{variant}, {one.shots} shots, {one.metric} {one.mean:.1f}{spread}{ends}"
+            lines.append(f"  {one.encoder}{pooling}: {measured} on {one.n_test} images of {one.test}")
+        return "\n".join(lines)
+
+
+def _summary(rows: list[ResultRow]) -> Summary:
+    mean, *std = summarize(rows)
+    kept = asdict(mean)
+    for key in ("split", "value", "chosen", "seconds"):
+        del kept[key]
+    kept["n_test"] = min(row.n_test for row in rows)
+    return Summary(**kept, mean=mean.value, std=std[0].value if std else None, n_splits=len(rows))
 
 
 def summarize(rows: list[ResultRow]) -> list[ResultRow]:
-    """The `mean` and `std` rows of several splits of one measurement."""
-    values, first = np.array([row.value for row in rows]), rows[0]
-    seconds = sum(row.seconds for row in rows)
-    shared = asdict(first) | {"chosen": {}, "seconds": seconds}
-    mean = ResultRow(**(shared | {"split": "mean", "value": float(values.mean())}))
+    """Give the `mean` and, of several splits, the `std` row of one measurement."""
+    values = np.array([row.value for row in rows])
+    shared = replace(rows[0], chosen={}, seconds=sum(row.seconds for row in rows), low=None, high=None)
+    mean = replace(shared, split="mean", value=float(values.mean()))
     if len(rows) < 2:
-        return [mean]
-    return [mean, ResultRow(**(shared | {"split": "std", "value": float(values.std(ddof=1))}))]
+        return [mean.with_interval()]
+    std = float(values.std(ddof=1))
+    return [mean.with_interval(std, len(rows)), replace(shared, split="std", value=std)]
 
 
 def read_results(path: Path) -> list[ResultRow]:
-    """The rows of a results.json; none where there is no file."""
+    """Read a results.json; no rows where there is no file."""
     return [ResultRow(**row) for row in json.loads(path.read_text())] if path.is_file() else []
 
 
 def write_results(path: Path, new: Iterable[ResultRow]) -> None:
-    """Add rows; rows with the same identity are replaced."""
-    rows = {row.identity: row for row in [*read_results(path), *new]}
-    write_text(path, json.dumps([asdict(row) for row in rows.values()], indent=1) + "\n")
+    """Add rows; rows with the same identity are replaced.
 
-
-def results_table(results: list[tuple[str, ResultRow]]) -> tuple[list[str], list[list[str]]]:
-    """A row per encoder and pooling, a column per protocol and number of labels: mean ± deviation over splits.
-
-    Args:
-        results: (how the encoder is called, row).
-
-    Returns:
-        (columns, rows of cells), the encoder first.
+    Where a measurement is made again, from split 0 or with its mean, all its earlier rows go: splits beyond the new
+    ones and a deviation that is no longer its own would be read beside another mean.
     """
-
-    def key(name: str, row: ResultRow) -> tuple[object, ...]:
-        return (name, row.source, row.test, row.protocol, row.variant, row.shots, row.pooling, row.metric)
-
-    spread = {key(name, row): row.value for name, row in results if row.split == "std"}
-    averaged = {key(name, row) for name, row in results if row.split == "mean"}
-    cells: dict[str, dict[str, str]] = {}
-    order: dict[str, tuple[object, ...]] = {}
-    for name, row in results:
-        if row.split == "mean" or (row.split == "0" and key(name, row) not in averaged):
-            deviation = spread.get(key(name, row))
-            text = f"{row.value:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else "")
-            full = name if row.pooling in (None, "cls") else f"{name}, {row.pooling}"
-            cells.setdefault(full, {})[_column(row)] = text
-            order[_column(row)] = (row.protocol, row.variant or "", "%" in row.shots, float(row.shots.rstrip("%")))
-    columns = sorted(order, key=lambda column: order[column])
-    return ["encoder", *columns], [[name, *(own.get(c, "") for c in columns)] for name, own in cells.items()]
-
-
-def _column(row: ResultRow) -> str:
-    if row.protocol == "knn":
-        return "kNN, all labels"
-    labels = f"{row.shots} labels" if row.shots.endswith("%") else f"{row.shots} shots"
-    what = "" if row.protocol == "logistic" else f"{row.protocol}, "
-    variant = f" ({row.variant})" if row.variant else ""
-    metric = "" if row.metric == "top1" else f", {row.metric}"
-    return f"{what}{labels}{variant}{metric}"
-
-
-def show_results(rows: list[ResultRow]) -> None:
-    """The closing table."""
-    columns, cells = results_table([(row.encoder, row) for row in rows])
-    table = Table(title="Top-1 accuracy in percent, frozen features (± standard deviation over splits)")
-    table.add_column("protocol")
-    for own in cells:
-        table.add_column(own[0], justify="right", overflow="fold")
-    for place, protocol in enumerate(columns[1:], start=1):  # a terminal has more room for rows than for columns
-        table.add_row(protocol, *(own[place] for own in cells))
-    Console(stderr=True).print(table)
+    added = list(new)
+    again = {row.measurement for row in added if row.split in ("0", "mean")}
+    kept = [row for row in read_results(path) if row.measurement not in again]
+    rows = {row.identity: row for row in [*kept, *added]}
+    write_text(path, json.dumps([asdict(row) for row in rows.values()], indent=1) + "\n")

@@ -11,7 +11,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from layergraft.objectives.create import know_classes
 from layergraft.runs.atomic import write_text
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.metrics import read_metrics, training_seconds
+from layergraft.runs.result_tables import group_by_images, measured
 from layergraft.runs.results import ResultRow, summarize
 from layergraft.training.best_epoch import load_best
 from layergraft.training.display import Display
@@ -218,23 +219,24 @@ def _rows(
             chosen=chosen | {"stage": stage.directory.parent.parent.name},
             seconds=seconds + time.perf_counter() - began,
             seed=task.seed,
-        )
+        ).with_interval()
         for metric, value in values.items()
     ]
 
 
 def show_trained(rows: list[ResultRow]) -> None:
     """The closing table of the trained protocols."""
-    table = Table(title="Trained protocols, percent (± standard deviation over splits)")
+    table = Table(title="Trained protocols, percent: mean ± standard deviation over splits (95 % interval)")
     for column in ("encoder", "protocol", "epoch", "labels", "metric"):
         table.add_column(column)
     table.add_column("value", justify="right")
-    spread = {replace(row, split="mean").identity: row.value for row in rows if row.split == "std"}
-    several = {replace(row, split="0").identity for row in rows if row.split == "mean"}
-    for row in rows:
-        if row.split == "mean" or (row.split == "0" and row.identity not in several):
-            text = f"{row.value:.1f}" + (f" ± {spread[row.identity]:.1f}" if row.identity in spread else "")
-            epoch = "best held-out" if row.variant and row.variant.endswith(BEST_EPOCH) else "last"
-            head = (row.variant or "").removesuffix(BEST_EPOCH).removesuffix("/")
-            table.add_row(row.encoder, f"{row.protocol} {head}", epoch, row.shots, row.metric, text)
-    Console(stderr=True).print(table)
+    console = Console(stderr=True)
+    groups = group_by_images([(row.encoder, row) for row in rows])
+    for one in (one for group in groups for one in measured(group.results)):
+        row = one.row
+        epoch = "best held-out" if row.variant and row.variant.endswith(BEST_EPOCH) else "last"
+        head = (row.variant or "").removesuffix(BEST_EPOCH).removesuffix("/")
+        table.add_row(row.encoder, f"{row.protocol} {head}", epoch, row.shots, row.metric, one.text)
+    console.print(table)
+    for group in groups:
+        console.print(f"{group.caption}. {group.warning}", highlight=False)

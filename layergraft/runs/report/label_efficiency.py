@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layergraft.runs.figure import Figure, field, tooltip
-from layergraft.runs.results import ResultRow
+from layergraft.runs.result_tables import ResultGroup, measured
 
 _TITLES = {
     ("logistic", "published"): "logistic regression, published penalty",
@@ -17,40 +17,48 @@ _TITLES = {
 }
 
 
-def label_efficiency(results: list[tuple[str, ResultRow]]) -> list[Figure]:
-    """One figure for each protocol and variant.
+def label_efficiency(group: ResultGroup, number: int = 0) -> list[Figure]:
+    """Make one figure for each protocol and variant.
 
     Args:
-        results: (how the encoder is called, row).
+        group: rows that were measured on the same images.
+        number: of the group in the page; tells the figures of several apart.
     """
-    figures = (_figure(results, protocol, variant, title) for (protocol, variant), title in _TITLES.items())
+    figures = (_figure(group, number, protocol, variant, title) for (protocol, variant), title in _TITLES.items())
     return [figure for figure in figures if figure is not None]
 
 
-def _figure(results: list[tuple[str, ResultRow]], protocol: str, variant: str | None, title: str) -> Figure | None:
-    wanted = [(name, row) for name, row in results if (row.protocol, row.variant) == (protocol, variant)]
-    spread = {(name, row.shots, row.pooling): row.value for name, row in wanted if row.split == "std"}
-    data: list[dict[str, Any]] = []
-    for name, row in wanted:
-        if row.split == "mean":
-            std = spread.get((name, row.shots, row.pooling), 0.0)
-            full = name if row.pooling in (None, "cls") else f"{name}, {row.pooling}"
-            band = {"low": row.value - std, "high": row.value + std}
-            data.append({"encoder": full, "shots": row.shots, "labels": row.n_train, "top1": row.value, **band})
+def _figure(group: ResultGroup, number: int, protocol: str, variant: str | None, title: str) -> Figure | None:
+    wanted = [(name, row) for name, row in group.results if (row.protocol, row.variant) == (protocol, variant)]
+    data: list[dict[str, Any]] = [
+        {
+            "encoder": one.name,
+            "shots": one.row.shots,
+            "labels": one.row.n_train,
+            "top1": one.row.value,
+            "std": one.std,
+            "low": one.row.low,
+            "high": one.row.high,
+        }
+        for one in measured(wanted)
+        if one.row.split == "mean"
+    ]
     if not data:
         return None
     data.sort(key=lambda point: point["labels"])
     ticks = sorted({point["labels"] for point in data})
     x = field("labels", "quantitative", "labelled images", scale={"type": "log", "nice": False}, axis={"values": ticks})
     low = field("low", "quantitative", "top-1 (%)", scale={"zero": False})
-    floor = {"condition": {"test": "test(/(^|: )(pixels|random)$/, datum.encoder)", "value": [4, 4]}}
+    floor = {"condition": {"test": "test(/(^|: )(pixels|random)(, seed \\d+)?$/, datum.encoder)", "value": [4, 4]}}
     top1 = field("top1", "quantitative", "top-1 (%)")
-    details = tooltip("encoder", "shots", labels=",", top1=".1f", low=".1f", high=".1f")
+    details = tooltip("encoder", "shots", labels=",", top1=".1f", std=".1f", low=".1f", high=".1f")
+    # The chart that every run has keeps its short name, so that links to it stay valid.
+    name = "few-shot" if variant == "published" else "-".join(filter(None, ("few-shot", protocol, variant)))
     return Figure(
-        name="few-shot" if variant == "published" else "-".join(filter(None, ("few-shot", protocol, variant))),
+        name=f"{name}-{number}" if number else name,
         title=f"Accuracy over labelled images: {title}",
-        caption="Frozen features: mean over random splits, band = one standard deviation. Dashed: the floors, raw "
-        "pixels and random weights.",
+        caption="Frozen features: mean over random splits, band = 95 % interval, for the test images and the splits. "
+        f"Dashed: the floors, raw pixels and random weights. {group.caption}. {group.warning}".rstrip(),
         data=data,
         spec={
             "encoding": {"x": x, "color": field("encoder", "nominal", sort=None, legend={"title": None})},

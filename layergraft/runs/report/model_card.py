@@ -7,8 +7,9 @@ from pathlib import Path
 from layergraft.runs.atomic import write_text
 from layergraft.runs.report.run_files import RunFiles, read_run
 from layergraft.runs.report.section import Table
-from layergraft.runs.report.sections.results import accuracy_table, named_results
+from layergraft.runs.report.sections.results import accuracy_tables, named_results
 from layergraft.runs.report.sections.warnings import run_warnings
+from layergraft.runs.result_tables import group_by_images
 
 # How each format of `layergraft export` is read.
 USE = {
@@ -58,7 +59,7 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     ]
     trained, held = data.get("train"), data.get("holdout")
     counts = f", {trained:,} images trained and {held:,} were held out" if trained is not None else ""
-    table = accuracy_table(named_results([run]))
+    tables = accuracy_tables(group_by_images(named_results([run])))
     machine = run.summary.get("machine", {})
     made = f"{machine['cpu']}{', ' + machine['gpu'] if machine['gpu'] else ''}" if machine else "an unknown machine"
     parts = [
@@ -73,13 +74,13 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
         f"Images: `{recipe.data.source}`{counts}. Seed {recipe.seed}. Started from "
         f"{f'`{recipe.start}`' if recipe.start else 'fresh weights'}. Made on {made}.",
         "## Measured",
-        _table(table) if table else "Nothing was measured.",
+        *(f"{_table(table)}\n\n{_cell(table.note)}" for table in tables),
+        *([] if tables else ["Nothing was measured."]),
     ]
-    if table:
-        tests = sorted({row.test for row in run.results})
+    if tables:
         protocol = (
-            f"Top-1 in percent on {', '.join(f'`{test}`' for test in tests)}, frozen features of the test view, mean ± "
-            "standard deviation over random splits. Logistic regression without intercept on row-centred, "
+            "Top-1 in percent, frozen features of the test view: mean ± standard deviation over random splits (95 % "
+            "interval, for the test images and the splits). Logistic regression without intercept on row-centred, "
             "L2-normalised features; kNN: cosine, k = 20. `pixels` and `random` are the floors."
         )
         parts.append(protocol)

@@ -54,8 +54,9 @@ def test_card_holds_what_the_run_knows(tmp_path: Path) -> None:
     card = (tmp_path / "mine" / "encoder" / "MODEL_CARD.md").read_text()
     assert "# mine" in card
     assert "3 epochs, 12 steps of 256 images; frozen: positions" in card
-    assert "| a\\|b | 41.2 ± 1.5 |" in card
-    assert "`images/test`" in card
+    assert "| a\\|b | 41.2 ± 1.5 (" in card
+    assert "10 labelled images of images, tested on 20 images of images/test" in card
+    assert "Only 20 test images" in card
     assert "not finished" in card  # there is no run.json
     assert "<b>" not in card.replace("`images|<b>`", "")
 

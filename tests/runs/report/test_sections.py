@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from layergraft.runs.intervals import wilson
 from layergraft.runs.report.label_efficiency import label_efficiency
 from layergraft.runs.report.run_files import RunFiles
-from layergraft.runs.report.sections.results import accuracy_table, knn_note, named_results
+from layergraft.runs.report.section import Table
+from layergraft.runs.report.sections.results import accuracy_tables, knn_note, named_results, results
 from layergraft.runs.report.sections.warnings import run_warnings
-from layergraft.runs.results import ResultRow
+from layergraft.runs.result_tables import group_by_images
+from layergraft.runs.results import ResultRow, summarize
 
 
 def row(encoder: str, value: float, split: str = "mean", **changes: Any) -> ResultRow:
     own = {"source": "s", "test": "t", "protocol": "logistic", "variant": "published", "shots": "5", "pooling": "cls"}
-    rest = {"metric": "top1", "n_train": 1, "n_test": 1, "chosen": {}, "seconds": 0.0, "seed": 0}
+    rest = {"metric": "top1", "n_train": 1, "n_test": 1000, "chosen": {}, "seconds": 0.0, "seed": 0}
     return ResultRow(**(own | rest | {"encoder": encoder, "value": value, "split": split} | changes))
 
 
@@ -37,15 +43,14 @@ def knn(encoder: str, value: float) -> ResultRow:
 
 def test_table_shows_means_and_single_values() -> None:
     rows = [row("a", 40.0, "0"), row("a", 50.0, "1"), row("a", 45.0), row("a", 7.07, "std"), knn("a", 61.0)]
-    table = accuracy_table([("a", r) for r in rows])
-    assert table is not None
+    (table,) = accuracy_tables(group_by_images([("a", r) for r in rows]))
     assert table.columns == ["encoder", "kNN, all labels", "5 shots (published)"]
-    assert table.rows == [["a", "61.0", "45.0 ± 7.1"]]
+    assert table.rows == [["a", "61.0 (57.9–64.0)", "45.0 ± 7.1 (0.0–100.0)"]]
 
 
 def test_columns_stand_in_order_of_labels() -> None:
-    table = accuracy_table([("a", row("a", 1.0, shots=shots)) for shots in ("10", "1%", "2", "1")])
-    assert table is not None
+    rows = [("a", row("a", 1.0, shots=shots)) for shots in ("10", "1%", "2", "1")]
+    (table,) = accuracy_tables(group_by_images(rows))
     assert table.columns[1:] == [f"{s} (published)" for s in ("1 shots", "2 shots", "10 shots", "1% labels")]
 
 
@@ -59,13 +64,53 @@ def test_several_runs_show_last_stages_and_each_floor_once() -> None:
     assert names == ["pixels", "first: graft", "second: graft", "other: pixels", "other: graft"]
 
 
-def test_figure_has_the_band_of_one_standard_deviation() -> None:
+def test_figure_has_the_band_of_the_interval() -> None:
     rows = [row("a", 45.0, n_train=50), row("a", 2.0, "std", n_train=50), row("a", 9.0, shots="1%", n_train=120)]
-    (figure,) = label_efficiency([("a", own) for own in rows])
+    rows[0] = replace(rows[0], low=41.0, high=48.5)
+    (group,) = group_by_images([("a", own) for own in rows])
+    (figure,) = label_efficiency(group)
+    low, high = wilson(9.0, 1000)
     assert figure.data == [
-        {"encoder": "a", "labels": 50, "shots": "5", "top1": 45.0, "low": 43.0, "high": 47.0},
-        {"encoder": "a", "labels": 120, "shots": "1%", "top1": 9.0, "low": 9.0, "high": 9.0},
+        {"encoder": "a", "labels": 50, "shots": "5", "top1": 45.0, "std": 2.0, "low": 41.0, "high": 48.5},
+        {"encoder": "a", "labels": 120, "shots": "1%", "top1": 9.0, "std": None, "low": low, "high": high},
     ]
+
+
+@pytest.mark.parametrize("changes", [{"source": "other"}, {"test": "other"}])
+def test_rows_of_other_images_have_a_table_and_a_chart_of_their_own(changes: dict[str, Any]) -> None:
+    """Twenty splits on 5,000 images and two on 200 shared a line, a chart and a caption."""
+    many = [row("graft", 40.0, str(split), n_test=5000, n_train=50) for split in range(20)]
+    few = [row("graft", 80.0, str(split), n_test=200, n_train=10, **changes) for split in range(2)]
+    rows = [*many, *summarize(many), *few, *summarize(few), knn("pixels", 50.0)]
+    section = results([run_files("a", rows)])
+    assert section is not None
+    tables = [block for block in section.blocks if isinstance(block, Table)]
+    assert [table.rows[0][0] for table in tables] == ["graft", "graft"]
+    assert "40.0" in tables[0].rows[0][-1]
+    assert "80.0" in tables[1].rows[0][-1]
+    assert "5,000 images of" in tables[0].note
+    assert "200 images of" in tables[1].note
+    assert "random splits: 20" in tables[0].note
+    assert "random splits: 2" in tables[1].note
+    assert [[point["top1"] for point in figure.data] for figure in section.figures] == [[40.0], [80.0]]
+    assert len({figure.name for figure in section.figures}) == 2
+
+
+def test_an_encoder_of_two_seeds_has_two_lines() -> None:
+    rows = [row("graft", 40.0, seed=0), row("graft", 80.0, seed=5)]
+    (table,) = accuracy_tables(group_by_images([("graft", one) for one in rows]))
+    assert [line[0] for line in table.rows] == ["graft, seed 0", "graft, seed 5"]
+
+
+def test_pixels_of_other_images_are_no_floor() -> None:
+    assert knn_note([("pixels", replace(knn("pixels", 70.0), test="other")), ("a", knn("a", 60.0))]) == ""
+
+
+def test_few_test_images_are_named_and_help_is_offered() -> None:
+    (table,) = accuracy_tables(group_by_images([("a", row("a", 0.0, "0", n_test=3))]))
+    assert "Only 3 test images" in table.note
+    assert "Cross-validate" in table.note
+    assert table.rows[0][1] == "0.0 (0.0–56.1)"
 
 
 def test_knn_note() -> None:

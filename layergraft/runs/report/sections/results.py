@@ -5,7 +5,8 @@ from __future__ import annotations
 from layergraft.runs.report.label_efficiency import label_efficiency
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Notes, Section, Table
-from layergraft.runs.results import ResultRow, results_table
+from layergraft.runs.result_tables import ResultGroup, group_by_images, results_table
+from layergraft.runs.results import ResultRow
 
 FLOORS = ("pixels", "random")
 
@@ -32,51 +33,71 @@ def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
 def _recorded_baseline(run: RunFiles) -> list[tuple[str, ResultRow]]:
     """The recorded rows of a baseline run, where this one measured the same and trained no baseline itself."""
     rows = [ResultRow(**row) for row in run.record.get("baseline", {}).get("rows", [])]
-    measured = {(row.test, row.protocol, row.variant, row.shots, row.split) for row in run.results}
-    rows = [row for row in rows if (row.test, row.protocol, row.variant, row.shots, row.split) in measured]
-    own = {row.encoder for row in run.results}
-    return [(f"{row.encoder} (recorded)", row) for row in rows if row.encoder not in own]
+    measured = {_protocol(row) for row in run.results}
+    trained = {row.encoder for row in run.results}
+    return [
+        (f"{row.encoder} (recorded)", row) for row in rows if _protocol(row) in measured and row.encoder not in trained
+    ]
+
+
+def _protocol(row: ResultRow) -> tuple[object, ...]:
+    return row.source, row.test, row.protocol, row.variant, row.shots, row.split
 
 
 def _others(run: RunFiles) -> set[str]:
     """Encoders that are no part of the run's recipe: baselines, and whatever else was measured into it."""
-    own = {stage["name"] for stage in run.stages}
-    return {row.encoder for row in run.results if row.encoder.split("/")[0] not in own}
+    stages = {stage["name"] for stage in run.stages}
+    return {row.encoder for row in run.results if row.encoder.split("/")[0] not in stages}
 
 
-def accuracy_table(rows: list[tuple[str, ResultRow]]) -> Table | None:
-    """A row per encoder; None where nothing was measured."""
-    columns, cells = results_table(rows)
-    return Table(title="Top-1 accuracy (%)", columns=columns, rows=cells) if cells else None
+def accuracy_tables(groups: list[ResultGroup]) -> list[Table]:
+    """One table for each pair of labelled and test images, a row per encoder."""
+    tables = []
+    for group in groups:
+        columns, cells = results_table(group.results)
+        title = "Accuracy (%)" if len(groups) == 1 else f"Accuracy (%) on {group.test}, labels of {group.source}"
+        note = f"{group.caption}. {group.warning}".rstrip()
+        tables.append(Table(title=title, columns=columns, rows=cells, note=note))
+    return [table for table in tables if table.rows]
 
 
 def knn_note(results: list[tuple[str, ResultRow]]) -> str:
-    """Says where kNN on all labels does not beat the pixels, and why."""
-    knn = {name: row.value for name, row in results if row.protocol == "knn"}
-    below = [name for name, value in knn.items() if name not in FLOORS and value < knn.get("pixels", 0)]
-    if not below:
+    """Say where kNN on all labels does not beat the pixels of the same images, and why."""
+    names: dict[str, None] = {}
+    for group in group_by_images(results):
+        knn = [(name, row.value) for name, row in group.results if row.protocol == "knn"]
+        floor = max((value for name, value in knn if _is_floor(name, "pixels")), default=0.0)
+        names |= {name: None for name, value in knn if value < floor and not _is_floor(name, *FLOORS)}
+    if not names:
         return ""
     return (
-        f"kNN on all labels does not beat the pixels for {', '.join(below)}. With this many labelled images a nearest "
+        f"kNN on all labels does not beat the pixels for {', '.join(names)}. With this many labelled images a nearest "
         "neighbour in raw pixels still finds an object of the same shape at the same place, so this number says little "
         "about few labels."
     )
 
 
+def _is_floor(name: str, *floors: str) -> bool:
+    """Whether a row is a floor's: `pixels`, `other: pixels`, `pixels, seed 1`."""
+    return name.rpartition(": ")[2].partition(", seed ")[0] in floors
+
+
 def results(runs: list[RunFiles]) -> Section | None:
-    """Every protocol that was measured."""
+    """Show every protocol that was measured."""
     rows = named_results(runs)
-    table = accuracy_table(rows)
-    if table is None:
+    groups = group_by_images(rows)
+    tables = accuracy_tables(groups)
+    if not tables:
         return None
-    splits = max((int(row.split) + 1 for _, row in rows if row.split.isdigit()), default=1)
-    figures, note = label_efficiency(rows), knn_note(rows)
+    figures = [figure for number, group in enumerate(groups) for figure in label_efficiency(group, number)]
+    note = knn_note(rows)
     return Section(
         name="results",
         title="How few labels?",
-        intro=f"Frozen features of the test view; mean ± standard deviation over {splits} random splits. "
+        intro="Frozen features of the test view; mean ± standard deviation over random splits, in brackets the 95 % "
+        "interval: how far another choice of as many test images and splits could lead. "
         "All but kNN fit a linear classifier to row-centred, L2-normalised features, the logistic regression without "
-        "intercept; in brackets how its penalty was found. kNN: cosine, votes weighted. results.json says every choice "
-        "(chosen).",
-        blocks=[*figures, table, *([Notes(lines=[note])] if note else [])],
+        "intercept; in a column's brackets how its penalty was found. kNN: cosine, votes weighted. results.json says "
+        "every choice (chosen).",
+        blocks=[*figures, *tables, *([Notes(lines=[note])] if note else [])],
     )

@@ -1,0 +1,173 @@
+"""Tables of measurements: one for each pair of labelled images and test images, which alone can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from layergraft.runs.intervals import FEW_TEST_IMAGES
+from layergraft.runs.results import SUMMARIES, ResultRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultGroup:
+    """Rows that were measured on the same images.
+
+    Args:
+        source: where labels come from.
+        test: what was classified.
+        results: (how the encoder is called, row).
+    """
+
+    source: str
+    test: str
+    results: list[tuple[str, ResultRow]]
+
+    @property
+    def caption(self) -> str:
+        """Which images they are, how many, and how many splits."""
+        rows = [row for _, row in self.results if row.split != "std"]
+        splits: dict[tuple[object, ...], int] = {}
+        for row in rows:
+            if row.split.isdigit() and row.shots != "100%":
+                splits[row.measurement] = splits.get(row.measurement, 0) + 1
+        counted = f"; random splits: {_range(splits.values())}" if splits else ""
+        labelled = _range(row.n_train for row in rows)
+        return (
+            f"{labelled} labelled images of {self.source}, tested on {_range(row.n_test for row in rows)} images of "
+            f"{self.test}{counted}"
+        )
+
+    @property
+    def warning(self) -> str:
+        """What to do where the test images are few; empty where they are not."""
+        fewest = min(row.n_test for _, row in self.results)
+        if fewest >= FEW_TEST_IMAGES:
+            return ""
+        return (
+            f"Only {fewest} test images of {self.test}: one of them is worth {100 / max(fewest, 1):.1f} points, so the "
+            "95 % interval is wide. Cross-validate (divide all labelled images into --data and --test several times "
+            "and average), or give more images with --test."
+        )
+
+
+def _range(numbers: Iterable[int]) -> str:
+    found = sorted(set(numbers))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+
+
+def group_by_images(results: list[tuple[str, ResultRow]]) -> list[ResultGroup]:
+    """Separate rows by labelled images and test images.
+
+    Args:
+        results: (how the encoder is called, row).
+
+    Returns:
+        Groups in the order of their first row. An encoder that was measured with several seeds is called by each.
+    """
+    groups: dict[tuple[str, str], list[tuple[str, ResultRow]]] = {}
+    for name, row in results:
+        groups.setdefault((row.source, row.test), []).append((name, row))
+    return [ResultGroup(source=source, test=test, results=_name_seeds(part)) for (source, test), part in groups.items()]
+
+
+def _name_seeds(results: list[tuple[str, ResultRow]]) -> list[tuple[str, ResultRow]]:
+    seeds: dict[str, set[int]] = {}
+    for name, row in results:
+        seeds.setdefault(name, set()).add(row.seed)
+    return [(f"{name}, seed {row.seed}" if len(seeds[name]) > 1 else name, row) for name, row in results]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One measurement as it is shown.
+
+    Args:
+        name: the encoder's, with its pooling where that is not the class token.
+        row: the mean over splits, or the single row, with its interval.
+        std: standard deviation over splits (n - 1); None for a single one.
+    """
+
+    name: str
+    row: ResultRow
+    std: float | None
+
+    @property
+    def text(self) -> str:
+        """Give `41.2 ± 1.5 (35.1–47.6)`: mean, deviation over splits, 95 % interval."""
+        spread = f" ± {self.std:.1f}" if self.std is not None else ""
+        ends = f" ({self.row.low:.1f}–{self.row.high:.1f})" if self.row.low is not None else ""
+        return f"{self.row.value:.1f}{spread}{ends}"
+
+
+def measured(results: list[tuple[str, ResultRow]]) -> list[Measured]:
+    """Take the splits of each measurement together, those of earlier versions with an interval, too.
+
+    Args:
+        results: (how the encoder is called, row).
+    """
+    stds = {(name, row.measurement): row.value for name, row in results if row.split == "std"}
+    averaged = {(name, row.measurement) for name, row in results if row.split == "mean"}
+    splits: dict[tuple[str, tuple[object, ...]], int] = {}
+    for name, row in results:
+        if row.split not in SUMMARIES:
+            splits[name, row.measurement] = splits.get((name, row.measurement), 0) + 1
+    shown = []
+    for name, row in results:
+        key = (name, row.measurement)
+        if row.split == "mean" or (row.split == "0" and key not in averaged):
+            std = stds.get(key)
+            called = name if row.pooling in (None, "cls") else f"{name}, {row.pooling}"
+            shown.append(Measured(name=called, row=row.with_interval(std, max(2, splits.get(key, 2))), std=std))
+    return shown
+
+
+def results_table(results: list[tuple[str, ResultRow]]) -> tuple[list[str], list[list[str]]]:
+    """Make a row per encoder and pooling, a column per protocol and number of labels.
+
+    Args:
+        results: (how the encoder is called, row), all of one `ResultGroup`.
+
+    Returns:
+        (columns, rows of cells), the encoder first.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    order: dict[str, tuple[object, ...]] = {}
+    for one in measured(results):
+        column, row = _column(one.row), one.row
+        cells.setdefault(one.name, {})[column] = one.text
+        order[column] = (row.protocol, row.variant or "", "%" in row.shots, float(row.shots.rstrip("%")))
+    columns = sorted(order, key=lambda column: order[column])
+    return ["encoder", *columns], [[name, *(line.get(c, "") for c in columns)] for name, line in cells.items()]
+
+
+def _column(row: ResultRow) -> str:
+    if row.protocol == "knn":
+        return "kNN, all labels"
+    labels = f"{row.shots} labels" if row.shots.endswith("%") else f"{row.shots} shots"
+    protocol = "" if row.protocol == "logistic" else f"{row.protocol}, "
+    variant = f" ({row.variant})" if row.variant else ""
+    metric = "" if row.metric == "top1" else f", {row.metric}"
+    return f"{protocol}{labels}{variant}{metric}"
+
+
+def show_results(rows: list[ResultRow]) -> None:
+    """Print the closing tables on stderr."""
+    console = Console(stderr=True)
+    for group in group_by_images([(row.encoder, row) for row in rows]):
+        columns, encoders = results_table(group.results)
+        table = Table(
+            title="Top-1 accuracy in percent, frozen features: mean ± standard deviation over splits (95 % interval)",
+            caption=f"{group.caption}.",
+        )
+        table.add_column("protocol")
+        for line in encoders:
+            table.add_column(line[0], justify="right", overflow="fold")
+        for number, protocol in enumerate(columns[1:], start=1):  # a terminal has more room for rows than for columns
+            table.add_row(protocol, *(line[number].replace(" (", "\n(") for line in encoders))
+        console.print(table)
+        if group.warning:
+            console.print(group.warning, highlight=False)
