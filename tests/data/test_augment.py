@@ -87,6 +87,7 @@ def test_grey_images_take_both_paths() -> None:
     grey = PHOTO[:, :, :1]
     config = ViewConfig(jitter=1, gray=0.5, blur=0.5, solarize=0.5)
     draws = Randomness(seed=0, scope="x").uniform("view", np.arange(20), 0, DRAWS)
+    assert len(draws) == 20
     for own in draws:
         fast, exact = (random_view(grey, config, 32, own, path).astype(int) for path in ("fast", "exact"))
         assert fast.shape == exact.shape == (32, 32, 1)

@@ -116,6 +116,7 @@ def test_same_batches_and_each_image_decoded_once(
 def test_nothing_is_kept_where_room_is_short(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(str(folder))
     expected = batches(source, epochs=2)
+    assert len(expected) > 0
     monkeypatch.setattr(cache, "RESERVE", 2**60)
     for kind in ("ram", "disk"):
         images = decoded_once(source, kind, tmp_path / "cache", lambda: 2**40)

@@ -92,6 +92,12 @@ def run_command(line: str, page: str) -> None:
         assert main([command, *arguments, *short]) == 0
 
 
+@pytest.mark.parametrize("kind", ["sh", "python", "yaml"])
+def test_there_are_code_blocks(kind: str) -> None:
+    """Without any, the tests of every block would be none."""
+    assert any(blocks(page, kind) for page in PAGES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_code_blocks(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

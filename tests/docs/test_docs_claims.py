@@ -50,13 +50,14 @@ def test_the_graft_against_its_parents_by_hand() -> None:
     """Differences of the recorded accuracies, with the standard library and a printed table."""
     claims, page = read_claims(CLAIMS), PAGE.read_text()
     arms = {arm.name: {own.seed: own.test for own in arm.seeds} for arm in claims.study.arms}
-    for bar in claims.graft_vs_parents:
-        for row in bar.rows:
-            graft, parent = arms[row.graft], arms[row.against]
-            seeds = sorted(graft.keys() & parent.keys())
-            own = [graft[seed][row.column] - parent[seed][row.column] for seed in seeds]
-            half = QUANTILES[len(own) - 1] * statistics.stdev(own) / len(own) ** 0.5
-            assert row.difference.mean == pytest.approx(statistics.mean(own))
-            assert row.difference.low == pytest.approx(statistics.mean(own) - half, abs=2e-3)
-            shown = f"{row.difference.mean:+.2f} [{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
-            assert shown.replace("-", "−") in page
+    rows = [row for bar in claims.graft_vs_parents for row in bar.rows]
+    assert len(rows) == 2 * 2 * len(claims.study.few_shots)  # budgets, parents
+    for row in rows:
+        graft, parent = arms[row.graft], arms[row.against]
+        seeds = sorted(graft.keys() & parent.keys())
+        differences = [graft[seed][row.column] - parent[seed][row.column] for seed in seeds]
+        half = QUANTILES[len(seeds) - 1] * statistics.stdev(differences) / len(seeds) ** 0.5
+        assert row.difference.mean == pytest.approx(statistics.mean(differences))
+        assert row.difference.low == pytest.approx(statistics.mean(differences) - half, abs=2e-3)
+        shown = f"{row.difference.mean:+.2f} [{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
+        assert shown.replace("-", "−") in page

@@ -100,7 +100,7 @@ def test_rows(everything: tuple[Task, list[ResultRow], Path]) -> None:
     assert {(row.shots, row.split) for row in rows if row.protocol == "knn"} == {("100%", "0")}
     assert {row.pooling for row in rows if row.encoder == "pixels"} == {None}
     per_shot = {row.shots: row.n_train for row in rows if row.split == "0"}
-    assert per_shot["1"], per_shot["5"] == (10, 50)
+    assert (per_shot["1"], per_shot["5"]) == (10, 50)
     for row in rows:
         if row.split == "mean":
             same = [r.value for r in rows if r.measurement == row.measurement and r.split in "01"]

@@ -247,6 +247,7 @@ def test_one_step_follows_the_plan() -> None:
         torch.rand(8, 128)
     ).sum().backward()
     optimizer.step()
+    assert 0 < sum(row.frozen for row in plan.rows) < len(plan.rows)
     for row in plan.rows:
         moved = [(p.detach() - old).abs().max().item() for p, old in zip(rows[row.name], before[row.name], strict=True)]
         if row.frozen:

@@ -28,6 +28,12 @@ FASHION = [name for name in recipe_names() if name.startswith("fashion_")]
 LARGE = [name for name in recipe_names() if name not in FASHION]
 
 
+def test_there_are_recipes_of_both_kinds() -> None:
+    """Without any, the tests of every recipe would be none."""
+    assert len(FASHION) > 5
+    assert len(LARGE) > 2
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_header(name: str) -> None:
     """A page of a lab notebook: what, the exact command, what it costs, whether it was run."""
@@ -41,6 +47,7 @@ def test_header(name: str) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_plans_of_large_recipes_fit_their_encoder(name: str) -> None:
     recipe = load_recipe(name)
+    assert recipe.stages
     with torch.device("meta"):
         encoder = create_encoder(recipe.encoder, 0)
         for stage_name, stage in recipe.stages.items():

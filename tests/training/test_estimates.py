@@ -17,11 +17,14 @@ LARGE = [name for name in recipe_names() if not name.startswith("fashion_")]
 def stages_of(name: str, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
     assert main(["plan", "--recipe", name, "--json", "true", *words]) == 0
     stages: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["stages"]
+    assert stages
     return stages
 
 
 def test_a_small_stage_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
-    for stage in stages_of("fashion_refiner", capsys):
+    stages = stages_of("fashion_refiner", capsys)
+    assert len(stages) == 3
+    for stage in stages:
         assert min(stage["steps"], stage["flops"], stage["seconds"]) > 0
         assert "from one step" in stage["notes"]["seconds"]
 
@@ -29,7 +32,9 @@ def test_a_small_stage_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_stage_has_operations_and_seconds_or_a_reason(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for stage in stages_of(name, capsys, "--data", "builtin:fashion-canvas"):
+    stages = stages_of(name, capsys, "--data", "builtin:fashion-canvas")
+    assert stages
+    for stage in stages:
         images = stage["steps"] * stage["batch_size"]
         assert 1e9 < stage["flops"] / images < 1e13
         assert (stage["seconds"] is None) == ("not tried" in stage["notes"]["seconds"])

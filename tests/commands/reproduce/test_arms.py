@@ -59,6 +59,7 @@ def test_lengths_are_the_same_for_every_arm(name: str) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_trial_changes_length_and_rate_alone(name: str) -> None:
     whole, trial = tiny(name), tiny(name, factor=2.0, length=1 / 3)
+    assert whole.stages
     for stage, other in zip(whole.stages.values(), trial.stages.values(), strict=True):
         assert other.epochs == pytest.approx(stage.epochs / 3)
         assert other.warmup_epochs == pytest.approx(stage.warmup_epochs / 3)
@@ -130,6 +131,7 @@ def test_refiner_is_measured_by_its_average() -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_recipes_fit_at_every_scale(scale: str, name: str) -> None:
     recipe = arm_recipe(ARMS[name], SCALES[scale], "images", 0)
+    assert recipe.stages
     with torch.device("meta"):
         for stage in recipe.stages:
             plan = table(recipe, stage)
