@@ -48,17 +48,20 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoders: dict[str, Encoder] = {}
-    for place in (encoder, *against):
-        name = encoder_name(place)
-        encoders[name if name not in encoders else place] = load_encoder(place).requires_grad_(False).to(device)
-    found = run_directory(encoder)
+    for named in (encoder, *against):
+        name = encoder_name(named)
+        encoders[name if name not in encoders else named] = load_encoder(named).requires_grad_(False).to(device)
+    run_and_stage = run_directory(encoder)
     source = open_source(data)
     share: int | float = BANK_SHARE
     by: HoldoutBy = "proportion"
-    seed, stages, stage, own_images = 0, list[FittedStage](), None, False
-    if found is not None:
-        recipe = read_run_recipe(found[0])
-        stages, stage = fitted_stages(found[0], recipe), found[1] or list(recipe.stages)[-1]
+    seed, own_images = 0, False
+    stages: list[FittedStage] = []
+    stage: str | None = None
+    if run_and_stage is not None:
+        run, stage = run_and_stage
+        recipe = read_run_recipe(run)
+        stages, stage = fitted_stages(run, recipe), stage or list(recipe.stages)[-1]
         own_images = are_the_runs(source, encoder, recipe)
         if own_images:
             share, seed, by = recipe.data.holdout, recipe.seed, recipe.data.holdout_by

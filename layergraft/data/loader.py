@@ -69,7 +69,10 @@ class TrainLoader:
         finish: bool = True,
         pin: bool = False,
     ) -> None:
-        self.source, self.views, self.size, self.channels = source, dict(views), size, channels
+        self.source = source
+        self.views = dict(views)
+        self.size = size
+        self.channels = channels
         self.batch_size, self.random, self.skipped = batch_size, random, skipped
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.augment, self.masks, self.pin = augment, masks, pin

@@ -17,7 +17,10 @@ ATTEMPTS = 10
 # Four numbers for each attempt at a crop; then flip, jitter and its four factors and order, grey, blur, solarize.
 _FLIP = 4 * ATTEMPTS
 _JITTER, _FACTORS, _ORDER = _FLIP + 1, _FLIP + 2, _FLIP + 6
-_GRAY, _BLUR, _SIGMA, _SOLARIZE = _FLIP + 10, _FLIP + 11, _FLIP + 12, _FLIP + 13
+_GRAY = _FLIP + 10
+_BLUR = _FLIP + 11
+_SIGMA = _FLIP + 12
+_SOLARIZE = _FLIP + 13
 DRAWS = _FLIP + 14
 LARGEST_REDUCTION = 8
 

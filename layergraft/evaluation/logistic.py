@@ -43,7 +43,10 @@ class _Problem:
     """The objective on one set of rows, evaluated in blocks of rows; the state is the logits, of shape (N, C)."""
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int, weight_decay: float) -> None:
-        self.x, self.y, self.classes, self.weight_decay = features, labels, classes, weight_decay
+        self.x = features
+        self.y = labels
+        self.classes = classes
+        self.weight_decay = weight_decay
         n = len(features)
         rows = n if features.is_cuda else max(64, _BLOCK // classes)
         self.blocks = [slice(i, min(n, i + rows)) for i in range(0, n, rows)]
@@ -51,15 +54,15 @@ class _Problem:
     def logits(self, weights: Tensor) -> Tensor:
         return self.x @ weights
 
-    def own(self, logits: Tensor) -> Tensor:
+    def label_logits(self, logits: Tensor) -> Tensor:
         """The logit of each row's own class, of shape (N,)."""
         return logits.gather(1, self.y[:, None])[:, 0]
 
     def value(self, weights: Tensor, logits: Tensor) -> float:
-        own, total = self.own(logits), 0.0
+        of_label, total = self.label_logits(logits), 0.0
         for b in self.blocks:
-            # log(1 + sum of exp(z_j - z_own)): nothing cancels, so that float32 sees the last decreases.
-            others = (logits[b] - own[b, None]).scatter_(1, self.y[b, None], -math.inf)
+            # log(1 + sum of exp(z_j - z_label)): nothing cancels, so that float32 sees the last decreases.
+            others = (logits[b] - of_label[b, None]).scatter_(1, self.y[b, None], -math.inf)
             total += float(torch.nn.functional.softplus(torch.logsumexp(others, 1)).double().sum())
         return total / len(self.x) + 0.5 * self.weight_decay * float(weights.double().square().sum())
 
@@ -105,7 +108,7 @@ class _Problem:
             first: the length that is tried first.
             start: how steeply the objective falls there.
         """
-        n, own = len(self.x), float(self.own(change).double().sum())
+        n, of_labels = len(self.x), float(self.label_logits(change).double().sum())
         across, square = (float((a.double() * step.double()).sum()) for a in (weights, step))
 
         def slope(length: float) -> tuple[float, float]:
@@ -116,9 +119,10 @@ class _Problem:
                 mean += float(expected.double().sum())
                 second += float((torch.linalg.vecdot(p.mul_(change[b]), change[b]) - expected.square()).double().sum())
             penalty = self.weight_decay * (across + length * square)
-            return (mean - own) / n + penalty, second / n + self.weight_decay * square
+            return (mean - of_labels) / n + penalty, second / n + self.weight_decay * square
 
-        low, high, length, before = 0.0, math.inf, first, math.inf
+        low, high = 0.0, math.inf
+        length, before = first, math.inf
         for _ in range(_TRIALS):
             first_derivative, second_derivative = slope(length)
             if abs(first_derivative) <= 0.03 * start:

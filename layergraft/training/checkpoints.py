@@ -124,7 +124,11 @@ class Checkpoints:
         writes: bool = True,
         before: Callable[[], None] = lambda: None,
     ) -> None:
-        self.directory, self.engine, self.warn, self.writes, self.before = directory, engine, warn, writes, before
+        self.directory = directory
+        self.engine = engine
+        self.warn = warn
+        self.writes = writes
+        self.before = before
         self._saved = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="layergraft-checkpoint")
         self._writing: Future[None] | None = None

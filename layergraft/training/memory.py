@@ -28,7 +28,11 @@ from layergraft.encoders.vit import Encoder
 from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Features, Objective, Progress
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # options of mallopt, from malloc.h
+# Options of mallopt, from malloc.h.
+_TRIM_THRESHOLD = -1
+_TOP_PAD = -2
+_MMAP_THRESHOLD = -3
+_MMAP_MAX = -4
 _MALLOC = {
     # One heap that never shrinks and grows in large steps.
     "keep": {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26},

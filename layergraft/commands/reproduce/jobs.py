@@ -59,7 +59,11 @@ class Study:
     """
 
     def __init__(self, scale: Scale, source: str, seeds: list[int], out: Path, costs: Costs) -> None:
-        self.scale, self.source, self.seeds, self.out, self.costs = scale, source, seeds, out, costs
+        self.scale = scale
+        self.source = source
+        self.seeds = seeds
+        self.out = out
+        self.costs = costs
         self.few = seeds[: scale.all_seeds]
         compute = [arm for arm in ARMS.values() if arm.recipe and not costs.same(arm)]
         self.lengths = dict.fromkeys(ARMS, 1.0) | {arm.name + COMPUTE: costs.length(arm) for arm in compute}

@@ -22,7 +22,10 @@ from layergraft.errors import UserError
 BLOCK = 32 << 20
 _SUFFIXES = [np.frombuffer(suffix.encode(), dtype=np.uint8) for suffix in IMAGE_SUFFIXES]
 _LONGEST = max(map(len, _SUFFIXES))
-_SPACE, _TAB, _LINE, _COMMENT = b" \t\n#"
+_SPACE = ord(" ")
+_TAB = ord("\t")
+_LINE = ord("\n")
+_COMMENT = ord("#")
 _IS_BLANK = np.isin(np.arange(256), list(b" \t\r"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Offsets = npt.NDArray[np.int64]
@@ -70,9 +73,19 @@ def split_lines(content: Bytes) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArra
     """(paths, labels) of a block's lines, without empty ones and comments; a label is empty where a line has none.
 
     A line that ends as an image file does is a path; else what follows its first tab is the label, or its last word.
+    All lines are cut at once; of the line
+
+        a b.jpg  3
+        ^      ^ ^^
+        |      | |end
+        |      | word
+        start  cut
+
+    the path is `content[start:cut]` and the label `content[word:end]`.
     """
     if len(content) == 0 or content[-1] != _LINE:
         content = np.append(content, np.uint8(_LINE))
+    # Lines without the blanks around them; empty ones are left out.
     ends = np.flatnonzero(content == _LINE).astype(np.int64)
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
     ends = _past_blanks(content, ends, starts, -1)
@@ -80,19 +93,23 @@ def split_lines(content: Bytes) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArra
     kept = ends > starts
     starts, ends = starts[kept], ends[kept]
     bare = _are_pictures(content, starts, ends)
+    # Cut at the last space of a line, or at its first tab, which comes later here and so wins; else not at all.
     cuts = ends.copy()
     for blank in (_SPACE, _TAB):
-        found = np.flatnonzero(content == blank).astype(np.int64)
-        if not len(found) or bare.all():
+        blanks = np.flatnonzero(content == blank).astype(np.int64)
+        if not len(blanks) or bare.all():
             continue
-        near = np.searchsorted(found, ends) - 1 if blank == _SPACE else np.searchsorted(found, starts)
-        cut = found[np.clip(near, 0, len(found) - 1)]
+        near = np.searchsorted(blanks, ends) - 1 if blank == _SPACE else np.searchsorted(blanks, starts)
+        cut = blanks[np.clip(near, 0, len(blanks) - 1)]
         cuts = np.where(~bare & (cut > starts) & (cut < ends), cut, cuts)
+    # The label begins behind the blanks of the cut, the path ends before them.
     words = _past_blanks(content, np.minimum(cuts + 1, ends), ends, 1)
     cuts = _past_blanks(content, cuts, starts, -1)
+    # A line that begins with # is a comment, unless its path is a picture's.
     if (marked := content[starts] == _COMMENT).any():
         kept = ~marked | _are_pictures(content, starts, cuts)
-        starts, cuts, words, ends = starts[kept], cuts[kept], words[kept], ends[kept]
+        starts, cuts = starts[kept], cuts[kept]
+        words, ends = words[kept], ends[kept]
     return _slices(content, starts, cuts), _slices(content, words, ends)
 
 

@@ -65,7 +65,8 @@ class ShardImages(EncodedImages):
 
     def __init__(self, shards: list[Place], table: pa.Table) -> None:
         self.shards, self.table = shards, table
-        self._shard, self._name, self._offset, self._size = (table.column(name) for name in SCHEMA.names[:4])
+        self._shard, self._name = table.column("shard"), table.column("name")
+        self._offset, self._size = table.column("offset"), table.column("size")
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -255,7 +256,9 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
         return False
     if [state[:2] for state in json.loads(index.signature)] != [state[:2] for state in json.loads(signature)]:
         return False
-    shard, offset, size, label = (index.table.column(name).to_numpy() for name in ("shard", "offset", "size", "label"))
+    columns = {name: index.table.column(name).to_numpy() for name in ("shard", "offset", "size", "label")}
+    shard, offset = columns["shard"], columns["offset"]
+    size, label = columns["size"], columns["label"]
     names = index.table.column("name")
 
     def same(row: int) -> bool:
