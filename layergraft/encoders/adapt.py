@@ -26,22 +26,22 @@ def fill(encoder: Encoder, weights: Weights, name: str) -> None:
     Raises:
         UserError: something is missing, unexpected, of another shape or not finite; all of it is listed.
     """
-    own = encoder.vit.state_dict()
-    shared = sorted(own.keys() & weights.keys())
+    expected = encoder.vit.state_dict()
+    shared = sorted(expected.keys() & weights.keys())
     faults = {
-        "missing": sorted(own.keys() - weights.keys()),
-        "unexpected": sorted(weights.keys() - own.keys()),
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - expected.keys()),
         "other shape": [
-            f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
+            f"{key} {tuple(weights[key].shape)} for {tuple(expected[key].shape)}"
             for key in shared
-            if own[key].shape != weights[key].shape
+            if expected[key].shape != weights[key].shape
         ],
         "not finite": [key for key in shared if not bool(weights[key].isfinite().all())],
     }
     if any(faults.values()):
         lines = [f"{fault}: {', '.join(keys)}" for fault, keys in faults.items() if keys]
         raise UserError(f"The weights of {name!r} do not fit the encoder.", "\n".join(lines))
-    encoder.vit.load_state_dict({key: weights[key].to(own[key].dtype) for key in own})
+    encoder.vit.load_state_dict({key: weights[key].to(expected[key].dtype) for key in expected})
 
 
 def norm_eps(network: nn.Module) -> float:
@@ -84,8 +84,8 @@ def _positions_like(donor: Encoder, like: Encoder, name: str, say: Say) -> Tenso
     return positions
 
 
-def fit(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
-    """Weights of one encoder in another's shape: positions are resized, all else must agree.
+def load_resized(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
+    """Load weights of one encoder into another: positions are resized, all else must agree.
 
     Args:
         donor: whose weights are taken.
@@ -126,4 +126,4 @@ def resize(encoder: Encoder, img_size: int, name: str, say: Say) -> Encoder:
     vit = build_vit(encoder.architecture, arguments)
     resized = Encoder(vit, encoder.architecture, arguments, encoder.mean, encoder.std)
     set_norm_eps(resized, norm_eps(encoder))
-    return fit(encoder, resized, name, say)
+    return load_resized(encoder, resized, name, say)

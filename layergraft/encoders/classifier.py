@@ -37,11 +37,11 @@ class Classifier(nn.Module):
         return nn.functional.linear(features, self.weight, self.bias)
 
 
-def match_classes(own: Sequence[str], count: int, wanted: Sequence[str], name: str) -> tuple[list[int], str]:
+def match_classes(names: Sequence[str], count: int, wanted: Sequence[str], name: str) -> tuple[list[int], str]:
     """Find the outputs of a head that stand for the classes of a source.
 
     Args:
-        own: the head's class names, where the checkpoint has them.
+        names: the head's class names, where the checkpoint has them.
         count: outputs of the head.
         wanted: classes of the source.
         name: the checkpoint, for messages.
@@ -53,9 +53,9 @@ def match_classes(own: Sequence[str], count: int, wanted: Sequence[str], name: s
         UserError: nothing tells which output is which class.
     """
     synsets = ImageNetInfo("imagenet-1k").label_names() if count == 1000 else []
-    for names, how in ((list(own), "names in the checkpoint"), (synsets, "ImageNet-1k synsets")):
-        if names and set(wanted) <= set(names):
-            return [names.index(one) for one in wanted], how
+    for known, how in ((list(names), "names in the checkpoint"), (synsets, "ImageNet-1k synsets")):
+        if known and set(wanted) <= set(known):
+            return [known.index(name_of_class) for name_of_class in wanted], how
     if count == len(wanted):
         return [sorted(wanted).index(one) for one in wanted], "order of the sorted names"
     raise UserError(

@@ -43,8 +43,8 @@ def install_drop_path(encoder: Encoder, rate: float) -> list[DropPath]:
         return []
     paths = []
     for index, block in enumerate(encoder.vit.blocks):
-        own = rate * index / max(1, encoder.depth - 1)
-        block.drop_path1, block.drop_path2 = DropPath(own), DropPath(own)
+        block_rate = rate * index / max(1, encoder.depth - 1)
+        block.drop_path1, block.drop_path2 = DropPath(block_rate), DropPath(block_rate)
         paths += [block.drop_path1, block.drop_path2]
     return paths
 
@@ -56,5 +56,5 @@ def draw_paths(paths: list[DropPath], uniform: Tensor) -> None:
         paths: of `install_drop_path`.
         uniform: numbers in [0, 1), of shape (N, len(paths)).
     """
-    for path, own in zip(paths, uniform.unbind(1), strict=True):
-        path.draw(own)
+    for path, numbers in zip(paths, uniform.unbind(1), strict=True):
+        path.draw(numbers)

@@ -51,14 +51,14 @@ def _tensors(content: Content) -> Weights:
 
     Those of dicts inside it are named as modules name them, so that they too have to be explained.
     """
-    found: Weights = {}
+    tensors: Weights = {}
     for key, value in content.items():
         if isinstance(value, Tensor):
-            found[str(key)] = value
+            tensors[str(key)] = value
         elif isinstance(value, Mapping):
-            found |= {f"{key}.{name}": tensor for name, tensor in _tensors(value).items()}
-    wrapped = found and all(key.startswith("module.") for key in found)
-    return {key.removeprefix("module."): value for key, value in found.items()} if wrapped else found
+            tensors |= {f"{key}.{name}": tensor for name, tensor in _tensors(value).items()}
+    wrapped = tensors and all(key.startswith("module.") for key in tensors)
+    return {key.removeprefix("module."): value for key, value in tensors.items()} if wrapped else tensors
 
 
 def _take(left: Weights, *prefixes: str) -> Weights:
@@ -76,16 +76,16 @@ def _take_encoder(left: Weights) -> Weights:
 
 def _take_classifier(left: Weights, *prefixes: str) -> Weights:
     """A linear layer, or a BatchNorm and a linear layer (`head.0`, `head.1`)."""
-    found: Weights = {}
+    classifier: Weights = {}
     if {"head.0.running_mean", "head.1.weight"} <= left.keys():
-        found = {ours: left.pop(key) for key, ours in _HEAD_BEHIND_NORM.items() if key in left}
+        classifier = {ours: left.pop(key) for key, ours in _HEAD_BEHIND_NORM.items() if key in left}
         left.pop("head.0.num_batches_tracked", None)
         prefixes = ("head.1.",)
     for prefix in prefixes:
         for part in ("weight", "bias"):
             if f"{prefix}{part}" in left:
-                found[part] = left.pop(f"{prefix}{part}")
-    return found
+                classifier[part] = left.pop(f"{prefix}{part}")
+    return classifier
 
 
 def _summary(unused: Weights, name: str) -> tuple[str, ...]:
@@ -330,9 +330,9 @@ def detect(content: Content, name: str) -> Foreign:
         UserError: no known format, or tensors that the format does not explain.
     """
     for reader in READERS:
-        found = reader(content, name)
-        if found is not None:
-            return found
+        foreign = reader(content, name)
+        if foreign is not None:
+            return foreign
     weights, _ = _inner(content)
     raise UserError(
         f"{name!r} is in no format that is known here; its first keys: {', '.join(list(map(str, weights))[:5])}.",

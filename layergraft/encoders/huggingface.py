@@ -84,13 +84,13 @@ def decoder_to_ours(weights: Weights) -> Weights:
 
 def from_timm(weights: Weights) -> Weights:
     """timm's names -> Hugging Face's on disk, which all versions of transformers read."""
-    found: Weights = {}
+    renamed: Weights = {}
     for name, value in weights.items():
         if ".attn.qkv." in name:
             for part, rows in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                found[name.replace("attn.qkv", f"attention.attention.{part}")] = rows.contiguous()
+                renamed[name.replace("attn.qkv", f"attention.attention.{part}")] = rows.contiguous()
         else:
-            found[name] = value
+            renamed[name] = value
     rules = (
         (r"^(cls_token)$", r"embeddings.\1"),
         (r"^pos_embed$", "embeddings.position_embeddings"),
@@ -103,7 +103,7 @@ def from_timm(weights: Weights) -> Weights:
         (r"\.mlp\.fc1\.", ".intermediate.dense."),
         (r"\.mlp\.fc2\.", ".output.dense."),
     )
-    return {_rename(name, rules): value for name, value in found.items()}
+    return {_rename(name, rules): value for name, value in renamed.items()}
 
 
 def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:

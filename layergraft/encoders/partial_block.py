@@ -1,4 +1,4 @@
-"""A transformer block without what is not wanted, or is there already.
+"""Run a transformer block for a subset of its output tokens, or from precomputed queries, keys and values.
 
 Where only a few outputs of the last block are used (the class token, the masked patches), the others need not exist:
 keys and values come from every token, all the rest is computed for the wanted ones alone. Where many inputs of the
@@ -29,14 +29,16 @@ def take(tokens: Tensor, wanted: Tensor | slice) -> Tensor:
 
 
 def is_plain(block: nn.Module) -> TypeGuard[Block]:
-    """Whether a block computes what this file does: timm's plain one, neither gated nor wrapped."""
+    """Return whether a block computes what this file does: timm's plain one, neither gated nor wrapped."""
     if not isinstance(block, Block) or type(block) is not Block:  # such as the subclass that FSDP makes
         return False
     return type(block.attn) is Attention and block.attn.gate is None
 
 
 def partial_block(block: Block, tokens: Tensor, wanted: Tensor | slice) -> Tensor:
-    """`take(block(tokens), wanted)` without what is not wanted.
+    """Run a block for some of its output tokens: `take(block(tokens), wanted)`.
+
+    Keys and values come from every token, queries and all behind them from the wanted ones alone.
 
     Args:
         block: of timm; one that is not plain is computed whole.
@@ -48,30 +50,31 @@ def partial_block(block: Block, tokens: Tensor, wanted: Tensor | slice) -> Tenso
     """
     if not is_plain(block):
         return take(block(tokens), wanted)
-    attn, normed = block.attn, block.norm1(tokens)
+    attn = block.attn
+    normed = block.norm1(tokens)
     sizes = [attn.attn_dim, 2 * attn.attn_dim]
-    own, other = attn.qkv.weight.split(sizes)
-    own_bias, other_bias = (None, None) if attn.qkv.bias is None else attn.qkv.bias.split(sizes)
+    q_weight, kv_weight = attn.qkv.weight.split(sizes)
+    q_bias, kv_bias = (None, None) if attn.qkv.bias is None else attn.qkv.bias.split(sizes)
     n, count, _ = tokens.shape
-    q = F.linear(take(normed, wanted), own, own_bias).view(n, -1, attn.num_heads, attn.head_dim)
-    k, v = F.linear(normed, other, other_bias).view(n, count, 2, attn.num_heads, attn.head_dim).unbind(2)
-    return _finish(block, take(tokens, wanted), q, k, v)
+    q = F.linear(take(normed, wanted), q_weight, q_bias).view(n, -1, attn.num_heads, attn.head_dim)
+    k, v = F.linear(normed, kv_weight, kv_bias).view(n, count, 2, attn.num_heads, attn.head_dim).unbind(2)
+    return _attend_and_transform(block, take(tokens, wanted), q, k, v)
 
 
 def block_of_projected(block: Block, tokens: Tensor, qkv: Tensor) -> Tensor:
-    """`block(tokens)`, where `block.attn.qkv(block.norm1(tokens))` is there already.
+    """Run a block whose queries, keys and values are there already: `block(tokens)`.
 
     Args:
         block: a plain one.
         tokens: of shape (N, T, D).
-        qkv: queries, keys and values, of shape (N, T, 3 D).
+        qkv: `block.attn.qkv(block.norm1(tokens))`, of shape (N, T, 3 D).
     """
     split = qkv.view(*tokens.shape[:2], 3, block.attn.num_heads, block.attn.head_dim)
-    return _finish(block, tokens, *split.unbind(2))
+    return _attend_and_transform(block, tokens, *split.unbind(2))
 
 
-def _finish(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What comes behind the projections: x of shape (N, M, D) is the block's input, q, k, v are (N, T, heads, d)."""
+def _attend_and_transform(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention and MLP, added to the block's input x of shape (N, M, D); q, k, v have the shape (N, T, heads, d)."""
     x = x + block.drop_path1(block.ls1(_attend(block.attn, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))))
     return cast(Tensor, x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))))
 

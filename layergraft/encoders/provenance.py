@@ -28,6 +28,8 @@ def are_the_runs(source: Source, encoder: str, recipe: Recipe) -> bool:
 
 
 def lie_where_the_runs_did(source: Source, recipe: Recipe) -> bool:
-    """Whether a source is at the place that a run was trained from, whatever is there by now."""
-    own, other = (spec.partition("?")[0] for spec in (recipe.data.source or "", source.spec))
-    return own == other or ("://" not in own and Path(own).expanduser().resolve() == Path(other).expanduser().resolve())
+    """Return whether a source is at the path that a run was trained from, whatever is there by now."""
+    trained, other = (spec.partition("?")[0] for spec in (recipe.data.source or "", source.spec))
+    if trained == other:
+        return True
+    return "://" not in trained and Path(trained).expanduser().resolve() == Path(other).expanduser().resolve()

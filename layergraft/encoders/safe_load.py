@@ -73,13 +73,13 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def _unusual(content: Mapping[Any, Any]) -> list[str]:
     """Names of tensors that do not hold one number after the other, also in dicts in the dict."""
-    found: list[str] = []
+    names: list[str] = []
     for key, value in content.items():
         if isinstance(value, Mapping):
-            found += [f"{key}.{name}" for name in _unusual(value)]
+            names += [f"{key}.{name}" for name in _unusual(value)]
         elif isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_meta):
-            found.append(str(key))
-    return found
+            names.append(str(key))
+    return names
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def like(value: Tensor, reference: Tensor) -> Tensor:
 @torch.no_grad()
 def load_full(module: nn.Module, state: dict[str, Tensor]) -> None:
     """`load_state_dict` of full tensors into a module whose parameters may be split."""
-    own = module.state_dict()
-    module.load_state_dict({name: like(value, own[name]) if name in own else value for name, value in state.items()})
+    present = module.state_dict()
+    split = {name: like(value, present[name]) if name in present else value for name, value in state.items()}
+    module.load_state_dict(split)
 
 
 def split_parameters(module: nn.Module, device: torch.device) -> None:

@@ -46,8 +46,10 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.vit = vit
-        self.architecture, self.model_args = architecture, model_args
-        self.mean, self.std = mean, std
+        self.architecture = architecture
+        self.model_args = model_args
+        self.mean = mean
+        self.std = std
         self.recompute = False  # whether `run_blocks` keeps inputs alone and computes a block again for its gradient
 
     @property
@@ -123,9 +125,9 @@ class Encoder(nn.Module):
         count = positions.shape[1] - self.num_patches
         if grid != self.grid:
             positions = resample_abs_pos_embed(positions, list(grid), list(self.grid), num_prefix_tokens=count)
-        own = positions[:, count:].expand(len(images), -1, -1)
+        patch_positions = positions[:, count:].expand(len(images), -1, -1)
         embedded = self._embed_kept(images, keep)
-        embedded = embedded + own.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim))
+        embedded = embedded + patch_positions.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim))
         front = [t for t in (self.vit.cls_token, self.vit.reg_token) if t is not None]
         if front:
             head = torch.cat(front, dim=1)
@@ -191,12 +193,12 @@ class Encoder(nn.Module):
         return cast(Tensor, self.vit.fc_norm(pooled))
 
     @property
-    def shift(self) -> list[nn.Parameter]:
-        """The bias that is added to every feature last, where there is one."""
+    def final_bias(self) -> list[nn.Parameter]:
+        """Bias of the last norm, which is added to every feature; empty where there is none."""
         last = self.vit.norm if isinstance(self.vit.fc_norm, nn.Identity) else self.vit.fc_norm
         return [p for name, p in last.named_parameters() if name == "bias"]
 
-    def finish(self, tokens: Tensor, start: int = 0) -> Tensor:
+    def features_from(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Tokens (N, T, D) in front of block `start` -> features (N, D).
 
         `run_blocks`, `norm` and `feature` in one, where nothing else is wanted: then the last block needs to make no
@@ -209,7 +211,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) -> features (N, D)."""
-        return self.finish(self.tokens(images))
+        return self.features_from(self.tokens(images))
 
     def layers(self) -> dict[str, list[nn.Parameter]]:
         """The rows of a graft plan and their parameters, from the module tree."""
@@ -225,23 +227,33 @@ class Encoder(nn.Module):
 
 
 def model_args(config: EncoderConfig) -> dict[str, Any]:
-    """The arguments of `timm.create_model` that a configuration stands for."""
+    """Translate an encoder's configuration into arguments of `timm.create_model`.
+
+    Args:
+        config: what is null in it is left to the model of that name.
+
+    Returns:
+        Arguments for `build_vit`: timm's, and `stem: conv` for a convolutional stem.
+    """
     names = ["img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token"]
     names += ["reg_tokens", "init_values"]
-    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    arguments = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     if config.stem == "conv":
         # The stem takes the place of one block (MoCo v3), where the recipe does not say how many there are.
         depth = {} if config.depth else {"depth": len(build_vit(config.name, {}).blocks) - 1}
-        given |= {"stem": "conv"} | depth
-    return given | ({"global_pool": "avg", "fc_norm": False} if config.class_token is False else {})
+        arguments |= {"stem": "conv"} | depth
+    return arguments | ({"global_pool": "avg", "fc_norm": False} if config.class_token is False else {})
 
 
 def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
-    """A timm ViT, without classifier where the arguments do not ask for one.
+    """Build a plain Vision Transformer of timm, without classifier where the arguments do not ask for one.
 
     Args:
         name: timm's name of the model.
         arguments: of `timm.create_model`, and `stem: conv` for a convolutional stem.
+
+    Returns:
+        The network with timm's fresh weights, or those of the hub with `pretrained: True`.
 
     Raises:
         UserError: timm has no such model, it is no plain ViT, or the arguments do not fit.
@@ -252,10 +264,10 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
             f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}."
         )
     image = arguments.get("img_size")
-    given = {"num_classes": 0} | {key: value for key, value in arguments.items() if key != "stem"}
+    timms = {"num_classes": 0} | {key: value for key, value in arguments.items() if key != "stem"}
     try:
         stem = {"embed_layer": ConvStem} if arguments.get("stem") == "conv" else {}
-        vit = timm.create_model(name, **given, **stem)
+        vit = timm.create_model(name, **timms, **stem)
     except (AssertionError, TypeError, RuntimeError, ValueError, ArithmeticError) as error:
         raise UserError(f"timm cannot build {name!r} with {arguments}: {error}") from None
     # A subclass has tokens of its own, a hybrid a whole network in front of them.
@@ -299,13 +311,19 @@ def _initialize(vit: VisionTransformer, config: EncoderConfig) -> None:
 def create_encoder(
     config: EncoderConfig, seed: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
 ) -> Encoder:
-    """An encoder with fresh weights.
+    """Create an encoder with fresh weights.
 
     Args:
         config: its description.
         seed: of its weights.
-        mean: mean of each input channel; None is 0.5.
+        mean: mean of each input channel, of pixels in [0, 1]; None is 0.5.
         std: standard deviation of each input channel; None is 0.25.
+
+    Returns:
+        The encoder in training mode.
+
+    Raises:
+        UserError: timm has no such model, or sizes do not fit each other.
     """
     arguments = model_args(config)
     if config.patch_size and config.img_size % config.patch_size:

@@ -105,7 +105,7 @@ def pool_all(
     """
     last = encoder.depth - 1 if block is None else block
     if list(poolings) == ["cls"] and last == encoder.depth - 1:
-        return {"cls": encoder.finish(encoder.tokens(images))}
+        return {"cls": encoder.features_from(encoder.tokens(images))}
     wanted = range(max(0, last - 3), last) if "last4" in poolings else ()
     tokens, blocks = encoder.run_blocks(encoder.tokens(images), stop=last + 1, return_blocks=wanted)
     tokens = encoder.norm(tokens)

@@ -12,7 +12,7 @@ from layergraft.config.encoder import EncoderConfig
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.data.randomness import Randomness
-from layergraft.encoders.adapt import fit
+from layergraft.encoders.adapt import load_resized
 from layergraft.encoders.checkpoint import announce, load_encoder, load_heads, open_checkpoint
 from layergraft.encoders.safe_load import read_json
 from layergraft.encoders.vit import Encoder, create_encoder
@@ -34,7 +34,7 @@ def load_donor(enc: str, config: EncoderConfig) -> Encoder:
     """
     donor = load_encoder(enc)
     like = create_encoder(structs.replace(config, depth=donor.depth), 0, donor.mean, donor.std)
-    return fit(donor, like, enc, announce)
+    return load_resized(donor, like, enc, announce)
 
 
 def load_start(recipe: Recipe, depth: int) -> Encoder:

@@ -43,7 +43,7 @@ class Moco(Objective):
 
     def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: the projector's first BatchNorm takes it away."""
-        return encoder.shift
+        return encoder.final_bias
 
     def begin_stage(self, encoder: Encoder) -> None:
         self.momentum_copies["encoder"] = copy.deepcopy(encoder).requires_grad_(False)
@@ -85,14 +85,14 @@ class Moco(Objective):
         # A teacher that sees other patches has no trunk to share.
         shared, seen = (None, None) if self.config.full_view_teacher else (frozen_blocks(encoder), keep)
         if shared is None:
-            query = encoder.finish(encoder.tokens(images, keep))
+            query = encoder.features_from(encoder.tokens(images, keep))
             with torch.no_grad():
-                key = momentum_encoder.finish(momentum_encoder.tokens(images, seen))
+                key = momentum_encoder.features_from(momentum_encoder.tokens(images, seen))
         else:
             with torch.no_grad():
                 trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
-                key = momentum_encoder.finish(trunk, shared)
-            query = encoder.finish(trunk, shared)
+                key = momentum_encoder.features_from(trunk, shared)
+            query = encoder.features_from(trunk, shared)
         return query, key
 
     def kept_patches(self, encoder: Encoder, batch: Batch, names: Sequence[str]) -> Tensor | None:

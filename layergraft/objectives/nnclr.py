@@ -65,7 +65,7 @@ class Nnclr(Objective):
 
     def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: every projector's first BatchNorm takes it away."""
-        return encoder.shift
+        return encoder.final_bias
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         views = {name: batch.views[name] for name in (*GLOBAL, *self.local)}

@@ -30,7 +30,7 @@ class Simclr(Objective):
 
     def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: the projector's first BatchNorm takes it away."""
-        return encoder.shift
+        return encoder.final_bias
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})

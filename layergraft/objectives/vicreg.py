@@ -32,7 +32,7 @@ class Vicreg(Objective):
 
     def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
         """A shift of all features: the expander's first BatchNorm takes it away, or else every term of the loss."""
-        return encoder.shift
+        return encoder.final_bias
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
