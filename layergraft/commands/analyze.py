@@ -10,6 +10,7 @@ from layergraft.analysis.run import build_subject, check_names, run_analyses
 from layergraft.errors import UserError
 from layergraft.runs.findings import Entry
 from layergraft.runs.layout import run_directory
+from layergraft.runs.lock import locked
 from layergraft.runs.report.page import write_report
 
 
@@ -25,9 +26,12 @@ def analyze_command(*, encoder: str, against: list[str], data: str, what: list[s
     console = Console(stderr=True, highlight=False)
     subject = build_subject(encoder, against, data)
     file = out / "analysis.json"
-    entries, skipped = run_analyses(
-        subject, names, data, file, lambda text: console.print(text, markup=False, soft_wrap=True)
-    )
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    with locked(out, say):
+        entries, skipped = run_analyses(subject, names, data, file, say)
     if not entries:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(f"Nothing of {', '.join(names)} could be said about {encoder!r}.", reasons)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.splits import read_splits
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
+from layergraft.runs.lock import is_first_process, locked
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import group_by_images, measured, show_results
@@ -87,6 +89,28 @@ def evaluate_command(
         )
     for loaded in encoders.values() if config.trained_stages else ():
         check_expressible(loaded)  # all of them, before the first one is trained
+    with locked(out, announce) if out is not None and is_first_process() else nullcontext():
+        return _measure(task, config, engine, named, encoders, out)
+
+
+def _measure(
+    task: Task,
+    config: EvaluateConfig,
+    engine: EngineConfig,
+    named: Mapping[str, str],
+    encoders: Mapping[str, Encoder],
+    out: Path | None,
+) -> Results:
+    """Carry out all protocols; rows are kept in `out` as they come.
+
+    Args:
+        task: labels, and what is classified.
+        config: protocols, shots, splits, poolings.
+        engine: how the trained protocols are trained.
+        named: `encoder` of the rows -> ENC.
+        encoders: `encoder` of the rows -> encoder.
+        out: directory of the results, or None.
+    """
     fabric = launch()
     rows: list[ResultRow] = []
 
@@ -105,7 +129,7 @@ def evaluate_command(
             (group,) = group_by_images([(name, rows[-1])])
             announce(
                 f"{name}: {measured(group.results)[0].text} % top-1 (95 % interval) with its own head, on "
-                f"{rows[-1].n_test} images of {spec}. {group.warning}".rstrip()
+                f"{rows[-1].n_test} images of {task.test_name}. {group.warning}".rstrip()
             )
     fabric.barrier()
     if config.trained_stages and out is not None:

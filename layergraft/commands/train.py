@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from layergraft.analysis.run import build_subject, run_analyses
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.data.sources.open import default_test_source, open_source
-from layergraft.encoders.checkpoint import load_encoder, save_encoder
+from layergraft.encoders.checkpoint import announce, load_encoder, save_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import Lost, Stopped
 from layergraft.evaluation.frozen import Task, evaluate_encoders
@@ -23,11 +24,12 @@ from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import Run, stage_directory
+from layergraft.runs.lock import is_first_process, locked
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import show_results
 from layergraft.runs.results import ResultRow, read_results, write_results
-from layergraft.runs.resume import Resume
+from layergraft.runs.resume import Resume, open_run
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
 from layergraft.training.launch import machine
@@ -48,7 +50,10 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
     """
     files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
     try:
-        with SignalGuard():
+        with SignalGuard(), ExitStack() as stack:
+            if replay is None and is_first_process():
+                open_run(out, recipe, resume)  # refuses before anything is made
+                stack.enter_context(locked(out, announce, clear=True))
             training = Training(recipe, out)
             if replay is not None:
                 training.replay(read_replay(replay))

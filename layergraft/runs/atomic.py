@@ -7,6 +7,7 @@ renamed over it, and the directory flushed: a rename within a directory is atomi
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -54,10 +55,20 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+_LEFTOVER = re.compile(r"\.\d+-\d+\.tmp|[0-9a-f]+\.[0-9a-f]{32}\.part")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file's name is one of `write_file`, or of an index, for what is not whole yet."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
 def remove_leftovers(directory: Path) -> None:
-    """Delete what a killed process was writing below a directory."""
-    for path in directory.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    """Delete what a killed process was writing below a directory; nobody else may be writing there."""
+    for pattern in (".*.tmp", "*.part"):
+        for path in directory.rglob(pattern):
+            if is_leftover(path.name):
+                path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,7 +13,8 @@ from layergraft.config.check import dotted
 from layergraft.config.loading import dump_recipe, held_out_by_class, read_run_recipe, says_how_it_held_out
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
-from layergraft.runs.atomic import write_text
+from layergraft.runs.atomic import is_leftover, write_text
+from layergraft.runs.lock import LOCK
 
 Resume = Literal["auto", "never", "must"]
 # What a run may go on with in another value: how it is carried out and watched, not what is learned. With them go
@@ -70,6 +71,13 @@ def _same_place(old: Any, new: Any) -> bool:
         return False
 
 
+def is_unused(out: Path) -> bool:
+    """Whether a directory is not there, or holds at most what a start leaves that was killed before it had begun."""
+    if not out.is_dir():
+        return not out.exists()
+    return all(entry.name in ("index", LOCK) or is_leftover(entry.name) for entry in out.iterdir())
+
+
 def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
     """Look whether an output directory may be used; True where it holds an earlier start of this very run.
 
@@ -78,7 +86,7 @@ def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
     """
     file = out / "recipe.yaml"
     if not file.is_file():
-        if out.exists() and (not out.is_dir() or any(entry.name != "index" for entry in out.iterdir())):
+        if not is_unused(out):
             raise UserError(
                 f"{str(out)!r} exists and is no run of layergraft.", "Use another --out. Nothing was changed."
             )

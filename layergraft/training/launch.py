@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
+import sys
+import threading
+import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,8 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from layergraft.errors import UserError
+
+_WATCH, _ORPHAN_SECONDS = 1.0, 7.0  # how often a process looks for its torchrun, and how long it may then save
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +78,30 @@ def launch() -> Fabric:
         plugins=None if world > 1 else [LightningEnvironment()],
     )
     if world > 1:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _end_with_torchrun()
         from layergraft.training import rendezvous  # which torch is not always built for
 
         if rendezvous.needed():
             rendezvous.join(fabric.device)
     fabric.launch()
     return fabric
+
+
+@cache
+def _end_with_torchrun() -> None:
+    """Stop, saved, within seconds after torchrun was killed: nobody would start, stop or count this process again."""
+    agent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == agent:
+            time.sleep(_WATCH)
+        print("layergraft: torchrun is gone; this process of it stops.", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_ORPHAN_SECONDS)
+        os._exit(75)
+
+    threading.Thread(target=watch, daemon=True, name="layergraft-torchrun").start()
 
 
 def machine() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.input_statistics import default_statistics
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.runs.resume import is_unused
 from layergraft.training.memory import free_memory
 
 CACHE = "cache"
@@ -67,7 +68,7 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
     """
     if recipe.data.source is None:
         raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
-    index = out / "index" if out and ((out / "recipe.yaml").is_file() or not out.exists()) else None
+    index = out / "index" if out and ((out / "recipe.yaml").is_file() or is_unused(out)) else None
     source = open_source(recipe.data.source, index)
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed, recipe.data.holdout_by)
     channels = recipe.encoder.in_chans

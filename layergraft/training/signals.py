@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from layergraft.encoders.distributed import is_distributed
+from layergraft.runs.lock import is_first_process
 
 
 def is_loss(error: RuntimeError) -> bool:
@@ -43,7 +44,7 @@ def requeue() -> str | None:
         A sentence about it; None outside Slurm, and in all processes but the first.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+    if job is None or not is_first_process():
         return None
     words = ["scontrol", "requeue", job]
     try:

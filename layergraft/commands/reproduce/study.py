@@ -31,7 +31,11 @@ from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.lock import locked
+from layergraft.runs.resume import is_unused
 from layergraft.training.launch import machine
+
+SETTINGS = "settings.json"
 
 
 def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jobs: int | None) -> Path:
@@ -60,10 +64,18 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         raise UserError("There must be at least one seed.", "Give --seeds 5.")
     if jobs is not None and jobs < 1:
         raise UserError("There must be at least one job at a time.", "Give --jobs 2.")
+    source = data or SCALES[scale_name].source
+    if source is None:
+        raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")
+    _refuse_another(out, scale_name, source)
+    with SignalGuard(), locked(out, say):
+        return _go_on(scale_name, source, seeds, out, jobs, say)
+
+
+def _go_on(scale_name: str, source: str, seeds: int, out: Path, jobs: int | None, say: Callable[[str], None]) -> Path:
+    """As `reproduce_study`, in a directory that is held."""
     with SignalGuard():
-        scale, source = SCALES[scale_name], data or SCALES[scale_name].source
-        if source is None:
-            raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")
+        scale = SCALES[scale_name]
         scale, images = fit(scale, source, say)
         check()
         place, clock = _claim(out, scale_name, source), _Clock(out / "seconds.json")
@@ -85,7 +97,9 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
                 outcomes[name] = outcome
                 clock.save()
                 say(_line(study, outcomes, name, size))
-    command = f"layergraft reproduce --scale {scale_name}" + (f" --data {data}" if data else "")
+    command = f"layergraft reproduce --scale {scale_name}"
+    if source != SCALES[scale_name].source:
+        command += f" --data {source}"
     origin = {
         "scale": scale_name,
         "source": source,
@@ -122,20 +136,29 @@ def fit(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, i
     return replace(scale, evaluate=structs.replace(scale.evaluate, shots=possible)), len(train)
 
 
+def _refuse_another(out: Path, scale: str, source: str) -> None:
+    """Find out whether the directory may be this study's; nothing is changed.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    file = out / SETTINGS
+    if file.is_file():
+        if json.loads(file.read_text()) != {"scale": scale, "source": source}:
+            raise UserError(f"{str(out)!r} holds another study: {file.read_text().strip()}.", "Use another --out.")
+    elif not is_unused(out):
+        raise UserError(f"{str(out)!r} exists and is no study.", "Use another --out. Nothing was changed.")
+
+
 def _claim(out: Path, scale: str, source: str) -> Path:
     """Make the directory the study's own; returns where its outcomes lie.
 
     Raises:
         UserError: it holds something else.
     """
-    file, own = out / "settings.json", {"scale": scale, "source": source}
-    if file.is_file():
-        if json.loads(file.read_text()) != own:
-            raise UserError(f"{str(out)!r} holds another study: {file.read_text().strip()}.", "Use another --out.")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{str(out)!r} exists and is no study.", "Use another --out. Nothing was changed.")
-    else:
-        write_text(file, json.dumps(own) + "\n")
+    _refuse_another(out, scale, source)
+    if not (out / SETTINGS).is_file():
+        write_text(out / SETTINGS, json.dumps({"scale": scale, "source": source}) + "\n")
     return out / "outcomes"
 
 

@@ -1,0 +1,107 @@
+"""A directory that one process writes to at a time.
+
+The lock is the operating system's (flock), so it ends with the process that holds it, however that ends. The file says
+who holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from layergraft.errors import UserError
+from layergraft.runs.atomic import remove_leftovers
+from layergraft.runs.interruption import check
+
+LOCK = "lock"
+_PAUSE = 0.2
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a run that writes; before the processes have met."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+def _patience() -> float:
+    """Seconds to wait for a lock: under torchrun, processes of the start before may still be about to end."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        return 120.0  # on a network file system, a lock of a lost machine lives on for some time
+    return 15.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+
+
+@contextmanager
+def locked(directory: Path, say: Callable[[str], None], *, clear: bool = False) -> Iterator[None]:
+    """Hold a directory, so that no other process writes to it.
+
+    Args:
+        directory: it is made if need be, and removed at the end if it is empty then.
+        say: called with a sentence where the file system knows no locks.
+        clear: whether it is a run's own, with all that lies in it: what a killed process was writing there is deleted.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    file = directory / LOCK
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = _take(file, time.monotonic() + _patience(), say)
+        if clear:
+            remove_leftovers(directory)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {str(directory)!r}: {error.strerror}.", "Use another --out. Nothing was changed."
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        os.close(descriptor)
+        with suppress(OSError):  # it holds something
+            directory.rmdir()
+
+
+def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
+    """A descriptor that holds the lock for as long as it is open."""
+    while True:
+        check()
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                say(f"The file system of {file.parent} knows no locks: see to it that nothing else writes there.")
+                return descriptor
+            os.close(descriptor)
+            if time.monotonic() >= end:
+                raise UserError(
+                    f"{str(file.parent)!r} is in use{_holder(file)}.",
+                    "Wait until it has ended, or use another --out. Nothing was changed.",
+                ) from None
+            time.sleep(_PAUSE)
+            continue
+        with suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == os.stat(file).st_ino:  # else its holder has just removed it
+                break
+        os.close(descriptor)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode() + b"\n")
+    return descriptor
+
+
+def _holder(file: Path) -> str:
+    """What the file says about who holds it."""
+    try:
+        holder = json.loads(file.read_text(encoding="utf-8"))
+        return f": process {holder['pid']} on {holder['host']} writes to it since {holder['since']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return " by another process"

@@ -1,0 +1,78 @@
+"""One process writes to a directory at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layergraft.errors import UserError
+from layergraft.runs.lock import LOCK, locked
+
+SILENT: list[str] = []
+
+
+def test_the_second_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with locked(out, SILENT.append):
+        before = (out / LOCK).read_bytes()
+        with pytest.raises(UserError) as refused, locked(out, SILENT.append):
+            pass
+        assert f"process {os.getpid()} on " in refused.value.problem
+        assert json.loads(before)["since"] in refused.value.problem
+        assert (out / LOCK).read_bytes() == before
+        (out / "file").touch()
+    assert [path.name for path in out.iterdir()] == ["file"]
+    with locked(out, SILENT.append):
+        pass
+
+
+def test_an_empty_directory_goes_with_the_lock(tmp_path: Path) -> None:
+    with locked(tmp_path / "a" / "b", SILENT.append):
+        pass
+    assert not (tmp_path / "a" / "b").exists()
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    program = "import os, sys, pathlib, layergraft.runs.lock as k\n"
+    program += "with k.locked(pathlib.Path(sys.argv[1]), print): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert (tmp_path / LOCK).is_file()
+    with locked(tmp_path, SILENT.append):
+        pass
+
+
+def test_only_names_of_unfinished_files_are_cleared(tmp_path: Path) -> None:
+    left = [tmp_path / "encoder" / ".12-140093.tmp", tmp_path / "index" / f"ab12.{'0' * 32}.part"]
+    kept = [tmp_path / "notes.tmp", tmp_path / ".mine.tmp", tmp_path / "film.part"]
+    for path in (*left, *kept):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with locked(tmp_path, SILENT.append):
+        assert all(path.exists() for path in left)
+    with locked(tmp_path, SILENT.append, clear=True):
+        assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said: list[str] = []
+    with locked(tmp_path, said.append):
+        pass
+    assert "knows no locks" in said[0]
+
+
+def test_a_directory_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Cannot write to"), locked(tmp_path / "file" / "run", SILENT.append):
+        pass
