@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from layergraft.data.device_augment import Finish
+from layergraft.data.device_augment import DeferredAugment
 from layergraft.data.randomness import Randomness
 
 
@@ -34,13 +34,13 @@ class Batch:
     labels: Tensor | None
     random: Randomness
     masks: dict[str, Tensor] = field(default_factory=dict)
-    unfinished: dict[str, Finish] = field(default_factory=dict)
+    unfinished: dict[str, DeferredAugment] = field(default_factory=dict)
 
     def prepared(self, to_device: Callable[[Tensor], Tensor], normalize: Normalize) -> Batch:
         """What an objective takes: a batch of the loader, on the device, with finished and normalised views."""
         views = {name: to_device(pixels) for name, pixels in self.views.items()}
-        for name, finish in self.unfinished.items():
-            views[name] = finish(views[name])
+        for name, deferred in self.unfinished.items():
+            views[name] = deferred(views[name])
         return replace(
             self,
             views={name: normalize(pixels) for name, pixels in views.items()},
@@ -53,7 +53,7 @@ class Batch:
         views = {name: view[start:stop] for name, view in self.views.items()}
         labels = None if self.labels is None else self.labels[start:stop]
         masks = {name: mask[start:stop] for name, mask in self.masks.items()}
-        rest = {name: finish.part(start, stop) for name, finish in self.unfinished.items()}
+        rest = {name: deferred.part(start, stop) for name, deferred in self.unfinished.items()}
         return replace(self, keys=self.keys[start:stop], views=views, labels=labels, masks=masks, unfinished=rest)
 
     def uniform(self, purpose: str, count: int, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from layergraft.config.data import ViewConfig
+from layergraft.data.arrays import Pixels
 from layergraft.data.fast_augment import blur_kernel, blur_radius, colour_matrix
 from layergraft.data.view_parameters import ViewParameters
 
@@ -31,14 +32,14 @@ def blur(pixels: Tensor, kernels: Tensor) -> Tensor:
     radius = kernels.shape[1] // 2
     planes = F.pad(pixels, (radius,) * 4, mode="reflect").reshape(1, count * channels, height + 2 * radius, -1)
     weights = kernels.repeat_interleave(channels, dim=0)[:, None, :, None]
-    for own in (weights, weights.transpose(2, 3)):
-        planes = F.conv2d(planes, own, groups=count * channels)
+    for direction in (weights, weights.transpose(2, 3)):
+        planes = F.conv2d(planes, direction, groups=count * channels)
     return planes.reshape(count, channels, height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finish:
-    """What is still to be done to a batch of cropped views, on the host.
+class DeferredAugment:
+    """Colour, blur and solarisation that the loader left for the device: per-sample parameters, kept on the host.
 
     Args:
         matrices: affine map of each image's colour in grey levels, float32 of shape (N, C, C + 1).
@@ -53,8 +54,8 @@ class Finish:
     solarized: npt.NDArray[np.bool_]
 
     @classmethod
-    def nothing(cls, count: int, channels: int, config: ViewConfig) -> Finish:
-        """For `count` views of a configuration, to be filled in by `note`."""
+    def identity(cls, count: int, channels: int, config: ViewConfig) -> DeferredAugment:
+        """Parameters that change nothing, for `count` views of a configuration; `set_row` fills them in."""
         radius = blur_radius(config.blur_sigma[1]) if config.blur else 0
         return cls(
             matrices=np.tile(np.eye(channels, channels + 1, dtype=np.float32), (count, 1, 1)),
@@ -63,30 +64,30 @@ class Finish:
             solarized=np.zeros(count, dtype=np.bool_),
         )
 
-    def note(self, row: int, view: npt.NDArray[np.uint8], parameters: ViewParameters) -> None:
-        """Note what a cropped view (H, W, C) still needs."""
+    def set_row(self, row: int, view: Pixels, parameters: ViewParameters) -> None:
+        """Set what a cropped view (H, W, C) still needs, by its position in the batch."""
         matrix = colour_matrix(parameters, view)
         if matrix is not None:
             self.matrices[row] = matrix
         if parameters.sigma is not None:
-            own = blur_kernel(parameters.sigma)
-            middle, radius = self.kernels.shape[1] // 2, len(own) // 2
-            self.kernels[row, middle - radius : middle + radius + 1] = own
+            kernel = blur_kernel(parameters.sigma)
+            middle, radius = self.kernels.shape[1] // 2, len(kernel) // 2
+            self.kernels[row, middle - radius : middle + radius + 1] = kernel
             self.blurred[row] = True
         self.solarized[row] = parameters.solarize
 
-    def part(self, start: int, stop: int) -> Finish:
-        """For the views `start` to `stop` - 1."""
-        own = slice(start, stop)
-        return Finish(
-            matrices=self.matrices[own],
-            kernels=self.kernels[own],
-            blurred=self.blurred[own],
-            solarized=self.solarized[own],
+    def part(self, start: int, stop: int) -> DeferredAugment:
+        """The parameters of the views `start` to `stop` - 1."""
+        views = slice(start, stop)
+        return DeferredAugment(
+            matrices=self.matrices[views],
+            kernels=self.kernels[views],
+            blurred=self.blurred[views],
+            solarized=self.solarized[views],
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Finish cropped views.
+        """Carry the operations out on cropped views.
 
         Args:
             pixels: uint8 of shape (N, C, H, W), on any device.
@@ -95,16 +96,16 @@ class Finish:
             float32 of the same shape: whole grey levels.
         """
 
-        def there(values: npt.NDArray[Any]) -> Tensor:
-            return torch.from_numpy(values).to(pixels.device, non_blocking=True)
+        def to_device(array: npt.NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(pixels.device, non_blocking=True)
 
-        matrices = there(self.matrices)
+        matrices = to_device(self.matrices)
         values = torch.baddbmm(matrices[:, :, -1:], matrices[:, :, :-1], pixels.float().flatten(2)).view(pixels.shape)
         values.round_().clamp_(0, 255)
         if self.blurred.any():
-            rows = there(np.flatnonzero(self.blurred))
-            values[rows] = blur(values[rows], there(self.kernels[self.blurred])).round_()
+            rows = to_device(np.flatnonzero(self.blurred))
+            values[rows] = blur(values[rows], to_device(self.kernels[self.blurred])).round_()
         if self.solarized.any():
-            rows = there(np.flatnonzero(self.solarized))
+            rows = to_device(np.flatnonzero(self.solarized))
             values[rows] = torch.minimum(values[rows], 255 - values[rows])
         return values

@@ -20,7 +20,7 @@ from layergraft.config.data import Augment, ViewConfig
 from layergraft.data.arrays import Pixels
 from layergraft.data.augment import cropped_view, random_view
 from layergraft.data.batch import Batch
-from layergraft.data.device_augment import Finish
+from layergraft.data.device_augment import DeferredAugment
 from layergraft.data.masks import mask_of, mask_view
 from layergraft.data.order import epoch_order
 from layergraft.data.rand_augment import rand_augment
@@ -71,9 +71,9 @@ class TrainLoader:
     ) -> None:
         self.source = source
         self.views = dict(views)
-        self.size = size
-        self.channels = channels
-        self.batch_size, self.random, self.skipped = batch_size, random, skipped
+        self.size, self.channels = size, channels
+        self.batch_size = batch_size
+        self.random, self.skipped = random, skipped
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.augment, self.masks, self.pin = augment, masks, pin
         self.unfinished = [name for name, view in views.items() if not finish and view.rand_augment is None]
@@ -100,32 +100,45 @@ class TrainLoader:
         row: int,
         key: int,
         epoch: int,
-        unfinished: Mapping[str, Finish],
+        unfinished: Mapping[str, DeferredAugment],
         draws: list[Draws],
         targets: list[Pixels],
         masks: list[Pixels],
     ) -> int:
-        """Make every view of one image, and of its mask where `masks` has a place for it; the key that was read."""
+        """Make every view of one image, and of its mask where `masks` has room for it.
+
+        Args:
+            row: of the batch.
+            key: the image's.
+            epoch: which pass over the data.
+            unfinished: view name -> where what is left to the device is set.
+            draws: uniform numbers of each view.
+            targets: where each view goes, of shape (C, H, W).
+            masks: where each view of the mask goes, of shape (H, W); empty where nobody asked.
+
+        Returns:
+            The key of the image that was read: `key`, or that of a replacement.
+        """
         sides = [target.shape[-1] for target in targets]
         crops = list(zip(self.views.values(), sides, draws, strict=True))
         # An image that is reduced while it is decoded would have another size than its mask.
         fast = self.augment == "fast" and not masks
         reduce = (lambda height, width: reduction(height, width, crops)) if fast else None
         read, image = self.skipped.load(self.source, key, self.channels, self.random, epoch, reduce)
-        for name, (config, size, own), target in zip(self.views, crops, targets, strict=True):
+        for name, (config, size, numbers), target in zip(self.views, crops, targets, strict=True):
             if name in unfinished:
-                view, parameters = cropped_view(image, config, size, own)
-                unfinished[name].note(row, view, parameters)
+                view, parameters = cropped_view(image, config, size, numbers)
+                unfinished[name].set_row(row, view, parameters)
             else:
-                view = random_view(image, config, size, own, self.augment)
+                view = random_view(image, config, size, numbers, self.augment)
             if config.rand_augment is not None:
                 generator = self.random.generators(f"operations {name}", [key], epoch)[0]
                 view = rand_augment(view, config.rand_augment, generator)
             cv2.split(view, list(target))
         if masks:
             mask = mask_of(self.source, read, image)
-            for (config, size, own), target in zip(crops, masks, strict=True):
-                target[:] = mask_view(mask, config, size, own)
+            for (config, size, numbers), target in zip(crops, masks, strict=True):
+                target[:] = mask_view(mask, config, size, numbers)
         return read
 
     def batch(self, step: int) -> Batch:
@@ -138,12 +151,16 @@ class TrainLoader:
         shapes = [(len(keys), self.channels, size, size) for size in sizes]
         views = [torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin) for shape in shapes]
         pixels = [view.numpy() for view in views]
-        unfinished = {name: Finish.nothing(len(keys), self.channels, self.views[name]) for name in self.unfinished}
+        unfinished = {
+            name: DeferredAugment.identity(len(keys), self.channels, self.views[name]) for name in self.unfinished
+        }
         masks = [np.empty((len(keys), size, size), dtype=np.uint8) for size in sizes] if self.masks else []
-        read = [
-            self._views(row, key, epoch, unfinished, *([part[row] for part in own] for own in (draws, pixels, masks)))
-            for row, key in enumerate(keys.tolist())
-        ]
+        read = []  # the key of the image that was read in place of each
+        for row, key in enumerate(keys.tolist()):
+            draws_of_row = [numbers[row] for numbers in draws]
+            targets = [images[row] for images in pixels]
+            mask_targets = [images[row] for images in masks]
+            read.append(self._views(row, key, epoch, unfinished, draws_of_row, targets, mask_targets))
         labels = None if self.source.labels is None else torch.from_numpy(self.source.labels[read].astype(np.int64))
         return Batch(
             keys=keys,
@@ -151,7 +168,7 @@ class TrainLoader:
             views=dict(zip(self.views, views, strict=True)),
             labels=labels,
             random=self.random,
-            masks={name: torch.from_numpy(own) for name, own in zip(self.views, masks, strict=False)},
+            masks={name: torch.from_numpy(mask) for name, mask in zip(self.views, masks, strict=False)},
             unfinished=unfinished,
         )
 
