@@ -35,19 +35,23 @@ def epoch_order(
         starts: the first key of each block, ascending from 0; None takes the images in any order.
 
     Returns:
-        Places in `keys`, of shape (N,), or, with blocks, for whole batches alone.
+        Positions in `keys`, of shape (N,), or, with blocks, for whole batches alone.
     """
     if starts is None:
         return random.permutation("order", keys, epoch)
+    # The rank of each image's block in a random order of the blocks that hold any of `keys`.
     block = np.searchsorted(starts, keys, side="right") - 1
     present, block = np.unique(block, return_inverse=True)
     rank = np.empty(len(present), dtype=np.int64)
     rank[random.permutation("blocks", present, epoch)] = np.arange(len(present))
     rank = rank[block]
+    # All images, block by block in that order, cut into streams of one length.
     steps, streams = len(keys) // batch_size, streams_of(batch_size)
     sequence = np.argsort(rank, kind="stable")[: steps * batch_size]
     stream = np.repeat(np.arange(streams), steps * batch_size // streams)
+    # Within a window of blocks of one stream the images' own random numbers decide.
     within = random.words("within blocks", keys[sequence], epoch, 2)
     words = (within[:, 0] << np.uint64(32)) | within[:, 1]
     sequence = sequence[np.lexsort((words, rank[sequence] // WINDOW, stream))]
+    # Of shape (streams, steps, images of a stream in a batch): a batch takes from each stream in turn.
     return sequence.reshape(streams, steps, -1).transpose(1, 0, 2).ravel()
