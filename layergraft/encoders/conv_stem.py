@@ -40,7 +40,9 @@ class ConvStem(nn.Module):
                 "Change encoder.patch_size or encoder.embed_dim, or use `stem: patch`.",
             )
         side = img_size // STRIDE
-        self.img_size, self.patch_size, self.grid_size = (img_size, img_size), (STRIDE, STRIDE), (side, side)
+        self.img_size = (img_size, img_size)
+        self.patch_size = (STRIDE, STRIDE)
+        self.grid_size = (side, side)
         self.num_patches = side * side
         layers: list[nn.Module] = []
         width = in_chans
@@ -61,7 +63,7 @@ class ConvStem(nn.Module):
 
     @property
     def is_new(self) -> bool:
-        """Whether its statistics are those of no image."""
+        """Whether its BatchNorms have seen no image yet."""
         return not any(int(m.num_batches_tracked) for m in self.modules() if isinstance(m, BatchNorm))
 
     def forward(self, images: Tensor) -> Tensor:

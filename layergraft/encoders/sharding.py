@@ -1,4 +1,9 @@
-"""Parameters that are split over processes (FSDP2): their local shards, their full values, and back."""
+"""Parameters that are split over processes (FSDP2): their local shards, their full values, and back.
+
+torch.distributed.checkpoint.state_dict (torch 2.14) does not serve here: `get_optimizer_state_dict` before the first
+step runs one to make the moments, which leaves their step count at 1, and stages are saved before their first step;
+`set_optimizer_state_dict` refuses states by index, as checkpoints have them; the anchor is no state of a module.
+"""
 
 from __future__ import annotations
 
