@@ -153,9 +153,9 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages[0]
-            own = channels if channels not in MODES else page.samplesperpixel
-            part = page if page.samplesperpixel == own else file.series[0]
-            _check_size(math.prod(part.shape) // own, 1)  # of all of it, before it is decoded
+            bands = channels if channels not in MODES else page.samplesperpixel
+            part = page if page.samplesperpixel == bands else file.series[0]
+            _check_size(math.prod(part.shape) // bands, 1)  # of all of it, before it is decoded
             planes = part.asarray()
     except BadImage:
         raise
@@ -164,21 +164,21 @@ def _decode_tiff(content: bytes, channels: int) -> Pixels:
         raise BadImage(missing or f"damaged ({type(error).__name__})") from None
     if planes.ndim == 2:
         planes = planes[:, :, None]
-    if planes.ndim == 3 and planes.shape[2] != own and planes.shape[0] == own:
+    if planes.ndim == 3 and planes.shape[2] != bands and planes.shape[0] == bands:
         planes = planes.transpose(1, 2, 0)
-    if planes.ndim != 3 or planes.shape[2] != own:
-        raise BadImage(f"shape {planes.shape} instead of {own} channels")
+    if planes.ndim != 3 or planes.shape[2] != bands:
+        raise BadImage(f"shape {planes.shape} instead of {bands} channels")
     if planes.dtype == np.uint16:
         planes = (planes >> 8).astype(np.uint8)
     if planes.dtype != np.uint8:
         raise BadImage(f"pixels of type {planes.dtype}")
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and own == 1:
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and bands == 1:
         planes = 255 - planes
-    if own != channels:
+    if bands != channels:
         if 0 in page.extrasamples:  # infrared or the like, which is in no colour
             planes = planes[:, :, : -len(page.extrasamples)]
         if planes.shape[2] not in MODES:
-            raise BadImage(f"{own} channels instead of {channels}")
+            raise BadImage(f"{bands} channels instead of {channels}")
         planes = _to_channels(Pillow.fromarray(planes if planes.shape[2] > 1 else planes[:, :, 0]), channels)
     return upright(np.ascontiguousarray(planes), orientation(partial(_tags_of_tiff, content)))
 

@@ -107,8 +107,8 @@ def validation_of(root: Path) -> Path | None:
     pair = paired_folders(root)
     if pair is None or pair[0].name != "training":
         return None
-    found = pair[0].with_name("validation")
-    return found if found.is_dir() else None
+    validation = pair[0].with_name("validation")
+    return validation if validation.is_dir() else None
 
 
 def class_names(masks: Path) -> list[str]:
@@ -133,14 +133,14 @@ def match_masks(images: list[str], root: Path) -> tuple[str, ...]:
     Raises:
         UserError: an image has no mask, or a mask no image.
     """
-    found: dict[str, str] = {}
+    masks: dict[str, str] = {}  # path of an image without its suffix -> its mask
     for folder, _, files in os.walk(root):
         relative = os.path.relpath(folder, root)
         prefix = "" if relative == "." else relative + os.sep
-        found |= {os.path.splitext(prefix + file)[0]: prefix + file for file in files if file.lower().endswith(".png")}
+        masks |= {os.path.splitext(prefix + file)[0]: prefix + file for file in files if file.lower().endswith(".png")}
     stems = [os.path.splitext(path)[0] for path in images]
-    without_mask = [path for path, stem in zip(images, stems, strict=True) if stem not in found]
-    without_image = sorted(found[stem] for stem in found.keys() - set(stems))
+    without_mask = [path for path, stem in zip(images, stems, strict=True) if stem not in masks]
+    without_image = sorted(masks[stem] for stem in masks.keys() - set(stems))
     if without_mask or without_image:
         parts = [
             f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{' …' if len(names) > SHOWN else ''}"
@@ -151,7 +151,7 @@ def match_masks(images: list[str], root: Path) -> tuple[str, ...]:
             f"Images and masks in {str(root)!r} do not match: {'; '.join(parts)}.",
             "Each image needs a PNG of the same name, and the other way round.",
         )
-    return tuple(found[stem] for stem in stems)
+    return tuple(masks[stem] for stem in stems)
 
 
 def check_masks(source: Source, classes: int | None) -> int:
@@ -207,9 +207,10 @@ def mask_of(source: Source, key: int, image: npt.NDArray[np.uint8]) -> Mask:
     assert source.masks is not None
     mask = source.masks.load(key)
     if image.shape[:2] != mask.shape:
-        own, other = (f"{height}×{width}" for height, width in (image.shape[:2], mask.shape))
+        image_size, mask_size = (f"{height}×{width}" for height, width in (image.shape[:2], mask.shape))
         raise UserError(
-            f"The image {source.images.name(key)!r} has {own} pixels, its mask {source.masks.name(key)!r} {other}.",
+            f"The image {source.images.name(key)!r} has {image_size} pixels, "
+            f"its mask {source.masks.name(key)!r} {mask_size}.",
             "Mend or remove the pair.",
         )
     return mask

@@ -59,10 +59,10 @@ def mix_pairs(
         generators: one for each sample; the first of a pair decides.
     """
     paired, (height, width) = len(images) // 2 * 2, images.shape[2:]
-    own = [keep_weights(config, height, width, generators[first]) for first in range(0, paired, 2)]
-    if not own:
+    kept = [keep_weights(config, height, width, generators[first]) for first in range(0, paired, 2)]
+    if not kept:
         return images, targets
-    keep = torch.from_numpy(np.stack(own).repeat(2, axis=0)).to(images.device)[:, None]
+    keep = torch.from_numpy(np.stack(kept).repeat(2, axis=0)).to(images.device)[:, None]
     share = keep.mean(dim=(1, 2, 3))[:, None]
 
     def neighbours(x: Tensor) -> Tensor:

@@ -29,14 +29,14 @@ def _silent(message: str) -> None:
 
 def _reasons(rows: bytes) -> dict[int, str]:
     """Key -> reason of lines of a `skipped.jsonl`; one that a kill cut off is left out."""
-    found = {}
+    reasons = {}
     for line in rows.splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        found[row["key"]] = row["reason"]
-    return found
+        reasons[row["key"]] = row["reason"]
+    return reasons
 
 
 def read_skipped(file: Path) -> dict[int, str]:

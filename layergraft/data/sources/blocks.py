@@ -77,8 +77,8 @@ class BlockImages(EncodedImages):
             raise BadImage(f"unreadable: {error.strerror or type(error).__name__}") from None
 
 
-def _file(files: Sequence[bytes | Place | None], place: int) -> bytes:
-    content = files[place]
+def _file(files: Sequence[bytes | Place | None], row: int) -> bytes:
+    content = files[row]
     if content is None:
         raise BadImage("empty row")
     return content.read() if isinstance(content, Place) else content

@@ -62,8 +62,8 @@ def _unchanged(signature: str) -> bool:
 def _build(root: Place, path: Path | None) -> Index:
     stamps: dict[str, int] = {}
     if root.remote:
-        found = [file.removeprefix(root.path + "/") for file in root.files()]
-        paths = [os.fsencode(file) for file in filter(is_picture, found)]
+        names = [file.removeprefix(root.path + "/") for file in root.files()]
+        paths = [os.fsencode(file) for file in filter(is_picture, names)]
     else:
         paths = [os.fsencode(file) for file in _walk(root.path, stamps)]
     paths.sort()

@@ -61,11 +61,11 @@ class RowGroupImages(BlockImages):
                 column = file.read_row_group(group, columns=[self.column]).column(self.column)
         except pa.ArrowException as error:
             raise BadImage(f"damaged ({type(error).__name__})") from None
-        found: list[bytes | Place | None] = []
+        files: list[bytes | Place | None] = []
         for chunk in column.chunks:
             rows = zip(*map(pa.Array.to_pylist, encoded_files(chunk)), strict=True)
-            found += [Place(os.fsdecode(file)) if outside else file or None for file, outside in rows]
-        return found
+            files += [Place(os.fsdecode(file)) if outside else file or None for file, outside in rows]
+        return files
 
 
 def _files_of(name: str, split: str) -> list[str]:

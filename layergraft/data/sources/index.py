@@ -109,14 +109,14 @@ class Index:
         names = self.classes if as_written else _whole_numbers(self.classes)
         numbers = all(name.isdecimal() for name in names)
         ordered = sorted(set(names), key=int if numbers else str)
-        places = {name: place for place, name in enumerate(ordered)}
-        place = np.array([places[name] for name in names], dtype=np.int32)
+        numbers_of = {name: number for number, name in enumerate(ordered)}
+        renumbered = np.array([numbers_of[name] for name in names], dtype=np.int32)
         column = self.table.column("label")
         if self.mapped:  # read, not mapped: see `Names`
             only = pa.ipc.IpcReadOptions(included_fields=[self.table.column_names.index("label")])
             with pa.OSFile(str(self.mapped.path)) as file:
                 column = pa.ipc.open_file(file, options=only).read_all().column("label")
-        return place[column.to_numpy()], ordered
+        return renumbered[column.to_numpy()], ordered
 
 
 def _whole_numbers(names: list[str]) -> list[str]:

@@ -48,15 +48,15 @@ BLOCK_BYTES = 4 << 20  # of a remote shard in one request, if no image alone is 
 
 def expand_braces(place: str) -> list[str]:
     """`a{08..10}.tar` -> `a08.tar`, `a09.tar`, `a10.tar`."""
-    found = _BRACES.search(place)
-    if not found:
+    braces = _BRACES.search(place)
+    if not braces:
         return [place]
-    first, last = found.groups()
+    first, last = braces.groups()
     width = len(first) if first.startswith("0") else 0
     numbers = range(int(first), int(last) + 1)
     if not numbers:
-        raise UserError(f"{found.group()} in {place!r} counts backwards.", f"Write {{{last}..{first}}}.")
-    head, tail = place[: found.start()], place[found.end() :]
+        raise UserError(f"{braces.group()} in {place!r} counts backwards.", f"Write {{{last}..{first}}}.")
+    head, tail = place[: braces.start()], place[braces.end() :]
     return [path for n in numbers for path in expand_braces(f"{head}{n:0{width}d}{tail}")]
 
 
@@ -186,8 +186,8 @@ def _states(shards: list[Place]) -> dict[str, tuple[int | None, ...]]:
     if shards[0].remote:
         folders = {shard.parent.path: shard.parent for shard in shards}
         return {path: (size,) for folder in folders.values() for path, size in folder.sizes().items()}
-    found = {shard.path: os.stat(shard.path) for shard in shards if os.path.exists(shard.path)}
-    return {path: (status.st_size, status.st_mtime_ns) for path, status in found.items()}
+    states = {shard.path: os.stat(shard.path) for shard in shards if os.path.exists(shard.path)}
+    return {path: (status.st_size, status.st_mtime_ns) for path, status in states.items()}
 
 
 def signature_of(shards: list[Place]) -> str:
@@ -268,12 +268,14 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
         try:
             content = shards[shard[row]].read(int(offset[row]) - tarfile.BLOCKSIZE, stop)
             with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-                found = next(_members(archive), None)
+                member = next(_members(archive), None)
         except (BadImage, tarfile.TarError):
             return False
-        own = index.classes[label[row]] if index.classes else None
+        indexed = index.classes[label[row]] if index.classes else None
         name = os.fsdecode(names[row].as_py())
-        return found is not None and found[:3] == (name, tarfile.BLOCKSIZE, size[row]) and own in (None, found[3])
+        if member is None or member[:3] != (name, tarfile.BLOCKSIZE, size[row]):
+            return False
+        return indexed in (None, member[3])
 
     firsts = np.flatnonzero(np.diff(shard, prepend=-1))
     spans = zip(firsts, [*firsts[1:], len(shard)], strict=True)
