@@ -17,8 +17,8 @@ from layergraft.errors import UserError
 from layergraft.training.checkpoints import Checkpoints, State, host_copy, read_state, write_state
 from layergraft.training.trainer import Trainer
 
-IN_A_ROW = 3
-RETURNS = 2
+MAX_REJECTED_IN_A_ROW = 3
+MAX_ROLLBACKS = 2
 
 
 class Diverged(UserError):
@@ -35,12 +35,13 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
         Diverged: it has returned too often; a replay file is left.
     """
     stage, bad = trainer.stage, trainer.step
-    past = bad + trainer.skipped
-    if trainer.returns == RETURNS:
+    past = bad + trainer.skipped_batches
+    steps = f"{bad - MAX_REJECTED_IN_A_ROW + 1} to {bad}"
+    if trainer.rollbacks == MAX_ROLLBACKS:
         file = _write_replay(trainer, past, checkpoints.writes)
         raise Diverged(
-            f"Stage {stage.name!r} diverged: steps {bad - IN_A_ROW + 1} to {bad} had no finite loss or gradient, after "
-            f"{RETURNS} returns to a checkpoint.",
+            f"Stage {stage.name!r} diverged: steps {steps} had no finite loss or gradient, after "
+            f"{MAX_ROLLBACKS} returns to a checkpoint.",
             "None of them was applied; the checkpoints are kept. Look at the steps with the same command and "
             f"--replay {file}; then lower optimizer.base_lr or lengthen warmup_epochs, in another --out.",
         )
@@ -49,21 +50,23 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
         dist.barrier()
     found = checkpoints.newest(settled=True)
     assert found is not None, "a stage saves before its first step"
-    returns = trainer.returns + 1
+    rollbacks = trainer.rollbacks + 1
     trainer.restore(found[1])
-    trainer.skipped, trainer.returns, trainer.rejected = past - trainer.step, returns, 0
+    trainer.skipped_batches = past - trainer.step
+    trainer.rollbacks = rollbacks
+    trainer.rejected = 0
     checkpoints.save(trainer.state())
     checkpoints.drop_after(trainer.step)
     return (
-        f"Steps {bad - IN_A_ROW + 1} to {bad} of stage {stage.name} had no finite loss or gradient: it goes back to "
-        f"step {trainer.step} and leaves out the {trainer.skipped} batches up to there (return {returns} of {RETURNS})."
+        f"Steps {steps} of stage {stage.name} had no finite loss or gradient: it goes back to step {trainer.step} and "
+        f"leaves out the {trainer.skipped_batches} batches up to there (return {rollbacks} of {MAX_ROLLBACKS})."
     )
 
 
 def _write_replay(trainer: Trainer, past: int, writes: bool) -> Path:
     loader = trainer.stage.loader
     spots = []
-    for step in range(past - IN_A_ROW, past):
+    for step in range(past - MAX_REJECTED_IN_A_ROW, past):
         epoch, keys = loader.keys(step)
         parts = [keys.tolist()]
         if loader.world_size > 1:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from lightning_fabric import Fabric
 
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
 from layergraft.training.checkpoints import Checkpoints
-from layergraft.training.divergence import IN_A_ROW, go_back
+from layergraft.training.divergence import MAX_REJECTED_IN_A_ROW, go_back
 from layergraft.training.profile import Profile
 from layergraft.training.signals import agree
 from layergraft.training.stage import StageRun
@@ -61,7 +62,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
                 trainer.accept(outcome)
             else:
                 trainer.reject()
-            if trainer.rejected == IN_A_ROW:
+            if trainer.rejected == MAX_REJECTED_IN_A_ROW:
                 batches.close()
                 say(go_back(trainer, checkpoints))
                 record.rewind(trainer.step)
@@ -96,3 +97,9 @@ def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]
         )
     trainer.restore(state)
     say(f"Stage {stage.name} goes on at step {trainer.step} of {stage.steps}, from {path}.")
+    threads, before = torch.get_num_threads(), state.get("threads")  # None: an earlier version wrote it
+    if before not in (None, threads) and trainer.device.type == "cpu":
+        say(
+            f"It was computed with {before} threads of torch so far and goes on with {threads}: sums are rounded in "
+            f"another order, so the result will not be the same bits. OMP_NUM_THREADS={before} keeps them."
+        )

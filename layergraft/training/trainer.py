@@ -55,7 +55,7 @@ class Trainer:
     A step that is thrown away leaves no trace: whatever it would change, the momentum encoder included, changes in
     `accept` alone. So the momentum update that comes before a step's keys is made where the step before was accepted.
 
-    `step` counts steps of the schedule. Batches are those of step `step + skipped`: a run that went back to a
+    `step` counts steps of the schedule. Batches are those of step `step + skipped_batches`: a run that went back to a
     checkpoint takes other images from there on.
 
     Args:
@@ -64,7 +64,11 @@ class Trainer:
     """
 
     def __init__(self, fabric: Fabric, stage: StageRun) -> None:
-        self.stage, self.step, self.skipped, self.returns, self.rejected = stage, 0, 0, 0, 0
+        self.stage = stage
+        self.step = 0  # of the schedule
+        self.skipped_batches = 0  # left out by returns to a checkpoint
+        self.rollbacks = 0  # returns to a checkpoint so far
+        self.rejected = 0  # steps in a row that were thrown away
         engine = stage.engine
         self.split = is_distributed() and engine.strategy == "fsdp"
         stage.encoder.recompute = engine.activation_checkpointing
@@ -100,7 +104,7 @@ class Trainer:
         self.scaler = LossScaler(engine.precision == "16-mixed")
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.gradients = Gradients(module, model, engine.micro_batch)
-        self.to_device = fabric.to_device
+        self.device, self.to_device = fabric.device, fabric.to_device
         self.normalize = Normalize(mean=stage.encoder.mean, std=stage.encoder.std)
         self.numbers: dict[str, float] = {}
 
@@ -119,7 +123,7 @@ class Trainer:
 
     def batches(self) -> Generator[Batch, None, None]:
         """What is left of the stage's batches."""
-        return self.stage.loader.batches(self.step + self.skipped, self.stage.steps + self.skipped)
+        return self.stage.loader.batches(self.step + self.skipped_batches, self.stage.steps + self.skipped_batches)
 
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""
@@ -200,8 +204,8 @@ class Trainer:
         """
         state = {
             "step": self.step,
-            "skipped": self.skipped,
-            "returns": self.returns,
+            "skipped": self.skipped_batches,
+            "returns": self.rollbacks,
             "rejected": self.rejected,
             "data": self.stage.loader.source.fingerprint,
             "encoder": self.encoder.state_dict(),
@@ -212,6 +216,7 @@ class Trainer:
             "anchor": self.anchor.start,
             "numbers": self.numbers,
             "best": self.stage.best.state_dict(),
+            "threads": torch.get_num_threads(),
         }
         return full(state, keep=dist.get_rank() == 0) if self.split else state
 
@@ -231,6 +236,7 @@ class Trainer:
         self.anchor.start = [like(s, now) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]
         self.numbers = state["numbers"]
         self.stage.best.load_state_dict(state["best"])
-        self.step, self.skipped, self.returns, self.rejected = (
-            int(state[name]) for name in ("step", "skipped", "returns", "rejected")
-        )
+        self.step = int(state["step"])
+        self.skipped_batches = int(state["skipped"])
+        self.rollbacks = int(state["returns"])
+        self.rejected = int(state["rejected"])

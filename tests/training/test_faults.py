@@ -234,6 +234,29 @@ def test_flipped_bytes_in_the_newest_checkpoint(
     assert rows(tmp_path / "run") == rows(undisturbed)
 
 
+def test_another_number_of_threads_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            train(tmp_path / "run")
+    own = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            train(tmp_path / "run")
+    assert "threads of torch" not in capsys.readouterr().err  # the same number
+    torch.set_num_threads(own + 1)
+    try:
+        train(tmp_path / "run")
+    finally:
+        torch.set_num_threads(own)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"with {own} threads of torch so far and goes on with {own + 1}" in said
+    assert f"OMP_NUM_THREADS={own}" in said
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 32 MB, or a skip where none can be mounted."""
