@@ -1,4 +1,4 @@
-"""The figures of one encoder: few-shot accuracy on test and held-out images."""
+"""Few-shot accuracy of one encoder on test and held-out images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from layergraft.training.launch import launch
 from layergraft.training.run_data import load_data
 from layergraft.training.transfer import TrainedTask, evaluate_trained
 
-Figures = dict[str, float]
+Accuracies = dict[str, float]
 """`1`, `5`, `1%`, … (logistic regression on so many labels), `knn`, `linear`, `finetune` -> top-1 accuracy in percent,
 the mean over splits."""
 
@@ -43,8 +43,8 @@ def test_source(source: str) -> str:
     return spec
 
 
-class Figuring:
-    """What is measured on one seed's images.
+class SeedImages:
+    """The images of one seed, and what is measured on them.
 
     Args:
         recipe: names images and seed.
@@ -55,8 +55,8 @@ class Figuring:
         self.recipe, self.spec = recipe, test_source(recipe.data.source)
         self.data = load_data(recipe)
 
-    def frozen(self, encoder: Encoder | None, config: EvaluateConfig, *, test: bool) -> dict[str, Figures]:
-        """Figures on frozen features: labels from training images, other images to classify.
+    def frozen(self, encoder: Encoder | None, config: EvaluateConfig, *, test: bool) -> dict[str, Accuracies]:
+        """Accuracy on frozen features: labels from training images, other images to classify.
 
         Args:
             encoder: in evaluation mode; None is the pixels.
@@ -72,11 +72,13 @@ class Figuring:
             tasks["test"] = Task(train=self.data.train, test=images, test_name=self.spec, seed=self.recipe.seed)
         labelled = self._features(encoder, self.data.train)
         return {
-            name: self._figures(task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test)})
+            name: self._accuracies(
+                task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test)}
+            )
             for name, task in tasks.items()
         }
 
-    def trained(self, encoder: Encoder, protocols: Iterable[str], out: Path) -> Figures:
+    def trained(self, encoder: Encoder, protocols: Iterable[str], out: Path) -> Accuracies:
         """Linear and fine-tuned accuracy on test images with all labels; stages go to `out/trained`."""
         config, engine = load_evaluate({"protocols": list(protocols)}, {"engine.keep": 1})
         task = TrainedTask(
@@ -92,7 +94,7 @@ class Figuring:
             fabric=launch(),
             display=Display(),
         )
-        return figures(row for row in evaluate_trained(task, "encoder", encoder) if row.variant is None)
+        return accuracies_of(row for row in evaluate_trained(task, "encoder", encoder) if row.variant is None)
 
     def _features(self, encoder: Encoder | None, source: Source) -> Array:
         """Not from the cache: no other command will ask for them."""
@@ -101,24 +103,26 @@ class Figuring:
         size, channels = self.recipe.encoder.img_size, self.recipe.encoder.in_chans
         return pixels(source, size, channels, pixel_side(size, channels, len(self.data.train)))
 
-    def _figures(self, task: Task, config: EvaluateConfig, encoder: Encoder | None, found: dict[str, Array]) -> Figures:
-        task, found = task.readable(found)
+    def _accuracies(
+        self, task: Task, config: EvaluateConfig, encoder: Encoder | None, features: dict[str, Array]
+    ) -> Accuracies:
+        task, features = task.readable(features)
         device = torch.device("cpu") if encoder is None else next(encoder.parameters()).device
         name, pooling = ("pixels", None) if encoder is None else ("encoder", "cls")
-        return figures(Measurement(task, config, name, pooling, found, {}, device, None).rows())
+        return accuracies_of(Measurement(task, config, name, pooling, features, {}, device, None).rows())
 
 
-def figures(rows: Iterable[ResultRow]) -> Figures:
-    """Rows of results -> figures."""
-    found = {}
+def accuracies_of(rows: Iterable[ResultRow]) -> Accuracies:
+    """Rows of results -> accuracy in each column."""
+    accuracies = {}
     for row in rows:
         if row.protocol == "logistic" and row.split == "mean":
-            found[row.shots] = row.value
+            accuracies[row.shots] = row.value
         elif row.protocol != "logistic" and row.split == "0":
-            found[row.protocol] = row.value
-    return found
+            accuracies[row.protocol] = row.value
+    return accuracies
 
 
-def few_shot_mean(found: Mapping[str, float]) -> float:
+def few_shot_mean(accuracies: Mapping[str, float]) -> float:
     """What everything is chosen by: the mean over the numbers of labelled images a class."""
-    return float(np.mean([value for key, value in found.items() if key.isdigit()]))
+    return float(np.mean([value for key, value in accuracies.items() if key.isdigit()]))

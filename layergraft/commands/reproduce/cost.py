@@ -34,10 +34,10 @@ class Costs:
     def __init__(self, scale: Scale, source: str, images: int) -> None:
         self.scale, self.source, self.images = scale, source, images
         self._step: dict[bytes, int] = {}
-        self.own = {arm.name: self._own(arm, 1.0) for arm in ARMS.values() if arm.recipe}
-        self.budget = sum(self.own[name] for name in BUDGET)
+        self.of_arm = {arm.name: self._count(arm, 1.0) for arm in ARMS.values() if arm.recipe}
+        self.budget = sum(self.of_arm[name] for name in BUDGET)
 
-    def _own(self, arm: Arm, length: float) -> float:
+    def _count(self, arm: Arm, length: float) -> float:
         return self.training(arm_recipe(arm, self.scale, self.source, 0, length=length))
 
     def training(self, recipe: Recipe) -> float:
@@ -63,13 +63,13 @@ class Costs:
 
     def before(self, arm: Arm) -> float:
         """Operations of the stages that come from another arm."""
-        return 0.0 if arm.first is None else self.before(ARMS[arm.first]) + self.own[arm.first]
+        return 0.0 if arm.first is None else self.before(ARMS[arm.first]) + self.of_arm[arm.first]
 
     def total(self, arm: Arm, length: float = 1.0) -> float:
         """Operations of the whole chain, the arm's own stages being `length` times as long."""
         if arm.recipe is None:
             return 0.0
-        return self.before(arm) + (self.own[arm.name] if length == 1.0 else self._own(arm, length))
+        return self.before(arm) + (self.of_arm[arm.name] if length == 1.0 else self._count(arm, length))
 
     def length(self, arm: Arm) -> float:
         """The factor of its own stages' lengths at which an arm uses up the budget, but for the last step."""

@@ -30,8 +30,8 @@ def _arm_axis(titles: list[str]) -> dict[str, Any]:
     return {"field": "arm", "type": "nominal", "title": None, "sort": None, "axis": axis}
 
 
-def _ends(own: Interval) -> dict[str, float | None]:
-    return {"low": own.low, "high": own.high}
+def _ends(interval: Interval) -> dict[str, float | None]:
+    return {"low": interval.low, "high": interval.high}
 
 
 def differences_figure(claims: Claims, budget: Budget) -> Figure | None:
@@ -96,15 +96,15 @@ def compute_figure(claims: Claims) -> Figure:
 
     data: Rows = []
     for arm in study.arms:
-        own = claims.accuracy(arm.name, MEAN)
-        if own is not None:
+        mean = claims.accuracy(arm.name, MEAN)
+        if mean is not None:
             rest = {
-                column_name(column): found.mean
+                column_name(column): accuracy.mean
                 for column in study.columns
-                if (found := claims.accuracy(arm.name, column)) is not None
+                if (accuracy := claims.accuracy(arm.name, column)) is not None
             }
             start = {"arm": shown_apart(claims, arm), "kind": kind(arm), "family": arm.base, "TFLOP": arm.flops / 1e12}
-            data.append(start | {"top-1": own.mean, **_ends(own)} | rest)
+            data.append(start | {"top-1": mean.mean, **_ends(mean)} | rest)
     y = field("top-1", "quantitative", "top-1, mean of the shots (%)", scale={"zero": False})
     x = field("TFLOP", "quantitative", "operations of all stages (TFLOP)", scale={"zero": False}, axis={"tickCount": 8})
     kinds = [*reversed(named.values()), "other arm", "untrained"]
@@ -169,7 +169,7 @@ def conflict_figures(claims: Claims) -> list[Figure]:
             "thick: their mean with the 95 % interval. Dashed: one half, as of unrelated gradients.",
             "images in conflict (%)",
             50.0,
-            {str(own.block): own.negative for own in claims.conflict},
+            {str(conflict.block): conflict.negative for conflict in claims.conflict},
         ),
         _by_block(
             "conflict-cosine",
@@ -177,19 +177,19 @@ def conflict_figures(claims: Claims) -> list[Figure]:
             "Mean over images, in the same network. Below 0 the losses pull apart.",
             "mean cosine",
             0.0,
-            {str(own.block): own.cosine for own in claims.conflict},
+            {str(conflict.block): conflict.cosine for conflict in claims.conflict},
         ),
     ]
 
 
 def _by_block(name: str, title: str, caption: str, label: str, line: float, blocks: dict[str, Interval]) -> Figure:
     data: Rows = []
-    for block, own in blocks.items():
+    for block, interval in blocks.items():
         data += [
             {"block": block, "seed": str(seed), "value": value, "low": None, "high": None}
-            for seed, value in zip(own.seeds, own.values, strict=True)
+            for seed, value in zip(interval.seeds, interval.values, strict=True)
         ]
-        data.append({"block": block, "seed": "mean", "value": own.mean, **_ends(own)})
+        data.append({"block": block, "seed": "mean", "value": interval.mean, **_ends(interval)})
     y = field("value", "quantitative", label, scale={"zero": False})
     mean = [{"filter": "datum.seed === 'mean'"}]
     return Figure(

@@ -19,20 +19,20 @@ def column_name(column: str) -> str:
     return "1 shot" if column == "1" else f"{column} shots"
 
 
-def spread(own: Interval | None, digits: int = 1) -> str:
+def spread(interval: Interval | None, digits: int = 1) -> str:
     """`36.1 ± 0.4`: mean and half of the interval's width; empty where nothing was measured."""
-    if own is None:
+    if interval is None:
         return ""
-    if own.low is None or own.high is None:
-        return f"{own.mean:.{digits}f}"
-    return f"{own.mean:.{digits}f} ± {(own.high - own.low) / 2:.{digits}f}"
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.{digits}f}"
+    return f"{interval.mean:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
 
 
-def signed(own: Interval, digits: int = 2) -> str:
+def signed(interval: Interval, digits: int = 2) -> str:
     """`+10.03 [+9.81, +10.25]`, with a true minus."""
-    text = f"{own.mean:+.{digits}f}"
-    if own.low is not None and own.high is not None:
-        text += f" [{own.low:+.{digits}f}, {own.high:+.{digits}f}]"
+    text = f"{interval.mean:+.{digits}f}"
+    if interval.low is not None and interval.high is not None:
+        text += f" [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
     return text.replace("-", "−")
 
 
@@ -43,9 +43,9 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def p_values(own: Effect | None) -> list[str]:
+def p_values(test: Effect | None) -> list[str]:
     """As it is, and corrected."""
-    return ["–", "–"] if own is None else [p_value(own.p), p_value(own.p_holm)]
+    return ["–", "–"] if test is None else [p_value(test.p), p_value(test.p_holm)]
 
 
 def duration(seconds: float) -> str:

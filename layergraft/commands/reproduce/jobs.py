@@ -21,8 +21,8 @@ from layergraft.commands.reproduce.scales import Scale
 from layergraft.config import Recipe
 
 SEARCH_SEED = 0
-Outcome = dict[str, Any]
-Outcomes = Mapping[str, Outcome]
+JobOutcome = dict[str, Any]
+JobOutcomes = Mapping[str, JobOutcome]
 Kind = Literal["trial", "seed", "conflict"]
 
 
@@ -73,19 +73,19 @@ class Study:
         """The arm of a name with or without `_compute`."""
         return ARMS[name.removesuffix(COMPUTE)]
 
-    def trials(self, arm: Arm, outcomes: Outcomes) -> list[float]:
+    def trials(self, arm: Arm, outcomes: JobOutcomes) -> list[float]:
         """What the trials of an arm reached on held-out images, the mean over shots; none while one is missing."""
         names = [f"{arm.name}/trial-{number}" for number in range(len(self.scale.factors))]
         if any(name not in outcomes for name in names):
             return []
         return [few_shot_mean(outcomes[name]["holdout"]) for name in names]
 
-    def choice(self, arm: Arm, outcomes: Outcomes) -> int | None:
+    def choice(self, arm: Arm, outcomes: JobOutcomes) -> int | None:
         """Which trial of an arm is best, the first one of equals; None while one is missing."""
-        found = self.trials(arm, outcomes)
-        return int(np.argmax(found)) if found else None
+        accuracies = self.trials(arm, outcomes)
+        return int(np.argmax(accuracies)) if accuracies else None
 
-    def chosen_graft(self, outcomes: Outcomes) -> str | None:
+    def chosen_graft(self, outcomes: JobOutcomes) -> str | None:
         """The graft that is best on held-out images, over the seeds that every arm has; None until that is known."""
         means = {}
         for arm in (arm for arm in ARMS.values() if arm.graft):
@@ -95,17 +95,17 @@ class Study:
             means[arm.name] = float(np.mean([few_shot_mean(outcomes[name]["holdout"]) for name in names]))
         return max(means, key=lambda name: means[name])
 
-    def seeds_of(self, name: str, outcomes: Outcomes) -> list[int]:
+    def seeds_of(self, name: str, outcomes: JobOutcomes) -> list[int]:
         """The seeds of an arm: all, for parents, untrained arms and the chosen graft; else those that every arm has."""
         everything = not self.arm(name).parents or name == self.chosen_graft(outcomes)
         return self.seeds if everything else self.few
 
-    def suggestion(self, outcomes: Outcomes) -> list[float] | None:
+    def suggestion(self, outcomes: JobOutcomes) -> list[float] | None:
         """A learning-rate scale for each block, from the conflict with the search's seed; None until it is measured."""
-        found = outcomes.get(f"{CONFLICT}/conflict-{SEARCH_SEED}")
-        return None if found is None else list(found["lr_scale"])
+        conflict = outcomes.get(f"{CONFLICT}/conflict-{SEARCH_SEED}")
+        return None if conflict is None else list(conflict["lr_scale"])
 
-    def recipe(self, name: str, seed: int, outcomes: Outcomes, trial: int | None = None) -> Recipe | None:
+    def recipe(self, name: str, seed: int, outcomes: JobOutcomes, trial: int | None = None) -> Recipe | None:
         """What a job trains, without its start; None while it is not known.
 
         Args:
@@ -123,14 +123,14 @@ class Study:
         factor = self.scale.factors[number]
         return arm_recipe(arm, self.scale, self.source, seed, factor=factor, length=length, lr_scale=lr_scale)
 
-    def due(self, outcomes: Outcomes, running: Collection[str] = ()) -> Iterator[Job]:
+    def due(self, outcomes: JobOutcomes, running: Collection[str] = ()) -> Iterator[Job]:
         """The jobs that can be done now, the most urgent first, but for those that are done or running."""
         for name, kind, number in self.names(outcomes):
             job = f"{name}/{kind}-{number}"
             if job not in outcomes and job not in running:
                 yield from self._job(job, name, kind, number, outcomes)
 
-    def names(self, outcomes: Outcomes) -> Iterator[tuple[str, Kind, int]]:
+    def names(self, outcomes: JobOutcomes) -> Iterator[tuple[str, Kind, int]]:
         """(arm, kind, number) of every job, done or not, in the order of their urgency."""
         for name in self.lengths:
             if self.arm(name).recipe is not None and name in ARMS:
@@ -142,7 +142,7 @@ class Study:
                 for seed in self.few:
                     yield name, "conflict", seed
 
-    def _job(self, job: str, name: str, kind: Kind, number: int, outcomes: Outcomes) -> Iterator[Job]:
+    def _job(self, job: str, name: str, kind: Kind, number: int, outcomes: JobOutcomes) -> Iterator[Job]:
         """The job, if what it needs is there."""
         arm = self.arm(name)
         seed = SEARCH_SEED if kind == "trial" else number
@@ -158,13 +158,13 @@ class Study:
             flops = self.costs.training(recipe) if arm.recipe and kind != "conflict" else 0.0
             yield Job(name=job, kind=kind, arm=arm, recipe=recipe, start=start, flops=flops)
 
-    def left(self, outcomes: Outcomes) -> list[float]:
+    def left(self, outcomes: JobOutcomes) -> list[float]:
         """Operations of each job that is left; what is not known yet is taken at its recipe's length."""
-        found = []
+        flops = []
         for name, kind, number in self.names(outcomes):
             if f"{name}/{kind}-{number}" not in outcomes:
                 length = {"trial": self.scale.trial, "seed": self.lengths[name], "conflict": 0.0}[kind]
-                found.append(length * self.costs.own.get(name.removesuffix(COMPUTE), 0.0))
+                flops.append(length * self.costs.of_arm.get(name.removesuffix(COMPUTE), 0.0))
         if self.chosen_graft(outcomes) is None:
-            found += [self.costs.own[BUDGET[-1]]] * (len(self.seeds) - len(self.few))
-        return found
+            flops += [self.costs.of_arm[BUDGET[-1]]] * (len(self.seeds) - len(self.few))
+        return flops

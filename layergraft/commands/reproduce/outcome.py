@@ -88,7 +88,7 @@ class Claims:
 
     def accuracy(self, arm: str, column: str) -> Interval | None:
         """What an arm reached in a column."""
-        return next((own.accuracy for own in self.accuracies if (own.arm, own.column) == (arm, column)), None)
+        return next((row.accuracy for row in self.accuracies if (row.arm, row.column) == (arm, column)), None)
 
 
 def _columns(study: MeasuredStudy) -> dict[str, Values]:
@@ -102,10 +102,10 @@ def _columns(study: MeasuredStudy) -> dict[str, Values]:
 
 def _accuracies(study: MeasuredStudy) -> list[Accuracy]:
     return [
-        Accuracy(arm=arm.name, column=column, accuracy=interval(found))
+        Accuracy(arm=arm.name, column=column, accuracy=interval(by_seed))
         for arm in study.arms
         for column, values in _columns(study).items()
-        if (found := values(arm))
+        if (by_seed := values(arm))
     ]
 
 
@@ -117,10 +117,10 @@ def _differences(
     if graft is None:
         return []
     return [
-        Difference(budget=budget, graft=graft.name, against=other.name, column=column, difference=found)
+        Difference(budget=budget, graft=graft.name, against=other.name, column=column, difference=difference)
         for column, values in columns.items()
         for other in others
-        if other is not graft and (found := paired(values(graft), values(other))) is not None
+        if other is not graft and (difference := paired(values(graft), values(other))) is not None
     ]
 
 
@@ -130,11 +130,11 @@ def _one_family(rows: list[Difference]) -> list[Difference]:
 
 
 def _all_differences(study: MeasuredStudy) -> list[Difference]:
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for budget in BUDGETS:
         for column, values in _columns(study).items():
-            found += _one_family(_differences(study, budget, study.taking_part(budget), {column: values}))
-    return found
+            differences += _one_family(_differences(study, budget, study.taking_part(budget), {column: values}))
+    return differences
 
 
 def graft_vs_parents(study: MeasuredStudy, budget: Budget) -> GraftVsParents | None:
@@ -159,25 +159,27 @@ def graft_vs_parents(study: MeasuredStudy, budget: Budget) -> GraftVsParents | N
 
 
 def _conflict(study: MeasuredStudy) -> list[BlockOfSeeds]:
-    by_seed = {own.seed: {block.block: block for block in own.blocks} for own in study.conflict}
-    found = []
+    by_seed = {measured.seed: {block.block: block for block in measured.blocks} for measured in study.conflict}
+    conflict = []
     for block in sorted({block for blocks in by_seed.values() for block in blocks}):
-        own = {seed: blocks[block] for seed, blocks in by_seed.items() if block in blocks}
-        found.append(
+        measured = {seed: blocks[block] for seed, blocks in by_seed.items() if block in blocks}
+        conflict.append(
             BlockOfSeeds(
                 block=block,
-                cosine=interval({seed: value.mean for seed, value in own.items()}),
-                negative=interval({seed: 100 * value.negative for seed, value in own.items()}),
+                cosine=interval({seed: value.mean for seed, value in measured.items()}),
+                negative=interval({seed: 100 * value.negative for seed, value in measured.items()}),
             )
         )
-    return found
+    return conflict
 
 
 def make_claims(study: MeasuredStudy) -> Claims:
     """Everything that is said about a study."""
     return Claims(
         claims=verdicts(study),
-        graft_vs_parents=[found for budget in BUDGETS if (found := graft_vs_parents(study, budget)) is not None],
+        graft_vs_parents=[
+            comparison for budget in BUDGETS if (comparison := graft_vs_parents(study, budget)) is not None
+        ],
         accuracies=_accuracies(study),
         differences=_all_differences(study),
         conflict=_conflict(study),

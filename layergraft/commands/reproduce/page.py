@@ -25,13 +25,12 @@ from layergraft.commands.reproduce.tables import (
     title_of,
     trend_sentence,
 )
-from layergraft.commands.reproduce.verdicts import Claim
-from layergraft.commands.reproduce.verdicts import Verdict as Word
+from layergraft.commands.reproduce.verdicts import Claim, Decision
 from layergraft.runs.figure import Figure
 from layergraft.runs.report.page import write_page
 from layergraft.runs.report.section import Judgement, Notes, Section, Table, Verdict
 
-WORDS: dict[bool | None, Word] = {True: "holds", False: "does not hold", None: "undecided"}
+WORDS: dict[bool | None, Decision] = {True: "holds", False: "does not hold", None: "undecided"}
 RULE = (
     "A part holds if its 95 % interval lies on the claimed side of zero and its p-value, corrected for the parts of "
     "its claim (Holm), is below 0.05; it does not hold if the same is true of the other side. A claim holds if all its "
@@ -64,12 +63,12 @@ def _judgement(claim: Claim) -> Judgement:
 def _verdicts(claims: Claims) -> Section:
     cards = [
         Verdict(
-            title=f"{number}. {own[0].statement}",
-            judgements=[_judgement(claim) for claim in own],
-            tables=[parts_table(claim) for claim in own],
+            title=f"{number}. {same_claim[0].statement}",
+            judgements=[_judgement(claim) for claim in same_claim],
+            tables=[parts_table(claim) for claim in same_claim],
         )
         for number in sorted({claim.number for claim in claims.claims})
-        if (own := [claim for claim in claims.claims if claim.number == number])
+        if (same_claim := [claim for claim in claims.claims if claim.number == number])
     ]
     return Section(
         name="verdicts", title="The paper's claims, at this scale", intro=RULE, blocks=[*_bars(claims), *cards]
@@ -115,7 +114,7 @@ def _search(claims: Claims) -> Section:
 
 
 def _made(claims: Claims) -> Section:
-    seconds = sum(own.seconds for arm in claims.study.arms for own in arm.seeds)
+    seconds = sum(seed.seconds for arm in claims.study.arms for seed in arm.seeds)
     note = f"The jobs that trained and measured the arms add up to {duration(seconds)}, their search not counted."
     table = facts_table(claims)
     return Section(

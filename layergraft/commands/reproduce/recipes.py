@@ -38,7 +38,7 @@ def arm_recipe(
         start: the ENC that the stages start from.
     """
     assert arm.recipe is not None
-    own = load_recipe(arm.recipe).stages
+    originals = load_recipe(arm.recipe).stages
     changes: dict[str, Any] = {
         "seed": seed,
         "start": start,
@@ -54,17 +54,17 @@ def arm_recipe(
         **arm.changes,
     }
     for name in arm.stages:
-        for key, value in (scale.mae if is_mim(own[name]) else scale.contrastive).items():
+        for key, value in (scale.mae if is_mim(originals[name]) else scale.contrastive).items():
             changes[f"stages.{name}.{key}"] = value
-        changes |= dict(_objective_keys(f"stages.{name}.objective", own[name].objective, scale.objectives))
+        changes |= dict(_objective_keys(f"stages.{name}.objective", originals[name].objective, scale.objectives))
     recipe = load_recipe(arm.recipe, changes)
     depth = recipe.encoder.depth
     assert depth is not None
-    contrastive = sum(own[name].epochs for name in arm.stages if not is_mim(own[name]))
+    contrastive = sum(originals[name].epochs for name in arm.stages if not is_mim(originals[name]))
     stages = {}
     for name in arm.stages:
-        stage, mim = _fitted(recipe.stages[name], depth), is_mim(own[name])
-        epochs = scale.mae_epochs if mim else scale.contrastive_epochs * own[name].epochs / contrastive
+        stage, mim = _fitted(recipe.stages[name], depth), is_mim(originals[name])
+        epochs = scale.mae_epochs if mim else scale.contrastive_epochs * originals[name].epochs / contrastive
         if lr_scale is not None:
             plan = structs.replace(stage.plan, lr_scale=LrScaleConfig(blocks=tuple(lr_scale)))
             stage = structs.replace(stage, plan=plan)

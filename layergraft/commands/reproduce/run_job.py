@@ -14,8 +14,8 @@ from msgspec import structs
 from layergraft.analysis.conflict import measure as cosines_of
 from layergraft.analysis.run import build_subject
 from layergraft.analysis.suggest import suggested_scales
-from layergraft.commands.reproduce.accuracy import Figuring
-from layergraft.commands.reproduce.jobs import Job, Outcome
+from layergraft.commands.reproduce.accuracy import SeedImages
+from layergraft.commands.reproduce.jobs import Job, JobOutcome
 from layergraft.commands.reproduce.scales import Scale
 from layergraft.commands.train import train_run
 from layergraft.config import dump_recipe
@@ -34,7 +34,7 @@ def identity(job: Job, scale: Scale) -> str:
     return hashlib.blake2b(repr(settings).encode(), digest_size=8).hexdigest()
 
 
-def carry_out(job: Job, scale: Scale, out: Path) -> Outcome:
+def run_job(job: Job, scale: Scale, out: Path) -> JobOutcome:
     """Train and measure, or go on with it; the outcome goes to `out/outcomes/NAME.json`.
 
     Args:
@@ -50,18 +50,18 @@ def carry_out(job: Job, scale: Scale, out: Path) -> Outcome:
     """
     began, run = time.perf_counter(), out / "runs" / job.name
     with SignalGuard():
-        found = _conflict(job, out) if job.kind == "conflict" else _figures(job, scale, run, out)
-        found |= {"identity": identity(job, scale), "flops": job.flops, "seconds": time.perf_counter() - began}
-        write_text(out / "outcomes" / f"{job.name}.json", json.dumps(found, indent=1) + "\n")
+        outcome = _conflict(job, out) if job.kind == "conflict" else _measure(job, scale, run, out)
+        outcome |= {"identity": identity(job, scale), "flops": job.flops, "seconds": time.perf_counter() - began}
+        write_text(out / "outcomes" / f"{job.name}.json", json.dumps(outcome, indent=1) + "\n")
     if job.kind == "trial":
         shutil.rmtree(run, ignore_errors=True)
     for checkpoints in list(run.rglob("checkpoints")):  # three times the encoder, of no use any more
         shutil.rmtree(checkpoints, ignore_errors=True)
-    return found
+    return outcome
 
 
-def _figures(job: Job, scale: Scale, run: Path, out: Path) -> Outcome:
-    images = Figuring(job.recipe)
+def _measure(job: Job, scale: Scale, run: Path, out: Path) -> JobOutcome:
+    images = SeedImages(job.recipe)
     few = tuple(shots for shots in scale.evaluate.frozen_shots if isinstance(shots, int))
     try:
         encoder = _encoder(job, images, run, out)
@@ -73,13 +73,13 @@ def _figures(job: Job, scale: Scale, run: Path, out: Path) -> Outcome:
     if job.kind == "trial":
         config = structs.replace(scale.evaluate, protocols=("logistic",), shots=few)
         return dict(images.frozen(encoder, config, test=False))
-    found: Outcome = dict(images.frozen(encoder, scale.evaluate, test=True))
+    outcome: JobOutcome = dict(images.frozen(encoder, scale.evaluate, test=True))
     if encoder is not None and scale.trained:
-        found["test"] |= images.trained(encoder, scale.trained, run)
-    return found
+        outcome["test"] |= images.trained(encoder, scale.trained, run)
+    return outcome
 
 
-def _encoder(job: Job, images: Figuring, run: Path, out: Path) -> Encoder | None:
+def _encoder(job: Job, images: SeedImages, run: Path, out: Path) -> Encoder | None:
     """What is measured, trained if need be; None is the pixels."""
     recipe = job.recipe
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -94,7 +94,7 @@ def _encoder(job: Job, images: Figuring, run: Path, out: Path) -> Encoder | None
     return load_encoder(last / job.arm.encoder).eval().to(device)
 
 
-def _conflict(job: Job, out: Path) -> Outcome:
+def _conflict(job: Job, out: Path) -> JobOutcome:
     run = out / "runs" / job.name.replace("conflict", "seed")
     assert job.recipe.data.source is not None
     cosines, _ = cosines_of(build_subject(str(run), [], job.recipe.data.source))

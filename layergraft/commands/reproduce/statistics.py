@@ -49,8 +49,8 @@ class Effect(Interval):
 
 def interval(by_seed: Mapping[int, float]) -> Interval:
     """Mean and interval of values of at least one seed."""
-    own = effect(by_seed)
-    return Interval(mean=own.mean, low=own.low, high=own.high, seeds=own.seeds, values=own.values)
+    tested = effect(by_seed)
+    return Interval(mean=tested.mean, low=tested.low, high=tested.high, seeds=tested.seeds, values=tested.values)
 
 
 def effect(by_seed: Mapping[int, float]) -> Effect:
@@ -64,9 +64,9 @@ def effect(by_seed: Mapping[int, float]) -> Effect:
     if len(values) > 1 and np.ptp(values) == 0:  # as of pixels, which no seed changes
         low = high = mean
     elif len(values) > 1:
-        found = stats.ttest_1samp(values, 0.0)
-        ends = found.confidence_interval(LEVEL)
-        low, high, p = float(ends.low), float(ends.high), float(found.pvalue)
+        test = stats.ttest_1samp(values, 0.0)
+        ends = test.confidence_interval(LEVEL)
+        low, high, p = float(ends.low), float(ends.high), float(test.pvalue)
     return Effect(mean=mean, low=low, high=high, seeds=seeds, values=values, p=p)
 
 

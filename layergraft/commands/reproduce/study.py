@@ -19,9 +19,9 @@ from layergraft.commands.reproduce.accuracy import few_shot_mean, test_source
 from layergraft.commands.reproduce.claims import FILE as CLAIMS
 from layergraft.commands.reproduce.claims import write_claims
 from layergraft.commands.reproduce.cost import Costs
-from layergraft.commands.reproduce.jobs import Outcome, Study
+from layergraft.commands.reproduce.jobs import JobOutcome, Study
 from layergraft.commands.reproduce.pool import Pool, available_cores
-from layergraft.commands.reproduce.run_job import carry_out, identity
+from layergraft.commands.reproduce.run_job import identity, run_job
 from layergraft.commands.reproduce.scales import HOLDOUT_BY, SCALES, Scale
 from layergraft.commands.reproduce.study_file import FILE
 from layergraft.commands.reproduce.study_json import study_record
@@ -78,10 +78,10 @@ def _go_on(scale_name: str, source: str, seeds: int, out: Path, jobs: int | None
         scale = SCALES[scale_name]
         scale, images = fit(scale, source, say)
         check()
-        place, clock = _claim(out, scale_name, source), _Clock(out / "seconds.json")
+        folder, clock = _claim(out, scale_name, source), _Clock(out / "seconds.json")
         say(f"Counting operations: {images} images of {source} train.")
         study = Study(scale, source, list(range(seeds)), out, Costs(scale, source, images))
-        outcomes = _read_outcomes(study, place)
+        outcomes = _read_outcomes(study, folder)
         check()
         if _is_finished(study, outcomes):
             say(f"The study in {out} is finished; nothing to do. Its claims: {out / CLAIMS}")
@@ -90,7 +90,7 @@ def _go_on(scale_name: str, source: str, seeds: int, out: Path, jobs: int | None
     with SignalGuard(hold=True) as signals, Pool(size, out / "jobs.log") as pool, clock:
         while True:
             for job in islice(study.due(outcomes, pool.running), pool.free):
-                pool.start(job.name, carry_out, job, scale, out)
+                pool.start(job.name, run_job, job, scale, out)
             if not pool.running:
                 break
             for name, outcome in pool.finished(signals):
@@ -162,16 +162,16 @@ def _claim(out: Path, scale: str, source: str) -> Path:
     return out / "outcomes"
 
 
-def _read_outcomes(study: Study, place: Path) -> dict[str, Outcome]:
+def _read_outcomes(study: Study, folder: Path) -> dict[str, JobOutcome]:
     """The outcomes of an earlier start, in the order in which they became possible.
 
     Raises:
         UserError: one is of a job with other settings.
     """
-    files = {str(path.relative_to(place).with_suffix("")): path for path in place.glob("*/*.json")}
-    outcomes: dict[str, Outcome] = {}
-    while found := [job for job in study.due(outcomes) if job.name in files]:
-        for job in found:
+    files = {str(path.relative_to(folder).with_suffix("")): path for path in folder.glob("*/*.json")}
+    outcomes: dict[str, JobOutcome] = {}
+    while ready := [job for job in study.due(outcomes) if job.name in files]:
+        for job in ready:
             outcome = json.loads(files[job.name].read_text())
             if outcome["identity"] != identity(job, study.scale):
                 raise UserError(
@@ -182,7 +182,7 @@ def _read_outcomes(study: Study, place: Path) -> dict[str, Outcome]:
     return outcomes
 
 
-def _is_finished(study: Study, outcomes: dict[str, Outcome]) -> bool:
+def _is_finished(study: Study, outcomes: dict[str, JobOutcome]) -> bool:
     """Whether an earlier start has written what this one would."""
     file = study.out / FILE
     written = file.is_file() and (study.out / CLAIMS).is_file()
@@ -215,17 +215,17 @@ class _Clock:
         self.save()
 
 
-def _line(study: Study, outcomes: dict[str, Outcome], name: str, size: int) -> str:
-    """One line when a job is done: what it found on held-out images, and how long the rest may take."""
+def _line(study: Study, outcomes: dict[str, JobOutcome], name: str, size: int) -> str:
+    """One line when a job is done: what it reached on held-out images, and how long the rest may take."""
     outcome, left = outcomes[name], study.left(outcomes)
-    found = f"{few_shot_mean(outcome['holdout']):.1f} % on held-out images, " if "holdout" in outcome else ""
+    reached = f"{few_shot_mean(outcome['holdout']):.1f} % on held-out images, " if "holdout" in outcome else ""
     seconds = remaining_seconds(list(outcomes.values()), left, size)
     rest = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     total = len(left) + len(outcomes)
-    return f"[{len(outcomes)}/{total}] {name}: {found}{outcome['seconds']:.0f} s; about {rest} left"
+    return f"[{len(outcomes)}/{total}] {name}: {reached}{outcome['seconds']:.0f} s; about {rest} left"
 
 
-def remaining_seconds(done: list[Outcome], left: list[float], size: int) -> float:
+def remaining_seconds(done: list[JobOutcome], left: list[float], size: int) -> float:
     """How long the jobs that are left may take: seconds of a job = a + b * its operations, by least squares.
 
     Args:
@@ -237,7 +237,7 @@ def remaining_seconds(done: list[Outcome], left: list[float], size: int) -> floa
     if len(set(flops.tolist())) > 1:
         slope, base = np.polyfit(flops, seconds, 1)
         if slope > 0 and base > 0:
-            return float(sum(base + slope * own for own in left)) / size
+            return float(sum(base + slope * operations for operations in left)) / size
     return float(seconds.mean()) * len(left) / size
 
 

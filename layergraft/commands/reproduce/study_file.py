@@ -81,13 +81,15 @@ class MeasuredArm:
 
     def by_seed(self, column: str) -> dict[int, float]:
         """Seed -> test accuracy in a column, where it was measured."""
-        return {own.seed: own.test[column] for own in self.seeds if column in own.test}
+        return {trained.seed: trained.test[column] for trained in self.seeds if column in trained.test}
 
     def held_out(self, columns: list[str], seeds: set[int]) -> float | None:
         """Accuracy on held-out images: mean over columns, then over seeds; None where one is missing."""
-        own = [trained.holdout for trained in self.seeds if trained.seed in seeds]
-        found = [values[column] for values in own for column in columns if column in values]
-        return sum(found) / len(found) if found and len(found) == len(columns) * len(seeds) else None
+        by_seed = [trained.holdout for trained in self.seeds if trained.seed in seeds]
+        accuracies = [values[column] for values in by_seed for column in columns if column in values]
+        return (
+            sum(accuracies) / len(accuracies) if accuracies and len(accuracies) == len(columns) * len(seeds) else None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +142,13 @@ class MeasuredStudy:
     @property
     def columns(self) -> list[str]:
         """Numbers of images per class, shares of the labels, then protocols that take all of them."""
-        found = dict.fromkeys(column for arm in self.arms for own in arm.seeds for column in own.test)
+        names = dict.fromkeys(column for arm in self.arms for seed in arm.seeds for column in seed.test)
 
         def order(column: str) -> tuple[int, float]:
             number = column.removesuffix("%")
             return (column.endswith("%"), float(number)) if number.isdigit() else (2, 0.0)
 
-        return sorted(found, key=order)
+        return sorted(names, key=order)
 
     @property
     def few_shots(self) -> list[str]:
@@ -156,7 +158,7 @@ class MeasuredStudy:
     @property
     def common_seeds(self) -> set[int]:
         """The seeds that every arm was trained with: those that choices between arms rest on."""
-        return set.intersection(*({own.seed for own in arm.seeds} for arm in self.arms))
+        return set.intersection(*({seed.seed for seed in arm.seeds} for arm in self.arms))
 
     @property
     def searched(self) -> list[MeasuredArm]:

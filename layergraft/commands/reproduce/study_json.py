@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from layergraft.commands.reproduce.arms import ARMS, COMPUTE, CONFLICT, Arm
-from layergraft.commands.reproduce.jobs import Outcomes, Study
+from layergraft.commands.reproduce.jobs import JobOutcomes, Study
 from layergraft.commands.reproduce.recipes import plan_text
 from layergraft.config import Recipe
 
 
-def study_record(study: Study, outcomes: Outcomes) -> dict[str, Any]:
+def study_record(study: Study, outcomes: JobOutcomes) -> dict[str, Any]:
     """The parts of `study.json` that the outcomes decide."""
     protocol = msgspec.to_builtins(study.scale.evaluate) | {"trained": list(study.scale.trained)}
     return {
@@ -29,10 +29,10 @@ def study_record(study: Study, outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def _arm(study: Study, name: str, outcomes: Outcomes) -> dict[str, Any]:
+def _arm(study: Study, name: str, outcomes: JobOutcomes) -> dict[str, Any]:
     arm = study.arm(name)
     recipe = study.recipe(name, study.seeds[0], outcomes) if arm.recipe else None
-    found = {seed: outcomes[f"{name}/seed-{seed}"] for seed in study.seeds_of(name, outcomes)}
+    trained = {seed: outcomes[f"{name}/seed-{seed}"] for seed in study.seeds_of(name, outcomes)}
     return {
         "name": name,
         "title": arm.title,
@@ -44,7 +44,7 @@ def _arm(study: Study, name: str, outcomes: Outcomes) -> dict[str, Any]:
         "plan": plan_text(list(recipe.stages.values())[-1].plan) if recipe else "",
         "seeds": [
             {"seed": seed} | {key: outcome[key] for key in ("test", "holdout", "seconds")}
-            for seed, outcome in found.items()
+            for seed, outcome in trained.items()
         ],
     }
 
@@ -58,28 +58,28 @@ def _budget(study: Study, name: str) -> str | None:
     return "both" if study.costs.same(arm) else "epochs"
 
 
-def _stages(study: Study, arm: Arm, recipe: Recipe | None, outcomes: Outcomes) -> list[dict[str, Any]]:
+def _stages(study: Study, arm: Arm, recipe: Recipe | None, outcomes: JobOutcomes) -> list[dict[str, Any]]:
     if recipe is None:
         return []
     first = []
     if arm.first is not None:
         first = _stages(study, ARMS[arm.first], study.recipe(arm.first, study.seeds[0], outcomes), outcomes)
-    own = [
+    stages = [
         {"name": name, "objective": msgspec.to_builtins(stage.objective)["name"], "epochs": stage.epochs}
         for name, stage in recipe.stages.items()
     ]
-    return first + own
+    return first + stages
 
 
-def _search(study: Study, arm: Arm, outcomes: Outcomes) -> list[dict[str, Any]]:
+def _search(study: Study, arm: Arm, outcomes: JobOutcomes) -> list[dict[str, Any]]:
     if arm.recipe is None:
         return []
     best = study.choice(arm, outcomes)
-    found = []
+    trials = []
     for number, reached in enumerate(study.trials(arm, outcomes)):
         recipe = study.recipe(arm.name, study.seeds[0], outcomes, number)
         assert recipe is not None
         rate = list(recipe.stages.values())[-1].optimizer.base_lr
         settings = {"base_lr": rate, "factor": study.scale.factors[number]}
-        found.append({"settings": settings, "holdout": reached, "chosen": number == best})
-    return found
+        trials.append({"settings": settings, "holdout": reached, "chosen": number == best})
+    return trials

@@ -120,8 +120,8 @@ def conflict_table(claims: Claims) -> Table:
     """Conflict by block, and its trend."""
     test = claims.trend
     rows = [
-        [str(own.block), spread(own.negative), signed(own.cosine, 4), str(len(own.cosine.seeds))]
-        for own in claims.conflict
+        [str(conflict.block), spread(conflict.negative), signed(conflict.cosine, 4), str(len(conflict.cosine.seeds))]
+        for conflict in claims.conflict
     ]
     return Table(
         title="Conflict by block",

@@ -21,7 +21,7 @@ from layergraft.commands.reproduce.formatting import signed
 from layergraft.commands.reproduce.statistics import LEVEL, Effect, effect, family, paired, trend
 from layergraft.commands.reproduce.study_file import Budget, MeasuredArm, MeasuredStudy
 
-Verdict = Literal["holds", "does not hold", "undecided"]
+Decision = Literal["holds", "does not hold", "undecided"]
 Side = Literal["above 0", "below 0"]
 Sign = Literal[">", "<"]
 POINTS = "points of accuracy"
@@ -46,7 +46,7 @@ class Part:
     unit: str
     claimed: Side
     test: Effect | None
-    verdict: Verdict = "undecided"
+    verdict: Decision = "undecided"
 
     @property
     def shown(self) -> str:
@@ -70,7 +70,7 @@ class Claim:
     number: int
     statement: str
     budget: Budget | None
-    verdict: Verdict
+    verdict: Decision
     reason: str
     parts: list[Part]
 
@@ -93,7 +93,7 @@ def claim(number: int, statement: str, budget: Budget | None, parts: Sequence[Pa
     corrected = iter(family(known))
     judged = [judge(replace(part, test=next(corrected)) if part.test is not None else part) for part in parts]
     verdicts = {part.verdict for part in judged}
-    verdict: Verdict = "undecided"
+    verdict: Decision = "undecided"
     if "does not hold" in verdicts:
         verdict = "does not hold"
     elif verdicts == {"holds"}:
@@ -151,8 +151,8 @@ def _compare(study: MeasuredStudy, budget: Budget, first: str, sign: Sign, secon
 
 
 def _gradients(study: MeasuredStudy) -> Claim:
-    cosines = {own.seed: float(np.mean([block.mean for block in own.blocks])) for own in study.conflict}
-    shares = {own.seed: [100 * block.negative for block in own.blocks] for own in study.conflict}
+    cosines = {measured.seed: float(np.mean([block.mean for block in measured.blocks])) for measured in study.conflict}
+    shares = {measured.seed: [100 * block.negative for block in measured.blocks] for measured in study.conflict}
     parts = [
         Part(
             hypothesis="the gradients of the two losses conflict",
@@ -175,14 +175,14 @@ def _gradients(study: MeasuredStudy) -> Claim:
 def verdicts(study: MeasuredStudy) -> list[Claim]:
     """The claim about gradients, then the others at equal contrastive epochs and at equal compute."""
     graft = study.chosen_graft
-    found = [_gradients(study)]
+    claims = [_gradients(study)]
     budgets: tuple[Budget, ...] = ("epochs", "compute")
     for budget in budgets:
 
         def compare(first: str, sign: Sign, second: str, budget: Budget = budget) -> Part:
             return _compare(study, budget, first, sign, second)
 
-        found += [
+        claims += [
             claim(
                 2,
                 "The naive sum of both losses (multi-task) ends below both parents.",
@@ -206,4 +206,4 @@ def verdicts(study: MeasuredStudy) -> list[Claim]:
                 ],
             ),
         ]
-    return found
+    return claims

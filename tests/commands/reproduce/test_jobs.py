@@ -15,9 +15,9 @@ from msgspec import structs
 from layergraft.commands.reproduce import accuracy
 from layergraft.commands.reproduce.arms import ARMS, COMPUTE
 from layergraft.commands.reproduce.cost import SAME, Costs, steps_of
-from layergraft.commands.reproduce.jobs import Job, Outcome, Study
+from layergraft.commands.reproduce.jobs import Job, JobOutcome, Study
 from layergraft.commands.reproduce.recipes import arm_recipe
-from layergraft.commands.reproduce.run_job import carry_out
+from layergraft.commands.reproduce.run_job import run_job
 from layergraft.commands.reproduce.scales import SCALES
 from layergraft.commands.reproduce.study import remaining_seconds
 from layergraft.commands.reproduce.study_file import as_study
@@ -37,22 +37,22 @@ def costs() -> Costs:
     return Costs(SMOKE, SOURCE, IMAGES)
 
 
-def outcome(job: Job, chance: random.Random, noise: random.Random) -> Outcome:
+def outcome(job: Job, chance: random.Random, noise: random.Random) -> JobOutcome:
     """What a job might find: held-out figures from `chance`, test figures from `noise`."""
     if job.kind == "conflict":
         return {"blocks": [{"block": 0, "mean": -0.1, "negative": 0.6}], "lr_scale": [0.2, 0.5, 1.0]}
     keys = ("1", "5", "10%", "knn")
-    found: Outcome = {"seconds": 1.0, "flops": job.flops, "holdout": {key: chance.uniform(20, 60) for key in keys}}
+    found: JobOutcome = {"seconds": 1.0, "flops": job.flops, "holdout": {key: chance.uniform(20, 60) for key in keys}}
     return found | ({"test": {key: noise.uniform(0, 100) for key in keys}} if job.kind == "seed" else {})
 
 
-Played = tuple[dict[str, Job], dict[str, Outcome]]
+Played = tuple[dict[str, Job], dict[str, JobOutcome]]
 
 
 def play(study: Study, noise: int = 0) -> Played:
     """Carry out a whole study with made-up outcomes: the jobs in order, and what they found."""
     jobs: dict[str, Job] = {}
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, JobOutcome] = {}
     made_up = random.Random(noise)
     while job := next(study.due(outcomes), None):
         assert job.start is None or job.start in outcomes
@@ -127,7 +127,7 @@ def test_a_trial_opens_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyP
     recipe = arm_recipe(ARMS["mae"], SMOKE, SOURCE, 0)
     for name, kind in (("random/trial-0", "trial"), ("random/seed-0", "seed")):
         job = Job(name=name, kind=kind, arm=ARMS["random"], recipe=recipe, start=None, flops=0.0)  # type: ignore[arg-type]
-        found = carry_out(job, SMOKE, tmp_path)
+        found = run_job(job, SMOKE, tmp_path)
         assert ("test" in found) == (kind == "seed") == bool(opened)
         assert set(found["holdout"]) == ({"1", "5"} if kind == "trial" else {"1", "5", "10%", "knn"})
 
@@ -136,9 +136,9 @@ def test_a_trial_that_diverges_is_the_worst_of_its_search(tmp_path: Path) -> Non
     """With a rate that no step survives: a trial counts as 0 %, so the search goes on; a seed stops the study."""
     recipe = arm_recipe(ARMS["mae"], SMOKE, SOURCE, 0, factor=1e30)
     job = Job(name="mae/trial-0", kind="trial", arm=ARMS["mae"], recipe=recipe, start=None, flops=0.0)
-    assert carry_out(job, SMOKE, tmp_path)["holdout"] == {"1": 0.0, "5": 0.0}
+    assert run_job(job, SMOKE, tmp_path)["holdout"] == {"1": 0.0, "5": 0.0}
     with pytest.raises(Diverged):
-        carry_out(replace(job, name="mae/seed-0", kind="seed"), SMOKE, tmp_path)
+        run_job(replace(job, name="mae/seed-0", kind="seed"), SMOKE, tmp_path)
 
 
 def test_the_record_is_a_study(study: Study, played: Played) -> None:
@@ -161,7 +161,7 @@ def test_the_record_is_a_study(study: Study, played: Played) -> None:
 def test_equal_compute(costs: Costs, study: Study, played: Played) -> None:
     """Chains at equal compute take the operations of MAE and the uniform graft, to half a step a stage."""
     jobs = played[0]
-    budget = costs.own["mae"] + costs.own["graft_uniform"]
+    budget = costs.of_arm["mae"] + costs.of_arm["graft_uniform"]
     trained = [name for name in study.lengths if Study.arm(name).recipe is not None]
     assert 0 < sum(name.endswith(COMPUTE) for name in trained) < len(trained)
     for name in trained:

@@ -21,7 +21,7 @@ from layergraft.commands.cli import main
 from layergraft.commands.reproduce.arms import ARMS
 from layergraft.commands.reproduce.jobs import Job
 from layergraft.commands.reproduce.recipes import arm_recipe
-from layergraft.commands.reproduce.run_job import carry_out
+from layergraft.commands.reproduce.run_job import run_job
 from layergraft.commands.reproduce.scales import SCALES
 from layergraft.commands.reproduce.study import fit
 
@@ -154,7 +154,7 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
     assert "21 training images" in lines[0]
     recipe = arm_recipe(ARMS["mae"], scale, source, 0)
     job = Job(name="mae/seed-0", kind="seed", arm=ARMS["mae"], recipe=recipe, start=None, flops=1.0)
-    found = carry_out(job, scale, tmp_path / "out")
+    found = run_job(job, scale, tmp_path / "out")
     assert set(found["test"]) == {"1", "5", "10", "1%", "10%", "knn", "linear", "finetune"}
     assert set(found["holdout"]) == {"1", "5", "10", "1%", "10%", "knn"}
     assert found["test"]["10"] > 80  # dark and light are easy to tell apart
