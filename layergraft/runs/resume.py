@@ -1,4 +1,4 @@
-"""Whether an output directory holds this very run, and what may differ when it goes on."""
+"""Decide whether a run directory can be resumed with a recipe, and which keys may change on resume."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class Checkpoints:
         """The newest valid checkpoint, or None.
 
         Args:
-            settled: pass over those that were saved between bad steps, because a signal came, where there is another.
+            settled: prefer a checkpoint that was not written in the middle of a series of rejected steps.
         """
         between = None
         for path in self._files():

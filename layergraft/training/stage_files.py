@@ -27,7 +27,7 @@ def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
     rows = read_metrics(stage.directory / "metrics.jsonl")
     notes = {
         "memory_bytes": "not measured; `layergraft plan` estimates it",
-        "seconds": "of the steps, by metrics.jsonl; looks and checkpoints are not in it",
+        "seconds": "training steps only, from metrics.jsonl; excludes online evaluation and checkpointing",
         "flops": "products, attention and convolutions of all steps, by their shapes"
         if step_flops is not None
         else "not counted; `layergraft plan` counts them",
