@@ -62,7 +62,9 @@ def main() -> None:
     print("| | " + " | ".join((*PATHS, "fast - exact")) + " |\n|---|---|---|---|")
     for measure in runs[0]["fast"]:
         fast, exact = (np.array([run[path][measure] for run in runs]) for path in PATHS)
-        cells = [f"{own.mean():.2f} ± {own.std(ddof=1):.2f}" for own in (fast, exact, fast - exact)]
+        cells = [
+            f"{accuracies.mean():.2f} ± {accuracies.std(ddof=1):.2f}" for accuracies in (fast, exact, fast - exact)
+        ]
         print(f"| {measure} | {' | '.join(cells)} |")
 
 

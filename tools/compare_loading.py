@@ -82,7 +82,7 @@ def loader_of(source: Source, views: dict[str, ViewConfig], size: int, channels:
 
 def compare_workers(name: str, loader: TrainLoader, steps: int) -> None:
     """One kind of images, by threads and by processes."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    measured: dict[str, list[tuple[float, float]]] = {}
     for _ in range(ROUNDS):
         for workers in (1, 2):
             for kind, make in (("threads", by_threads), ("processes", by_processes)):
@@ -91,8 +91,8 @@ def compare_workers(name: str, loader: TrainLoader, steps: int) -> None:
                     if step == 0:
                         first = time.perf_counter() - began
                 rate = loader.batch_size * steps / (time.perf_counter() - began)
-                found.setdefault(f"{workers} {kind}", []).append((rate, first))
-    for kind, rows in found.items():
+                measured.setdefault(f"{workers} {kind}", []).append((rate, first))
+    for kind, rows in measured.items():
         rate, first = np.median(rows, axis=0)
         print(f"| {name} | {kind} | {rate:.0f} | {first:.2f} |", flush=True)
 

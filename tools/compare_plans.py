@@ -74,21 +74,21 @@ def measure(work: Path, seed: int, length: Length, plan: Mapping[str, Any]) -> l
 
 def summary(rows: list[ResultRow]) -> dict[str, float]:
     """Shots (and `knn`) -> accuracy on held-out images."""
-    found = {row.shots: row.value for row in rows if row.protocol == "logistic" and row.split == "mean"}
-    found["knn"] = next(row.value for row in rows if row.protocol == "knn")
-    return found
+    accuracies = {row.shots: row.value for row in rows if row.protocol == "logistic" and row.split == "mean"}
+    accuracies["knn"] = next(row.value for row in rows if row.protocol == "knn")
+    return accuracies
 
 
 def compare(work: Path, seeds: list[int], candidates: dict[str, tuple[Length, dict[str, Any]]]) -> list[Any]:
     """Every candidate's figures, with the mean over shots and seeds."""
-    found = []
+    results = []
     for name, (length, plan) in candidates.items():
         by_seed = [summary(measure(work, seed, length, plan)) for seed in seeds]
         shots = {key: [values[key] for values in by_seed] for key in by_seed[0]}
         mean = float(np.mean([np.mean(values) for key, values in shots.items() if key != "knn"]))
         print(f"{name}: {mean:.2f}  { ({key: np.round(values, 1).tolist() for key, values in shots.items()}) }")
-        found.append({"name": name, "epochs": list(length), "plan": plan, "accuracy": shots, "mean": mean})
-    return found
+        results.append({"name": name, "epochs": list(length), "plan": plan, "accuracy": shots, "mean": mean})
+    return results
 
 
 def main() -> None:
@@ -105,15 +105,15 @@ def main() -> None:
     protocol = "logistic regression (published), 20 splits, on held-out images; the mean of each seed"
     for part, candidates in (("plans", plans), ("lengths", lengths)):
         record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
-        found = compare(arguments.work, arguments.seeds, candidates)
-        taken = own_length if part == "lengths" else max(found, key=lambda candidate: candidate["mean"])["name"]
+        results = compare(arguments.work, arguments.seeds, candidates)
+        taken = own_length if part == "lengths" else max(results, key=lambda candidate: candidate["mean"])["name"]
         record[part] = {
             "command": command,
             "commit": commit,
             "machine": machine(),
             "protocol": protocol,
             "seeds": arguments.seeds,
-            "candidates": [candidate | {"chosen": candidate["name"] == taken} for candidate in found],
+            "candidates": [candidate | {"chosen": candidate["name"] == taken} for candidate in results],
         }
         write_text(RECORD, json.dumps(record, indent=1) + "\n")
         print(f"Recorded in {RECORD}")

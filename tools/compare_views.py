@@ -47,8 +47,8 @@ def both(content: bytes, config: ViewConfig, draws: Draws, from_file: bool = Fal
 def draw_picture(contents: list[bytes], draws: Draws) -> None:
     """Rows: fast, exact, and their difference five times as strong, around grey."""
     columns = []
-    for index, own in enumerate(draws):
-        fast, exact = both(contents[index % len(contents)], MOCO, own, from_file=True)
+    for index, draw in enumerate(draws):
+        fast, exact = both(contents[index % len(contents)], MOCO, draw, from_file=True)
         apart = np.clip(128 + 5 * (fast.astype(int) - exact), 0, 255).astype(np.uint8)
         columns.append(
             np.vstack([np.pad(view, ((2, 2), (2, 2), (0, 0)), constant_values=255) for view in (fast, exact, apart)])
@@ -64,8 +64,8 @@ def main() -> None:
     for name, config in (*OPERATIONS.items(), ("the same, from the JPEG file", MOCO)):
         means, largest = [], 0
         for content in contents:
-            for own in draws:
-                fast, exact = both(content, config, own, from_file=name.endswith("file"))
+            for draw in draws:
+                fast, exact = both(content, config, draw, from_file=name.endswith("file"))
                 apart = np.abs(fast.astype(int) - exact)
                 means.append(apart.mean())
                 largest = max(largest, int(apart.max()))

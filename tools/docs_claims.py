@@ -54,8 +54,8 @@ def markdown(table: Table) -> str:
 
 
 def _bar(claims: Claims, budget: Budget) -> str:
-    found = [bar for bar in claims.graft_vs_parents if bar.budget == budget]
-    return "\n".join(f"**{bar_sentence(claims, bar)}**\n\n{markdown(bar_table(claims, bar))}" for bar in found)
+    bars = [bar for bar in claims.graft_vs_parents if bar.budget == budget]
+    return "\n".join(f"**{bar_sentence(claims, bar)}**\n\n{markdown(bar_table(claims, bar))}" for bar in bars)
 
 
 def _parts(claims: Claims) -> str:
@@ -83,7 +83,7 @@ PARTS: dict[str, Callable[[Claims], str]] = {
 
 def fill(text: str, claims: Claims) -> str:
     """The page with every part made again."""
-    return PART.sub(lambda found: found[1] + "\n" + PARTS[found[2]](claims) + "\n" + found[3], text)
+    return PART.sub(lambda part: part[1] + "\n" + PARTS[part[2]](claims) + "\n" + part[3], text)
 
 
 def take_pictures(claims: Claims) -> None:

@@ -35,8 +35,8 @@ def main() -> None:
         random = Randomness(seed=0, scope=f"fashion-{split}")
         order = random.permutation("subset", np.arange(len(labels)), 0)
         chosen = np.sort(np.concatenate([order[labels[order] == c][: PER_CLASS[split]] for c in range(CLASSES)]))
-        place = random.words("canvas", np.arange(len(chosen)), 0, 2) % (CANVAS - SIDE + 1)
-        for array in (images[chosen], labels[chosen], place.astype(np.uint8)):
+        offset = random.words("canvas", np.arange(len(chosen)), 0, 2) % (CANVAS - SIDE + 1)
+        for array in (images[chosen], labels[chosen], offset.astype(np.uint8)):
             np.save(content, array)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
     TARGET.write_bytes(lzma.compress(content.getvalue(), filters=filters))

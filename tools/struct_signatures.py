@@ -25,5 +25,5 @@ class StructSignatures(griffe.Extension):
             and member.annotation is not None
             and "ClassVar" not in str(member.annotation)
         ]
-        own = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
-        cls.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(own, *fields)))
+        self_parameter = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
+        cls.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(self_parameter, *fields)))

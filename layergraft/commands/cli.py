@@ -119,18 +119,18 @@ _LAZY: Mapping[str, Any] = {"Run": object, "Results": object, "Entry": object, "
 
 def _overrides(words: list[str], command: str) -> dict[str, Any]:
     """`--stages.mae.epochs 3 --evaluate.shots 1 5` -> dotted key -> word or words."""
-    found: dict[str, list[str]] = {}
+    words_of: dict[str, list[str]] = {}
     key = ""
     for word in words:
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
-            found[key] = [value] if equals else []
+            words_of[key] = [value] if equals else []
         elif key:
-            found[key].append(word)
+            words_of[key].append(word)
         else:
             raise UserError(f"layergraft {command}: {word!r} belongs to no option.")
     result: dict[str, Any] = {}
-    for key, values in found.items():
+    for key, values in words_of.items():
         if not values:
             raise UserError(f"layergraft {command}: --{key} has no value.", "For instance --seed 1.")
         result[key] = values[0] if len(values) == 1 else values
@@ -149,7 +149,7 @@ def _run(arguments: list[str]) -> int:
     known, rest = parser.parse_known_args(arguments)
     function = COMMANDS[known.command]
     parameters = inspect.signature(function).parameters
-    given = {key: value for key, value in vars(known).items() if key in parameters and value is not None}
+    keywords = {key: value for key, value in vars(known).items() if key in parameters and value is not None}
     if rest:
         options = [word for word in rest if word.startswith("--")]
         if "overrides" not in parameters:
@@ -158,8 +158,8 @@ def _run(arguments: list[str]) -> int:
                 f"layergraft {known.command} has no option {word!r}.",
                 nearest(word.lstrip("-").replace("-", "_"), list(parameters)),
             )
-        given["overrides"] = _overrides(rest, known.command)
-    function(**given)
+        keywords["overrides"] = _overrides(rest, known.command)
+    function(**keywords)
     return 0
 
 

@@ -50,9 +50,9 @@ class Packed:
 
 def _suffix(content: bytes, name: str) -> str:
     """An ending by which the member is taken for an image; decoders look at the content, whatever it is called."""
-    own = os.path.splitext(name)[1].lower()
-    own = own if own in IMAGE_SUFFIXES else ".jpg"
-    return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), own)
+    named = os.path.splitext(name)[1].lower()
+    named = named if named in IMAGE_SUFFIXES else ".jpg"
+    return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), named)
 
 
 def _resized(source: Source, key: int, channels: int, short: int) -> bytes:
@@ -157,7 +157,7 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     images = build_index([Place(str(shard)) for shard in shards], out / PACKED).table.num_rows
     (out / PROGRESS).unlink()
     name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"
-    found = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)
+    packed = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)
     note = f", {skipped} could not be read" if skipped else ""
-    Console(stderr=True, soft_wrap=True).print(f"{images} images{note}. Use them with --data '{found.source}'")
-    return found
+    Console(stderr=True, soft_wrap=True).print(f"{images} images{note}. Use them with --data '{packed.source}'")
+    return packed

@@ -77,24 +77,24 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
         value = [parse_value(part, item_type(expected)) if isinstance(part, str) else part for part in value]
     if takes_list(expected) and not isinstance(value, list) and value is not None:
         value = [value]
-    place = raw
+    parent = raw
     for key in keys[:-1]:
-        if not isinstance(place.get(key), dict):
-            place[key] = {}
-        place = place[key]
-    place[keys[-1]] = value
+        if not isinstance(parent.get(key), dict):
+            parent[key] = {}
+        parent = parent[key]
+    parent[keys[-1]] = value
 
 
 def _merge_views(raw: Mapping[str, Any], stage: StageConfig, where: str) -> StageConfig:
     """Lay the changed fields of a stage's views over the objective's own."""
-    own = stage.objective.views
-    given = raw.get("views") or {}
+    defaults = stage.objective.views
+    changes = raw.get("views") or {}
     views = {}
-    for view in given:
-        if view not in own:
-            raise UserError(f"`{where}.views` has no view {view!r}.", nearest(view, own))
-    for view, default in own.items():
-        views[view] = msgspec.convert(msgspec.to_builtins(default) | (given.get(view) or {}), ViewConfig)
+    for view in changes:
+        if view not in defaults:
+            raise UserError(f"`{where}.views` has no view {view!r}.", nearest(view, defaults))
+    for view, default in defaults.items():
+        views[view] = msgspec.convert(msgspec.to_builtins(default) | (changes.get(view) or {}), ViewConfig)
     return msgspec.structs.replace(stage, views=views)
 
 
@@ -172,21 +172,21 @@ def read_run_recipe(run: Path) -> Recipe:
         ) from None
 
 
-def load_evaluate(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[EvaluateConfig, EngineConfig]:
+def load_evaluate(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[EvaluateConfig, EngineConfig]:
     """Read what `layergraft evaluate` measures, and how what it trains is carried out.
 
     Args:
-        given: fields of `EvaluateConfig`.
+        fields: those of `EvaluateConfig`.
         overrides: dotted key of a trained protocol's stage (`finetune.epochs`), or of the engine, -> value.
 
     Raises:
         UserError: an unknown key, or a value of the wrong type.
     """
     for option, known in EVALUATE_CHOICES.items():
-        for word in given.get(option, ()):
+        for word in fields.get(option, ()):
             if word not in known:
                 raise UserError(f"--{option} cannot be {word!r}.", nearest(str(word), known))
-    raw = {"evaluate": dict(given), "stages": {}}
+    raw = {"evaluate": dict(fields), "stages": {}}
     dotted = {key if key.startswith("engine.") else f"evaluate.{key}": value for key, value in overrides.items()}
     recipe = _load(raw, dotted)
     assert recipe.evaluate is not None
@@ -198,8 +198,8 @@ def _named(path: str, raw: dict[str, Any]) -> str:
     while "[...]" in path:
         before, _, after = path.partition("[...]")
         keys = before.split(".")
-        place = reduce(lambda part, key: part[key], keys, raw)
-        name = next(key for key, part in place.items() if not _converts(part, type_at(Recipe, raw, [*keys, key])))
+        parent = reduce(lambda part, key: part[key], keys, raw)
+        name = next(key for key, part in parent.items() if not _converts(part, type_at(Recipe, raw, [*keys, key])))
         path = f"{before}.{name}{after}"
     return path
 
@@ -231,8 +231,8 @@ def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
         evaluate = None if recipe.evaluate is None else _convert_evaluate(raw["evaluate"])
         return msgspec.structs.replace(recipe, stages=stages, evaluate=evaluate)
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at ")
-        path = _named(place.strip("`").rpartition("$.")[2], raw)
+        problem, _, position = str(error).partition(" - at ")
+        path = _named(position.strip("`").rpartition("$.")[2], raw)
         where = f"`{path}` in the recipe" if path else "The recipe"
         hint = "A truth value is `true` or `false`." if problem.startswith("Expected `bool`, got `str`") else ""
         raise UserError(f"{where} is wrong: {problem[:1].lower()}{problem[1:]}.", hint) from None

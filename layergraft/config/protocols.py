@@ -55,19 +55,19 @@ PROTOCOLS: dict[str, StageConfig] = {
 }
 
 
-def lay_over(default: StageConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Raw configuration of a stage: `given`, and the default's fields where it says nothing.
+def lay_over(default: StageConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw configuration of a stage: `changes`, and the default's fields where it says nothing.
 
     Fields of objective, plan and optimizer are laid over one by one, so are those of each view; an objective of
     another name, or a value inside a field, takes the place of the default's.
     """
-    own: dict[str, Any] = msgspec.to_builtins(default)
-    found = own | dict(given)
+    defaults: dict[str, Any] = msgspec.to_builtins(default)
+    merged = defaults | dict(changes)
     for key in ("objective", "plan", "optimizer"):
-        part = given.get(key)
-        if isinstance(part, Mapping) and part.get("name", own[key].get("name")) == own[key].get("name"):
-            found[key] = own[key] | dict(part)
-    if isinstance(given.get("views"), Mapping):
-        changed = {name: own["views"].get(name, {}) | dict(view or {}) for name, view in given["views"].items()}
-        found["views"] = own["views"] | changed
-    return found
+        part = changes.get(key)
+        if isinstance(part, Mapping) and part.get("name", defaults[key].get("name")) == defaults[key].get("name"):
+            merged[key] = defaults[key] | dict(part)
+    if isinstance(changes.get("views"), Mapping):
+        changed = {name: defaults["views"].get(name, {}) | dict(view or {}) for name, view in changes["views"].items()}
+        merged["views"] = defaults["views"] | changed
+    return merged

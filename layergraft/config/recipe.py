@@ -99,8 +99,8 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
 
     def variants(self, protocol: str) -> tuple[str, ...]:
         """The variants of a protocol that were asked for, its first one where none was."""
-        own = VARIANTS[protocol]
-        return tuple(variant for variant in self.variant if variant in own) or own[:1]
+        known = VARIANTS[protocol]
+        return tuple(variant for variant in self.variant if variant in known) or known[:1]
 
     @property
     def draws_tasks(self) -> bool:
@@ -184,6 +184,6 @@ class Recipe(Config, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         channels = self.encoder.in_chans
         for name in ("mean", "std"):
-            given = getattr(self.data, name)
-            if given is not None and len(given) != channels:
-                raise ValueError(f"`data.{name}` has {len(given)} numbers, but `encoder.in_chans` is {channels}")
+            values = getattr(self.data, name)
+            if values is not None and len(values) != channels:
+                raise ValueError(f"`data.{name}` has {len(values)} numbers, but `encoder.in_chans` is {channels}")
