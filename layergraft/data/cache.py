@@ -23,6 +23,7 @@ import numpy as np
 
 from layergraft.data.arrays import Labels, Pixels
 from layergraft.data.decode import Reduction
+from layergraft.data.sources.file_state import Stamp
 from layergraft.data.sources.source import EncodedImages, Images, Source
 
 RESERVE = 2 * 2**30  # bytes of memory or disk that stay free
@@ -176,7 +177,7 @@ class CachedImages:
     def name(self, index: int) -> str:
         return self.images.name(index)
 
-    def stamp(self, keys: Labels) -> str | None:
+    def stamp(self, keys: Labels) -> Stamp | None:
         return self.images.stamp(keys)
 
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
@@ -220,6 +221,7 @@ def decoded_once(source: Source, kind: str, directory: Path, free: Callable[[], 
         return source.images
     if kind == "ram":
         return CachedImages(source.images, MemoryStore(free))
-    parts = (source.spec, source.fingerprint, source.stamp(), socket.gethostname(), _boot())
+    stamp = source.stamp()
+    parts = (source.spec, source.fingerprint, stamp and stamp.text, socket.gethostname(), _boot())
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     return CachedImages(source.images, FileStore(directory / digest))

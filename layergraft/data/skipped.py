@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from layergraft.data.decode import BadImage, Reduction
 from layergraft.data.randomness import Randomness
+from layergraft.data.sources.file_state import Stamp
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_bytes
@@ -196,5 +197,5 @@ class NotedImages:
     def name(self, index: int) -> str:
         return self.source.images.name(index)
 
-    def stamp(self, keys: npt.NDArray[np.int64]) -> str | None:
+    def stamp(self, keys: npt.NDArray[np.int64]) -> Stamp | None:
         return self.source.images.stamp(keys)

@@ -1,90 +1,135 @@
 """Features on disk, so that no image goes through the same encoder twice.
 
-A file's name is a hash of all that decides its content: the encoder's weights, the images with their state on the disk,
-the transform, pooling and block. It is written beside its place and renamed, so two processes may write it at once, and
-whoever reads finds it whole. The oldest files go when there are more than `LIMIT` bytes.
+A file's name is a hash of all that decides its content to the last bit: the encoder, the images themselves, the
+transform, pooling and block, and the libraries and device that computed it. It holds a checksum and raw float32
+numbers. A file that is damaged, or cannot be read for any reason, counts as not there. It is written beside its place
+and renamed, so two processes may write it at once, and whoever reads finds it whole. The files that were not used for
+the longest time go when there are more than `LIMIT` bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import uuid
+import zlib
 from collections.abc import Collection
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
+from typing import BinaryIO
 
+import cv2
 import numpy as np
+import PIL
+import torch
 
 from layergraft.data.sources.source import Source
 from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.features import Array, extract_all
+from layergraft.errors import UserError
+from layergraft.evaluation.contents import contents_of
+from layergraft.evaluation.features import Array, extract_all, is_class_token_alone
+from layergraft.runs.atomic import write_file
 
 TRANSFORM = "fixed_view 1"
 LIMIT = 8 * 2**30
+_CHECKSUM = 4  # bytes
+_KINDS = (".features", ".contents", ".npy", ".tmp")  # .npy is what versions up to 1.0 left
 
 
 def cache_directory() -> Path | None:
-    """`$LAYERGRAFT_CACHE`, or `~/.cache/layergraft`; None where the variable is `off`."""
-    given = os.environ.get("LAYERGRAFT_CACHE")
-    if given == "off":
+    """`$LAYERGRAFT_CACHE`, or `~/.cache/layergraft`; None if the variable is `off`, or there is no home directory."""
+    chosen = os.environ.get("LAYERGRAFT_CACHE")
+    if chosen == "off":
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layergraft"
-    return (Path(given) if given else home) / "features"
+    if chosen:
+        return Path(os.path.expanduser(chosen)) / "features"
+    home = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    # A user without an entry in the password file has no home, and keeps the `~`.
+    return home / "layergraft" / "features" if home.is_absolute() else None
+
+
+def _computed_by(encoder: Encoder) -> tuple[object, ...]:
+    """What may change the last bits of a feature besides encoder and image."""
+    device = next(encoder.parameters()).device
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    attention = {getattr(module, "fused_attn", None) for module in encoder.modules()}
+    libraries = (version("layergraft"), torch.__version__, cv2.__version__, PIL.__version__, version("simplejpeg"))
+    settings = (torch.get_num_threads(), torch.get_float32_matmul_precision(), sorted(map(str, attention)))
+    return (*libraries, device.type, processor, *settings)
 
 
 def features_of(
     encoder: Encoder, source: Source, poolings: Collection[str], block: int | None = None
 ) -> dict[str, Array]:
     """`extract_all`, from the cache where it is there; what is missing is computed in one pass and kept."""
-    directory, stamp = cache_directory(), source.stamp()
-    if directory is None or stamp is None:
+    directory = cache_directory()
+    contents = contents_of(source, directory) if directory and len(source) else None
+    if directory is None or contents is None:
         return extract_all(encoder, source, poolings, block)
-    shared = hashlib.blake2b(digest_size=16)
-    for part in (encoder_identity(encoder), stamp, TRANSFORM, encoder.img_size, encoder.in_chans, block):
-        shared.update(repr(part).encode())
-    shared.update(source.keys.tobytes())
-    files = {pooling: directory / f"{shared.hexdigest()}-{pooling.replace('+', '-')}.npy" for pooling in poolings}
-    found = {pooling: array for pooling, file in files.items() if (array := _read(file, len(source))) is not None}
-    missing = [pooling for pooling in poolings if pooling not in found]
+    key = hashlib.blake2b(digest_size=16)
+    alone = is_class_token_alone(encoder, poolings, block)
+    last = encoder.depth - 1 if block is None else block
+    for part in (encoder_identity(encoder), contents, TRANSFORM, last, alone, _computed_by(encoder)):
+        key.update(repr(part).encode())
+    files = {pooling: directory / f"{key.hexdigest()}-{pooling.replace('+', '-')}.features" for pooling in poolings}
+    features = {pooling: array for pooling, file in files.items() if (array := _read(file, len(source))) is not None}
+    missing = [pooling for pooling in poolings if pooling not in features]
     if missing:
-        made = extract_all(encoder, source, missing, block)
-        for pooling, array in made.items():
-            _write(files[pooling], array)
-        found |= made
-    return found
+        asked = missing
+        if is_class_token_alone(encoder, missing, block) and not alone:
+            asked = ["cls", "mean"]  # the bits of the path that all poolings take together
+        made = extract_all(encoder, source, asked, block)
+        if contents_of(source, directory) == contents:  # else images changed meanwhile, and no one knows which are in
+            for pooling in missing:
+                _write(files[pooling], made[pooling])
+        features |= {pooling: made[pooling] for pooling in missing}
+    return {pooling: features[pooling] for pooling in poolings}
+
+
+def _checksum(name: str, array: Array) -> bytes:
+    """Of the numbers, their shape, and the name they belong to."""
+    described = zlib.crc32(repr((name, array.shape)).encode())
+    return zlib.crc32(array.data, described).to_bytes(_CHECKSUM, "little")
 
 
 def _read(file: Path, rows: int) -> Array | None:
+    """Features of shape (rows, D); None unless the file is there and whole."""
     try:
-        array: Array = np.load(file)
-        os.utime(file)
-    except (OSError, ValueError, EOFError):
+        with open(file, "rb") as stream:
+            checksum = stream.read(_CHECKSUM)
+            numbers = np.fromfile(stream, dtype="<f4")
+        array: Array = numbers.reshape(rows, -1)
+    except (OSError, ValueError, MemoryError):
         return None
-    return array if array.ndim == 2 and len(array) == rows else None
+    if not array.size or _checksum(file.name, array) != checksum:
+        return None
+    with suppress(OSError):  # a cache that others may only read
+        os.utime(file)
+    return array
 
 
 def _write(file: Path, array: Array) -> None:
     """Best effort: a full or read-only disk costs time at the next evaluation, never this one."""
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as place:
-            np.save(place, array)
-        os.replace(temporary, file)
+    array = np.ascontiguousarray(array, dtype="<f4")
+
+    def fill(stream: BinaryIO) -> str:
+        stream.write(_checksum(file.name, array))
+        stream.write(array.data)
+        return file.name
+
+    with suppress(UserError, OSError):
+        write_file(file.parent, fill)
         _trim(file.parent)
-    except OSError:
-        temporary.unlink(missing_ok=True)
 
 
 def _trim(directory: Path) -> None:
     files = []
-    for path in directory.glob("*.npy"):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue  # another process removed it
-        files.append((status.st_mtime, status.st_size, path))
+    for path in directory.iterdir():
+        if path.suffix in _KINDS:
+            with suppress(FileNotFoundError):  # another process removed it
+                status = path.stat()
+                files.append((status.st_mtime, status.st_size, path))
     total = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if total <= LIMIT:

@@ -27,6 +27,30 @@ POOLINGS = ("cls", "mean", "cls+mean", "last4")
 _THREADS, _AHEAD = 2, 4
 # Raw pixels of more than this many bytes are made smaller: they are a floor, not a feature.
 _PIXEL_SIDE, _PIXEL_BYTES = 64, 2**32
+# Rows with larger numbers than the first are divided by the second, so that float32 holds the square of their length.
+_LARGE, _SHRINK = 2.0**56, 2.0**72
+
+
+class NonFiniteFeatures(UserError):
+    """An encoder gives NaN or infinity: its weights have diverged.
+
+    Args:
+        count: how many images get such features.
+        encoder: which encoder, as the user knows it.
+    """
+
+    def __init__(self, count: int, encoder: str = "the encoder") -> None:
+        super().__init__(
+            f"The features that {encoder} gives of {count} readable images are not finite (NaN or infinity).",
+            "Its weights are too large or not finite themselves: it has diverged. Use an earlier checkpoint, or train "
+            "again with a lower learning rate.",
+        )
+        self.count = count
+
+
+def is_class_token_alone(encoder: Encoder, poolings: Collection[str], block: int | None) -> bool:
+    """Whether the last block computes nothing but the class token: quicker, and other in the last bits."""
+    return list(poolings) == ["cls"] and block in (None, encoder.depth - 1)
 
 
 def _readable_batches(
@@ -104,17 +128,17 @@ def pool_all(
         pooling -> features of shape (N, D), (N, 2 D) or (N, 4 D).
     """
     last = encoder.depth - 1 if block is None else block
-    if list(poolings) == ["cls"] and last == encoder.depth - 1:
+    if is_class_token_alone(encoder, poolings, block):
         return {"cls": encoder.features_from(encoder.tokens(images))}
     wanted = range(max(0, last - 3), last) if "last4" in poolings else ()
     tokens, blocks = encoder.run_blocks(encoder.tokens(images), stop=last + 1, return_blocks=wanted)
     tokens = encoder.norm(tokens)
     cls, mean = encoder.feature(tokens), tokens[:, encoder.prefix_tokens :].mean(dim=1)
-    found = {"cls": cls, "mean": mean, "cls+mean": torch.cat([cls, mean], dim=1)}
+    features = {"cls": cls, "mean": mean, "cls+mean": torch.cat([cls, mean], dim=1)}
     if "last4" in poolings:
         lower = [encoder.feature(encoder.norm(blocks[index])) for index in sorted(blocks)]
-        found["last4"] = torch.cat([*lower, cls], dim=1)
-    return {name: found[name] for name in poolings}
+        features["last4"] = torch.cat([*lower, cls], dim=1)
+    return {name: features[name] for name in poolings}
 
 
 def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:
@@ -139,19 +163,27 @@ def extract_all(
 
     Raises:
         UserError: no image of the source can be read.
+        NonFiniteFeatures: a readable image has a feature that is NaN or infinite.
     """
     encoder.eval()
     device = next(encoder.parameters()).device
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
-    found: dict[str, Array] = {}
+    features: dict[str, Array] = {}
+    diverged = 0
     for _, positions, views in _readable_batches(source, encoder.img_size, encoder.in_chans, 256):
         if not len(positions):
             continue
+        finite = torch.ones(len(positions), dtype=torch.bool, device=device)
         for name, values in pool_all(encoder, normalize(views.to(device)), poolings, block).items():
-            if name not in found:
-                found[name] = np.full((len(source), values.shape[1]), np.nan, dtype=np.float32)
-            found[name][positions] = values.float().cpu().numpy()
-    return found
+            values = values.float()
+            finite &= values.isfinite().all(dim=1)
+            if name not in features:
+                features[name] = np.full((len(source), values.shape[1]), np.nan, dtype=np.float32)
+            features[name][positions] = values.cpu().numpy()
+        diverged += len(positions) - int(finite.sum())
+    if diverged:
+        raise NonFiniteFeatures(diverged)
+    return features
 
 
 def extract(encoder: Encoder, source: Source, pooling: str) -> Array:
@@ -177,7 +209,7 @@ def pixels(source: Source, size: int, channels: int, side: int | None = None) ->
         side: the view is averaged down to it; None leaves it.
     """
     side = side or size
-    found = np.full((len(source), side * side * channels), np.nan, dtype=np.float32)
+    floor = np.full((len(source), side * side * channels), np.nan, dtype=np.float32)
     for _, positions, batch in _readable_batches(source, size, channels, 256):
         if not len(positions):
             continue
@@ -186,12 +218,19 @@ def pixels(source: Source, size: int, channels: int, side: int | None = None) ->
             views = np.stack(
                 [cv2.resize(v, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1) for v in views]
             )
-        found[positions] = views.transpose(0, 3, 1, 2).reshape(len(views), -1)
-    return center_and_normalize(found)
+        floor[positions] = views.transpose(0, 3, 1, 2).reshape(len(views), -1)
+    return center_and_normalize(floor)
+
+
+def in_range(features: Array) -> Array:
+    """Divide rows that are so large that their squares overflow float32; directions stay the same. (N, D) -> (N, D)."""
+    large = np.maximum(features.max(axis=1, initial=0.0), -features.min(axis=1, initial=0.0)) > _LARGE
+    return np.where(large[:, None], features / np.float32(_SHRINK), features) if large.any() else features
 
 
 def center_and_normalize(features: Array) -> Array:
-    """Subtract each row's own mean, then L2-normalise it, in float32."""
+    """Subtract each row's own mean, then L2-normalise it, in float32: (N, D) -> (N, D)."""
+    features = in_range(features)
     centred = features - features.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     return np.asarray(centred / np.maximum(norms, 1e-12), dtype=np.float32)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,6 @@ from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.evaluation import cache
 from layergraft.evaluation.features import POOLINGS, extract_all, pixel_side, pixels, view_batches
 
 CONFIG = EncoderConfig(
@@ -104,66 +102,3 @@ def test_large_pixels_are_averaged_down() -> None:
     small = pixels(open_source(SOURCE), 36, 1, 12)
     assert small.shape[1] == 144
     assert np.allclose(np.linalg.norm(small, axis=1), 1, atol=1e-5)
-
-
-def test_cache_is_used_and_knows_what_changes(
-    encoder: Encoder, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path / "cache"))
-    calls: list[list[str]] = []
-
-    def counted(own: Encoder, source: object, poolings: list[str], block: int | None) -> object:
-        calls.append(list(poolings))
-        return extract_all(own, source, poolings, block)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(cache, "extract_all", counted)
-    colour = create_encoder(EncoderConfig(**{**_fields(), "in_chans": 3}), 0)
-    source = open_source(str(colour_folder))
-    first = cache.features_of(colour, source, ["cls"])
-    again = cache.features_of(colour, source, ["cls", "mean"])
-    assert calls == [["cls"], ["mean"]], "one pass for what was missing"
-    assert (first["cls"] == again["cls"]).all()
-    cache.features_of(colour, source, ["cls"], block=1)
-    cache.features_of(colour, source.subset(source.keys[:9]), ["cls"])
-    (colour_folder / "image 3.png").write_bytes((colour_folder / "image 5.png").read_bytes())
-    changed = cache.features_of(colour, open_source(str(colour_folder)), ["cls"])
-    assert not (changed["cls"] == first["cls"]).all()
-    with torch.no_grad():
-        colour.vit.norm.bias += 1
-    cache.features_of(colour, source, ["cls"])
-    assert len(calls) == 6
-
-
-def _extract(directory: str, start: object, results: object) -> None:
-    import os
-
-    os.environ["LAYERGRAFT_CACHE"] = directory
-    torch.set_num_threads(1)
-    start.wait()  # type: ignore[attr-defined]
-    for _ in range(5):
-        found = cache.features_of(create_encoder(CONFIG, 0), open_source(SOURCE), ["cls"])["cls"]
-        results.put(float(found.sum()))  # type: ignore[attr-defined]
-
-
-def test_two_processes_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=_extract, args=(str(tmp_path), start, results)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    sums = {round(results.get(timeout=120), 3) for _ in range(10)}
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
-    assert len(sums) == 1
-    assert len(list((tmp_path / "features").iterdir())) == 1, "one file, and nothing left beside it"
-
-
-def test_damaged_file_is_made_again(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path))
-    source = open_source(SOURCE)
-    first = cache.features_of(encoder, source, ["cls"])["cls"]
-    (file,) = (tmp_path / "features").iterdir()
-    file.write_bytes(file.read_bytes()[:500])
-    assert (cache.features_of(encoder, source, ["cls"])["cls"] == first).all()
-    assert len(np.load(file)) == len(source)

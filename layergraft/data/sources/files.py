@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import fsspec
 
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
+from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.index import Names
 from layergraft.data.sources.source import EncodedImages
 from layergraft.errors import UserError
@@ -162,18 +162,22 @@ class FileImages(EncodedImages):
     def name(self, index: int) -> str:
         return os.fsdecode(self.paths[index])
 
-    def stamp(self, keys: Labels) -> str | None:
-        """A hash of the files' sizes and times of change."""
+    def _path(self, index: int) -> bytes | None:
+        """The path below the root; None if it leads out of it."""
+        path = self.paths[index]
+        if not self.root.remote and b".." not in path and not path.startswith(b"/"):
+            return path
+        # The root itself stays as it is: the slashes of a URL count.
+        root = os.fsencode(self.root.path)
+        path = os.path.relpath(os.path.join(root, path), root)
+        return None if path.split(b"/")[0] == b".." else path
+
+    def stamp(self, keys: Labels) -> Stamp | None:
         if self.root.remote:
             return None
-        digest = hashlib.blake2b(digest_size=8)
-        for key in keys.tolist():
-            try:
-                status = os.stat(os.path.join(self.root.path, self.name(key)))
-                digest.update(f"{key} {status.st_size} {status.st_mtime_ns};".encode())
-            except (OSError, ValueError):  # ValueError: a NUL in the path
-                digest.update(f"{key} gone;".encode())
-        return digest.hexdigest()
+        root = os.fsencode(self.root.path).rstrip(b"/") + b"/"
+        paths = map(self._path, keys.tolist())
+        return stamp_files(None if path is None else root + path for path in paths)
 
     def size(self, index: int) -> int | None:
         if self.root.remote:
@@ -191,8 +195,7 @@ class FileImages(EncodedImages):
         return self._file(index).read()
 
     def _file(self, index: int) -> Place:
-        # The root itself stays as it is: the slashes of a URL count.
-        name = os.path.relpath(os.path.join(self.root.path, self.name(index)), self.root.path)
-        if name.split("/")[0] == "..":
+        path = self._path(index)
+        if path is None:
             raise BadImage("outside its folder (?root=DIR names another)")
-        return self.root / name
+        return self.root / os.fsdecode(path)

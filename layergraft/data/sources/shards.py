@@ -7,6 +7,7 @@ links or devices are no images, wherever they point.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import pyarrow as pa
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
+from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
 from layergraft.data.sources.indexed import as_source
@@ -74,6 +77,15 @@ class ShardImages(EncodedImages):
     def name(self, index: int) -> str:
         shard = self.shards[self._shard[index].as_py()]
         return f"{shard.name}:{os.fsdecode(self._name[index].as_py())}"
+
+    def stamp(self, keys: Labels) -> Stamp | None:
+        if self.shards[0].remote:
+            return None
+        shards = stamp_files(os.fsencode(shard.path) for shard in self.shards)
+        members = hashlib.blake2b(shards.text.encode(), digest_size=16)
+        for column in (self._shard, self._offset, self._size):
+            members.update(column.to_numpy()[keys].tobytes())
+        return replace(shards, text=members.hexdigest())
 
     def size(self, index: int) -> int | None:
         return int(self._size[index].as_py())

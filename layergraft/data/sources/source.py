@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from layergraft.data.arrays import ClassIds, Labels, Mask, Pixels
 from layergraft.data.decode import Reduction, decode
+from layergraft.data.sources.file_state import Stamp
 from layergraft.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -42,8 +43,8 @@ class Images(Protocol):
 
     def name(self, index: int) -> str: ...
 
-    def stamp(self, keys: Labels) -> str | None:
-        """Changes whenever the files of these images may have changed; None where that is not cheap to tell."""
+    def stamp(self, keys: Labels) -> Stamp | None:
+        """What the files of these images are now; None where that is not cheap to tell."""
         ...
 
 
@@ -54,7 +55,7 @@ class EncodedImages(ABC):
     def read(self, index: int) -> bytes:
         """The image's file; raises `BadImage` if there is none."""
 
-    def stamp(self, keys: Labels) -> str | None:
+    def stamp(self, keys: Labels) -> Stamp | None:
         return None
 
     def size(self, index: int) -> int | None:
@@ -145,7 +146,6 @@ class Source:
         digest.update(np.sort(self.keys).tobytes())
         return digest.hexdigest()
 
-    def stamp(self) -> str | None:
-        """Changes whenever the pixels may have changed; None where that cannot be told without reading them."""
-        stamp = self.images.stamp(self.keys)
-        return None if stamp is None else f"{self.fingerprint} {stamp}"
+    def stamp(self) -> Stamp | None:
+        """What the images are now, in the order of `keys`; None where that is not cheap to tell."""
+        return self.images.stamp(self.keys)
