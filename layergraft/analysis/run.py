@@ -21,10 +21,12 @@ from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import are_the_runs
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError, nearest
+from layergraft.evaluation.features import extract_all, features_named
 from layergraft.runs.findings import Entry, write_analysis
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_name, run_directory
 
+CHECKED = 16  # images whose features must be finite before anything is computed
 BANK_SHARE = 0.2  # held out from the bank where no run says which images trained nothing
 
 
@@ -93,7 +95,14 @@ def run_analyses(
 
     Returns:
         (what was found, analysis -> why it says nothing).
+
+    Raises:
+        UserError: an encoder gives features that are not finite.
     """
+    few = subject.sample(CHECKED)
+    for name, encoder in subject.encoders.items():
+        with features_named(name):
+            extract_all(encoder, few, ["cls"])
     entries: list[Entry] = []
     skipped: dict[str, str] = {}
     for name in what:

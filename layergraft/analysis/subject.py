@@ -18,7 +18,7 @@ from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.features import view_batches
+from layergraft.evaluation.features import NonFiniteFeatures, view_batches
 from layergraft.runs.interruption import check
 
 
@@ -141,9 +141,16 @@ def layer_features(encoder: Encoder, source: Source) -> list[Tensor]:
     """Features (N, D) at each of `layer_names`, in float64: the class token, or the mean of the patches without one.
 
     The final norm is applied at every layer: without it a few large channels would decide everything.
+
+    Raises:
+        NonFiniteFeatures: an image has a feature that is NaN or infinite.
     """
     parts: list[list[Tensor]] = [[] for _ in range(encoder.depth + 1)]
     for images in inputs(encoder, source):
-        for own, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
-            own.append(encoder.feature(encoder.norm(tokens)).double().cpu())
-    return [torch.cat(own) for own in parts]
+        for part, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
+            part.append(encoder.feature(encoder.norm(tokens)).double().cpu())
+    features = [torch.cat(part) for part in parts]
+    nonfinite = ~torch.stack([layer.isfinite().all(dim=1) for layer in features]).all(dim=0)
+    if nonfinite.any():
+        raise NonFiniteFeatures(int(nonfinite.sum()))
+    return features

@@ -15,6 +15,7 @@ from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import announce, load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.features import features_named
 from layergraft.runs.atomic import write_bytes
 
 
@@ -24,15 +25,16 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     The schema's metadata says encoder, source, pooling and block. Unreadable images are left out, and counted.
 
     Raises:
-        UserError: the encoder has no such block, or no image can be read.
+        UserError: the encoder has no such block, its features are not finite, or no image can be read.
     """
     loaded, source = load_encoder(encoder), open_source(data)
     if block is not None and not 0 <= block < loaded.depth:
         raise UserError(f"{encoder!r} has no block {block}.", f"Its blocks are 0 to {loaded.depth - 1}.")
-    features = features_of(loaded, source, [pooling], block)[pooling] if len(source) else np.empty((0, 0), np.float32)
+    if not len(source):
+        raise UserError(f"{data!r} has no image.")
+    with features_named(encoder):
+        features = features_of(loaded, source, [pooling], block)[pooling]
     readable = np.flatnonzero(~np.isnan(features).any(axis=1))
-    if not len(readable):
-        raise UserError(f"None of the {len(source)} images of {data!r} can be read.")
     if len(readable) < len(source):
         announce(f"{len(source) - len(readable)} of {len(source)} images cannot be read and are left out.")
     kept, features = source.subset(source.keys[readable]), features[readable]

@@ -19,6 +19,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import check
 
 _THREADS, _IMAGES = 2, 256  # images of one task
 _UNREADABLE = bytes(16)
@@ -71,6 +72,7 @@ def _read(source: Source) -> tuple[str, bool]:
     total, readable = hashlib.blake2b(digest_size=16), True
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="layergraft-contents") as pool:
         for part in pool.map(digests, range(0, len(source), _IMAGES)):
+            check()
             total.update(b"".join(part))
             readable &= _UNREADABLE not in part
     return total.hexdigest(), readable

@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ _THREADS, _AHEAD = 2, 4
 # Raw pixels of more than this many bytes are made smaller: they are a floor, not a feature.
 _PIXEL_SIDE, _PIXEL_BYTES = 64, 2**32
 # Rows with larger numbers than the first are divided by the second, so that float32 holds the square of their length.
-_LARGE, _SHRINK = 2.0**56, 2.0**72
+LARGE, _SHRINK = 2.0**56, 2.0**72
 
 
 class NonFiniteFeatures(UserError):
@@ -46,6 +47,15 @@ class NonFiniteFeatures(UserError):
             "again with a lower learning rate.",
         )
         self.count = count
+
+
+@contextmanager
+def features_named(encoder: str) -> Iterator[None]:
+    """Say in `NonFiniteFeatures` which encoder it is about."""
+    try:
+        yield
+    except NonFiniteFeatures as error:
+        raise NonFiniteFeatures(error.count, repr(encoder)) from None
 
 
 def is_class_token_alone(encoder: Encoder, poolings: Collection[str], block: int | None) -> bool:
@@ -224,7 +234,7 @@ def pixels(source: Source, size: int, channels: int, side: int | None = None) ->
 
 def in_range(features: Array) -> Array:
     """Divide rows that are so large that their squares overflow float32; directions stay the same. (N, D) -> (N, D)."""
-    large = np.maximum(features.max(axis=1, initial=0.0), -features.min(axis=1, initial=0.0)) > _LARGE
+    large = np.maximum(features.max(axis=1, initial=0.0), -features.min(axis=1, initial=0.0)) > LARGE
     return np.where(large[:, None], features / np.float32(_SHRINK), features) if large.any() else features
 
 

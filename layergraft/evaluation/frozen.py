@@ -19,8 +19,16 @@ from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
-from layergraft.evaluation.features import POOLINGS, Array, center_and_normalize, pixel_side, pixels
-from layergraft.evaluation.few_shot import FEW_SHOT, Classifier, FewShotProtocol, exact, predict
+from layergraft.evaluation.features import (
+    POOLINGS,
+    Array,
+    center_and_normalize,
+    features_named,
+    in_range,
+    pixel_side,
+    pixels,
+)
+from layergraft.evaluation.few_shot import FEW_SHOT, FewShotProtocol, LinearClassifier, exact, predict
 from layergraft.evaluation.knn import knn_votes
 from layergraft.evaluation.probes import Probe, save_probe, slug
 from layergraft.evaluation.selection import (
@@ -71,25 +79,25 @@ class Task:
     @property
     def sources(self) -> dict[str, Source]:
         """`train`, `test` and, where there is one, `holdout`."""
-        found = {"train": self.train, "test": self.test}
-        return found if self.holdout is None else found | {"holdout": self.holdout}
+        sources = {"train": self.train, "test": self.test}
+        return sources if self.holdout is None else sources | {"holdout": self.holdout}
 
     def test_labels(self) -> Labels:
         """Class of each test image, as indices into the training classes."""
-        own = np.bincount(self.test.selected_labels, minlength=len(self.test.classes))
-        known = np.bincount(self.train.selected_labels, minlength=len(self.train.classes))
-        seen = {name for name, count in zip(self.train.classes, known, strict=True) if count}
-        pairs = zip(self.test.classes, own, strict=True)
-        unknown = [f"{name!r} ({count})" for name, count in pairs if count and name not in seen]
+        test_counts = np.bincount(self.test.selected_labels, minlength=len(self.test.classes))
+        train_counts = np.bincount(self.train.selected_labels, minlength=len(self.train.classes))
+        known = {name for name, count in zip(self.train.classes, train_counts, strict=True) if count}
+        pairs = zip(self.test.classes, test_counts, strict=True)
+        unknown = [f"{name!r} ({count})" for name, count in pairs if count and name not in known]
         if unknown:
             raise UserError(
                 f"{self.test.spec!r} has images of {len(unknown)} classes that {self.train.spec!r} has none of: "
                 f"{', '.join(unknown[:5])}.",
                 "Classes are matched by the names of their folders.",
             )
-        places = {name: index for index, name in enumerate(self.train.classes)}
-        index = np.array([places.get(name, -1) for name in self.test.classes], dtype=np.int64)
-        return np.asarray(index[self.test.selected_labels], dtype=np.int64)
+        train_index = {name: index for index, name in enumerate(self.train.classes)}
+        by_test_class = np.array([train_index.get(name, -1) for name in self.test.classes], dtype=np.int64)
+        return np.asarray(by_test_class[self.test.selected_labels], dtype=np.int64)
 
     def labelled_splits(self, config: EvaluateConfig) -> list[Split]:
         """The splits that were given, else random ones."""
@@ -162,9 +170,10 @@ class Measurement:
         device: torch.device,
         out: Path | None,
     ) -> None:
-        self.task, self.config, self.encoder, self.pooling = task, config, encoder, pooling
+        self.task, self.config = task, config
+        self.encoder, self.pooling = encoder, pooling
         self.chosen, self.device, self.out = dict(chosen), device, out
-        self.raw = {name: torch.from_numpy(array).to(device) for name, array in features.items()}
+        self.raw = {name: torch.from_numpy(in_range(array)).to(device) for name, array in features.items()}
         self.x = {name: torch.from_numpy(center_and_normalize(array)).to(device) for name, array in features.items()}
         self.labels, self.classes = task.train.selected_labels, len(task.train.classes)
         self.y, self.truth = (torch.from_numpy(part).to(device) for part in (self.labels, task.test_labels()))
@@ -207,7 +216,7 @@ class Measurement:
             votes = knn_votes(
                 self.raw["train"], self.y, self.raw["holdout"], config.k, config.temperature, self.classes
             )
-            hits = {setting: int((found.argmax(1) == held).sum()) for setting, found in votes.items()}
+            hits = {setting: int((sums.argmax(1) == held).sum()) for setting, sums in votes.items()}
             k, temperature = max(hits, key=lambda setting: hits[setting])
             chosen = {"by": "held-out images"}
         votes = knn_votes(self.raw["train"], self.y, self.raw["test"], [k], [temperature], self.classes)
@@ -220,7 +229,7 @@ class Measurement:
         """One protocol and variant on all splits of one number of shots."""
         protocol, began = FEW_SHOT[name], time.perf_counter()
         fixed, note = self._on_holdout(protocol, splits[0]) if variant == "holdout" else (protocol.fixed, None)
-        fits: list[tuple[Classifier, dict[str, Any], float]] = []
+        fits: list[tuple[LinearClassifier, dict[str, Any], float]] = []
         for split in splits:
             strength, how = fixed, note
             x, y = exact(self.x["train"][split.rows]), self.y[split.rows]
@@ -244,8 +253,8 @@ class Measurement:
     def _on_holdout(self, protocol: FewShotProtocol, split: Split) -> tuple[float, dict[str, Any]]:
         held = self.task.choosing()
         shots, tasks = holdout_tasks(held, max(1, round(len(split.rows) / self.classes)))
-        found = scores(protocol, protocol.strengths, self.x["holdout"], held.selected_labels, self.classes, tasks)
-        strength = strongest_of_the_best(protocol.strengths, found)
+        accuracies = scores(protocol, protocol.strengths, self.x["holdout"], held.selected_labels, self.classes, tasks)
+        strength = strongest_of_the_best(protocol.strengths, accuracies)
         return strength, {"lambda_n": strength, "by": "held-out images", "tasks": TASKS, "task_shots": shots}
 
     def _on_folds(self, protocol: FewShotProtocol, x: Tensor, labels: Labels) -> tuple[float, dict[str, Any]]:
@@ -255,11 +264,11 @@ class Measurement:
                 "lambda_n": protocol.fixed,
                 "by": "fixed: a class has one shot, which leaves no fold",
             }
-        found = scores(protocol, protocol.cv_strengths, x, labels, self.classes, folds)
-        strength = strongest_of_the_best(protocol.cv_strengths, found)
+        accuracies = scores(protocol, protocol.cv_strengths, x, labels, self.classes, folds)
+        strength = strongest_of_the_best(protocol.cv_strengths, accuracies)
         return strength, {"lambda_n": strength, "by": "folds over the shots", "folds": len(folds)}
 
-    def _probe(self, row: ResultRow, classifier: Classifier) -> Probe:
+    def _probe(self, row: ResultRow, classifier: LinearClassifier) -> Probe:
         assert self.pooling is not None
         return Probe(
             weight=classifier[0].T,
@@ -350,15 +359,16 @@ def _evaluate(
 ) -> list[ResultRow]:
     """All protocols and poolings on one encoder."""
     wanted = POOLINGS if "auto" in config.pooling else config.pooling
-    found = {part: features_of(encoder, source, wanted) for part, source in task.sources.items()}
+    with features_named(name):
+        by_part = {part: features_of(encoder, source, wanted) for part, source in task.sources.items()}
     notes: dict[str, dict[str, Any]] = {pooling: {} for pooling in config.pooling if pooling != "auto"}
     if "auto" in config.pooling:
-        x = {p: torch.from_numpy(center_and_normalize(array)) for p, array in found["holdout"].items()}
+        x = {p: torch.from_numpy(center_and_normalize(array)) for p, array in by_part["holdout"].items()}
         shots = {max(1, round(len(split.rows) / len(task.train.classes))) for split in task.labelled_splits(config)}
         best = best_pooling(x, task.choosing(), sorted(shots))
         notes[best] = {"pooling": best, "pooling_by": "held-out images"}
     rows = []
     for pooling, note in notes.items():
-        features = {part: arrays[pooling] for part, arrays in found.items()}
+        features = {part: arrays[pooling] for part, arrays in by_part.items()}
         rows += Measurement(task, config, name, pooling, features, note, device_of(encoder), out).rows(keep)
     return rows

@@ -10,7 +10,7 @@ import torch
 from layergraft.encoders.checkpoint import announce, open_checkpoint
 from layergraft.encoders.classifier import Classifier, match_classes
 from layergraft.errors import UserError
-from layergraft.evaluation.features import extract_all
+from layergraft.evaluation.features import extract_all, features_named
 from layergraft.evaluation.frozen import Task
 from layergraft.runs.results import ResultRow
 
@@ -41,7 +41,8 @@ def evaluate_head(encoder: str, name: str, task: Task) -> ResultRow:
         )
     outputs, how = match_classes(checkpoint.classes, len(head.weight), task.test.classes, encoder)
     announce(f"{encoder}: its head has {len(head.weight)} classes; those of {task.test_name} were found by {how}.")
-    features = torch.from_numpy(extract_all(checkpoint.encoder, task.test, ["cls"])["cls"])
+    with features_named(encoder):
+        features = torch.from_numpy(extract_all(checkpoint.encoder, task.test, ["cls"])["cls"])
     readable = features.isfinite().all(dim=1)
     truth = torch.from_numpy(np.array(outputs, dtype=np.int64)[task.test.selected_labels])
     with torch.inference_mode():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from layergraft.data.arrays import Labels
+from layergraft.evaluation.features import Array, in_range
 
-Features = npt.NDArray[np.float32]
 _QUERIES = 256
 # More candidates than neighbours come from the float32 product; float64 decides which of them are nearest.
 _SPARE = 12
@@ -34,10 +32,16 @@ def knn_votes(
         (k, temperature) -> votes, float64 of shape (M, classes).
     """
     bank, queries = (torch.nn.functional.normalize(part.float(), dim=1) for part in (bank, queries))
+    votes = {(k, t): queries.new_zeros(len(queries), classes, dtype=torch.float64) for k in ks for t in temperatures}
+    if bool((bank == bank[0]).all()):
+        # All are equally near, so which k are the nearest would be chance: all vote.
+        counts = torch.bincount(labels, minlength=classes).double()
+        for (_, temperature), sums in votes.items():
+            sums[:] = ((queries.double() @ bank[0].double() - 1) / temperature).exp()[:, None] * counts
+        return votes
     # 1, but to float32's precision only.
     lengths = torch.linalg.vector_norm(bank, dim=1, dtype=torch.float64).clamp(min=1e-12)
     most = min(max(ks), len(bank))
-    votes = {(k, t): queries.new_zeros(len(queries), classes, dtype=torch.float64) for k in ks for t in temperatures}
     for start in range(0, len(queries), _QUERIES):
         part = queries[start : start + _QUERIES]
         near = (part @ bank.T).topk(min(most + _SPARE, len(bank))).indices
@@ -45,16 +49,16 @@ def knn_votes(
         exact = exact[:, :, 0] / lengths[near]
         similarity, order = exact.topk(most)
         voters = labels[near.gather(1, order)]
-        for (k, temperature), found in votes.items():
+        for (k, temperature), sums in votes.items():
             weights = ((similarity[:, :k] - 1) / temperature).exp()
-            found[start : start + _QUERIES].scatter_add_(1, voters[:, :k], weights)
+            sums[start : start + _QUERIES].scatter_add_(1, voters[:, :k], weights)
     return votes
 
 
 def knn_accuracy(
-    train: Features,
+    train: Array,
     train_labels: Labels,
-    test: Features,
+    test: Array,
     test_labels: Labels,
     *,
     k: int = 20,
@@ -72,6 +76,11 @@ def knn_accuracy(
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     votes = knn_votes(
-        torch.from_numpy(train), torch.from_numpy(train_labels), torch.from_numpy(test), [k], [temperature], classes
+        torch.from_numpy(in_range(train)),
+        torch.from_numpy(train_labels),
+        torch.from_numpy(in_range(test)),
+        [k],
+        [temperature],
+        classes,
     )[k, temperature]
     return 100 * float((votes.argmax(1) == torch.from_numpy(test_labels)).double().mean())

@@ -1,6 +1,13 @@
 """Multinomial logistic regression without intercept, solved to optimality.
 
-Objective: mean cross-entropy + lambda/2 * ||W||^2, strictly convex, so the answer does not depend on how it is found.
+N rows of D features and C classes: features X (N, D), labels y (N,), weights W (D, C), logits Z = X W (N, C),
+probabilities P = softmax(Z) (N, C), targets Y (N, C) one-hot.
+
+    objective   mean cross-entropy + lambda/2 ||W||^2
+    gradient    X^T (P - Y) / N + lambda W                                           (D, C)
+    Hessian     times V: X^T (P * (XV - rowsum(P * XV))) / N + lambda V             (D, C)
+
+It is strictly convex, so the answer does not depend on how it is found.
 The penalties of the protocols are so weak that most rows end up classified with certainty; then first-order methods
 crawl. Truncated Newton steps do not, with three things that make each one count:
 
@@ -40,7 +47,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 class _Problem:
-    """The objective on one set of rows, evaluated in blocks of rows; the state is the logits, of shape (N, C)."""
+    """The objective on one set of rows, evaluated in blocks of rows; the state is weights (D, C) and logits (N, C)."""
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int, weight_decay: float) -> None:
         self.x = features
@@ -54,15 +61,15 @@ class _Problem:
     def logits(self, weights: Tensor) -> Tensor:
         return self.x @ weights
 
-    def label_logits(self, logits: Tensor) -> Tensor:
-        """The logit of each row's own class, of shape (N,)."""
+    def true_class(self, logits: Tensor) -> Tensor:
+        """The logit of each row's own class: (N, C) -> (N,)."""
         return logits.gather(1, self.y[:, None])[:, 0]
 
     def value(self, weights: Tensor, logits: Tensor) -> float:
-        of_label, total = self.label_logits(logits), 0.0
+        true, total = self.true_class(logits), 0.0
         for b in self.blocks:
-            # log(1 + sum of exp(z_j - z_label)): nothing cancels, so that float32 sees the last decreases.
-            others = (logits[b] - of_label[b, None]).scatter_(1, self.y[b, None], -math.inf)
+            # log(1 + sum of exp(z_j - z_true)): nothing cancels, so that float32 sees the last decreases.
+            others = (logits[b] - true[b, None]).scatter_(1, self.y[b, None], -math.inf)
             total += float(torch.nn.functional.softplus(torch.logsumexp(others, 1)).double().sum())
         return total / len(self.x) + 0.5 * self.weight_decay * float(weights.double().square().sum())
 
@@ -77,7 +84,7 @@ class _Problem:
         return gradient / len(self.x), probabilities
 
     def curvature(self, probabilities: Tensor, direction: Tensor) -> Tensor:
-        """Hessian times a direction of shape (D, C)."""
+        """Hessian times a direction of shape (D, C), at probabilities (N, C)."""
         product = direction * (self.weight_decay * len(self.x))
         for b in self.blocks:
             p = probabilities[b]
@@ -108,10 +115,11 @@ class _Problem:
             first: the length that is tried first.
             start: how steeply the objective falls there.
         """
-        n, of_labels = len(self.x), float(self.label_logits(change).double().sum())
+        n, true = len(self.x), float(self.true_class(change).double().sum())
         across, square = (float((a.double() * step.double()).sum()) for a in (weights, step))
 
         def slope(length: float) -> tuple[float, float]:
+            """First and second derivative of the objective along the step: mean and variance of `change` under P."""
             mean = second = 0.0
             for b in self.blocks:
                 p = _softmax(torch.add(logits[b], change[b], alpha=length))
@@ -119,7 +127,7 @@ class _Problem:
                 mean += float(expected.double().sum())
                 second += float((torch.linalg.vecdot(p.mul_(change[b]), change[b]) - expected.square()).double().sum())
             penalty = self.weight_decay * (across + length * square)
-            return (mean - of_labels) / n + penalty, second / n + self.weight_decay * square
+            return (mean - true) / n + penalty, second / n + self.weight_decay * square
 
         low, high = 0.0, math.inf
         length, before = first, math.inf
@@ -127,6 +135,7 @@ class _Problem:
             first_derivative, second_derivative = slope(length)
             if abs(first_derivative) <= 0.03 * start:
                 return length
+            # The minimum lies between `low`, where the objective still falls, and `high`, where it rises.
             low, high = (length, high) if first_derivative < 0 else (low, length)
             target = length - first_derivative / max(second_derivative, 1e-300)
             if high == math.inf:
@@ -145,7 +154,7 @@ def newton(
     Args:
         features: of shape (N, D).
         labels: of shape (N,), below `classes`.
-        classes: number of classes.
+        classes: number of classes, C.
         weight_decay: lambda.
         tolerance: largest proven relative distance of the objective from its optimum.
         start: weights to start from, of shape (D, C); None scales the ridge solution.
@@ -164,12 +173,14 @@ def newton(
     conditioner = preconditioner(features, labels, classes, weight_decay, inverse)
     precondition, products = None, 0
     for _ in range(_STEPS):
+        # Proof: a strongly convex objective is within ||gradient||^2 / (2 lambda) of its optimum.
         gradient, p = problem.gradient(w, z)
         gap = float(gradient.double().square().sum()) / (2 * weight_decay * value)
         if gap <= tolerance:
             return
         if precondition is None or products > conditioner.stale:
             precondition = conditioner.at(p)
+        # A step solves H step = -gradient, the more exactly the nearer the optimum is; then as far along it as pays.
         step, products = _conjugate_gradients(
             lambda v, p=p: problem.curvature(p, v),  # type: ignore[misc]
             -gradient,

@@ -15,7 +15,7 @@ from layergraft.config.recipe import MonitorConfig
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.features import extract
+from layergraft.evaluation.features import LARGE, NonFiniteFeatures, extract
 from layergraft.evaluation.knn import knn_accuracy
 from layergraft.evaluation.selection import ridge_accuracy
 from layergraft.objectives.base import Objective
@@ -82,17 +82,31 @@ class Monitor:
         return step == steps or step % interval == 0
 
     def look(self, encoder: Encoder, objective: Objective) -> dict[str, float]:
-        """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`; or the own figure."""
+        """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`; or the own figure.
+
+        Where features are not finite, only `nonfinite_features`, the number of their images.
+        """
         if objective.selection_metric is not None:
             encoder.eval(), objective.eval()
             found = objective.evaluate_holdout(encoder, self.all_held_out)
             encoder.train(), objective.train()
             return found
         train_mode = encoder.training
+        try:
+            return self._watch(encoder)
+        except NonFiniteFeatures as error:
+            return {"nonfinite_features": error.count}
+        finally:
+            encoder.train(train_mode)
+
+    def _watch(self, encoder: Encoder) -> dict[str, float]:
         held = torch.from_numpy(extract(encoder, self.holdout, "cls"))
+        largest = float(held.abs().max())
+        if largest > LARGE:  # both figures are of directions; squares would overflow
+            held = held / largest
         normed = torch.nn.functional.normalize(held, dim=1)
         values = torch.linalg.svdvals(held)
-        p = values / values.sum() + 1e-7
+        p = values / values.sum().clamp(min=1e-30) + 1e-7
         found = {"feature_std": float(normed.std(dim=0).mean()), "rankme": float(torch.exp(-(p * p.log()).sum()))}
         if self.train.labels is not None:
             bank, labels, truth = (
@@ -104,7 +118,6 @@ class Monitor:
                 found["knn"] = knn_accuracy(bank, labels, held.numpy(), truth)
             if "ridge" in self.config.protocols:
                 found["ridge"] = ridge_accuracy(bank, labels, held.numpy(), truth, len(self.train.classes))
-        encoder.train(train_mode)
         return found
 
     def warnings(self, numbers: dict[str, Any], width: int) -> list[str]:
@@ -115,6 +128,10 @@ class Monitor:
             width: of the features.
         """
         found = []
+        if numbers.get("nonfinite_features"):
+            found.append(
+                f"the features of {numbers['nonfinite_features']} images are not finite: weights are too large."
+            )
         part = numbers.get("feature_std", float("inf")) * width**0.5
         if part < self.config.min_feature_std:
             found.append(f"the features of all images are nearly alike (feature_std {part:.3f} of an even spread).")

@@ -9,10 +9,12 @@ from conftest import assert_close
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
+from layergraft.analysis.layer_probe import ridge_scores
 from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
-from layergraft.evaluation import few_shot, prototype, ridge
+from layergraft.evaluation import few_shot, logistic, prototype, ridge
 from layergraft.evaluation.few_shot import FEW_SHOT, predict
+from layergraft.evaluation.knn import knn_accuracy, knn_votes
 from layergraft.evaluation.selection import (
     holdout_tasks,
     ridge_accuracy,
@@ -114,3 +116,56 @@ def test_several_classifiers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.shape == (3, 53)
     for own, (weights, bias) in zip(found, fits, strict=True):
         assert (own == (queries @ weights + bias).argmax(1)).all()
+
+
+ROWS = 60
+SETTINGS = [(4, 7), (4, 80), (30, 7)]  # classes, features: both preconditioners, more rows than features and fewer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("classes", "width"), SETTINGS)
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-8])
+def test_features_that_are_all_alike_predict_the_largest_class(
+    value: float, classes: int, width: int, dtype: torch.dtype
+) -> None:
+    """A collapsed encoder says nothing: not a crash, and not a class by rounding errors."""
+    labels = torch.arange(ROWS) % classes
+    labels[: ROWS // 4] = 2
+    row = value * torch.randn(width, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    rows, queries = row.repeat(ROWS, 1), row.repeat(3, 1)
+    for name, protocol in FEW_SHOT.items():
+        fits = protocol.fit_path(rows, labels, classes, protocol.strengths)
+        assert len(fits) == len(protocol.strengths)
+        assert (predict(fits, queries) == 2).all(), name
+    votes = knn_votes(rows, labels, queries, [5], [0.07], classes)[5, 0.07]
+    assert (votes.argmax(1) == 2).all()
+    assert logistic.fit(rows, labels, classes, 0.1).isfinite().all()
+    scores, _ = ridge_scores(rows.double(), labels, queries.double(), classes)
+    assert (scores.argmax(1) == 2).all()
+    nearly = rows + 1e-7 * value * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    for name, protocol in FEW_SHOT.items():
+        fits = protocol.fit_path(nearly, labels, classes, protocol.strengths)
+        assert all(weights.isfinite().all() and bias.isfinite().all() for weights, bias in fits), name
+
+
+@pytest.mark.parametrize("scale", [1e15, 1e25, 1e35])
+def test_large_features_give_what_small_ones_do(scale: float) -> None:
+    """Squares of numbers above 1e19 overflow float32: every row became zero."""
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    rows = (random.standard_normal((200, 16)) + 2 * np.eye(16)[labels]).astype(np.float32)
+    large = (rows * np.float32(scale)).astype(np.float32)
+    small = rows[:100], labels[:100], rows[100:], labels[100:]
+    huge = large[:100], labels[:100], large[100:], labels[100:]
+    assert knn_accuracy(*huge) == knn_accuracy(*small) > 50
+    assert ridge_accuracy(*huge, 4) == ridge_accuracy(*small, 4) > 50
+
+
+def test_nearly_singular_rows_are_fitted() -> None:
+    """In float32 a matrix of rank 2 need not have a Cholesky factor."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(500, 2, generator=generator) @ torch.randn(2, 64, generator=generator) * 1e3
+    labels = (rows[:, 0] > 0).long() + 2 * (rows[:, 1] > 0).long()
+    weights = logistic.fit(rows, labels, 4, 1e-6)
+    assert weights.isfinite().all()
+    assert float((logistic.predict(weights, rows) == labels).double().mean()) > 0.95

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from layergraft.config import EncoderConfig
 from layergraft.config.recipe import MonitorConfig
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import create_encoder
+from layergraft.objectives.base import Objective
 from layergraft.training import monitor
 from layergraft.training.monitor import Monitor, stratified_sample
 
@@ -58,3 +65,29 @@ def test_fewer_images_than_asked_for_are_all_looked_at(sorted_by_class: Source) 
     assert stratified_sample(few, 7, Randomness(seed=0, scope="monitor")) is few
     assert len(stratified_sample(few, 0, Randomness(seed=0, scope="monitor"))) == 0
     assert len(stratified_sample(few.subset(few.keys[:0]), 5, Randomness(seed=0, scope="monitor"))) == 0
+
+
+@pytest.mark.parametrize(("scale", "finite"), [(float("nan"), False), (3e38, False), (1e30, True), (0.0, True)])
+def test_diverged_or_constant_weights_are_named_not_a_crash(
+    sorted_by_class: Source, scale: float, finite: bool
+) -> None:
+    encoder = create_encoder(
+        EncoderConfig(
+            name="vit_tiny_patch16_224", img_size=8, in_chans=3, patch_size=4, embed_dim=16, depth=1, num_heads=2
+        ),
+        0,
+    ).train()
+    with torch.no_grad():
+        encoder.vit.norm.weight.mul_(scale)
+        encoder.vit.norm.bias.add_(min(scale, 1e30))
+    config = MonitorConfig(every=1, protocols=("knn", "ridge"))
+    watch = Monitor(config, sorted_by_class, sorted_by_class, 0, 1)
+    numbers = watch.look(encoder, cast(Objective, SimpleNamespace(selection_metric=None)))
+    assert encoder.training
+    if finite:
+        assert {"knn", "ridge", "feature_std", "rankme"} == set(numbers)
+        assert all(np.isfinite(list(numbers.values())))
+        assert numbers["feature_std"] > 0.01 or not scale
+    else:
+        assert set(numbers) == {"nonfinite_features"}
+        assert "not finite" in watch.warnings(numbers, encoder.embed_dim)[0]

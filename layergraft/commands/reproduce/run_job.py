@@ -21,6 +21,7 @@ from layergraft.commands.train import train_run
 from layergraft.config import dump_recipe
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.vit import Encoder
+from layergraft.evaluation.features import NonFiniteFeatures
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
@@ -65,14 +66,14 @@ def _measure(job: Job, scale: Scale, run: Path, out: Path) -> JobOutcome:
     few = tuple(shots for shots in scale.evaluate.frozen_shots if isinstance(shots, int))
     try:
         encoder = _encoder(job, images, run, out)
-    except Diverged:
+        check()
+        if job.kind == "trial":
+            config = structs.replace(scale.evaluate, protocols=("logistic",), shots=few)
+            return dict(images.frozen(encoder, config, test=False))
+    except (Diverged, NonFiniteFeatures):
         if job.kind != "trial":
             raise
         return {"holdout": {str(shots): 0.0 for shots in few}}  # a rate too high is an answer of the search
-    check()
-    if job.kind == "trial":
-        config = structs.replace(scale.evaluate, protocols=("logistic",), shots=few)
-        return dict(images.frozen(encoder, config, test=False))
     outcome: JobOutcome = dict(images.frozen(encoder, scale.evaluate, test=True))
     if encoder is not None and scale.trained:
         outcome["test"] |= images.trained(encoder, scale.trained, run)
