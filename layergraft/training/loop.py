@@ -50,15 +50,18 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
                     checkpoints.save(trainer.state())
                 raise
             outcome, numbers = trainer.compute(batch), trainer.numbers
-            due = checkpoints.due(trainer.step + 1)
-            stopping, excess = signals.received is not None, skipped.too_many(source)
-            finite, stop, requeue, due, failed, excess = agree(
-                outcome.size, stopping, signals.requeue, due, checkpoints.failed(), excess
+            agreed = agree(
+                outcome.size,
+                stop=signals.received is not None,
+                requeue=signals.requeue,
+                save=checkpoints.due(trainer.step + 1),
+                write_failed=checkpoints.failed(),
+                too_many_unreadable=skipped.too_many(source),
             )
-            if failed:
+            if agreed.write_failed:
                 checkpoints.wait()  # raises where it was written; elsewhere:
                 raise UserError("Process 0 cannot write checkpoints.", "Its message says why.")
-            if finite:
+            if agreed.finite:
                 trainer.accept(outcome)
             else:
                 trainer.reject()
@@ -70,12 +73,13 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
                 continue
             record.step(trainer, outcome, numbers)
             profile.step()
-            if stop or excess or trainer.step == stage.steps or (due and finite):
+            ending = agreed.stop or agreed.too_many_unreadable or trainer.step == stage.steps
+            if ending or (agreed.save and agreed.finite):
                 checkpoints.save(trainer.state())
-            if excess:
+            if agreed.too_many_unreadable:
                 raise skipped.error(source)
-            if stop:
-                raise signals.stopped(requeue)
+            if agreed.stop:
+                raise signals.stopped(agreed.requeue)
         trainer.finish()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -18,23 +19,47 @@ def is_loss(error: RuntimeError) -> bool:
     return dist.is_available() and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
 
 
-def agree(size: Tensor, *wishes: bool) -> list[bool]:
-    """What all processes do after a step, in one exchange.
+class Agreed(NamedTuple):
+    """What all processes do after a step.
+
+    Args:
+        finite: whether loss and gradient are finite in every process.
+        stop: whether any process got a signal.
+        requeue: whether a scheduler asked any of them for it.
+        save: whether a checkpoint is due.
+        write_failed: whether a checkpoint could not be written.
+        too_many_unreadable: whether any process met too many unreadable images.
+    """
+
+    finite: bool
+    stop: bool
+    requeue: bool
+    save: bool
+    write_failed: bool
+    too_many_unreadable: bool
+
+
+def agree(
+    size: Tensor, *, stop: bool, requeue: bool, save: bool, write_failed: bool, too_many_unreadable: bool
+) -> Agreed:
+    """Agree with all other processes on what follows a step, in one exchange.
 
     Args:
         size: finite exactly if this process's step is.
-        wishes: what this process would like.
-
-    Returns:
-        Whether the step is finite everywhere, and for each wish whether any process has it.
+        stop: whether this process got a signal; the others as in `Agreed`, as this process sees them.
+        requeue: see `Agreed`.
+        save: see `Agreed`.
+        write_failed: see `Agreed`.
+        too_many_unreadable: see `Agreed`.
     """
     finite = bool(torch.isfinite(size))
+    wishes = (stop, requeue, save, write_failed, too_many_unreadable)
     if not is_distributed():
-        return [finite, *wishes]
+        return Agreed(finite, *wishes)
     shared = torch.tensor([not finite, *wishes], dtype=torch.uint8, device=size.device)
     dist.all_reduce(shared, dist.ReduceOp.MAX)
-    bad, *wished = map(bool, shared.tolist())
-    return [not bad, *wished]
+    not_finite, *wished = map(bool, shared.tolist())
+    return Agreed(not not_finite, *wished)
 
 
 def requeue() -> str | None:

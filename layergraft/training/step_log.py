@@ -38,7 +38,10 @@ class Record:
     """
 
     def __init__(self, stage: StageRun, report: Report, say: Callable[[str], None], writes: bool) -> None:
-        self.stage, self.report, self.say, self.writes = stage, report, say, writes
+        self.stage = stage
+        self.report = report
+        self.say = say
+        self.writes = writes
         self._hinted = not writes
         self.metrics = MetricsFile(stage.directory / "metrics.jsonl") if writes else None
         self.trackers = Trackers(stage.engine.tracking if writes else (), stage, say)
