@@ -29,7 +29,7 @@ from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import show_results
 from layergraft.runs.results import ResultRow, read_results, write_results
-from layergraft.runs.resume import Resume, open_run
+from layergraft.runs.resume import Resume, as_begun, open_run
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
 from layergraft.training.launch import machine
@@ -48,6 +48,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
         resume: what to do with a run that is there.
         replay: a file of a run that diverged: compute its last steps again, and nothing else.
     """
+    recipe = as_begun(recipe, out)
     files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
     try:
         with SignalGuard(), ExitStack() as stack:

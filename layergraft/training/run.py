@@ -17,7 +17,7 @@ from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import is_done, stage_directory
-from layergraft.runs.resume import Resume, as_begun, claim, open_run
+from layergraft.runs.resume import Resume, claim, open_run
 from layergraft.training.check_recipe import check_recipe
 from layergraft.training.checkpoints import State
 from layergraft.training.cost import step_flops
@@ -43,7 +43,7 @@ class Training:
     """
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
-        self.recipe = recipe = as_begun(recipe, out)
+        self.recipe = recipe
         self.out = out
         self.data = load_data(recipe, out)
         check()
