@@ -21,7 +21,7 @@ def test_help_is_quick(command: list[str]) -> None:
         result = subprocess.run(words, capture_output=True, text=True, check=True)
         ended = os.times()
         times.append(ended.children_user + ended.children_system - began.children_user - began.children_system)
-    assert min(times) < 0.25, times
+    assert min(times) < 0.5, times
     assert "usage: layergraft" in result.stdout
 
 
