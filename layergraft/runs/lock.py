@@ -71,12 +71,18 @@ def locked(directory: Path, say: Callable[[str], None], *, clear: bool = False) 
 
 def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
     """A descriptor that holds the lock for as long as it is open."""
+    mode = os.O_RDONLY
     while True:
         check()
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Held for reading: a file that is open for writing would keep the disk from being remounted read-only.
+        descriptor = os.open(file, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno == errno.EBADF and mode == os.O_RDONLY:  # NFS locks files that are open for writing alone
+                os.close(descriptor)
+                mode = os.O_RDWR
+                continue
             if error.errno in _NO_LOCKS:
                 say(f"The file system of {file.parent} knows no locks: see to it that nothing else writes there.")
                 return descriptor
@@ -93,8 +99,8 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
                 break
         os.close(descriptor)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode() + b"\n")
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+    file.write_text(json.dumps(holder) + "\n", encoding="utf-8")
     return descriptor
 
 
