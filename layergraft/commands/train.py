@@ -53,7 +53,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
     try:
         with SignalGuard(), ExitStack() as stack:
             if replay is None and is_first_process():
-                open_run(out, recipe, resume)  # refuses before anything is made
+                open_run(out, as_begun(recipe, out), resume)  # refuses before anything is made
                 stack.enter_context(locked(out, announce, clear=True))
             training = Training(recipe, out)
             if replay is not None:

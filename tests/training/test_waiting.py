@@ -60,7 +60,7 @@ def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, s
         directory=tmp_path,
         engine=SimpleNamespace(tracking=(), log_every=1),
         config=SimpleNamespace(batch_size=8),
-        objective=SimpleNamespace(figure=None),
+        objective=SimpleNamespace(selection_metric=None),
         monitor=None,
         steps=steps,
         loader=loader(SOURCE),
