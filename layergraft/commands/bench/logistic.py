@@ -3,7 +3,9 @@
 Same rows in float32, same threads, same penalty (lambda = 2.5e-4 / n), no intercept. Each reference runs first, with
 the settings it is used with: scikit-learn's `lbfgs` at its usual tolerance, Cyanure's `auto` solver at its usual
 tolerance, stopped by its own duality gap. Then ours starts from nothing and stops at the first step whose objective is
-no worse. Where that takes seconds both run several times in turn, and the medians are reported.
+no worse. Where that takes seconds both run several times in turn, and the medians are reported. torch's full-batch
+L-BFGS with several settings then runs once to the same objective, and scikit-learn's `newton-cholesky`, at its usual
+tolerance, where its Hessian fits.
 """
 
 from __future__ import annotations
@@ -36,6 +38,15 @@ CASES = (
     (1_300, 768, 100, "cyanure"),
 )
 _PAUSE = 0.5  # seconds before each fit: threads of BLAS that have just worked wait for more by spinning
+# Settings of torch.optim.LBFGS: as it comes, and with a line search and several lengths of memory.
+_LBFGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "strong_wolfe": {"line_search_fn": "strong_wolfe"},
+    "strong_wolfe_10": {"line_search_fn": "strong_wolfe", "history_size": 10},
+    "strong_wolfe_30": {"line_search_fn": "strong_wolfe", "history_size": 30},
+}
+_EVALUATIONS, _PATIENCE = 10_000, 60.0  # evaluations and seconds after which L-BFGS is given up
+_MOST_UNKNOWNS = 8192  # of newton-cholesky
 _REPEATS, _SHORT = 5, 5.0  # a case of less than so many seconds runs so often
 Fitted = tuple[float, npt.NDArray[np.float64]]  # seconds, weights (D, C)
 
@@ -58,10 +69,11 @@ def _timed(fit: Callable[..., object], x: Array, y: Labels) -> float:
         return time.perf_counter() - began
 
 
-def _sklearn(x: Array, y: Labels, weight_decay: float) -> Fitted:
+def _sklearn(x: Array, y: Labels, weight_decay: float, solver: str = "lbfgs") -> Fitted:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=1 / (weight_decay * len(x)), fit_intercept=False, tol=1e-4, max_iter=1000)
+    strength = 1 / (weight_decay * len(x))
+    model = LogisticRegression(C=strength, fit_intercept=False, tol=1e-4, max_iter=1000, solver=solver)
     return _timed(model.fit, x, y), np.asarray(model.coef_.T)
 
 
@@ -79,6 +91,48 @@ def _cyanure(x: Array, y: Labels, weight_decay: float, threads: int) -> Fitted:
         verbose=False,
     )
     return _timed(model.fit, x, y), np.asarray(model.get_weights())
+
+
+class _Reached(Exception):
+    """The objective of the reference is reached, or it takes too long."""
+
+
+def _lbfgs(x: Array, y: Labels, classes: int, weight_decay: float, goal: float, **settings: Any) -> float | None:
+    """Seconds that torch's L-BFGS takes on the full batch to the goal; None if it does not get there."""
+    features, labels = torch.from_numpy(x), torch.from_numpy(y)
+    weights = torch.zeros(x.shape[1], classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=_EVALUATIONS, max_eval=_EVALUATIONS, tolerance_grad=0, tolerance_change=0, **settings
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = logistic.objective(weights, features, labels, weight_decay)
+        if float(value.detach()) <= goal or time.perf_counter() - began > _PATIENCE:
+            raise _Reached
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    began = time.perf_counter()
+    try:
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    except _Reached:
+        seconds = time.perf_counter() - began
+        return seconds if seconds <= _PATIENCE else None
+    return None
+
+
+def _rivals(x: Array, y: Labels, classes: int, weight_decay: float, goal: float) -> dict[str, Any]:
+    """Seconds of solvers that are there already: `lbfgs` (by settings) and `newton_cholesky`; null where one fails.
+
+    scikit-learn's newton-cholesky holds a Hessian of (classes * features)^2 numbers, so it is left out of large cases.
+    """
+    time.sleep(_PAUSE)
+    seconds = {name: _lbfgs(x, y, classes, weight_decay, goal, **settings) for name, settings in _LBFGS.items()}
+    newton = None
+    if classes * x.shape[1] <= _MOST_UNKNOWNS:
+        newton, _ = _sklearn(x, y, weight_decay, "newton-cholesky")
+    return {"lbfgs": seconds, "newton_cholesky": {"seconds": newton}}
 
 
 def _reference(name: str, x: Array, y: Labels, weight_decay: float) -> Fitted:
@@ -128,7 +182,7 @@ def _case(rows: int, width: int, classes: int, reference: str) -> dict[str, Any]
         "classes": classes,
         "ours": {"seconds": statistics.median(t for t, _ in ours), "objective": objective(ours[-1][1])},
         reference: {"seconds": statistics.median(t for t, _ in theirs), "objective": goal},
-    }
+    } | _rivals(x, y, classes, weight_decay, goal)
 
 
 def bench_logistic(quiet: bool) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from layergraft.commands.cli import main
 def test_ours_stops_at_no_worse_an_objective(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(logistic, "_PAUSE", 0.0)
+    monkeypatch.setattr(logistic, "_REPEATS", 1)
     monkeypatch.setattr(logistic, "CASES", ((400, 32, 8, "sklearn"), (400, 32, 8, "cyanure")))
     assert main(["bench", "logistic", "--json", "true"]) == 0
     cases = json.loads(capsys.readouterr().out.splitlines()[-1])["cases"]
@@ -19,6 +21,9 @@ def test_ours_stops_at_no_worse_an_objective(
         assert set(case["ours"]) == set(case[reference]) == {"seconds", "objective"}
         # float32 tells objectives apart to about 1e-7.
         assert 0 < case["ours"]["objective"] <= case[reference]["objective"] * (1 + 1e-6)
+        assert set(case["lbfgs"]) == set(logistic._LBFGS)
+        assert min(seconds for seconds in case["lbfgs"].values() if seconds is not None) > 0
+        assert case["newton_cholesky"]["seconds"] > 0
         # The same problem: with another penalty or scale the objectives would be several times apart. How close the
         # two stop depends on the reference's tolerance, and on how far ours gets with its last step.
         assert case[reference]["objective"] < 1.5 * case["ours"]["objective"]
