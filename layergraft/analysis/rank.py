@@ -9,26 +9,16 @@ from torch import Tensor
 from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
 from layergraft.analysis.views import CONTRASTIVE, view_features
+from layergraft.evaluation.rankme import entropy_rank, rankme
 from layergraft.runs.figure import Rows
 from layergraft.runs.findings import Findings
 
 IMAGES, SURROGATES, VIEWS = 2000, 200, 8
 
 
-def _entropy_rank(values: Tensor, eps: float = 0.0) -> float:
-    p = values / values.sum() + eps
-    p = p[p > 0]
-    return float(torch.exp(-(p * p.log()).sum()))
-
-
-def rankme(features: Tensor) -> float:
-    """RankMe: exp of the entropy of the singular values of (N, D) (Garrido et al., ICML 2023); k equal ones give k."""
-    return _entropy_rank(torch.linalg.svdvals(features.double()), 1e-7)
-
-
 def effective_rank(features: Tensor) -> float:
     """Effective rank: exp of the entropy of the covariance's eigenvalues (Roy and Vetterli, EUSIPCO 2007)."""
-    return _entropy_rank(spectrum(features))
+    return entropy_rank(spectrum(features))
 
 
 def spectrum(features: Tensor) -> Tensor:
@@ -71,7 +61,7 @@ def lidar(features: Tensor, delta: float = 1e-4) -> float:
     values, vectors = torch.linalg.eigh(within)
     whitening = vectors * values.rsqrt()
     eigenvalues = torch.linalg.eigvalsh(whitening.T @ between @ whitening).clamp(min=0)
-    return _entropy_rank(eigenvalues, 1e-7)
+    return entropy_rank(eigenvalues, 1e-7)
 
 
 def rank(subject: Subject) -> Findings:

@@ -17,6 +17,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import LARGE, NonFiniteFeatures, extract
 from layergraft.evaluation.knn import knn_accuracy
+from layergraft.evaluation.rankme import rankme
 from layergraft.evaluation.selection import ridge_accuracy
 from layergraft.objectives.base import Objective
 
@@ -105,9 +106,7 @@ class Monitor:
         if largest > LARGE:  # both figures are of directions; squares would overflow
             held = held / largest
         normed = torch.nn.functional.normalize(held, dim=1)
-        values = torch.linalg.svdvals(held)
-        p = values / values.sum().clamp(min=1e-30) + 1e-7
-        found = {"feature_std": float(normed.std(dim=0).mean()), "rankme": float(torch.exp(-(p * p.log()).sum()))}
+        found = {"feature_std": float(normed.std(dim=0).mean()), "rankme": rankme(held)}
         if self.train.labels is not None:
             bank, labels, truth = (
                 extract(encoder, self.train, "cls"),

@@ -2,7 +2,8 @@ import math
 
 import torch
 
-from layergraft.analysis.rank import alpha_req, effective_rank, lidar, rankme, spectrum
+from layergraft.analysis.rank import alpha_req, effective_rank, lidar, spectrum
+from layergraft.evaluation.rankme import rankme
 
 
 def orthogonal(n: int, d: int, seed: int = 0) -> torch.Tensor:
