@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 
+from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.data.batch import Normalize
 from layergraft.data.sources.open import open_source
@@ -102,3 +103,35 @@ def test_large_pixels_are_averaged_down() -> None:
     small = pixels(open_source(SOURCE), 36, 1, 12)
     assert small.shape[1] == 144
     assert np.allclose(np.linalg.norm(small, axis=1), 1, atol=1e-5)
+
+
+def test_features_that_are_not_finite_name_their_encoder(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A last step that makes weights huge: such features were taken for unreadable images."""
+    monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path / "cache"))
+    with torch.no_grad():
+        encoder.vit.norm.weight.mul_(3e38)
+    place = str(tmp_path / "diverged")
+    save_encoder(encoder, Path(place), {})
+    train, test = ("builtin:fashion-canvas?shots=3", "builtin:fashion-canvas:test?shots=2")
+    for command in (
+        ["embed", "--encoder", place, "--data", test, "--out", str(tmp_path / "f.parquet")],
+        [
+            "evaluate",
+            "--encoder",
+            place,
+            "--data",
+            train,
+            "--test",
+            test,
+            "--shots",
+            "1",
+            "--out",
+            str(tmp_path / "out"),
+        ],
+    ):
+        assert main(command) == 2
+        message = " ".join(capsys.readouterr().err.split())
+        assert "not finite" in message
+        assert "diverged" in message
