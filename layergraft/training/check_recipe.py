@@ -7,11 +7,13 @@ from pathlib import Path
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.recipe import EvaluateConfig, Recipe
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
+from layergraft.data.sources.open import default_test_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.labels import few_images
+from layergraft.evaluation.selection import holdout_tasks
 from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.apply import stage_plan
 from layergraft.graft.donors import load_donor
@@ -33,7 +35,8 @@ def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Pa
 
     Raises:
         UserError: a plan does not fit the encoder, an ENC of it cannot be read or has another shape, a stage does not
-            fit its images, or there are more shots than images of a class.
+            fit its images, there are more shots than images of a class, or something is to be chosen on held-out images
+            that are too few.
     """
     sources: set[str] = set()
     for name, stage in recipe.stages.items():
@@ -49,6 +52,8 @@ def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Pa
     check_micro_batch(recipe.engine.micro_batch, encoder)
     if recipe.evaluate is not None and data is not None:
         check_shots(recipe.evaluate, data.train)
+        if recipe.evaluate.draws_tasks and data.train.labels is not None and default_test_source(data.train.spec):
+            holdout_tasks(data.holdout, 1)
 
 
 def check_batch(name: str, batch_size: int, objective: Objective, data: RunData | None) -> None:

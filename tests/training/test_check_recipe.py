@@ -70,6 +70,7 @@ REFUSED: dict[str, dict[str, object]] = {
             "batch_size": 4,
         },
     },
+    "a penalty to choose on one image a class": {"evaluate.protocols": ["logistic"], "evaluate.variant": ["holdout"]},
     "statistics of another number of channels": {"data.source": "{}/images/train?mean=0.5"},
 }
 
