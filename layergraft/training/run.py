@@ -10,7 +10,7 @@ import numpy as np
 from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import SkippedImages, forget_mended, read_skipped
-from layergraft.data.sources.contents import check_contents, write_contents
+from layergraft.data.sources.contents import Contents, check_contents, write_contents
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import trained_on
 from layergraft.errors import UserError
@@ -56,6 +56,7 @@ class Training:
         self.fabric = launch()
         self.display = Display(quiet=not self.fabric.is_global_zero)
         self.identity = recipe_hash(recipe)
+        self.contents: Contents | None = None
 
     def open(self, resume: Resume) -> bool:
         """Make the output directory this run's.
@@ -75,13 +76,15 @@ class Training:
             return False
         train, holdout, unreadable = self.data.train, self.data.holdout, self.out / "skipped.jsonl"
         whole = train.subset(np.concatenate((train.keys, holdout.keys)))
-        contents = check_contents(self.out / IMAGES, whole, read_skipped(unreadable))
+        self.contents = check_contents(self.out / IMAGES, whole, read_skipped(unreadable))
         if goes_on and self.fabric.is_global_zero:
             forget_mended(unreadable, train, self.recipe.encoder.in_chans)
         self.fabric.barrier()
         if self.fabric.is_global_zero:
             claim(self.out, self.recipe)
-            write_contents(self.out / IMAGES, contents)
+            # A run of an earlier version has no such file: its stages know their images, and may yet refuse these.
+            if not goes_on or (self.out / IMAGES).is_file():
+                write_contents(self.out / IMAGES, self.contents)
         return True
 
     def train(self) -> None:
@@ -131,6 +134,7 @@ class Training:
             train_stage(self.fabric, stage, self.display.report, self.display.say)
             if self.fabric.is_global_zero:
                 save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
+                write_contents(self.out / IMAGES, self.contents)
             self.fabric.barrier()
         elif trained_on(str(directory)) not in (None, self.images):
             raise UserError(

@@ -91,6 +91,9 @@ def test_a_finished_stage_is_not_built_upon_with_other_images(
     (images / "a" / "-new.png").write_bytes((images / "a" / "00.png").read_bytes())
     assert main(command(images, out)) == 2
     assert "not those that the run began with: files came or went" in capsys.readouterr().err
+    (out / "images.json").unlink()  # runs of earlier versions have none
+    assert main(command(images, out)) == 2
+    assert "not those that stage 'mae' was trained on: files came or went" in capsys.readouterr().err
     (images / "a" / "-new.png").unlink()
     assert main(command(images, out)) == 0
 
