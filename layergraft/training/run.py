@@ -109,6 +109,8 @@ class Training:
         with self.display:
             for name in self.recipe.stages:
                 self.stage(name)
+        if self.fabric.is_global_zero:  # also where every stage was finished before
+            write_contents(self.out / IMAGES, self.contents)
 
     def prepare(self, name: str) -> StageRun:
         """Build a stage on the encoder as it is now."""
