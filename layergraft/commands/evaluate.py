@@ -23,7 +23,6 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
-from layergraft.evaluation.labels import same_classes
 from layergraft.evaluation.splits import read_splits
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
@@ -233,19 +232,7 @@ def _train(
 ) -> list[ResultRow]:
     """Carry out the trained protocols on the ENC `start`; every process calls."""
     with Display(quiet=not fabric.is_global_zero) as display:
-        trained = TrainedTask(
-            train=task.train,
-            holdout=task.holdout or task.train.subset(task.train.keys[:0]),
-            test=same_classes(task.train, task.test),
-            test_name=task.test_name,
-            seed=task.seed,
-            config=config,
-            protocols=config.trained_stages,
-            engine=engine,
-            out=out,
-            fabric=fabric,
-            display=display,
-        )
+        trained = TrainedTask.of(task, config, config.trained_stages, engine, out, fabric, display)
         rows = evaluate_trained(trained, name, encoder, start=start)
     if fabric.is_global_zero:
         show_trained(rows)

@@ -19,7 +19,6 @@ from layergraft.encoders.checkpoint import announce, load_encoder, save_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import Lost, Stopped
 from layergraft.evaluation.frozen import Task, evaluate_encoders
-from layergraft.evaluation.labels import same_classes
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
@@ -195,19 +194,8 @@ def train_protocols(recipe: Recipe, out: Path, data: RunData, fabric: Fabric, di
         display.say(f"{recipe.data.source!r} has no labels, masks or test images for {', '.join(skipped)}: skipped.")
     if spec is None or not possible:
         return
-    task = TrainedTask(
-        train=train,
-        holdout=holdout,
-        test=same_classes(train, open_source(spec)),
-        test_name=spec,
-        seed=recipe.seed,
-        config=recipe.evaluate,
-        protocols=possible,
-        engine=recipe.engine,
-        out=out,
-        fabric=fabric,
-        display=display,
-    )
+    images = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=holdout)
+    task = TrainedTask.of(images, recipe.evaluate, possible, recipe.engine, out, fabric, display)
     last = list(recipe.stages)[-1]
     rows = evaluate_trained(task, "random", first_encoder(recipe, data.mean, data.std))
     directory = stage_directory(out, recipe, last)

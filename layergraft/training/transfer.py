@@ -28,7 +28,8 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.adapt import resize
 from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.labels import few_images
+from layergraft.evaluation.frozen import Task
+from layergraft.evaluation.labels import few_images, same_classes
 from layergraft.objectives.classify import Classify
 from layergraft.objectives.create import know_classes
 from layergraft.runs.atomic import write_text
@@ -79,6 +80,32 @@ class TrainedTask:
     out: Path
     fabric: Fabric
     display: Display
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        config: EvaluateConfig,
+        protocols: Sequence[str],
+        engine: EngineConfig,
+        out: Path,
+        fabric: Fabric,
+        display: Display,
+    ) -> TrainedTask:
+        """Take images and seed from the task of the frozen protocols; the rest is as in the class."""
+        return cls(
+            train=task.train,
+            holdout=task.train.subset(task.train.keys[:0]) if task.holdout is None else task.holdout,
+            test=same_classes(task.train, task.test),
+            test_name=task.test_name,
+            seed=task.seed,
+            config=config,
+            protocols=protocols,
+            engine=engine,
+            out=out,
+            fabric=fabric,
+            display=display,
+        )
 
 
 def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str | None = None) -> list[ResultRow]:

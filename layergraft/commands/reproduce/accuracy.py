@@ -16,7 +16,6 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels
 from layergraft.evaluation.frozen import Measurement, Task
-from layergraft.evaluation.labels import same_classes
 from layergraft.runs.results import ResultRow
 from layergraft.training.display import Display
 from layergraft.training.launch import launch
@@ -81,19 +80,14 @@ class SeedImages:
     def trained(self, encoder: Encoder, protocols: Iterable[str], out: Path) -> Accuracies:
         """Linear and fine-tuned accuracy on test images with all labels; stages go to `out/trained`."""
         config, engine = load_evaluate({"protocols": list(protocols)}, {"engine.keep": 1})
-        task = TrainedTask(
+        images = Task(
             train=self.data.train,
-            holdout=self.data.holdout,
-            test=same_classes(self.data.train, open_source(self.spec)),
+            test=open_source(self.spec),
             test_name=self.spec,
             seed=self.recipe.seed,
-            config=config,
-            protocols=config.trained_stages,
-            engine=engine,
-            out=out,
-            fabric=launch(),
-            display=Display(),
+            holdout=self.data.holdout,
         )
+        task = TrainedTask.of(images, config, config.trained_stages, engine, out, launch(), Display())
         return accuracies_of(row for row in evaluate_trained(task, "encoder", encoder) if row.variant is None)
 
     def _features(self, encoder: Encoder | None, source: Source) -> Array:
