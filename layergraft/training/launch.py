@@ -104,6 +104,11 @@ def _end_with_torchrun() -> None:
     threading.Thread(target=watch, daemon=True, name="layergraft-torchrun").start()
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were made on."""
     import timm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -16,6 +15,7 @@ from layergraft.data.loader import TrainLoader
 from layergraft.encoders.distributed import sum_over_processes, world_size
 from layergraft.objectives.losses import at_least_float32
 from layergraft.runs.metrics import MetricsFile
+from layergraft.training.launch import available_cores
 from layergraft.training.stage import StageRun
 from layergraft.training.tracking import Trackers
 from layergraft.training.trainer import Outcome, Trainer
@@ -125,7 +125,7 @@ class Record:
 def advice(loader: TrainLoader) -> str:
     """What to change first where training waits for images."""
     more = f"Raise --data.workers ({loader.workers} now)"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     if loader.source.blocks is not None:
         return f"{more}: they mostly wait for the network. Or keep what has come: --data.cache disk."
     if loader.augment == "exact":

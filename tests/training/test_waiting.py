@@ -94,7 +94,7 @@ def test_said_once_and_only_where_much_is_waited(tmp_path: Path, monkeypatch: py
 
 
 def test_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_log.os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(step_log, "available_cores", lambda: 4)
     assert advice(loader(SOURCE, workers=2)) == "Raise --data.workers (2 now): there are 4 cores."
     assert "--data.augment fast" in advice(loader(SOURCE, augment="exact"))
     assert "--data.cache ram" in advice(loader(SOURCE, workers=4))

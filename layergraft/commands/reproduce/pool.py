@@ -23,11 +23,6 @@ from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _begin(log: Path) -> None:
     """What a new process does first."""
     for number in (signal.SIGINT, signal.SIGTERM):  # between jobs there is nothing to save

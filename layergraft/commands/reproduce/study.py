@@ -20,7 +20,7 @@ from layergraft.commands.reproduce.claims import FILE as CLAIMS
 from layergraft.commands.reproduce.claims import write_claims
 from layergraft.commands.reproduce.cost import Costs
 from layergraft.commands.reproduce.jobs import JobOutcome, Study
-from layergraft.commands.reproduce.pool import Pool, available_cores
+from layergraft.commands.reproduce.pool import Pool
 from layergraft.commands.reproduce.run_job import identity, run_job
 from layergraft.commands.reproduce.scales import HOLDOUT_BY, SCALES, Scale
 from layergraft.commands.reproduce.study_file import FILE
@@ -33,7 +33,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.lock import locked
 from layergraft.runs.resume import is_unused
-from layergraft.training.launch import machine
+from layergraft.training.launch import available_cores, machine
 
 SETTINGS = "settings.json"
 
