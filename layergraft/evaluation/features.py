@@ -183,14 +183,14 @@ def extract_all(
     for _, positions, views in _readable_batches(source, encoder.img_size, encoder.in_chans, 256):
         if not len(positions):
             continue
-        finite = torch.ones(len(positions), dtype=torch.bool, device=device)
-        for name, values in pool_all(encoder, normalize(views.to(device)), poolings, block).items():
-            values = values.float()
-            finite &= values.isfinite().all(dim=1)
+        finite = np.ones(len(positions), dtype=np.bool_)
+        for name, pooled in pool_all(encoder, normalize(views.to(device)), poolings, block).items():
+            values = pooled.float().cpu().numpy()
+            finite &= np.isfinite(values).all(axis=1)
             if name not in features:
                 features[name] = np.full((len(source), values.shape[1]), np.nan, dtype=np.float32)
-            features[name][positions] = values.cpu().numpy()
-        diverged += len(positions) - int(finite.sum())
+            features[name][positions] = values
+        diverged += int((~finite).sum())
     if diverged:
         raise NonFiniteFeatures(diverged)
     return features

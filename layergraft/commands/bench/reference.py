@@ -118,10 +118,7 @@ class Decoder(nn.Module):
 class Mae(nn.Module):
     def __init__(self, encoder: Vit, decoder: Decoder, patch: int, mask_ratio: float) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.patch = patch
-        self.mask_ratio = mask_ratio
+        self.encoder, self.decoder, self.patch, self.mask_ratio = encoder, decoder, patch, mask_ratio
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         """Images (N, C, H, W), noise (N, L) -> mean squared error on removed patches, targets normalised by patch."""
