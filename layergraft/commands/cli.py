@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import os
 import re
@@ -34,6 +35,15 @@ class _Version(argparse.Action):
 
         print(f"layergraft {version('layergraft')}")
         parser.exit()
+
+
+# Errors of disk, permission or path: the user's to mend, wherever they are met.
+SYSTEM_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV),
+    *(errno.EMFILE, errno.ENFILE),
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -207,6 +217,19 @@ def _exit_code(words: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in SYSTEM_ERRORS:
+            traceback.print_exc()
+            print("layergraft: this is a bug; please report it with the lines above.", file=sys.stderr)
+            return 1
+        where = f" at {str(error.filename)!r}" if error.filename else ""
+        print(
+            f"layergraft: The system refused{where}: {error.strerror or error}.\n"
+            "Free space, or mend the permission or path; what was saved before is intact. Then run the same command "
+            "again.",
+            file=sys.stderr,
+        )
+        return 2
     except Exception:
         traceback.print_exc()
         print("layergraft: this is a bug; please report it with the lines above.", file=sys.stderr)

@@ -34,9 +34,9 @@ def _reasons(rows: bytes) -> dict[int, str]:
     for line in rows.splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+            reasons[int(row["key"])] = str(row["reason"])
+        except (ValueError, TypeError, KeyError):
             continue
-        reasons[row["key"]] = row["reason"]
     return reasons
 
 
@@ -68,7 +68,7 @@ def forget_mended(file: Path, source: Source, channels: int) -> None:
             if row["key"] < len(source.images) and source.images.name(row["key"]) == row["name"]:
                 source.images.load(row["key"], channels)
                 return False
-        except (ValueError, BadImage):
+        except (ValueError, TypeError, KeyError, BadImage):
             pass
         return True
 

@@ -20,10 +20,11 @@ from layergraft.encoders.architecture import infer_architecture
 from layergraft.encoders.foreign_formats import Foreign, detect
 from layergraft.encoders.input_statistics import InputStatistics, choose_statistics, read_image_processor, read_timm
 from layergraft.encoders.options import EncoderOptions, parse_options
-from layergraft.encoders.safe_load import read_directory, read_file, read_json
+from layergraft.encoders.safe_load import read_directory, read_file
 from layergraft.encoders.vit import Encoder, build_vit
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_bytes, write_text
+from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import encoder_directory, last_stage
 
 

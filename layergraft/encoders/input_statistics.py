@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layergraft.encoders.options import EncoderOptions
-from layergraft.encoders.safe_load import read_json
 from layergraft.errors import UserError
+from layergraft.runs.json_files import read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources.source import Source
-from layergraft.encoders.safe_load import read_json
+from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import encoder_directory
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from layergraft.errors import UserError
+from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import PARTS, WEIGHTS
 
 # Besides tensors, training checkpoints hold their arguments and numbers of NumPy. Building these runs no code.
@@ -80,21 +80,6 @@ def _unusual(content: Mapping[Any, Any]) -> list[str]:
         elif isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_meta):
             names.append(str(key))
     return names
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{str(path)!r} holds a {type(content).__name__}, not an object.")
-    return content
 
 
 def read_directory(path: Path) -> dict[str, Tensor]:

@@ -14,11 +14,11 @@ from layergraft.config.recipe import Recipe
 from layergraft.data.randomness import Randomness
 from layergraft.encoders.adapt import load_resized
 from layergraft.encoders.checkpoint import announce, load_encoder, load_heads, open_checkpoint
-from layergraft.encoders.safe_load import read_json
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.initialize import Donor, Weights, copy_row
 from layergraft.graft.plan import row_source
+from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import last_stage
 
 

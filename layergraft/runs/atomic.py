@@ -39,11 +39,16 @@ def write_file(directory: Path, fill: Callable[[BinaryIO], str]) -> Path:
     except OSError as error:
         with suppress(OSError):  # in a directory that cannot be written
             temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"Cannot write to {str(directory)!r}: {error.strerror}.",
-            "Free space or permissions; what was saved before is intact. Then run the same command again.",
-        ) from None
+        raise cannot_write(directory, error) from None
     return target
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Say what a disk or permission is at fault for; to be raised."""
+    return UserError(
+        f"Cannot write to {str(path)!r}: {error.strerror}.",
+        "Free space or permissions; what was saved before is intact. Then run the same command again.",
+    )
 
 
 def flush_directory(directory: Path) -> None:

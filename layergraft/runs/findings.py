@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.figure import Figure
+from layergraft.runs.json_files import read_json_as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +69,9 @@ def read_analysis(path: Path) -> list[Entry]:
     Raises:
         UserError: it was not written by this version.
     """
-    if not path.is_file():
+    if not path.exists():
         return []
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return [Entry(**(entry | {"figures": [Figure(**figure) for figure in entry["figures"]]})) for entry in entries]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read: {error}.", "Move it away and run `layergraft analyze` again."
-        ) from None
+    return read_json_as(path, list[Entry], "Move it away and run `layergraft analyze` again.")
 
 
 def write_analysis(path: Path, new: list[Entry]) -> None:

@@ -45,8 +45,16 @@ def encoder_directory(path: Path) -> Path | None:
 
 def last_stage(path: Path) -> Path:
     """The last stage of a run; any other directory itself."""
-    stages = [stage for stage in (path / "stages").glob("*-*") if stage.name.partition("-")[0].isdigit()]
-    return max(stages, key=lambda stage: int(stage.name.partition("-")[0])) if stages else path
+    stages = stage_directories(path)
+    return stages[-1] if stages else path
+
+
+def stage_directories(run: Path) -> list[Path]:
+    """List RUN/stages/<n>-<name> by n."""
+    numbered = [
+        path for path in (run / "stages").glob("*-*") if path.name.partition("-")[0].isdecimal() and path.is_dir()
+    ]
+    return sorted(numbered, key=lambda path: int(path.name.partition("-")[0]))
 
 
 def copy_of(encoder: str) -> str | None:

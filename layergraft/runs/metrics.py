@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layergraft.errors import UserError
-from layergraft.runs.atomic import write_text
+from layergraft.runs.atomic import cannot_write, write_text
+from layergraft.runs.json_files import read_json_lines
 
 
 class MetricsFile:
@@ -34,28 +34,33 @@ class MetricsFile:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(finite, allow_nan=False) + "\n")
         except OSError as error:
-            raise UserError(
-                f"Cannot write {str(self.path)!r}: {error.strerror}.",
-                "Free space or permissions; the checkpoints are intact. Then run the same command again.",
-            ) from None
+            raise cannot_write(self.path, error) from None
 
     def to_disk(self) -> None:
         """Lines must be as safe as the checkpoint that comes after them."""
         if self.path.is_file():
-            with open(self.path, "rb") as file:
-                os.fsync(file.fileno())
+            try:
+                with open(self.path, "rb") as file:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise cannot_write(self.path, error) from None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; a last line that a kill cut off is left out."""
-    rows = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-    return rows
+    """Read the rows of a file; a bad line costs itself alone."""
+    return read_json_lines(path, _is_row)
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether a line is a step of a stage: all but the stage's name are numbers, or null where they were not finite."""
+    step, speed = row.get("step"), row.get("images_per_second", 1.0)
+    return (
+        isinstance(row.get("stage"), str)
+        and isinstance(step, int)
+        and isinstance(speed, int | float)
+        and speed > 0
+        and all(value is None or isinstance(value, int | float | str) for value in row.values())
+    )
 
 
 def training_seconds(rows: list[dict[str, Any]], batch_size: int) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 
 from layergraft.runs.atomic import write_text
 from layergraft.runs.intervals import interval
+from layergraft.runs.json_files import read_json_as
 
 SUMMARIES = ("mean", "std")
 
@@ -187,8 +188,12 @@ def summarize(rows: list[ResultRow]) -> list[ResultRow]:
 
 
 def read_results(path: Path) -> list[ResultRow]:
-    """Read a results.json; no rows where there is no file."""
-    return [ResultRow(**row) for row in json.loads(path.read_text())] if path.is_file() else []
+    """Read a results.json; no rows where there is no file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    return read_json_as(path, list[ResultRow]) if path.exists() else []
 
 
 def write_results(path: Path, new: Iterable[ResultRow]) -> None:

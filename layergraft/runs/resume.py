@@ -118,5 +118,5 @@ def claim(out: Path, recipe: Recipe) -> None:
     file = out / "recipe.yaml"
     if file.is_file() and not says_how_it_held_out(out):  # so that it goes on as it was begun the next time, too
         text = text.replace("  holdout_by: class\n", "", 1)
-    if not file.is_file() or file.read_text() != text:
+    if not file.is_file() or file.read_bytes() != text.encode(errors="surrogateescape"):
         write_text(file, text)

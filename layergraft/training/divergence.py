@@ -94,6 +94,11 @@ def read_replay(path: Path) -> State:
     replay = read_state(path)
     if replay is None:
         raise UserError(f"The replay file {str(path)!r} is damaged.", "Its content does not match its name.")
+    if missing := {"stage", "seed", "batches", "state"} - replay.keys():
+        raise UserError(
+            f"{str(path)!r} is no replay file: it lacks {', '.join(sorted(missing))}.",
+            "The message of the diverged run names it.",
+        )
     return replay
 
 

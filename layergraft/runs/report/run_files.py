@@ -2,18 +2,76 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from layergraft.config.loading import read_run_recipe
+from layergraft.config.loading import read_run_recipe, recipe_text
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.runs.findings import Entry, read_analysis
+from layergraft.runs.json_files import read_json, read_json_as
+from layergraft.runs.layout import stage_directories
 from layergraft.runs.metrics import read_metrics
 from layergraft.runs.report.recorded import find_record
 from layergraft.runs.results import ResultRow, read_results
+
+
+class _Machine(TypedDict):
+    cpu: str
+    threads: int
+    gpu: str | None
+    versions: dict[str, str]
+
+
+class _Data(TypedDict):
+    source: str
+    train: int
+    holdout: int
+    fingerprint: str | int | None
+
+
+class _Summary(TypedDict):
+    """What the report reads of run.json."""
+
+    recipe: str
+    machine: _Machine
+    seconds_since_start: float
+    data: _Data
+
+
+class _Anchor(TypedDict):
+    norm: str
+    weight: float
+
+
+class _Layer(TypedDict):
+    name: str
+    source: str
+    frozen: bool
+    lr_scale: float | None
+    lr: float | None
+    weight_decay: float | None
+    weight_decay_1d: float | None
+    anchor: _Anchor | None
+    parameters: int
+
+
+class _Stage(TypedDict):
+    """What the report reads of plan.json."""
+
+    name: str
+    objective: str
+    epochs: float
+    steps: int
+    batch_size: int
+    layers: list[_Layer]
+
+
+def _checked(path: Path, kind: Any) -> dict[str, Any]:
+    """Read a JSON object that has at least the keys that are read of it."""
+    read_json_as(path, kind)
+    return read_json(path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +116,19 @@ def read_run(path: Path, name: str | None = None) -> RunFiles:
     recipe_file = path / "recipe.yaml"
     if not any((path / file).is_file() for file in ("recipe.yaml", "results.json", "analysis.json")):
         raise UserError(f"{str(path)!r} is no run.", "Give the --out of `layergraft train` or `layergraft analyze`.")
-    text = recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else ""
+    text = recipe_text(recipe_file) if recipe_file.is_file() else ""
     recipe = read_run_recipe(path) if text else None
-    directories = sorted((path / "stages").glob("*-*"), key=lambda stage: int(stage.name.split("-")[0]))
+    directories = stage_directories(path)
     return RunFiles(
         path=path,
         name=name or path.resolve().name,
         recipe=recipe,
         recipe_text=text,
-        stages=[_json(stage / "plan.json") for stage in directories if (stage / "plan.json").is_file()],
+        stages=[_checked(stage / "plan.json", _Stage) for stage in directories if (stage / "plan.json").exists()],
         metrics=[row for stage in directories for row in read_metrics(stage / "metrics.jsonl")],
         results=read_results(path / "results.json"),
         analyses=read_analysis(path / "analysis.json"),
-        summary=_json(path / "run.json") if (path / "run.json").is_file() else {},
+        summary=_checked(path / "run.json", _Summary) if (path / "run.json").exists() else {},
         record=find_record(recipe) if recipe is not None else {},
     )
 
@@ -78,12 +136,7 @@ def read_run(path: Path, name: str | None = None) -> RunFiles:
 def read_runs(paths: list[Path]) -> list[RunFiles]:
     """Several runs by names that tell them apart: as much of their paths as it takes."""
     depth = 1
-    parts = [path.resolve().parts for path in paths]
-    while len({own[-depth:] for own in parts}) < len(parts) and depth < max(map(len, parts)):
+    parents = [path.resolve().parts for path in paths]
+    while len({parts[-depth:] for parts in parents}) < len(parents) and depth < max(map(len, parents)):
         depth += 1
-    return [read_run(path, "/".join(own[-depth:])) for path, own in zip(paths, parts, strict=True)]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return [read_run(path, "/".join(parts[-depth:])) for path, parts in zip(paths, parents, strict=True)]

@@ -13,13 +13,22 @@ encoder: {img_size: 16, patch_size: 4, embed_dim: 16, depth: 2, num_heads: 2}
 data: {source: "images|<b>"}
 stages: {mae: {objective: {name: mae}}}
 """
+LAYER = {
+    "source": "fresh",
+    "lr_scale": 1.0,
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "weight_decay_1d": 0.0,
+    "anchor": None,
+    "parameters": 4,
+}
 PLAN = {
     "name": "mae",
     "objective": "mae",
     "epochs": 3,
     "steps": 12,
     "batch_size": 256,
-    "layers": [{"name": "positions", "frozen": True}, {"name": "blocks.0", "frozen": False}],
+    "layers": [LAYER | {"name": "positions", "frozen": True}, LAYER | {"name": "blocks.0", "frozen": False}],
 }
 ROW = {
     "source": "images",

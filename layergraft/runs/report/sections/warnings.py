@@ -18,12 +18,12 @@ def run_warnings(run: RunFiles) -> list[str]:
         rows = [row for row in run.metrics if row["stage"] == name]
         if asked is not None and stage["batch_size"] < asked:
             found.append(f"Stage {name}: the batch of {asked} was capped at {stage['batch_size']} images.")
-        ranks = [row["rankme"] for row in rows if "rankme" in row]
+        ranks = [row["rankme"] for row in rows if isinstance(row.get("rankme"), int | float)]
         if len(ranks) > 1 and ranks[-1] < 0.25 * max(ranks):
             found.append(
                 f"Stage {name}: the rank of the features fell from {max(ranks):.0f} to {ranks[-1]:.0f}: a collapse?"
             )
-        waited = [row["data_wait"] for row in rows if "data_wait" in row]
+        waited = [row["data_wait"] for row in rows if isinstance(row.get("data_wait"), int | float)]
         if waited and sum(waited) / len(waited) > 0.3:
             share = sum(waited) / len(waited)
             found.append(

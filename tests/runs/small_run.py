@@ -1,0 +1,83 @@
+"""A small finished run, damage to its files, and commands on it, for tests of what damage costs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import two_classes
+
+from layergraft.commands.cli import main
+
+SETTINGS: dict[str, Any] = {
+    "data.holdout": 18,
+    "data.workers": 0,
+    "encoder.img_size": 16,
+    "encoder.patch_size": 8,
+    "encoder.in_chans": 3,
+    "encoder.embed_dim": 16,
+    "encoder.depth": 2,
+    "encoder.num_heads": 2,
+    "stages.mae.epochs": 1,
+    "stages.mae.batch_size": 32,
+    "stages.graft.epochs": 1,
+    "stages.graft.batch_size": 32,
+    "monitor.every": 0,
+    "evaluate.shots": "1",
+    "evaluate.splits": 1,
+    "engine.log_every": 1,
+}
+
+
+def train_words(images: Path, out: Path) -> list[str]:
+    words = ["train", "--recipe", "fashion_tiny", "--data", str(images), "--out", str(out), "--analyze", "rank"]
+    return words + [word for key, value in SETTINGS.items() for word in (f"--{key}", str(value))]
+
+
+def make_run(folder: Path) -> tuple[Path, Path]:
+    """(images, finished run); one line of skipped.jsonl is added."""
+    images, out = two_classes(folder / "images", 90), folder / "run"
+    assert main(train_words(images, out)) == 0
+    (out / "skipped.jsonl").write_text('{"key": 3, "name": "a/03.png", "reason": "it is cut off"}\n')
+    return images, out
+
+
+def text_files(run: Path) -> list[str]:
+    """Names of the files that are JSON, JSON lines or YAML."""
+    paths = sorted(path for path in run.rglob("*") if path.suffix in (".json", ".jsonl", ".yaml"))
+    return [str(path.relative_to(run)) for path in paths]
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "latin-1": lambda path: path.write_bytes('{"name": "Größe"}\n'.encode("latin-1") + path.read_bytes()),
+    "list": lambda path: path.write_text("[]\n"),
+    "list of numbers": lambda path: path.write_text("[1]\n"),
+    "object": lambda path: path.write_text("{}\n"),
+    "null": lambda path: path.write_text("null\n"),
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "folder": _folder,
+}
+
+
+def commands(images: Path, run: Path) -> dict[str, list[str]]:
+    """Name -> words; `finish` is a run whose last files are missing, `resume` one whose last stage is."""
+    evaluate = ["evaluate", "--encoder", str(run), "--data", str(images), "--test", "holdout", "--protocols", "knn"]
+    resume = train_words(images, run)
+    return {"report": ["report", str(run)], "evaluate": evaluate, "finish": resume, "resume": resume}
+
+
+def prepare(command: str, run: Path) -> None:
+    """Take away what a command is to make again."""
+    if command in ("finish", "resume"):
+        (run / "report.html").unlink(missing_ok=True)
+    if command == "resume":
+        shutil.rmtree(run / "stages" / "1-graft")
