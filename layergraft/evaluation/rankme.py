@@ -14,8 +14,7 @@ def entropy_rank(values: Tensor, eps: float = 0.0) -> float:
         eps: added to each share.
     """
     p = values / values.sum().clamp(min=1e-30) + eps
-    p = p[p > 0]
-    return float(torch.exp(-(p * p.log()).sum()))
+    return float(torch.special.entr(p.clamp(min=0)).sum().exp())  # of 0 it is 0; rounding makes eigenvalues negative
 
 
 def rankme(features: Tensor) -> float:
