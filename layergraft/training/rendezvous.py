@@ -3,6 +3,12 @@
 torchrun keeps one store over all restarts, and gloo leaves the addresses of its processes in it. After a restart, a
 process that is quicker than its peers would read where they listened before, and be refused; the peers would wait for
 it. So each start of the group keeps what it says under a name of its own.
+
+Needed with torch 2.14 and gloo, under torchrun with restarts. There, `torch.distributed.rendezvous` says "We create a
+new TCPStore for every retry", but what it creates is another client of the agent's one store.
+TORCHELASTIC_RESTART_COUNT is no such name: each agent counts its own failures, so nodes disagree, and a restart for a
+changed membership is not counted. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 is read by torchrun itself, before this
+program starts: only the user could set it.
 """
 
 from __future__ import annotations
