@@ -51,7 +51,7 @@ class MemoryStore:
     """In the memory of this process.
 
     Args:
-        free: gives the bytes of memory that are free, or None where nobody says.
+        free: gives the bytes of memory that are free, or None if the platform does not report it.
     """
 
     def __init__(self, free: Callable[[], int | None]) -> None:
@@ -215,7 +215,7 @@ def decoded_once(source: Source, kind: str, directory: Path, free: Callable[[], 
         source: its images are files; pixels that lie in memory anyhow are left alone.
         kind: `none`, `ram` or `disk`.
         directory: for `disk`: where the file goes. One of an earlier start is used again where no image file changed.
-        free: for `ram`: gives the bytes of memory that are free, or None where nobody says.
+        free: for `ram`: gives the bytes of memory that are free, or None if the platform does not report it.
     """
     if kind == "none" or not isinstance(source.images, EncodedImages):
         return source.images

@@ -22,7 +22,7 @@ FILE = "best.safetensors"
 
 
 class Best:
-    """What is trained, and every buffer of the objective, at the look with its highest `figure`.
+    """What is trained, and every buffer of the objective, at the online evaluation with its highest `figure`.
 
     Args:
         encoder: of the stage.

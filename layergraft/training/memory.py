@@ -194,7 +194,7 @@ def set_memory_reuse(policy: Literal["keep", "give back"]) -> None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device (for a CPU within the limit of its container); None where nobody says."""
+    """Bytes free on a device (a CPU: within its container's limit); None if the platform does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:

@@ -21,8 +21,9 @@ from layergraft.evaluation.rankme import rankme
 from layergraft.evaluation.selection import ridge_accuracy
 from layergraft.objectives.base import Objective
 
-# Images of a look, neighbours and held-out ones alike, for each image trained since the one before. A feature costs up
-# to 0.7 of an image's training step (MAE's, which sees a quarter of the patches): 2 * 0.025 * 0.7 = 3.5 % of the time.
+# Images of an online evaluation, neighbours and held-out ones alike, for each image trained since the one before. A
+# feature costs up to 0.7 of an image's training step (MAE's, which sees a quarter of the patches):
+# 2 * 0.025 * 0.7 = 3.5 % of the time.
 SHARE = 0.025
 FEWEST = 100
 
@@ -33,7 +34,7 @@ def stratified_sample(source: Source, count: int, random: Randomness) -> Source:
     Args:
         source: labelled images, or unlabelled ones, which count as one class.
         count: how many; all of them where there are no more.
-        random: of the run, so that each look sees the same images.
+        random: of the run, so that each online evaluation sees the same images.
     """
     size = len(source)
     if size <= count:
@@ -74,7 +75,7 @@ class Monitor:
         self.all_held_out = holdout
 
     def due(self, step: int, steps: int, steps_per_epoch: int, must: bool = False) -> bool:
-        """Whether to look after `step` steps; `must` looks at the end of the stage in any case."""
+        """Whether an online evaluation follows `step` steps; with `must` one follows the last step in any case."""
         if not len(self.holdout):
             return False
         if not self.every:
@@ -82,7 +83,7 @@ class Monitor:
         interval = max(1, round(self.every * steps_per_epoch))
         return step == steps or step % interval == 0
 
-    def look(self, encoder: Encoder, objective: Objective) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, objective: Objective) -> dict[str, float]:
         """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`; or the own figure.
 
         Where features are not finite, only `nonfinite_features`, the number of their images.
@@ -123,7 +124,7 @@ class Monitor:
         """Sentences about features that say little: all images alike, or all along few directions.
 
         Args:
-            numbers: what `look` found, among others.
+            numbers: what `evaluate` found, among others.
             width: of the features.
         """
         found = []

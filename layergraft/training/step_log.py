@@ -87,8 +87,8 @@ class Record:
         """
         stage, step = self.stage, trainer.step
         must = stage.objective.selection_metric is not None
-        look = stage.monitor is not None and stage.monitor.due(step, stage.steps, stage.loader.steps_per_epoch, must)
-        if not (look or step % stage.engine.log_every == 0 or step == stage.steps):
+        due = stage.monitor is not None and stage.monitor.due(step, stage.steps, stage.loader.steps_per_epoch, must)
+        if not (due or step % stage.engine.log_every == 0 or step == stage.steps):
             return
         elapsed = time.perf_counter() - self._began
         row: dict[str, Any] = {
@@ -99,10 +99,10 @@ class Record:
         row |= _mean(outcome) | {"lr": trainer.lr} | numbers
         if outcome.anchor is not None:
             row["anchor"] = float(outcome.anchor)
-        if look and stage.monitor is not None:
+        if due and stage.monitor is not None:
             trainer.publish()
-        if look and stage.monitor is not None and self.writes:
-            row |= stage.monitor.look(stage.encoder, stage.objective)
+        if due and stage.monitor is not None and self.writes:
+            row |= stage.monitor.evaluate(stage.encoder, stage.objective)
             stage.best.offer(step, row)
             trainer.keep_choices()
             for warning in stage.monitor.warnings(row, stage.encoder.embed_dim):

@@ -131,7 +131,7 @@ def step(trainer: Trainer, raw: Batch) -> None:
     buffers = collect_pending(trainer.encoder)
     trainer.accept(Outcome(losses=losses, pending=pending, buffers=buffers, anchor=penalty, size=losses["loss"]))
     assert trainer.stage.monitor is not None
-    assert trainer.stage.monitor.look(trainer.encoder, trainer.objective)
+    assert trainer.stage.monitor.evaluate(trainer.encoder, trainer.objective)
 
 
 def run_stages(recipe: Recipe, where: Path, mode: FakeCuda) -> None:

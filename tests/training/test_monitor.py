@@ -82,7 +82,7 @@ def test_diverged_or_constant_weights_are_named_not_a_crash(
         encoder.vit.norm.bias.add_(min(scale, 1e30))
     config = MonitorConfig(every=1, protocols=("knn", "ridge"))
     watch = Monitor(config, sorted_by_class, sorted_by_class, 0, 1)
-    numbers = watch.look(encoder, cast(Objective, SimpleNamespace(selection_metric=None)))
+    numbers = watch.evaluate(encoder, cast(Objective, SimpleNamespace(selection_metric=None)))
     assert encoder.training
     if finite:
         assert {"knn", "ridge", "feature_std", "rankme"} == set(numbers)
