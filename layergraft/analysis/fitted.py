@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Objective, Progress
 from layergraft.objectives.create import create_objective
 from layergraft.runs.json_files import read_json_as
+from layergraft.runs.layout import HeadsFile
 
 FIT_STEPS, FIT_BATCH, FIT_LR = 100, 64, 1e-3
 
@@ -86,19 +86,13 @@ class FittedPart:
         return objective.to(next(encoder.parameters()).device).requires_grad_(False).eval()
 
 
-class _HeadsFile(TypedDict):
-    """What is read of heads.json."""
-
-    objective: ObjectiveConfig
-
-
 def fitted_stages(run: Path, recipe: Recipe) -> list[FittedStage]:
     """The finished stages of a run that left heads, in order."""
     stages = []
     for index, (name, stage) in enumerate(recipe.stages.items()):
         directory = run / "stages" / f"{index}-{name}"
         if (directory / "plan.json").is_file() and (directory / "heads.json").is_file():
-            objective = read_json_as(directory / "heads.json", _HeadsFile)["objective"]
+            objective = read_json_as(directory / "heads.json", HeadsFile)["objective"]
             stages.append(FittedStage(name=name, directory=directory, objective=objective, views=stage.views))
     return stages
 

@@ -35,7 +35,7 @@ def _reasons(rows: bytes) -> dict[int, str]:
         try:
             row = json.loads(line)
             reasons[int(row["key"])] = str(row["reason"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return reasons
 
@@ -68,7 +68,7 @@ def forget_mended(file: Path, source: Source, channels: int) -> None:
             if row["key"] < len(source.images) and source.images.name(row["key"]) == row["name"]:
                 source.images.load(row["key"], channels)
                 return False
-        except (ValueError, TypeError, KeyError, BadImage):
+        except (ValueError, TypeError, KeyError, RecursionError, BadImage):
             pass
         return True
 

@@ -18,8 +18,8 @@ from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.initialize import Donor, Weights, copy_row
 from layergraft.graft.plan import row_source
-from layergraft.runs.json_files import read_json
-from layergraft.runs.layout import last_stage
+from layergraft.runs.json_files import read_json_as
+from layergraft.runs.layout import HeadsFile, last_stage
 
 
 def load_donor(enc: str, config: EncoderConfig) -> Encoder:
@@ -167,7 +167,7 @@ class Donors:
         """
         heads, stage = load_heads(enc), self.recipe.stages[self.stage]
         file = last_stage(Path(enc.partition("?")[0]).expanduser()) / "heads.json"
-        saved = attention_heads(read_json(file)["objective"]) if file.is_file() else None
+        saved = attention_heads(to_builtins(read_json_as(file, HeadsFile)["objective"])) if file.is_file() else None
         wanted = attention_heads(to_builtins(stage.objective))
         if None in (saved, wanted) or saved == wanted or row_source(stage.plan, "heads.decoder") != source:
             return heads

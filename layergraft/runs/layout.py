@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import parse_qsl
 
 from layergraft.config.loading import read_run_recipe
+from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.recipe import Recipe
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 PARTS = "model.safetensors.index.json"
+
+
+class HeadsFile(TypedDict):
+    """What is read of heads.json, which a stage leaves beside its heads."""
+
+    objective: ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
