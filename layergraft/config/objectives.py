@@ -1,4 +1,4 @@
-"""What a stage trains for. `name` picks the objective; its views are the paper's and can be changed field by field."""
+"""What a stage trains for. `name` picks the objective; its views can be changed field by field."""
 
 from __future__ import annotations
 

@@ -72,7 +72,8 @@ class PlanConfig(Config, frozen=True, kw_only=True):
 
     Args:
         lr_scale: a number for all layers; a list over equal thirds, quarters, ... of the blocks; or
-            `{blocks: [...]}` or `{decay: r}`. Layers below block 0 follow the lowest block, norm and heads the highest.
+            `{blocks: [...]}` or `{decay: r}`. Layers below block 0
+            follow the lowest block, norm and heads the highest; of a decay the former are a power below, the latter 1.
         freeze: names or patterns of rows that do not move (`patch_embed`, `blocks.*`), or `{blocks: K}`.
         source: where a row's weights come from, pattern -> `previous`, `fresh` or an encoder; the first match wins.
         force_positions: take positions and patch embedding from different encoders all the same.

@@ -1,6 +1,7 @@
 """The graft plan: where each layer's weights come from and how it moves.
 
 Thirds, geometric decay, freezing, fine-tuning with layer decay: all are ways to write this one table.
+`graft.apply.parameter_groups` turns it into the optimizer's groups, with each row's `lr` and `weight_decay`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class PlanRow:
         source: where its weights come from: `previous`, `fresh` or an encoder.
         lr_scale: factor of its learning rate.
         lr: its peak learning rate.
-        weight_decay: of matrices.
+        weight_decay: of matrices and tokens.
         weight_decay_1d: of biases and norms.
         frozen: whether it stays as it is.
         anchor: penalty that holds it near its start, or None.

@@ -1,6 +1,6 @@
 """Checkpoints of a stage: complete, atomic, verified, written off the training thread.
 
-What one holds is `Trainer.state`; here are its files.
+What a checkpoint holds is made by `training.trainer.Trainer.state`; here are the files.
 
 The crc32 of the content is part of the file's name, so one rename makes content and checksum valid together. The
 newest file whose content matches its name is used; a damaged one is set aside as `damaged-NAME` and named. A file is
