@@ -30,7 +30,7 @@ PLACES = [
     ("layergraft.training.run.prepare_stage", 1),
     ("layergraft.data.sources.files.Place.read", 9),
     ("layergraft.training.trainer.Trainer.compute", 2),
-    ("layergraft.training.monitor.Monitor.look", 1),
+    ("layergraft.training.monitor.Monitor.evaluate", 1),
     ("layergraft.training.checkpoints.write_state", 1),
     ("layergraft.training.run.save_stage", 1),
     ("layergraft.training.run.load_encoder", 1),
