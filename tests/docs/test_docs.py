@@ -89,6 +89,8 @@ def run_command(line: str, page: str) -> None:
     else:
         trained = [name for name in ("linear", "finetune", "segment") if name in arguments]
         short = [word for name in trained for word in (f"--{name}.epochs", "0.05", f"--{name}.warmup_epochs", "0")]
+        if command == "plan" and "--data" in arguments:  # which asks for as many shots as train does
+            short += SHORT_WORDS
         assert main([command, *arguments, *short]) == 0
 
 
