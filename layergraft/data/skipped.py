@@ -28,16 +28,18 @@ def _silent(message: str) -> None:
     """Say nothing."""
 
 
+def _entry(line: bytes) -> tuple[int, str, str] | None:
+    """(key, name, reason) of a line of a `skipped.jsonl`; None where a kill cut it off, or it is damaged."""
+    try:
+        row = json.loads(line)
+        return int(row["key"]), str(row["name"]), str(row["reason"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
 def _reasons(rows: bytes) -> dict[int, str]:
-    """Key -> reason of lines of a `skipped.jsonl`; one that a kill cut off is left out."""
-    reasons = {}
-    for line in rows.splitlines():
-        try:
-            row = json.loads(line)
-            reasons[int(row["key"])] = str(row["reason"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
-    return reasons
+    """Key -> reason of the lines of a `skipped.jsonl` that are whole."""
+    return {entry[0]: entry[2] for line in rows.splitlines() if (entry := _entry(line)) is not None}
 
 
 def read_skipped(file: Path) -> dict[int, str]:
@@ -63,14 +65,14 @@ def forget_mended(file: Path, source: Source, channels: int) -> None:
 
     def still_bad(line: bytes) -> bool:
         check()
+        entry = _entry(line)
+        if entry is None or not 0 <= entry[0] < len(source.images) or source.images.name(entry[0]) != entry[1]:
+            return True
         try:
-            row = json.loads(line)
-            if row["key"] < len(source.images) and source.images.name(row["key"]) == row["name"]:
-                source.images.load(row["key"], channels)
-                return False
-        except (ValueError, TypeError, KeyError, RecursionError, BadImage):
-            pass
-        return True
+            source.images.load(entry[0], channels)
+        except BadImage:
+            return True
+        return False
 
     lines = file.read_bytes().splitlines()
     kept = [line for line in lines if still_bad(line)]

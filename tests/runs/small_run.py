@@ -63,6 +63,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "list of numbers": lambda path: path.write_text("[1]\n"),
     "object": lambda path: path.write_text("{}\n"),
     "null": lambda path: path.write_text("null\n"),
+    "beyond all numbers": lambda path: path.write_text('{"key": 1e999, "name": "a", "reason": "b"}\n'),
     "deep": lambda path: path.write_text("[" * 100_000),
     "folder": _folder,
 }
