@@ -121,6 +121,15 @@ def test_a_fault_costs_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "resume"])
+@pytest.mark.parametrize("number", [1, 4, 9, 16, 30])
+def test_a_fault_while_training_costs_nothing(
+    finished: tuple[Path, Path], tmp_path: Path, command: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempt(finished, tmp_path / "work", command, KINDS[number % 3], number, capsys)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("command", ["train", "resume", "finish", "report", "evaluate", "embed", "pack"])
 @pytest.mark.parametrize("code", KINDS)
 def test_every_fault_costs_nothing(
