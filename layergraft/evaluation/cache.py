@@ -34,7 +34,7 @@ from layergraft.runs.atomic import write_file
 TRANSFORM = "fixed_view 1"
 LIMIT = 8 * 2**30
 _CHECKSUM = 4  # bytes
-_KINDS = (".features", ".contents", ".npy", ".tmp")  # .npy is what versions up to 1.0 left
+_KINDS = (".features", ".contents", ".npy", ".tmp")  # .npy is what earlier versions left
 
 
 def cache_directory() -> Path | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import SkippedImages, forget_mended, read_skipped
@@ -47,8 +45,7 @@ class Training:
         self.out = out
         self.data = load_data(recipe, out)
         check()
-        train, holdout = self.data.train, self.data.holdout
-        self.images = train.subset(np.concatenate((train.keys, holdout.keys))).identity
+        self.images = self.data.whole.identity
         self.encoder = first_encoder(recipe, self.data.mean, self.data.std)
         check_recipe(recipe, self.encoder, self.data, out)
         self.decoded = self.data
@@ -74,11 +71,10 @@ class Training:
         if goes_on and all((self.out / name).is_file() for name in ("run.json", "report.html")):
             self.fabric.barrier()
             return False
-        train, holdout, unreadable = self.data.train, self.data.holdout, self.out / "skipped.jsonl"
-        whole = train.subset(np.concatenate((train.keys, holdout.keys)))
-        self.contents = check_contents(self.out / IMAGES, whole, read_skipped(unreadable))
+        unreadable = self.out / "skipped.jsonl"
+        self.contents = check_contents(self.out / IMAGES, self.data.whole, read_skipped(unreadable))
         if goes_on and self.fabric.is_global_zero:
-            forget_mended(unreadable, train, self.recipe.encoder.in_chans)
+            forget_mended(unreadable, self.data.train, self.recipe.encoder.in_chans)
         self.fabric.barrier()
         if self.fabric.is_global_zero:
             claim(self.out, self.recipe)

@@ -41,6 +41,11 @@ class RunData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def whole(self) -> Source:
+        """Training and held-out images together."""
+        return self.train.subset(np.concatenate((self.train.keys, self.holdout.keys)))
+
 
 def _statistics(name: str, source: Source, own: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
     """Mean or standard deviation that the source gives, one number a channel; None where it has no say in it."""
@@ -88,9 +93,8 @@ def remark_on(recipe: Recipe, encoder: Encoder, train: Source) -> str | None:
 
 def keep_decoded(recipe: Recipe, out: Path, data: RunData) -> RunData:
     """Keep decoded images, where the recipe says so; on disk they lie in `OUT/cache`."""
-    whole = data.train.subset(np.concatenate((data.train.keys, data.holdout.keys)))
     free = partial(free_memory, torch.device("cpu"))
-    images = decoded_once(whole, recipe.data.cache, out / CACHE, free)
+    images = decoded_once(data.whole, recipe.data.cache, out / CACHE, free)
     return replace(data, train=replace(data.train, images=images), holdout=replace(data.holdout, images=images))
 
 
