@@ -113,6 +113,7 @@ def test_theme_switch(run: Path, visit: Open) -> None:
 def test_enlarge_by_pointer_and_by_keyboard(run: Path, visit: Open) -> None:
     page = visit(run / "report.html")
     chart = page.locator('[data-figure="loss"] > .chart')
+    chart.scroll_into_view_if_needed()  # figures are drawn when they come into view
     chart.locator("svg").wait_for()
     small = chart.locator("svg").bounding_box()["width"]
     chart.click()
