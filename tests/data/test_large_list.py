@@ -20,7 +20,7 @@ from pathlib import Path
 from layergraft.config.objectives import MocoConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.skipped import SkippedImages
-from layergraft.data.sources import open_source
+from layergraft.data.sources.open import open_source
 from layergraft.data.randomness import Randomness
 
 def memory():
