@@ -30,7 +30,7 @@ test: lint
 	$(BIN)/pytest -m "not slow and not soak"
 
 slow: $(DEV)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=25
 
 soak: $(DEV)
 	$(BIN)/pytest -m soak
