@@ -109,10 +109,12 @@ def plan(
     Raises:
         UserError: a wrong recipe, or one that does not fit its encoder.
     """
-    from layergraft.commands.plan import list_recipes, show_plan
-
     if recipe is None:
+        from layergraft.commands.recipe_list import list_recipes
+
         return list_recipes(as_json=json)
+    from layergraft.commands.plan import show_plan
+
     return show_plan(_recipe(recipe, data, overrides), stage, as_json=json)
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from layergraft.config.loading import recipe_hash, recipe_names, recipe_text
+from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.vit import Encoder, create_encoder
@@ -28,21 +28,6 @@ from layergraft.training.memory import memory_warning, step_memory
 from layergraft.training.run_data import RunData, load_data, remark_on
 
 GIVE_DATA = "give --data to know"
-
-
-def list_recipes(as_json: bool) -> dict[str, Any]:
-    """The recipes that come with the package, with the first line of their headers."""
-    found = {name: recipe_text(name).splitlines()[0].lstrip("# ") for name in recipe_names()}
-    if as_json:
-        print(json.dumps(found))
-    else:
-        table = Table(title="Recipes: layergraft plan --recipe NAME")
-        table.add_column("name")
-        table.add_column("what it does")
-        for name, line in found.items():
-            table.add_row(name, line)
-        Console().print(table)
-    return found
 
 
 def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]:

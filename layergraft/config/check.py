@@ -11,6 +11,15 @@ import msgspec
 
 from layergraft.errors import UserError, nearest
 
+# What other programs call some keys.
+SHORT_NAMES = {"lr": "base_lr", "learning_rate": "base_lr", "wd": "weight_decay", "bs": "batch_size"}
+SHORT_NAMES |= {"num_workers": "workers", "num_epochs": "epochs", "image_size": "img_size", "model": "name"}
+# What is no matter of a recipe, and what to do instead.
+NO_KEYS = {
+    "device": "A GPU is used where there is one; CUDA_VISIBLE_DEVICES says which, and is empty for none.",
+    "gpus": "One process a GPU: start the command with torchrun --nproc-per-node N, or with srun.",
+}
+
 
 def dotted(value: Any, path: str = "") -> dict[str, Any]:
     """A nested mapping as dotted key -> value; an empty mapping is a value."""
@@ -117,8 +126,44 @@ def type_at(expected: Any, value: Any, keys: list[str], path: str = "") -> Any:
     if key == "name" and _tag(struct):
         return str
     if key not in known:
-        raise UserError(f"There is no key `{inner}`.", nearest(key, known))
+        raise UserError(f"There is no key `{inner}`.", _hint(expected, raw, key, path, known))
     return type_at(known[key], raw.get(key), keys[1:], inner)
+
+
+def keys_ending(expected: Any, value: Any, name: str, path: str = "") -> Iterator[str]:
+    """Yield every dotted key below raw configuration whose last part is a name, in the order of the recipe.
+
+    Args:
+        expected: type of `value`.
+        value: the raw configuration, which says which stages there are.
+        name: the last part.
+        path: the path so far.
+    """
+    raw = value if isinstance(value, Mapping) else {}
+    mapping = [part for part in members(expected) if typing.get_origin(part) is dict]
+    records = structs(expected)
+    if mapping:
+        inside = dict.fromkeys(raw, typing.get_args(mapping[0])[1])
+    elif len(records) == 1 or raw:
+        struct = select(expected, raw, path) if raw else records[0]
+        inside = {} if struct is None else fields(struct)
+    else:
+        inside = {}
+    for key, part in inside.items():
+        inner = f"{path}.{key}" if path else str(key)
+        if key == name:
+            yield inner
+        yield from keys_ending(part, raw.get(key), name, inner)
+
+
+def _hint(expected: Any, raw: Mapping[str, Any], key: str, path: str, known: Mapping[str, Any]) -> str:
+    """What was meant by a key that does not exist: at the top of a recipe, often one of its stages."""
+    if path:
+        return nearest(key, known)
+    if key in NO_KEYS:
+        return NO_KEYS[key]
+    meant = list(keys_ending(expected, raw, SHORT_NAMES.get(key, key)))
+    return f"Set {', '.join(f'--{full}' for full in meant[:4])}." if meant else nearest(key, known)
 
 
 def takes_list(expected: Any) -> bool:

@@ -114,3 +114,10 @@ def test_every_public_function_says_what_it_takes_returns_and_raises() -> None:
             assert f"\n{part}\n" in text, (name, part)
         for argument in inspect.signature(function).parameters:
             assert f"\n    {argument}: " in text, (name, argument)
+
+
+def test_the_list_of_recipes_needs_no_torch() -> None:
+    code = "import sys, layergraft; layergraft.plan(); print('torch' in sys.modules, 'numpy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "fashion_tiny" in result.stdout
+    assert result.stdout.endswith("False False\n")
