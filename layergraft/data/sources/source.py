@@ -105,7 +105,7 @@ class Source:
         spec: the text it was opened from.
         images: where the pixels are.
         keys: indices into `images`, the sample keys, of shape (N,).
-        labels: class of every image of `images`, or None.
+        labels: class of every image of `images`, -1 where it has none, or None where no image has one.
         masks: class of every pixel of every image of `images`, or None; 1 is the first of `classes`, 0 is ignored.
         classes: names of the classes.
         fingerprint: changes when files are added, removed or renamed.
@@ -137,7 +137,18 @@ class Source:
         """Class of each of `keys`, of shape (N,)."""
         if self.labels is None:
             raise UserError(f"The images of {self.spec!r} have no labels.", "Put each class into a folder of its own.")
-        return self.labels[self.keys].astype(np.int64)
+        labels = self.labels[self.keys].astype(np.int64)
+        missing = int((labels < 0).sum())
+        if missing:
+            raise UserError(
+                f"{missing} of {len(labels)} images of {self.spec!r} have no label.", "Label all of them, or none."
+            )
+        return labels
+
+    @property
+    def labelled(self) -> Source:
+        """The images that have a label, where a file gives some of them one."""
+        return self.subset(self.keys[:0] if self.labels is None else self.keys[self.labels[self.keys] >= 0])
 
     @property
     def identity(self) -> str:
