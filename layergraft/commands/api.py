@@ -16,6 +16,7 @@ from layergraft.config.recipe import Recipe
 if TYPE_CHECKING:
     from layergraft.commands.export import Export
     from layergraft.commands.pack import Packed
+    from layergraft.commands.pick import Picks
     from layergraft.runs.findings import Entry
     from layergraft.runs.layout import Run
     from layergraft.runs.results import Results
@@ -309,6 +310,47 @@ def pack(
     from layergraft.commands.pack import pack as write
 
     return write(data, as_path(out), resize, channels, shard_images)
+
+
+def pick(
+    *,
+    encoder: str | Path,
+    data: str,
+    number: int,
+    labels: str | Path | None = None,
+    method: Literal["auto", "typiclust", "probcover", "maxherding", "margin", "random"] = "auto",
+    out: str | Path,
+) -> Picks:
+    """Pick which images to label next. The first 10 of 30 are the pick of 10.
+
+    Args:
+        encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
+        data: the images.
+        number: how many to pick.
+        labels: a file with the columns path and label of images that are labelled; they, and near-duplicates of them
+            and of each other, are not picked.
+        method: typiclust, probcover and maxherding spread over the images, margin takes those of which a classifier
+            of the labels is least sure, random is chance; auto is the best of them on images that nothing was trained
+            on.
+        out: the .csv file to write, with columns path, label (blank, to be filled in) and rank.
+
+    Returns:
+        The picked images in order.
+
+    Raises:
+        UserError: the encoder, images or labels cannot be read, or the file holds labels.
+        Stopped: a signal came; nothing was written.
+    """
+    from layergraft.commands.pick import pick_command
+
+    return pick_command(
+        encoder=str(encoder),
+        data=data,
+        number=number,
+        labels=None if labels is None else str(labels),
+        method=method,
+        out=as_path(out),
+    )
 
 
 def report(*, runs: list[str], out: str | Path | None = None) -> Path:

@@ -124,7 +124,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 # Return types that are imported for type checking alone.
-_LAZY: Mapping[str, Any] = {"Run": object, "Results": object, "Entry": object, "Export": object, "Packed": object}
+_LAZY: Mapping[str, Any] = {
+    "Run": object,
+    "Results": object,
+    "Entry": object,
+    "Export": object,
+    "Packed": object,
+    "Picks": object,
+}
 
 
 def _overrides(words: list[str], command: str) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""`layergraft pick`: which images to label next."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layergraft.data.arrays import Labels
+from layergraft.data.sources.label_file import read_label_rows, read_labels
+from layergraft.data.sources.open import open_source
+from layergraft.data.sources.source import Source
+from layergraft.encoders.checkpoint import announce, load_encoder
+from layergraft.errors import UserError
+from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.features import Array, center_and_normalize, features_named
+from layergraft.evaluation.picking.methods import AUTO, CLASSES, Method, pick_rows
+from layergraft.evaluation.picking.pool import Rows
+from layergraft.runs.atomic import write_text
+
+COLUMNS = ("path", "label", "rank")
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picks:
+    """Which images to label next.
+
+    Args:
+        paths: names of the images, the first to label first.
+        method: how they were picked.
+        out: the file to fill in.
+    """
+
+    paths: list[str]
+    method: str
+    out: Path
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        shown = [f"  {rank}. {path}" for rank, path in enumerate(self.paths[:_SHOWN], 1)]
+        more = [f"  … {len(self.paths) - _SHOWN} more"] if len(self.paths) > _SHOWN else []
+        return "\n".join([f"{len(self.paths)} images to label, by {self.method}, in {self.out}:", *shown, *more])
+
+    def to_pandas(self) -> Any:
+        """A data frame of the columns `rank` and `path`; raises `UserError` where pandas is missing."""
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("A data frame needs pandas.", "pip install pandas") from None
+        return pandas.DataFrame({"rank": range(1, len(self.paths) + 1), "path": self.paths})
+
+
+def pick_command(*, encoder: str, data: str, number: int, labels: str | None, method: str, out: Path) -> Picks:
+    """Write `path`, a blank `label` and `rank` of the images to label next; see `layergraft.pick`."""
+    if number < 1:
+        raise UserError(f"--number is {number}.", "It is how many images to label, one at least.")
+    _check_out(out)
+    source = open_source(data)
+    if not len(source):
+        raise UserError(f"{data!r} has no image.")
+    labelled = read_labels(labels, source) if labels else None
+    chosen: Method = AUTO if method == "auto" else method  # type: ignore[assignment]
+    known, classes = _known(source, labelled)
+    if chosen == "margin" and not len(np.unique(classes)) > 1:
+        raise UserError(
+            "The method margin needs labels of two classes at least.", "Give --labels FILE, or take another --method."
+        )
+    if len(known) == len(source):
+        raise UserError(f"All {len(source)} images of {data!r} have labels.")
+    loaded = load_encoder(encoder)
+    with features_named(encoder):
+        features = features_of(loaded, source, ["cls"])["cls"]
+    rows = _pick(source, features, known, classes, chosen, number)
+    paths = [source.images.name(int(source.keys[row])) for row in rows]
+    _check_out(out)  # which may have come meanwhile
+    write_text(out, _csv(paths))
+    announce(f"{len(rows)} of {len(source)} images, picked by {chosen}, are in {out}. Fill in the column `label`.")
+    return Picks(paths=paths, method=chosen, out=out)
+
+
+def _known(source: Source, labelled: Source | None) -> tuple[Rows, Labels]:
+    """(positions in `source` of images that have a label, their classes)."""
+    if labelled is None or labelled.labels is None:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    classes = labelled.labels[source.keys].astype(np.int64)
+    rows = np.flatnonzero(classes >= 0)
+    return rows, classes[rows]
+
+
+def _pick(source: Source, features: Array, known: Rows, classes: Labels, method: Method, number: int) -> Rows:
+    """Positions in `source` of the picks; images that cannot be read are none of them."""
+    readable = ~np.isnan(features[:, 0])
+    if not readable.all():
+        announce(f"{int((~readable).sum())} of {len(source)} images cannot be read and are left out.")
+    position = np.cumsum(readable) - 1
+    kept = readable[known]
+    if method == "probcover" and len(np.unique(classes)) < 2:
+        announce(f"Without labels of two classes, probcover takes the images to be of {CLASSES} classes.")
+    picked = pick_rows(center_and_normalize(features[readable]), number, method, position[known[kept]], classes[kept])
+    if len(picked) < number:
+        announce(f"{number} were asked for; all others are labelled, or near-duplicates of what is picked or labelled.")
+    return np.asarray(np.flatnonzero(readable)[picked], dtype=np.int64)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse what would not become a labels file, or would overwrite one.
+
+    Raises:
+        UserError: the file holds labels, or something else than picks.
+    """
+    if out.suffix != ".csv":
+        raise UserError(f"--out is {str(out)!r}, and picks are a .csv file.", f"For instance --out {out}.csv.")
+    if not out.exists():
+        return
+    try:
+        labels = len(read_label_rows(str(out)))
+    except UserError as error:
+        raise UserError(f"{str(out)!r} exists and is no file of picks: {error}", "Give another --out.") from None
+    if labels:
+        raise UserError(
+            f"{str(out)!r} holds {labels} labels, which are kept.",
+            f"Give another --out, and --labels {out}: they are not picked again.",
+        )
+
+
+def _csv(paths: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((path, "", rank) for rank, path in enumerate(paths, 1))
+    return text.getvalue()
