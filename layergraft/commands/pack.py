@@ -9,8 +9,10 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import cv2
+import msgspec
 from rich.console import Console
 
 from layergraft.data.decode import BadImage
@@ -22,9 +24,11 @@ from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import check
+from layergraft.runs.json_files import read_json_as
 
 QUALITY = 95
 PROGRESS = "unfinished.json"  # in `out` while not all shards are written: where the next shard begins
+_ANEW = "Remove the directory, and pack again. Nothing was changed."
 _SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"RIF": ".webp", b"BM": ".bmp"}
 _SIGNATURES |= dict.fromkeys((b"II*", b"II+", b"MM\0"), ".tif")
 
@@ -46,6 +50,16 @@ class Packed:
     source: str
     images: int
     skipped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Progress:
+    """What `PROGRESS` says: the options, and the images looked at, packed and unreadable before the open shard."""
+
+    settings: dict[str, Any]
+    looked_at: Annotated[int, msgspec.Meta(ge=0)]
+    packed: Annotated[int, msgspec.Meta(ge=0)]
+    unreadable: Annotated[int, msgspec.Meta(ge=0)]
 
 
 def _suffix(content: bytes, name: str) -> str:
@@ -98,26 +112,37 @@ def _check(out: Path, short: int | None, channels: int, shard_images: int) -> No
         raise UserError(f"{str(out)!r} is {kind}.", "Use another --out. Nothing was changed.")
 
 
-def _begin(out: Path, settings: dict[str, object]) -> tuple[int, int, int]:
+def _begin(out: Path, settings: dict[str, object], images: int) -> tuple[int, int, int]:
     """Where a start begins: (images looked at, of them packed, of them unreadable); zeros but after one that stopped.
 
     Raises:
-        UserError: what stopped was another pack.
+        UserError: what stopped was another pack, or the file that says so is damaged.
     """
     file = out / PROGRESS
     if not file.is_file():
         return 0, 0, 0
-    try:
-        progress = json.loads(file.read_text(encoding="utf-8"))
-        before, done = progress["settings"], (progress["looked_at"], progress["packed"], progress["unreadable"])
-    except (OSError, ValueError, LookupError, TypeError):
-        before, done = None, (0, 0, 0)
-    if before != settings:
+    progress = read_json_as(file, _Progress, _ANEW)
+    if progress.settings != settings:
         raise UserError(
             f"{str(out)!r} holds an unfinished pack of other images or options.",
             "Use another --out, or the same command to go on. Nothing was changed.",
         )
-    return done
+    if not progress.packed + progress.unreadable == progress.looked_at <= images:
+        raise UserError(f"{str(file)!r} counts more images than there are.", _ANEW)
+    return progress.looked_at, progress.packed, progress.unreadable
+
+
+def _earlier_shards(out: Path, count: int) -> list[Path]:
+    """The shards that an earlier start ended.
+
+    Raises:
+        UserError: one is missing.
+    """
+    shards = [out / f"{number:06d}.tar" for number in range(count)]
+    for shard in shards:
+        if not shard.is_file():
+            raise UserError(f"{str(shard)!r}, which an earlier start had packed, is missing.", _ANEW)
+    return shards
 
 
 def pack(data: str, out: Path, short: int | None, channels: int, shard_images: int) -> Packed:
@@ -130,8 +155,8 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
         raise UserError(f"{str(out)!r} cannot be made: {error.strerror}.", "Use another --out.") from None
     settings: dict[str, object] = {"data": data, "images": source.fingerprint, "resize": short, "channels": channels}
     settings["shard_images"] = shard_images
-    looked_at, images, skipped = _begin(out, settings)
-    shards = [out / f"{number:06d}.tar" for number in range(images // shard_images)]
+    looked_at, images, skipped = _begin(out, settings, len(source))
+    shards = _earlier_shards(out, images // shard_images)
     archive: tarfile.TarFile | None = None
     for members in _members(source, looked_at, channels, short):
         looked_at += 1

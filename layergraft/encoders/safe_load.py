@@ -6,17 +6,19 @@ import argparse
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from layergraft.errors import UserError
-from layergraft.runs.json_files import read_json
+from layergraft.runs.json_files import parse_json_as, read_json
 from layergraft.runs.layout import PARTS, WEIGHTS
 
+T = TypeVar("T")
 # Besides tensors, training checkpoints hold their arguments and numbers of NumPy. Building these runs no code.
 HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -69,6 +71,29 @@ def read_file(path: Path) -> dict[str, Any]:
             "Save them as ordinary ones (`to_dense()`, `dequantize()`).",
         )
     return content
+
+
+def read_noted(path: Path, key: str, kind: type[T], hint: str) -> tuple[dict[str, Tensor], T]:
+    """The tensors of a safetensors file, and the JSON that its metadata hold under a key.
+
+    Args:
+        path: the file.
+        key: of the metadata.
+        kind: what the JSON is, as in `read_json_as`.
+        hint: what to do where the file is something else.
+
+    Raises:
+        UserError: it is damaged, or holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = (file.metadata() or {}).get(key)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error}.", hint) from None
+    if note is None:
+        raise UserError(f"{str(path)!r} has no {key!r} in its metadata.", hint)
+    return tensors, parse_json_as(note, path, kind, hint)
 
 
 def _unusual(content: Mapping[Any, Any]) -> list[str]:

@@ -17,18 +17,19 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from layergraft.encoders.safe_load import read_noted
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.features import pool_all
+from layergraft.evaluation.features import POOLINGS, pool_all
 from layergraft.runs.atomic import write_bytes
 
 FORMAT = 1
@@ -101,15 +102,20 @@ def load_probe(path: str | Path) -> Probe:
     Raises:
         UserError: it is none, or of a later format.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})["probe"])
-            tensors = {key: file.get_tensor(key) for key in ("weight", "bias")}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{str(path)!r} is no fitted classifier: {error}.", "Give a file of RUN/probes/.") from None
-    if described.pop("format") != FORMAT:
+    hint = "Give a file of RUN/probes/."
+    tensors, described = read_noted(Path(path), "probe", dict[str, Any], hint)
+    if described.pop("format", FORMAT) != FORMAT:
         raise UserError(f"{str(path)!r} was written by a later version of layergraft.", "Update layergraft.")
-    return Probe(**tensors, **described)
+    try:
+        probe = msgspec.convert(described | tensors, Probe)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{str(path)!r} is no fitted classifier: {error}.", hint) from None
+    fits = probe.weight.ndim == 2 and probe.weight.shape[0] == len(probe.classes) == probe.bias.numel()
+    if not fits or probe.bias.ndim != 1 or probe.pooling not in POOLINGS:
+        shapes = f"weight of shape {tuple(probe.weight.shape)}, bias of shape {tuple(probe.bias.shape)}"
+        found = f"{len(probe.classes)} classes, pooling {probe.pooling!r}, {shapes}"
+        raise UserError(f"{str(path)!r} is no fitted classifier: {found}.", hint)
+    return replace(probe, weight=probe.weight.float(), bias=probe.bias.float())
 
 
 class ProbeClassifier(nn.Module):

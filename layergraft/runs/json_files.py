@@ -37,9 +37,27 @@ def read_json_as(path: Path, kind: type[T], hint: str = MOVE_AWAY) -> T:
         UserError: it cannot be read, or holds something else.
     """
     try:
-        return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), kind)
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror}.", hint) from None
+    return parse_json_as(content, path, kind, hint)
+
+
+def parse_json_as(content: str | bytes, path: Path, kind: type[T], hint: str = MOVE_AWAY) -> T:
+    """As `read_json_as`, of JSON that is a part of a file.
+
+    Args:
+        content: the JSON.
+        path: the file, for the message.
+        kind: as in `read_json_as`.
+        hint: likewise.
+
+    Raises:
+        UserError: it is no JSON, or something else.
+    """
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8")
+        return msgspec.convert(json.loads(text), kind)
     except UnicodeDecodeError:
         raise UserError(f"{str(path)!r} cannot be read: it is not UTF-8.", hint) from None
     except (ValueError, RecursionError) as error:  # ValidationError is a ValueError

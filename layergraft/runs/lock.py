@@ -15,14 +15,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypedDict
 
 from layergraft.errors import UserError
 from layergraft.runs.atomic import remove_leftovers
 from layergraft.runs.interruption import check
+from layergraft.runs.json_files import read_json_as
 
 LOCK = "lock"
 _PAUSE = 0.2
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+class _Holder(TypedDict):
+    pid: int
+    host: str
+    since: str
 
 
 def is_first_process() -> bool:
@@ -99,7 +107,7 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
                 break
         os.close(descriptor)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+    holder: _Holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
     file.write_text(json.dumps(holder) + "\n", encoding="utf-8")
     return descriptor
 
@@ -107,7 +115,7 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
 def _holder(file: Path) -> str:
     """What the file says about who holds it."""
     try:
-        holder = json.loads(file.read_text(encoding="utf-8"))
-        return f": process {holder['pid']} on {holder['host']} writes to it since {holder['since']}"
-    except (OSError, ValueError, LookupError, TypeError):
+        holder = read_json_as(file, _Holder)
+    except UserError:
         return " by another process"
+    return f": process {holder['pid']} on {holder['host']} writes to it since {holder['since']}"

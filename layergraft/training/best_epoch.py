@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from layergraft.encoders.safe_load import read_noted
 from layergraft.encoders.vit import Encoder
+from layergraft.errors import UserError
 from layergraft.objectives.base import Objective
 from layergraft.runs.atomic import write_bytes
 
@@ -65,12 +66,19 @@ def load_best(encoder: Encoder, objective: Objective, directory: Path) -> tuple[
 
     Returns:
         (steps done at that epoch, its figure), or None where nothing was kept.
+
+    Raises:
+        UserError: the file is damaged, or holds something else.
     """
-    if not (directory / FILE).is_file():
+    file = directory / FILE
+    if not file.is_file():
         return None
-    with safe_open(directory / FILE, framework="pt") as file:
-        note = json.loads(file.metadata()["best"])
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    found = _both(encoder, objective).load_state_dict(weights, strict=False)
-    assert not found.unexpected_keys
-    return int(note["step"]), float(note[objective.selection_metric])
+    hint = f"Restore it, or remove {str(directory)!r} and run the command again: it trains that anew."
+    weights, note = read_noted(file, "best", dict[str, float], hint)
+    module = _both(encoder, objective)
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    strange = [name for name, value in weights.items() if shapes.get(name) != value.shape]
+    if strange or not {"step", objective.selection_metric} <= set(note):
+        raise UserError(f"{str(file)!r} holds something else than the weights of {str(directory)!r}.", hint)
+    module.load_state_dict(weights, strict=False)
+    return int(note["step"]), note[str(objective.selection_metric)]

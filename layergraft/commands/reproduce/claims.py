@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from layergraft.commands.reproduce.outcome import Claims, make_claims
 from layergraft.commands.reproduce.page import write_claims_page
-from layergraft.commands.reproduce.study_file import as_study, read_study
+from layergraft.commands.reproduce.study_file import MeasuredStudy, read_study
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
+from layergraft.runs.json_files import read_json_as
 
 FILE = "claims.json"
 PAGE = "report.html"
 
 
 def read_claims(path: Path) -> Claims:
-    """A claims.json."""
-    return msgspec.json.decode(path.read_bytes(), type=Claims)
+    """A claims.json.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    return read_json_as(path, Claims)
 
 
-def write_claims(study: dict[str, Any], out: Path, page: Path | None = None) -> Path:
+def write_claims(study: MeasuredStudy, out: Path, page: Path | None = None) -> Path:
     """Write claims.json and the page of a study.
 
     Args:
-        study: the content of study.json.
+        study: what was measured.
         out: directory of both.
         page: the page's file, where it is to be another.
 
     Returns:
         The page's path.
-
-    Raises:
-        UserError: it is no study.
     """
-    claims = make_claims(as_study(study))
+    claims = make_claims(study)
     write_text(out / FILE, msgspec.json.format(msgspec.json.encode(claims), indent=1).decode() + "\n")
     return write_claims_page(claims, page or out / PAGE)
 
@@ -49,7 +50,7 @@ def report_study(directories: list[Path], page: Path | None) -> Path:
         page: its page; None is report.html in the directory.
 
     Raises:
-        UserError: a study was to be shown beside something else.
+        UserError: a study was to be shown beside something else, or its file is damaged.
     """
     if len(directories) > 1:
         raise UserError("The page of a study stands alone.", "Give its directory and no other.")

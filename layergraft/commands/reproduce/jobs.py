@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from layergraft.commands.reproduce.cost import Costs
 from layergraft.commands.reproduce.recipes import arm_recipe
 from layergraft.commands.reproduce.scales import Scale
 from layergraft.config import Recipe
+from layergraft.runs.json_files import read_json_as
 
 SEARCH_SEED = 0
 JobOutcome = dict[str, Any]
@@ -45,6 +46,44 @@ class Job:
     recipe: Recipe
     start: str | None
     flops: float
+
+
+class _Block(TypedDict):
+    block: int
+    mean: float
+    negative: float
+
+
+class _Outcome(TypedDict):
+    identity: str
+    flops: float
+    seconds: float
+
+
+class _Trial(_Outcome):
+    holdout: dict[str, float]
+
+
+class _Seed(_Trial):
+    test: dict[str, float]
+
+
+class _Conflict(_Outcome):
+    blocks: list[_Block]
+    lr_scale: list[float]
+
+
+_KINDS: dict[Kind, type[Any]] = {"trial": _Trial, "seed": _Seed, "conflict": _Conflict}
+
+
+def read_outcome(file: Path, kind: Kind) -> JobOutcome:
+    """The outcome that a job of an earlier start left.
+
+    Raises:
+        UserError: it cannot be read, or is of another kind of job.
+    """
+    outcome: JobOutcome = read_json_as(file, _KINDS[kind], f"Remove it, and the job {file.stem!r} is done again.")
+    return outcome
 
 
 class Study:

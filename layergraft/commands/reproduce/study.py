@@ -19,11 +19,11 @@ from layergraft.commands.reproduce.accuracy import few_shot_mean, test_source
 from layergraft.commands.reproduce.claims import FILE as CLAIMS
 from layergraft.commands.reproduce.claims import write_claims
 from layergraft.commands.reproduce.cost import Costs
-from layergraft.commands.reproduce.jobs import JobOutcome, Study
+from layergraft.commands.reproduce.jobs import JobOutcome, Study, read_outcome
 from layergraft.commands.reproduce.pool import Pool
 from layergraft.commands.reproduce.run_job import identity, run_job
 from layergraft.commands.reproduce.scales import HOLDOUT_BY, SCALES, Scale
-from layergraft.commands.reproduce.study_file import FILE
+from layergraft.commands.reproduce.study_file import FILE, as_study, read_study
 from layergraft.commands.reproduce.study_json import study_record
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
@@ -31,6 +31,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.splits import draw_splits
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.json_files import read_json, read_json_as
 from layergraft.runs.lock import locked
 from layergraft.runs.resume import is_unused
 from layergraft.training.launch import available_cores, machine
@@ -112,7 +113,7 @@ def _go_on(scale_name: str, source: str, seeds: int, out: Path, jobs: int | None
     record = origin | study_record(study, outcomes)
     file = out / FILE
     write_text(file, json.dumps(record, indent=1) + "\n")
-    page = write_claims(record, out)
+    page = write_claims(as_study(record), out)
     say(f"Study:  {file}\nClaims: {out / CLAIMS}\nReport: {page}")
     return file
 
@@ -144,8 +145,9 @@ def _refuse_another(out: Path, scale: str, source: str) -> None:
     """
     file = out / SETTINGS
     if file.is_file():
-        if json.loads(file.read_text()) != {"scale": scale, "source": source}:
-            raise UserError(f"{str(out)!r} holds another study: {file.read_text().strip()}.", "Use another --out.")
+        settings = read_json(file)
+        if settings != {"scale": scale, "source": source}:
+            raise UserError(f"{str(out)!r} holds another study: {json.dumps(settings)}.", "Use another --out.")
     elif not is_unused(out):
         raise UserError(f"{str(out)!r} exists and is no study.", "Use another --out. Nothing was changed.")
 
@@ -166,13 +168,13 @@ def _read_outcomes(study: Study, folder: Path) -> dict[str, JobOutcome]:
     """The outcomes of an earlier start, in the order in which they became possible.
 
     Raises:
-        UserError: one is of a job with other settings.
+        UserError: one is of a job with other settings, or damaged.
     """
     files = {str(path.relative_to(folder).with_suffix("")): path for path in folder.glob("*/*.json")}
     outcomes: dict[str, JobOutcome] = {}
     while ready := [job for job in study.due(outcomes) if job.name in files]:
         for job in ready:
-            outcome = json.loads(files[job.name].read_text())
+            outcome = read_outcome(files[job.name], job.kind)
             if outcome["identity"] != identity(job, study.scale):
                 raise UserError(
                     f"{str(files[job.name])!r} was found with other settings, or by another version of layergraft.",
@@ -186,7 +188,7 @@ def _is_finished(study: Study, outcomes: dict[str, JobOutcome]) -> bool:
     """Whether an earlier start has written what this one would."""
     file = study.out / FILE
     written = file.is_file() and (study.out / CLAIMS).is_file()
-    return written and next(study.due(outcomes), None) is None and json.loads(file.read_text())["seeds"] == study.seeds
+    return written and next(study.due(outcomes), None) is None and read_study(study.out).seeds == study.seeds
 
 
 class _Clock:
@@ -198,7 +200,7 @@ class _Clock:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._before: float = json.loads(file.read_text()) if file.is_file() else 0.0
+        self._before = read_json_as(file, float) if file.is_file() else 0.0
         self._began = time.monotonic()
 
     @property

@@ -10,9 +10,11 @@ import msgspec
 
 from layergraft.commands.reproduce.arms import COMPUTE
 from layergraft.errors import UserError
+from layergraft.runs.json_files import read_json_as
 
 FILE = "study.json"
 Budget = Literal["epochs", "compute"]
+_HINT = f"{FILE} is written by `layergraft reproduce`."
 BUDGETS: tuple[Budget, ...] = ("epochs", "compute")
 
 
@@ -139,6 +141,12 @@ class MeasuredStudy:
     conflict: list[SeedConflict] = field(default_factory=list)
     commit: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a study whose parts do not belong together; msgspec passes the error on as its own."""
+        names = [arm.name for arm in self.arms]
+        if self.chosen_graft not in names or len(set(names)) < len(names):
+            raise ValueError(f"`chosen_graft` {self.chosen_graft!r} is not one of its arms: {', '.join(names)}")
+
     @property
     def columns(self) -> list[str]:
         """Numbers of images per class, shares of the labels, then protocols that take all of them."""
@@ -188,7 +196,7 @@ def as_study(content: dict[str, Any]) -> MeasuredStudy:
     try:
         return msgspec.convert(content, MeasuredStudy)
     except msgspec.ValidationError as error:
-        raise UserError(f"This is no study: {error}.", f"{FILE} is written by `layergraft reproduce`.") from None
+        raise UserError(f"This is no study: {error}.", _HINT) from None
 
 
 def is_study(directory: Path) -> bool:
@@ -196,7 +204,10 @@ def is_study(directory: Path) -> bool:
     return (directory / FILE).is_file()
 
 
-def read_study(directory: Path) -> dict[str, Any]:
-    """The content of a directory's study.json."""
-    content: dict[str, Any] = msgspec.json.decode((directory / FILE).read_bytes())
-    return content
+def read_study(directory: Path) -> MeasuredStudy:
+    """The study.json of a directory.
+
+    Raises:
+        UserError: it cannot be read, or is no study.
+    """
+    return read_json_as(directory / FILE, MeasuredStudy, _HINT)

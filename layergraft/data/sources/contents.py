@@ -20,6 +20,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_bytes
+from layergraft.runs.json_files import read_json_as
 
 SIZES, HASHED = 4096, 64  # images whose sizes, and whose first bytes, are compared
 BYTES = 2**20
@@ -81,12 +82,7 @@ def check_contents(file: Path, source: Source, unreadable: Collection[int]) -> C
     now = read_contents(source)
     if now is None or not file.is_file():
         return now
-    try:
-        before = msgspec.json.decode(file.read_bytes(), type=Contents)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{str(file)!r} cannot be read: {error}.", "Without it the run goes on, and images are not compared."
-        ) from None
+    before = read_json_as(file, Contents, "Without it the run goes on, and images are not compared.")
     hint = "Restore them, or begin a run in another --out. Nothing was changed."
     if before.identity != now.identity:
         raise UserError(

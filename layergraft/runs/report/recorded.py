@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from layergraft.config.loading import RECIPES, load_recipe
 from layergraft.config.recipe import Recipe
+from layergraft.runs.json_files import read_json
 
 RECORDED = RECIPES / "recorded"
 
@@ -34,6 +34,5 @@ def find_record(recipe: Recipe) -> dict[str, Any]:
             original.data.holdout,
             original.stages,
         ):
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            return record
+            return read_json(file)
     return {}

@@ -19,7 +19,7 @@ def bar(content: Any, budget: str = "epochs") -> Any:
 
 def test_file_holds_the_outcome_and_what_it_came_from(tmp_path: Path) -> None:
     content = synthetic_study()
-    write_claims(content, tmp_path)
+    write_claims(as_study(content), tmp_path)
     written = json.loads((tmp_path / "claims.json").read_text())
     assert written["study"] == content
     assert read_claims(tmp_path / "claims.json") == make_claims(as_study(content))
@@ -85,4 +85,4 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     content = synthetic_study()
     del content["arms"][0]["seeds"]
     with pytest.raises(UserError, match="arms"):
-        write_claims(content, tmp_path)
+        write_claims(as_study(content), tmp_path)
