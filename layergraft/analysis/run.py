@@ -17,7 +17,7 @@ from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import read_run_recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
-from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.checkpoint import announce, load_encoder
 from layergraft.encoders.provenance import are_the_runs
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError, nearest
@@ -55,6 +55,7 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
         encoders[name if name not in encoders else named] = load_encoder(named).requires_grad_(False).to(device)
     run_and_stage = run_directory(encoder)
     source = open_source(data)
+    announce(*source.remarks)
     share: int | float = BANK_SHARE
     by: HoldoutBy = "proportion"
     seed, own_images = 0, False

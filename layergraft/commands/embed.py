@@ -28,6 +28,7 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
         UserError: the encoder has no such block, its features are not finite, or no image can be read.
     """
     loaded, source = load_encoder(encoder), open_source(data)
+    announce(*source.remarks)
     if block is not None and not 0 <= block < loaded.depth:
         raise UserError(f"{encoder!r} has no block {block}.", f"Its blocks are 0 to {loaded.depth - 1}.")
     if not len(source):

@@ -68,6 +68,7 @@ def evaluate_command(
     named = {encoder_name(one, out) if out else one: one for one in [encoder, *against]}
     encoders = {name: load_encoder(one) for name, one in named.items()}
     source = open_source(data)
+    announce(*source.remarks)
     spec = test or default_test_source(data)
     if spec is None:
         raise UserError(
@@ -180,7 +181,7 @@ def _task(
     if source.labels is None and needing:
         raise UserError(
             f"The {len(source)} images of {source.spec!r} have no labels, which {', '.join(needing)} need.",
-            "Put each class into a folder of its own.",
+            source.label_hint,
         )
     seed = 0
     by: HoldoutBy = "proportion"
@@ -206,6 +207,7 @@ def _task(
         announce(f"{len(train)} labelled images of {source.spec}; tested on {len(held)} held-out ones.")
         return replace(Task.on_holdout(train, held, seed), splits=splits)
     test = open_source(test_name)
+    announce(*test.remarks)
     announce(
         f"{len(train)} labelled images of {source.spec}, {len(held)} more held out; "
         f"tested on {len(test)} images of {test_name}."

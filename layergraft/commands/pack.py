@@ -21,6 +21,7 @@ from layergraft.data.sources.files import Place
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.shards import PACKED, build_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
+from layergraft.encoders.checkpoint import announce
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import check
@@ -149,6 +150,7 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     """See `layergraft.pack`."""
     _check(out, short, channels, shard_images)
     source = open_source(data)
+    announce(*source.remarks)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

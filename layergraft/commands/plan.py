@@ -25,7 +25,7 @@ from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import stage_seconds
 from layergraft.training.memory import memory_warning, step_memory
-from layergraft.training.run_data import RunData, load_data, remark_on
+from layergraft.training.run_data import RunData, load_data, remarks_on
 
 GIVE_DATA = "give --data to know"
 
@@ -38,8 +38,8 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
     train = data.train if data else None
     images = len(train) if train else None
     encoder = checked_encoder(recipe, data)
-    if train is not None and (line := remark_on(recipe, encoder, train)):
-        announce(line)
+    if train is not None:
+        announce(*remarks_on(recipe, encoder, train))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stages, warnings = [], {}
     for name, stage in recipe.stages.items():

@@ -170,6 +170,8 @@ def evaluate_run(recipe: Recipe, out: Path, data: RunData, display: Display) -> 
     else:
         held = holdout if recipe.evaluate.chooses else None
         task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
+        for line in task.test.remarks:
+            display.say(line)
         display.say(f"Measuring on {len(task.test)} images of {spec} …")
     encoders = run_encoders(recipe, out, data)
     rows = evaluate_encoders(task, recipe.evaluate, encoders, out, partial(write_results, out / "results.json"))

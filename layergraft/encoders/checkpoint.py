@@ -136,10 +136,11 @@ def load_heads(encoder: str | Path) -> dict[str, Tensor]:
     return detect(read_directory(path), str(path)).heads if "model_type" in _configuration(path) else {}
 
 
-def announce(sentence: str) -> None:
-    """Tell the user, once over all processes, what was found in a checkpoint or made of it."""
+def announce(*sentences: str) -> None:
+    """Tell the user, once over all processes, what was found in a checkpoint or in a source, or made of it."""
     if os.environ.get("RANK", "0") == "0":
-        print(sentence, file=sys.stderr)
+        for sentence in sentences:
+            print(sentence, file=sys.stderr)
 
 
 def open_checkpoint(encoder: str | Path) -> Checkpoint:

@@ -59,7 +59,7 @@ def know_classes(config: ObjectiveConfig, source: Source | None, where: str) -> 
     if source is not None and isinstance(config, ClassifyConfig) and source.labels is None:
         raise UserError(
             f"Stage {where!r} learns classes, but the {len(source)} images of {source.spec!r} have no labels.",
-            "Put each class into a folder of its own.",
+            source.label_hint,
         )
     if isinstance(config, SegmentConfig) and source is not None:
         if source.masks is None:

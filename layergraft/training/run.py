@@ -24,7 +24,7 @@ from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, launch
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
-from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remark_on
+from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remarks_on
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import save_stage
 from layergraft.training.trainer import Trainer
@@ -95,7 +95,7 @@ class Training:
             self.display.say(
                 f"The hold-out of {wanted} was capped: at a fifth of the source, or where a class has one image."
             )
-        if self.fabric.is_global_zero and (line := remark_on(self.recipe, self.encoder, train)):
+        for line in remarks_on(self.recipe, self.encoder, train) if self.fabric.is_global_zero else ():
             self.display.say(line)
         self.decoded = keep_decoded(self.recipe, self.out, self.data)
         # Held-out images are never replaced, so those that cannot be read are noted where they are looked at.

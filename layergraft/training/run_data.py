@@ -86,9 +86,10 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
     )
 
 
-def remark_on(recipe: Recipe, encoder: Encoder, train: Source) -> str | None:
-    """One line where the encoder sees much less of the images than there is; see `layergraft.data.first_look`."""
-    return remark(look_at(train), encoder.in_chans, encoder.img_size, encoder.patch_size, recipe.start)
+def remarks_on(recipe: Recipe, encoder: Encoder, train: Source) -> list[str]:
+    """What is to be said about the images: as they were opened, and where the encoder sees much less than there is."""
+    look = remark(look_at(train), encoder.in_chans, encoder.img_size, encoder.patch_size, recipe.start)
+    return [*train.remarks, *([look] if look else [])]
 
 
 def keep_decoded(recipe: Recipe, out: Path, data: RunData) -> RunData:

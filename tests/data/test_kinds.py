@@ -350,7 +350,7 @@ def test_pack_shrinks_once(folder: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_sources_are_explained(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("file,label\na.png,1\n")
+    (tmp_path / "t.csv").write_text("id_code,label\na.png,1\n")
     (tmp_path / "no.tar").write_bytes(b"x" * 2000)
     for spec, message in (
         (str(tmp_path / "t.csv"), "no column `path` or `image`"),

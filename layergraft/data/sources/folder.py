@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from layergraft.data.sources.files import FileImages, Place
+from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.indexed import as_source
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source, is_picture
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from layergraft.data.decode import BadImage
+from layergraft.data.sources.columns import USUAL, Chosen, Columns, find_columns, shown
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.index import Index
-from layergraft.data.sources.indexed import as_source
-from layergraft.data.sources.labels import all_or_none, label_texts
+from layergraft.data.sources.from_index import as_source
+from layergraft.data.sources.index import Index, IndexBuilder
+from layergraft.data.sources.labels import label_ids, label_texts, settle_labels
 from layergraft.data.sources.source import EncodedImages, Source
-from layergraft.errors import UserError
+from layergraft.errors import UserError, nearest
+
+LABELS = pa.schema([("name", pa.large_binary()), ("label", pa.int32())])
 
 
 class HubImages(EncodedImages):
@@ -55,37 +59,56 @@ def _load(name: str, split: str) -> Any:
         raise UserError(f"The dataset {name!r}, split {split!r}, cannot be opened: {error}") from None
 
 
-def declared_classes(features: Any) -> list[str] | None:
-    """Names that the labels of a dataset are numbers of; [] where they are names themselves; None without labels."""
+def dataset_columns(name: str, features: Any, chosen: Chosen) -> tuple[Columns, list[str]]:
+    """(the columns of a dataset that count, the names that its labels are numbers of).
+
+    Raises:
+        UserError: there is no column of images.
+    """
     datasets = datasets_package()
-    feature = features.get("label")
+    images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
+    if not images:
+        raise UserError(f"The dataset {name!r} has no column of images: {', '.join(features)}.")
+    if chosen.image is not None and chosen.image not in images:
+        raise UserError(f"{chosen.image!r} is no column of images of {name!r}.", nearest(chosen.image, images))
+    image = chosen.image or images[0]
+    others = [key for key in features if key not in images]
+    unfit = {key for key in others if not _may_be_labels(features[key])}
+    # A `label` that holds no classes (boxes, fractions) is none; one that the user names is.
+    offered = [key for key in others if key not in unfit or key == chosen.label]
+    columns = find_columns(name, [image, *offered], replace(chosen, image=image))
+    if len(images) > 1 and chosen.image is None:
+        remark = f"{name!r}: images from the column `{image}`, not {shown(images[1:])}. {columns.remark}".rstrip()
+        columns = replace(columns, remark=remark)
+    feature = features.get(columns.label)
+    return columns, list(feature.names) if isinstance(feature, datasets.ClassLabel) else []
+
+
+def _may_be_labels(feature: Any) -> bool:
+    datasets = datasets_package()
     if isinstance(feature, datasets.ClassLabel):
-        return list(feature.names)
+        return True
     kind = str(feature.dtype) if isinstance(feature, datasets.Value) else ""
-    return [] if kind.startswith(("int", "uint", "string", "large_string")) else None
+    return kind.startswith(("int", "uint", "string", "large_string"))
 
 
-def _index(name: str, split: str, rows: Any, declared: list[str] | None) -> Index:
+def _index(name: str, split: str, rows: Any, columns: Columns, declared: list[str]) -> Index:
     """The labels of a dataset's rows, where they have some; nothing else of them is kept."""
-    table, classes = pa.table({}), []
-    if declared is not None:
-        column = rows.select_columns(["label"]).with_format("arrow")[:].column("label").combine_chunks()
-        codes = label_texts(column, declared).dictionary_encode()
-        names = codes.dictionary.to_pylist()
-        if all_or_none(name, names):
-            table, classes = pa.table({"label": codes.indices}), names
-    return Index(table=table, classes=classes, signature="", fingerprint=f"{name}:{split}:{len(rows)}")
+    builder = IndexBuilder(LABELS, None, "name")
+    if columns.label is not None:
+        column = rows.select_columns([columns.label]).with_format("arrow")[:].column(columns.label).combine_chunks()
+        texts = label_texts(column, declared)
+        builder.add({"name": pa.nulls(len(texts), pa.large_binary()), "label": pa.array(label_ids(builder, texts))})
+    settle_labels(builder, name, columns, declared)
+    return replace(builder.finish(""), fingerprint=f"{name}:{split}:{len(rows)}")
 
 
-def open_hub(spec: str, place: str) -> Source:
+def open_hub(spec: str, place: str, chosen: Chosen = USUAL) -> Source:
     """Open a dataset; sample key = row of the split."""
     datasets = datasets_package()
     name, _, split = place.removeprefix("hf:").partition(":")
     rows = _load(name, split or "train")
-    columns = [key for key, feature in rows.features.items() if isinstance(feature, datasets.Image)]
-    if not columns:
-        raise UserError(f"The dataset {name!r} has no column of images: {', '.join(rows.features)}.")
-    declared = declared_classes(rows.features)
-    index = _index(name, split, rows, declared)
-    rows = rows.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
-    return as_source(spec, HubImages(rows, columns[0]), index, declared or ())
+    columns, declared = dataset_columns(name, rows.features, chosen)
+    index = _index(name, split, rows, columns, declared)
+    rows = rows.select_columns([columns.image]).cast_column(columns.image, datasets.Image(decode=False))
+    return as_source(spec, HubImages(rows, columns.image), index)

@@ -19,17 +19,19 @@ import pyarrow.parquet
 
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
+from layergraft.data.sources.columns import USUAL, Chosen
 from layergraft.data.sources.files import Place
-from layergraft.data.sources.huggingface import datasets_package, declared_classes
+from layergraft.data.sources.from_index import as_source
+from layergraft.data.sources.huggingface import dataset_columns, datasets_package
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.indexed import as_source
-from layergraft.data.sources.labels import all_or_none, label_ids, label_texts
+from layergraft.data.sources.labels import label_ids, label_texts, settle_labels
 from layergraft.data.sources.shards import open_shards
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import encoded_files, explained
 from layergraft.errors import UserError
 
 SCHEMA = pa.schema([("name", pa.large_binary()), ("file", pa.int32()), ("group", pa.int32()), ("label", pa.int32())])
+FORMAT = 2  # of the index; one that an earlier version left is made again
 
 
 class RowGroupImages(BlockImages):
@@ -80,60 +82,57 @@ def _files_of(name: str, split: str) -> list[str]:
     return [str(file) for file in files[split]]
 
 
-def _rows(file: Place, declared: list[str] | None) -> tuple[list[int], pa.Array]:
-    """(row group of each row, its label as text); see `declared_classes`."""
+def _rows(file: Place, column: str | None, declared: list[str]) -> tuple[list[int], pa.Array]:
+    """(row group of each row, its label as text)."""
     with explained(file), file.open() as stream:
         parquet = pyarrow.parquet.ParquetFile(stream)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         labels = pa.nulls(sum(sizes))
-        if declared is not None:
-            labels = parquet.read(columns=["label"]).column("label").combine_chunks()
-        return np.repeat(np.arange(len(sizes)), sizes).tolist(), label_texts(labels, declared or ())
+        if column is not None:
+            labels = parquet.read(columns=[column]).column(column).combine_chunks()
+        return np.repeat(np.arange(len(sizes)), sizes).tolist(), label_texts(labels, declared)
 
 
-def _build(name: str, files: list[Place], signature: list[Any], path: Path | None) -> Index:
+def _build(name: str, files: list[Place], chosen: Chosen, signature: list[Any], path: Path | None) -> Index:
     datasets = datasets_package()
     with explained(files[0]), files[0].open() as stream:
         features = datasets.Features.from_arrow_schema(pyarrow.parquet.ParquetFile(stream).schema_arrow)
-    columns = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
-    if not columns:
-        raise UserError(f"The dataset {name!r} has no column of images: {', '.join(features)}.")
-    declared = declared_classes(features)
+    columns, declared = dataset_columns(name, features, chosen)
     builder = IndexBuilder(SCHEMA, path, "name")
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
-        for number, (groups, texts) in enumerate(pool.map(partial(_rows, declared=declared), files)):
+        for number, (groups, texts) in enumerate(
+            pool.map(partial(_rows, column=columns.label, declared=declared), files)
+        ):
             names = [f"{files[number].name}:{row}".encode() for row in range(len(groups))]
             labels = label_ids(builder, texts)
             columns_of = {"file": pa.array([number] * len(groups), pa.int32()), "group": pa.array(groups, pa.int32())}
             builder.add(
                 {"name": pa.array(names, pa.large_binary()), "label": pa.array(labels, pa.int32())} | columns_of
             )
-    if not all_or_none(name, builder.classes):
-        builder.classes.clear()
-    return builder.finish(json.dumps([*signature, columns[0], declared or []]))
+    settle_labels(builder, name, columns, declared)
+    return builder.finish(json.dumps([FORMAT, *signature, columns.image]))
 
 
-def _open_parquet(spec: str, name: str, urls: list[str], index_directory: Path | None) -> Source:
+def _open_parquet(spec: str, name: str, urls: list[str], chosen: Chosen, index_directory: Path | None) -> Source:
     files = [Place(url) for url in urls]
     # A URL of the hub names the revision; files of this machine may change under their names.
     signature = [urls, [None if file.remote else file.signature() for file in files]]
     index = open_index(
         index_directory,
         spec,
-        lambda old: bool(json.loads(old)[:-2] == signature),
-        partial(_build, name, files, signature),
+        lambda old: bool(json.loads(old)[:-1] == [FORMAT, *signature]),
+        partial(_build, name, files, chosen, signature),
     )
-    column, declared = json.loads(index.signature)[-2:]
-    images = RowGroupImages(files, column, index.table)
-    return as_source(spec, images, index, declared, blocks=images)
+    images = RowGroupImages(files, json.loads(index.signature)[-1], index.table)
+    return as_source(spec, images, index, blocks=images)
 
 
-def open_stream(spec: str, place: str, index_directory: Path | None) -> Source:
+def open_stream(spec: str, place: str, index_directory: Path | None, chosen: Chosen = USUAL) -> Source:
     """Open a dataset as a stream; sample key = row of the split, or place among its tar files' images."""
     name, _, split = place.removeprefix("hf:").partition(":")
     urls = _files_of(name, split or "train")
     if all(url.endswith(".parquet") for url in urls):
-        return _open_parquet(spec, name, urls, index_directory)
+        return _open_parquet(spec, name, urls, chosen, index_directory)
     if all(url.endswith(".tar") for url in urls):
         return open_shards(spec, spec, [Place(url) for url in urls], index_directory)
     raise UserError(

@@ -13,8 +13,9 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -84,6 +85,9 @@ class Index:
         classes: names of the classes in the order of their first image.
         signature: says whether what was listed is still the same.
         fingerprint: of the names of all images.
+        declared: names of the classes in their order, where the images' format says them.
+        remarks: see `Source`.
+        label_hint: see `Source`.
         mapped: the file that the table is mapped from; None where it is held in memory.
     """
 
@@ -91,6 +95,9 @@ class Index:
     classes: list[str]
     signature: str
     fingerprint: str
+    declared: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    label_hint: str = ""
     mapped: MappedFile | None = None
 
     def names(self, column: str) -> Names:
@@ -143,6 +150,9 @@ class IndexBuilder:
     def __init__(self, schema: pa.Schema, path: Path | None, names: str) -> None:
         self.schema, self.path, self.names = schema, path, names
         self.classes: dict[str, int] = {}
+        self.declared: list[str] = []  # this one and the next two: see `Index`
+        self.remarks: list[str] = []
+        self.label_hint = ""
         self._digest = hashlib.blake2b(digest_size=8)
         self._batches: list[pa.RecordBatch] = []
         self._partial = _partial(path) if path else None
@@ -167,13 +177,19 @@ class IndexBuilder:
 
     def finish(self, signature: str) -> Index:
         """The complete index; the file appears at once or not at all."""
-        fingerprint = self._digest.hexdigest()
+        side: dict[str, Any] = {
+            "classes": list(self.classes),
+            "signature": signature,
+            "fingerprint": self._digest.hexdigest(),
+            "declared": self.declared,
+            "remarks": self.remarks,
+            "label_hint": self.label_hint,
+        }
         if self._writer is None:
             table = pa.Table.from_batches(self._batches, self.schema)
-            return Index(table=table, classes=list(self.classes), signature=signature, fingerprint=fingerprint)
+            return Index(table=table, **side)
         assert self.path is not None
         assert self._partial is not None
-        side = {"classes": list(self.classes), "signature": signature, "fingerprint": fingerprint}
         empty = pa.record_batch([pa.array([], field.type) for field in self.schema], schema=self.schema)
         self._writer.write_batch(empty, custom_metadata={_SIDE: json.dumps(side)})
         self._writer.close()

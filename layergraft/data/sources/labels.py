@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from layergraft.data.arrays import ClassIds
+from layergraft.data.sources.columns import Columns
 from layergraft.data.sources.index import Index, IndexBuilder
 from layergraft.errors import UserError
 
@@ -49,9 +52,52 @@ def all_or_none(place: str, classes: Collection[str]) -> bool:
     return not unlabelled
 
 
-def ordered_labels(index: Index, declared: Sequence[str]) -> tuple[ClassIds | None, list[str]]:
+def ordered_labels(index: Index) -> tuple[ClassIds | None, list[str]]:
     """Labels and classes of an index, the classes as they were declared, where they were."""
-    labels, classes = index.labels(as_written=bool(declared))
-    if labels is None or not declared:
+    labels, classes = index.labels(as_written=bool(index.declared))
+    if labels is None or not index.declared:
         return labels, classes
-    return np.array([declared.index(name) for name in classes], dtype=np.int32)[labels], list(declared)
+    return np.array([index.declared.index(name) for name in classes], dtype=np.int32)[labels], index.declared
+
+
+def declared_classes(schema: pa.Schema, column: str | None) -> list[str]:
+    """Names that a table's labels are numbers of, as Hugging Face datasets write them into the schema; else none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        feature = features[column]
+        names = feature["names"] if feature["_type"] == "ClassLabel" else []
+    except (KeyError, TypeError, ValueError):
+        return []
+    return [str(name) for name in names] if pa.types.is_integer(schema.field(column).type) else []
+
+
+def settle_labels(builder: IndexBuilder, place: str, columns: Columns, declared: Sequence[str] = ()) -> None:
+    """Decide, when all rows are known, whether a table has labels, and note what is to be said of its columns.
+
+    Args:
+        builder: of the index; its classes are forgotten where they are none.
+        place: the table, for messages.
+        columns: those that count.
+        declared: names of the classes in their order, where the table's format says them.
+
+    Raises:
+        UserError: some images have a label and some have none, in a column that holds labels for sure.
+    """
+    remark, builder.label_hint = columns.remark, columns.hint
+    if columns.label is not None and not columns.is_sure:
+        reason = ""
+        if UNLABELLED in builder.classes:
+            reason = "is empty in some rows"
+        elif any(re.fullmatch(r"-?\d*\.\d*[1-9]\d*(e-?\d+)?", name, re.IGNORECASE) for name in builder.classes):
+            reason = "holds fractions"
+        if reason:
+            builder.classes.clear()
+            builder.label_hint = (
+                f"The column `{columns.label.strip()}` {reason}: fill it, or name another, ?label=COLUMN."
+            )
+            remark = f"{place!r}: no labels, for the column `{columns.label.strip()}` {reason}."
+    if builder.classes and not all_or_none(place, builder.classes):
+        builder.classes.clear()
+        builder.label_hint = builder.label_hint or f"The column of labels of {place!r} is empty."
+    builder.declared = list(declared) if builder.classes else []
+    builder.remarks += [remark] if remark else []

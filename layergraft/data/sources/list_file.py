@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -13,8 +14,8 @@ import pyarrow as pa
 
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
+from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.indexed import as_source
 from layergraft.data.sources.labels import UNLABELLED, all_or_none
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
@@ -128,10 +129,17 @@ def _imagenet(builder: IndexBuilder, names: list[bytes], flat: bool) -> tuple[pa
 
 
 def _blocks(file: Place) -> Iterator[bytes]:
-    """The file in blocks of whole lines."""
+    """The file in blocks of whole lines, as UTF-8."""
     with file.reached(), file.open() as stream:
         rest = stream.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
+        recode = None
+        if rest.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's > writes it
+            recode = codecs.getincrementaldecoder("utf-16")(errors="replace")
+            rest = recode.decode(rest).encode()
         while block := stream.read(BLOCK):
+            if recode is None and 3 * block[:256].count(0) > len(block[:256]):
+                raise UserError(f"The list {file.path!r} is UTF-16 without a byte order mark.", "Save it as UTF-8.")
+            block = recode.decode(block).encode() if recode else block
             cut = block.rfind(b"\n") + 1
             if cut:
                 yield rest + block[:cut]

@@ -11,6 +11,7 @@ import numpy as np
 from layergraft.data.fashion.builtin import open_builtin
 from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
 from layergraft.data.randomness import Randomness
+from layergraft.data.sources.columns import USUAL, Chosen
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.folder import open_folder
 from layergraft.data.sources.huggingface import open_hub
@@ -21,7 +22,8 @@ from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import open_table
 from layergraft.errors import UserError, nearest
 
-OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming"}
+OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming", "image", "label"}
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 def _select(source: Source, query: dict[str, str]) -> Source:
@@ -63,13 +65,17 @@ def _open_masks(spec: str, images: Path, masks: Path, index: Path | None) -> Sou
     return replace(source, labels=None, masks=FolderMasks(masks, names), classes=class_names(masks))
 
 
-def _open(spec: str, place: str, root: Place | None, streaming: bool, index: Path | None) -> Source:
+def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Chosen, index: Path | None) -> Source:
     if place.startswith("builtin:"):
         return open_builtin(spec, place)
     if place.startswith("hf:"):
-        return open_stream(spec, place, index) if streaming else open_hub(spec, place)
+        return open_stream(spec, place, index, chosen) if streaming else open_hub(spec, place, chosen)
     if streaming:
         raise UserError(f"{spec!r}: `streaming` is for hf: sources.", "Shards at a URL are streams as they are.")
+    if root is not None and not place.lower().endswith((".txt", *TABLES)):
+        raise UserError(f"{spec!r}: `root` says where the paths of a list or a table begin.", "Leave it out.")
+    if chosen != USUAL and not place.lower().endswith(TABLES):
+        raise UserError(f"{spec!r}: `image` and `label` name columns of a table or of an hf: source.")
     if place.endswith(".tar"):
         return open_shards(spec, place, [Place(path) for path in expand_braces(place)], index)
     where = Place(place)
@@ -80,11 +86,11 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, index: Pat
         return _open_masks(spec, *pair, index) if pair else open_folder(spec, where, index)
     if place.endswith(".txt"):
         return open_list(spec, where, root, index)
-    if place.endswith((".csv", ".parquet")):
-        return open_table(spec, where, root, index)
+    if place.lower().endswith(TABLES):
+        return open_table(spec, where, root, index, chosen)
     raise UserError(
         f"{place!r} is no folder, and no file of a known kind.",
-        "Lists end in .txt, tables in .csv or .parquet, shards in .tar.",
+        "Lists end in .txt, tables in .csv, .tsv or .parquet, shards in .tar.",
     )
 
 
@@ -92,10 +98,11 @@ def open_source(spec: str, index: Path | None = None) -> Source:
     """Open a SOURCE.
 
     Args:
-        spec: a folder, flat, by class, or `images` and `annotations` as ADE20K has them; a list `.txt`; a table `.csv`
-            or `.parquet`; shards `{000..099}.tar`; any of them at a URL that fsspec knows; `hf:NAME[:SPLIT]`; or a
-            built-in set; and optionally `?fraction=0.1&seed=0`,
-            `?shots=5&seed=0`, `?mean=…&std=…`, `?root=DIR`; with `hf:` also `?streaming=true`.
+        spec: a folder, flat or by class; on this machine also one that holds `images` and `annotations` as ADE20K has
+            them; a list `.txt`; a table `.csv`, `.tsv` or `.parquet`; shards `{000..099}.tar`; each of them on this
+            machine or at a URL that fsspec knows; `hf:NAME[:SPLIT]`; or a built-in set. Appended to any of them
+            `?fraction=0.1&seed=0`, `?shots=5&seed=0`, `?mean=…&std=…`; to a list or a table `?root=DIR`, where its
+            paths begin; to a table or `hf:` `?image=COLUMN&label=COLUMN`; to `hf:` `?streaming=true`.
         index: a directory for index files; without one nothing is written.
 
     Raises:
@@ -109,10 +116,11 @@ def open_source(spec: str, index: Path | None = None) -> Source:
         if key not in OPTIONS:
             raise UserError(f"{spec!r} has an unknown option {key!r}.", nearest(key, OPTIONS))
     root = Place(query["root"]) if "root" in query else None
+    chosen = Chosen(image=query.get("image"), label=query.get("label"))
     streaming = query.get("streaming", "false")
     if streaming not in ("true", "false"):
         raise UserError(f"{spec!r} has streaming={streaming}.", "It is `true` or `false`.")
-    return _select(_open(spec, place, root, streaming == "true", index), query)
+    return _select(_open(spec, place, root, streaming == "true", chosen, index), query)
 
 
 def default_test_source(spec: str) -> str | None:

@@ -27,8 +27,8 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.files import Place
+from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
-from layergraft.data.sources.indexed import as_source
 from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Source, is_picture
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check

@@ -15,6 +15,7 @@ from layergraft.data.decode import Reduction, decode
 from layergraft.data.sources.file_state import Stamp
 from layergraft.errors import UserError
 
+PUT_INTO_FOLDERS = "Put each class into a folder of its own."
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -112,6 +113,8 @@ class Source:
         mean: mean of each channel, of pixels in [0, 1], where the source knows it.
         std: likewise the standard deviation.
         blocks: the images themselves where they are read block by block, and so in an order of blocks; else None.
+        remarks: sentences for the user about what was assumed or left out.
+        label_hint: how to get labels where there are none.
     """
 
     spec: str
@@ -124,6 +127,8 @@ class Source:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     blocks: Blocks | None = None
+    remarks: tuple[str, ...] = ()
+    label_hint: str = PUT_INTO_FOLDERS
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -136,7 +141,7 @@ class Source:
     def selected_labels(self) -> Labels:
         """Class of each of `keys`, of shape (N,)."""
         if self.labels is None:
-            raise UserError(f"The images of {self.spec!r} have no labels.", "Put each class into a folder of its own.")
+            raise UserError(f"The images of {self.spec!r} have no labels.", self.label_hint)
         labels = self.labels[self.keys].astype(np.int64)
         missing = int((labels < 0).sum())
         if missing:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from layergraft.data.sources.index import Index
 from layergraft.data.sources.labels import ordered_labels
-from layergraft.data.sources.source import Blocks, Images, Source
+from layergraft.data.sources.source import PUT_INTO_FOLDERS, Blocks, Images, Source
 
 
-def as_source(
-    spec: str, images: Images, index: Index, declared: Sequence[str] = (), blocks: Blocks | None = None
-) -> Source:
+def as_source(spec: str, images: Images, index: Index, blocks: Blocks | None = None) -> Source:
     """All images of an index as a source; sample key = row.
 
     Args:
         spec: what the user wrote.
         images: where the pixels are, in the order of the index.
-        index: gives labels, classes and fingerprint.
-        declared: names of the classes in their order, where the images' format says them.
+        index: gives labels, classes, fingerprint and remarks.
         blocks: the images once more where they are read block by block.
     """
-    labels, classes = ordered_labels(index, declared)
+    labels, classes = ordered_labels(index)
     return Source(
         spec=spec,
         images=images,
@@ -32,4 +27,6 @@ def as_source(
         classes=classes,
         fingerprint=index.fingerprint,
         blocks=blocks,
+        remarks=tuple(index.remarks),
+        label_hint=index.label_hint or PUT_INTO_FOLDERS,
     )
