@@ -64,7 +64,7 @@ def attention_distance(subject: Subject) -> Findings:
     """Distance and entropy of every head of every block."""
     data: Rows = []
     for name, encoder in subject.encoders.items():
-        distances = patch_distances(encoder.grid, encoder.patch_size).to(next(encoder.parameters()).device)
+        distances = patch_distances(encoder.grid, encoder.patch_size).to(encoder.device)
         sums: list[tuple[Tensor, Tensor]] = []
         count = 0
         for images in inputs(encoder, subject.sample(IMAGES)):

@@ -83,7 +83,7 @@ class FittedPart:
             slow_weights = {f"momentum_copies.encoder.vit.{name}": value for name, value in load_file(momentum).items()}
             state |= {name: value for name, value in slow_weights.items() if name in state}
         objective.load_state_dict(state)
-        return objective.to(next(encoder.parameters()).device).requires_grad_(False).eval()
+        return objective.to(encoder.device).requires_grad_(False).eval()
 
 
 def fitted_stages(run: Path, recipe: Recipe) -> list[FittedStage]:
@@ -112,7 +112,7 @@ def _loader(encoder: Encoder, part: FittedPart, source: Source, batch_size: int,
 
 def _normalised(encoder: Encoder, batch: Batch) -> Batch:
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
-    device = next(encoder.parameters()).device
+    device = encoder.device
     return batch.prepared(lambda pixels: pixels.to(device), normalize)
 
 

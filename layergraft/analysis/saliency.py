@@ -13,7 +13,7 @@ from torch import Tensor
 from layergraft.analysis.charts import gallery
 from layergraft.analysis.neighbours import label_of, nearest
 from layergraft.analysis.pictures import address, heat, show
-from layergraft.analysis.subject import NotApplicable, Subject, device_of, inputs
+from layergraft.analysis.subject import NotApplicable, Subject, inputs
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import extract
 from layergraft.runs.figure import Rows
@@ -66,7 +66,7 @@ def saliency(subject: Subject) -> Findings:
         features = torch.from_numpy(extract(encoder, queries, "cls"))
         towards = unit[nearest(features, unit, 10)[1]].mean(1)
         what = "its nearest neighbours"
-    directions = (towards - unit.mean(0)).to(device_of(encoder))
+    directions = (towards - unit.mean(0)).to(encoder.device)
     images = next(inputs(encoder, queries))
     maps = grad_cam(*score_gradients(encoder, images, directions)).cpu()
     data: Rows = []

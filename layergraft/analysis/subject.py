@@ -108,15 +108,11 @@ class Subject:
         return source.subset(np.array(chosen, dtype=np.int64))
 
 
-def device_of(encoder: Encoder) -> torch.device:
-    return next(encoder.parameters()).device
-
-
 def inputs(encoder: Encoder, source: Source, batch_size: int = 64) -> Iterator[Tensor]:
     """The test views of a source as normalised batches (N, C, H, W)."""
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
     for pixels in view_batches(source, encoder.img_size, encoder.in_chans, batch_size):
-        yield normalize(pixels.to(device_of(encoder)))
+        yield normalize(pixels.to(encoder.device))
 
 
 def layer_names(encoder: Encoder) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layergraft.analysis.subject import device_of, layer_tokens
+from layergraft.analysis.subject import layer_tokens
 from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import MocoConfig
 from layergraft.data.augment import fixed_view, random_view
@@ -39,7 +39,7 @@ def view_batch(encoder: Encoder, source: Source, config: ViewConfig, random: Ran
         random_view(fixed_view(source.images.load(int(key), channels), size), config, size, own)
         for key, own in zip(source.keys, draws, strict=True)
     ]
-    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(device_of(encoder))
+    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(encoder.device)
     return Normalize(mean=encoder.mean, std=encoder.std)(pixels)
 
 

@@ -97,6 +97,11 @@ class Encoder(nn.Module):
         """Of the weights."""
         return next(self.parameters()).dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def patchify(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, patches, patch * patch * C); a patch is flattened as (row, column, channel)."""
         n, c, h, w = images.shape

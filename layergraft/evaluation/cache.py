@@ -51,7 +51,7 @@ def cache_directory() -> Path | None:
 
 def _computed_by(encoder: Encoder) -> tuple[object, ...]:
     """What may change the last bits of a feature besides encoder and image."""
-    device = next(encoder.parameters()).device
+    device = encoder.device
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     attention = {getattr(module, "fused_attn", None) for module in encoder.modules()}
     libraries = (version("layergraft"), torch.__version__, cv2.__version__, PIL.__version__, version("simplejpeg"))
@@ -76,21 +76,21 @@ def features_of(
     features = {pooling: array for pooling, file in files.items() if (array := _read(file, len(source))) is not None}
     missing = [pooling for pooling in poolings if pooling not in features]
     if missing:
-        asked = missing
+        computed = missing
         if is_class_token_alone(encoder, missing, block) and not alone:
-            asked = ["cls", "mean"]  # the bits of the path that all poolings take together
-        made = extract_all(encoder, source, asked, block)
+            computed = ["cls", "mean"]  # the bits of the path that all poolings take together
+        fresh = extract_all(encoder, source, computed, block)
         if contents_of(source, directory) == contents:  # else images changed meanwhile, and no one knows which are in
             for pooling in missing:
-                _write(files[pooling], made[pooling])
-        features |= {pooling: made[pooling] for pooling in missing}
+                _write(files[pooling], fresh[pooling])
+        features |= {pooling: fresh[pooling] for pooling in missing}
     return {pooling: features[pooling] for pooling in poolings}
 
 
 def _checksum(name: str, array: Array) -> bytes:
     """Of the numbers, their shape, and the name they belong to."""
-    described = zlib.crc32(repr((name, array.shape)).encode())
-    return zlib.crc32(array.data, described).to_bytes(_CHECKSUM, "little")
+    header = zlib.crc32(repr((name, array.shape)).encode())
+    return zlib.crc32(array.data, header).to_bytes(_CHECKSUM, "little")
 
 
 def _read(file: Path, rows: int) -> Array | None:

@@ -41,10 +41,10 @@ def contents_of(source: Source, directory: Path) -> str | None:
         return None
     if stamp.is_content:
         return stamp.text
-    kept = directory / f"{stamp.text}.contents"
+    hash_file = directory / f"{stamp.text}.contents"
     if stamp.certain:
         try:
-            text = kept.read_text("ascii")
+            text = hash_file.read_text("ascii")
         except (OSError, ValueError):
             text = ""
         if _DIGEST.fullmatch(text):
@@ -53,7 +53,7 @@ def contents_of(source: Source, directory: Path) -> str | None:
     # What cannot be read now may be readable to another user: that says nothing about the state of the file.
     if readable and stamp.certain and source.stamp() == stamp:
         with suppress(OSError, UserError):  # then it is read again next time
-            write_text(kept, contents)
+            write_text(hash_file, contents)
     return contents
 
 
@@ -61,13 +61,13 @@ def _read(source: Source) -> tuple[str, bool]:
     """(hash of all images, whether all could be read)."""
 
     def digests(start: int) -> list[bytes]:
-        found = []
+        hashes = []
         for key in source.keys[start : start + _IMAGES].tolist():
             try:
-                found.append(hashlib.blake2b(source.images.read(key), digest_size=len(_UNREADABLE)).digest())
+                hashes.append(hashlib.blake2b(source.images.read(key), digest_size=len(_UNREADABLE)).digest())
             except BadImage:
-                found.append(_UNREADABLE)
-        return found
+                hashes.append(_UNREADABLE)
+        return hashes
 
     total, readable = hashlib.blake2b(digest_size=16), True
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="layergraft-contents") as pool:

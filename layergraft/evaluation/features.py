@@ -140,8 +140,8 @@ def pool_all(
     last = encoder.depth - 1 if block is None else block
     if is_class_token_alone(encoder, poolings, block):
         return {"cls": encoder.features_from(encoder.tokens(images))}
-    wanted = range(max(0, last - 3), last) if "last4" in poolings else ()
-    tokens, blocks = encoder.run_blocks(encoder.tokens(images), stop=last + 1, return_blocks=wanted)
+    lower_blocks = range(max(0, last - 3), last) if "last4" in poolings else ()
+    tokens, blocks = encoder.run_blocks(encoder.tokens(images), stop=last + 1, return_blocks=lower_blocks)
     tokens = encoder.norm(tokens)
     cls, mean = encoder.feature(tokens), tokens[:, encoder.prefix_tokens :].mean(dim=1)
     features = {"cls": cls, "mean": mean, "cls+mean": torch.cat([cls, mean], dim=1)}
@@ -176,7 +176,7 @@ def extract_all(
         NonFiniteFeatures: a readable image has a feature that is NaN or infinite.
     """
     encoder.eval()
-    device = next(encoder.parameters()).device
+    device = encoder.device
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
     features: dict[str, Array] = {}
     diverged = 0

@@ -44,7 +44,7 @@ from layergraft.runs.interruption import check
 from layergraft.runs.results import ResultRow, summarize
 
 Keep = Callable[[list[ResultRow]], None]
-Features = dict[str, Array]
+FeatureSets = dict[str, Array]
 """`train`, `test` and, where something is chosen, `holdout` -> features of shape (N, D)."""
 
 
@@ -86,9 +86,9 @@ class Task:
         """Class of each test image, as indices into the training classes."""
         test_counts = np.bincount(self.test.selected_labels, minlength=len(self.test.classes))
         train_counts = np.bincount(self.train.selected_labels, minlength=len(self.train.classes))
-        known = {name for name, count in zip(self.train.classes, train_counts, strict=True) if count}
-        pairs = zip(self.test.classes, test_counts, strict=True)
-        unknown = [f"{name!r} ({count})" for name, count in pairs if count and name not in known]
+        trained = {name for name, count in zip(self.train.classes, train_counts, strict=True) if count}
+        tested = zip(self.test.classes, test_counts, strict=True)
+        unknown = [f"{name!r} ({count})" for name, count in tested if count and name not in trained]
         if unknown:
             raise UserError(
                 f"{self.test.spec!r} has images of {len(unknown)} classes that {self.train.spec!r} has none of: "
@@ -127,22 +127,22 @@ class Task:
             if config.draws_tasks:
                 holdout_tasks(held, 1)
 
-    def readable(self, features: Features) -> tuple[Task, Features]:
+    def readable(self, features: FeatureSets) -> tuple[Task, FeatureSets]:
         """Without the images that could not be read, whose features are NaN."""
-        kept = {name: ~np.isnan(array[:, 0]) for name, array in features.items()}
-        if all(mask.all() for mask in kept.values()):
+        readable = {name: ~np.isnan(array[:, 0]) for name, array in features.items()}
+        if all(mask.all() for mask in readable.values()):
             return self, features
         if self.splits is not None:
             raise UserError(
-                f"{int((~kept['train']).sum())} images of {self.train.spec!r} cannot be read, so lists of labelled "
+                f"{int((~readable['train']).sum())} images of {self.train.spec!r} cannot be read, so lists of labelled "
                 "images would not mean what they say.",
                 "Mend or remove them.",
             )
-        sources = {name: source.subset(source.keys[kept[name]]) for name, source in self.sources.items()}
-        counts = {source.spec: int((~kept[name]).sum()) for name, source in self.sources.items()}
+        sources = {name: source.subset(source.keys[readable[name]]) for name, source in self.sources.items()}
+        counts = {source.spec: int((~readable[name]).sum()) for name, source in self.sources.items()}
         announce("Unreadable and left out: " + ", ".join(f"{n} images of {spec}" for spec, n in counts.items() if n))
         task = replace(self, train=sources["train"], test=sources["test"], holdout=sources.get("holdout"))
-        return task, {name: array[kept[name]] for name, array in features.items()}
+        return task, {name: array[readable[name]] for name, array in features.items()}
 
 
 class Measurement:
@@ -165,7 +165,7 @@ class Measurement:
         config: EvaluateConfig,
         encoder: str,
         pooling: str | None,
-        features: Features,
+        features: FeatureSets,
         chosen: Mapping[str, Any],
         device: torch.device,
         out: Path | None,
@@ -341,7 +341,7 @@ def evaluate_encoders(
     floor = {name: pixels(source, first.img_size, first.in_chans, side) for name, source in task.sources.items()}
     task, floor = task.readable(floor)
     note = {} if side == first.img_size else {"side": side}
-    rows = Measurement(task, config, "pixels", None, floor, note, device_of(first), None).rows(keep)
+    rows = Measurement(task, config, "pixels", None, floor, note, first.device, None).rows(keep)
     del floor
     if out is not None and any(name in FEW_SHOT for name in config.frozen_protocols):
         write_splits(out / "splits" / slug(task.train.spec), task.train, task.labelled_splits(config))
@@ -350,17 +350,13 @@ def evaluate_encoders(
     return rows
 
 
-def device_of(encoder: Encoder) -> torch.device:
-    return next(encoder.parameters()).device
-
-
 def _evaluate(
     task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out: Path | None, keep: Keep | None
 ) -> list[ResultRow]:
     """All protocols and poolings on one encoder."""
-    wanted = POOLINGS if "auto" in config.pooling else config.pooling
+    poolings = POOLINGS if "auto" in config.pooling else config.pooling
     with features_named(name):
-        by_part = {part: features_of(encoder, source, wanted) for part, source in task.sources.items()}
+        by_part = {part: features_of(encoder, source, poolings) for part, source in task.sources.items()}
     notes: dict[str, dict[str, Any]] = {pooling: {} for pooling in config.pooling if pooling != "auto"}
     if "auto" in config.pooling:
         x = {p: torch.from_numpy(center_and_normalize(array)) for p, array in by_part["holdout"].items()}
@@ -370,5 +366,5 @@ def _evaluate(
     rows = []
     for pooling, note in notes.items():
         features = {part: arrays[pooling] for part, arrays in by_part.items()}
-        rows += Measurement(task, config, name, pooling, features, note, device_of(encoder), out).rows(keep)
+        rows += Measurement(task, config, name, pooling, features, note, encoder.device, out).rows(keep)
     return rows

@@ -85,10 +85,10 @@ def slug(text: str) -> str:
 
 def save_probe(probe: Probe, directory: Path) -> Path:
     """Write a probe to `directory`; one of the same name is replaced."""
-    described = {key: value for key, value in asdict(probe).items() if key not in ("weight", "bias")}
+    metadata = {key: value for key, value in asdict(probe).items() if key not in ("weight", "bias")}
     tensors = {key: value.detach().cpu().float().contiguous() for key, value in _tensors(probe).items()}
     path = directory / f"{probe.name}.safetensors"
-    write_bytes(path, save(tensors, metadata={"probe": json.dumps({"format": FORMAT} | described)}))
+    write_bytes(path, save(tensors, metadata={"probe": json.dumps({"format": FORMAT} | metadata)}))
     return path
 
 
@@ -103,11 +103,11 @@ def load_probe(path: str | Path) -> Probe:
         UserError: it is none, or of a later format.
     """
     hint = "Give a file of RUN/probes/."
-    tensors, described = read_noted(Path(path), "probe", dict[str, Any], hint)
-    if described.pop("format", FORMAT) != FORMAT:
+    tensors, metadata = read_noted(Path(path), "probe", dict[str, Any], hint)
+    if metadata.pop("format", FORMAT) != FORMAT:
         raise UserError(f"{str(path)!r} was written by a later version of layergraft.", "Update layergraft.")
     try:
-        probe = msgspec.convert(described | tensors, Probe)
+        probe = msgspec.convert(metadata | tensors, Probe)
     except msgspec.ValidationError as error:
         raise UserError(f"{str(path)!r} is no fitted classifier: {error}.", hint) from None
     fits = probe.weight.ndim == 2 and probe.weight.shape[0] == len(probe.classes) == probe.bias.numel()

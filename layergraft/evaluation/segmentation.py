@@ -62,9 +62,9 @@ def predict_classes(
     for start in range(0, len(windows), several):
         check()
         logits = predict(torch.from_numpy(np.stack(windows[start : start + several])))
-        for (number, y, x), own in zip(places[start : start + several], logits, strict=True):
+        for (number, y, x), window_logits in zip(places[start : start + several], logits, strict=True):
             total, times = totals[number]
-            total[:, y : y + size, x : x + size] += own
+            total[:, y : y + size, x : x + size] += window_logits
             times[y : y + size, x : x + size] += 1
     for image, (total, times) in zip(images, totals, strict=True):
         full = F.interpolate((total / times)[None], image.shape[:2], mode="bilinear", align_corners=False)
@@ -78,10 +78,10 @@ def confusion(predict: Predict, source: Source, classes: int, size: int, channel
     while batch := list(islice(stream, max(1, windows_at_once(classes, size) // 4))):
         images: list[Pixels] = [image for image, _ in batch]
         masks: list[Mask] = [mask for _, mask in batch]
-        for mask, found in zip(masks, predict_classes(predict, images, size, classes, zoom), strict=True):
-            seen = mask > 0
-            pairs_seen = (mask[seen].astype(np.int64) - 1) * classes + found[seen]
-            counts += np.bincount(pairs_seen, minlength=classes * classes)
+        for mask, predicted in zip(masks, predict_classes(predict, images, size, classes, zoom), strict=True):
+            counted = mask > 0
+            cells = (mask[counted].astype(np.int64) - 1) * classes + predicted[counted]
+            counts += np.bincount(cells, minlength=classes * classes)
     return counts.reshape(classes, classes)
 
 

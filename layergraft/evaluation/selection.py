@@ -9,34 +9,32 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from layergraft.data.arrays import Indices, Labels
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, center_and_normalize
 from layergraft.evaluation.few_shot import FEW_SHOT, FewShotProtocol, exact, predict
 from layergraft.evaluation.splits import few_labels
 
-Rows = npt.NDArray[np.int64]
+Fold = tuple[Indices, Indices]
+"""(rows to fit, rows to test)."""
 TASKS = 5
 """Few-shot tasks drawn from the held-out images for one choice."""
 
 
-def shot_folds(labels: Rows, classes: int) -> list[tuple[Rows, Rows]]:
-    """Stratified folds over the shots: 5 from 5 shots on, leave one per class out for 2 to 4, none at 1 shot.
-
-    Returns:
-        (rows to fit, rows to test) of each fold.
-    """
+def shot_folds(labels: Labels, classes: int) -> list[Fold]:
+    """Stratified folds over the shots: 5 from 5 shots on, leave one per class out for 2 to 4, none at 1 shot."""
     folds = min(5, int(np.bincount(labels, minlength=classes).min()))
     if folds < 2:
         return []
-    fold = np.empty(len(labels), dtype=np.int64)
+    fold_of_row = np.empty(len(labels), dtype=np.int64)
     for c in range(classes):
-        own = np.flatnonzero(labels == c)
-        fold[own] = np.arange(len(own)) % folds
-    return [(np.flatnonzero(fold != held), np.flatnonzero(fold == held)) for held in range(folds)]
+        rows_of_class = np.flatnonzero(labels == c)
+        fold_of_row[rows_of_class] = np.arange(len(rows_of_class)) % folds
+    return [(np.flatnonzero(fold_of_row != fold), np.flatnonzero(fold_of_row == fold)) for fold in range(folds)]
 
 
-def holdout_tasks(holdout: Source, shots: int) -> tuple[int, list[tuple[Rows, Rows]]]:
+def holdout_tasks(holdout: Source, shots: int) -> tuple[int, list[Fold]]:
     """Few-shot tasks drawn from held-out images.
 
     Args:
@@ -44,7 +42,7 @@ def holdout_tasks(holdout: Source, shots: int) -> tuple[int, list[tuple[Rows, Ro
         shots: per class; no more than half of the smallest class are used.
 
     Returns:
-        (shots of a task, (rows to fit, rows to test) of each).
+        (shots of a task, the tasks).
 
     Raises:
         UserError: a class has fewer than two held-out images.
@@ -52,10 +50,10 @@ def holdout_tasks(holdout: Source, shots: int) -> tuple[int, list[tuple[Rows, Ro
     labels = holdout.selected_labels
     counts = np.bincount(labels, minlength=len(holdout.classes))
     if counts.min() < 2:
-        few = [f"{holdout.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < 2)]
+        too_small = [f"{holdout.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < 2)]
         raise UserError(
-            f"Nothing can be chosen on {len(holdout)} held-out images: {len(few)} classes have fewer than two of them: "
-            f"{', '.join(few[:5])}.",
+            f"Nothing can be chosen on {len(holdout)} held-out images: {len(too_small)} classes have fewer than two of "
+            f"them: {', '.join(too_small[:5])}.",
             "Hold out more (--holdout; in a run --data.holdout, or --data.holdout_by class), or use the published "
             "variant, one k and one pooling.",
         )
@@ -71,9 +69,9 @@ def scores(
     protocol: FewShotProtocol,
     strengths: Sequence[float],
     features: Tensor,
-    labels: Rows,
+    labels: Labels,
     classes: int,
-    tasks: Sequence[tuple[Rows, Rows]],
+    tasks: Sequence[Fold],
 ) -> npt.NDArray[np.float64]:
     """Accuracy of each strength in percent, averaged over the test rows of all tasks."""
     targets = torch.from_numpy(labels).to(features.device)
@@ -85,9 +83,10 @@ def scores(
     return 100 * hits / count
 
 
-def strongest_of_the_best(strengths: Sequence[float], found: npt.NDArray[np.float64]) -> float:
+def strongest_of_the_best(strengths: Sequence[float], accuracies: npt.NDArray[np.float64]) -> float:
     """Of equally good penalties the strongest: it moves least."""
-    return max(s for s, score in zip(strengths, found, strict=True) if score == found.max())
+    best = accuracies.max()
+    return max(strength for strength, accuracy in zip(strengths, accuracies, strict=True) if accuracy == best)
 
 
 def best_pooling(features: dict[str, Tensor], holdout: Source, shots: Sequence[int]) -> str:
@@ -99,15 +98,17 @@ def best_pooling(features: dict[str, Tensor], holdout: Source, shots: Sequence[i
         shots: images per class.
     """
     ridge, labels, classes = FEW_SHOT["ridge"], holdout.selected_labels, len(holdout.classes)
-    tasks = [holdout_tasks(holdout, count)[1] for count in shots]
-    means = {
-        name: sum(scores(ridge, ridge.strengths, x, labels, classes, one).max() for one in tasks)
-        for name, x in features.items()
-    }
-    return max(means, key=lambda name: means[name])
+    tasks_by_shots = [holdout_tasks(holdout, count)[1] for count in shots]
+
+    def summed_accuracy(pooling: str) -> float:
+        x = features[pooling]
+        best = [scores(ridge, ridge.strengths, x, labels, classes, tasks).max() for tasks in tasks_by_shots]
+        return float(sum(best))
+
+    return max(features, key=summed_accuracy)
 
 
-def ridge_accuracy(train: Array, labels: Rows, test: Array, truth: Rows, classes: int) -> float:
+def ridge_accuracy(train: Array, labels: Labels, test: Array, truth: Labels, classes: int) -> float:
     """Top-1 of ridge regression in percent; its penalty is chosen by folds over the training rows.
 
     Args:
@@ -120,7 +121,9 @@ def ridge_accuracy(train: Array, labels: Rows, test: Array, truth: Rows, classes
     ridge = FEW_SHOT["ridge"]
     x, z = (exact(torch.from_numpy(center_and_normalize(part))) for part in (train, test))
     folds = shot_folds(labels, classes)
-    found = scores(ridge, ridge.strengths, x, labels, classes, folds) if folds else None
-    strength = ridge.fixed if found is None else strongest_of_the_best(ridge.strengths, found)
+    strength = ridge.fixed
+    if folds:
+        accuracies = scores(ridge, ridge.strengths, x, labels, classes, folds)
+        strength = strongest_of_the_best(ridge.strengths, accuracies)
     classifiers = ridge.fit_path(x, torch.from_numpy(labels), classes, [strength])
     return 100 * float((predict(classifiers, z)[0].numpy() == truth).mean())

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from layergraft.data.arrays import Indices, Labels
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,7 @@ class Split:
 
     shots: str
     number: int
-    rows: Rows
+    rows: Indices
     file: str | None = None
 
 
@@ -56,8 +54,8 @@ def parse_shots(shots: int | str) -> tuple[int | None, float]:
 
 
 def few_labels(
-    labels: Rows, keys: Rows, classes: list[str], shots: int | str, split: int, scope: str = "shots"
-) -> Rows:
+    labels: Labels, keys: Indices, classes: list[str], shots: int | str, split: int, scope: str = "shots"
+) -> Indices:
     """Indices of the labelled images of one split; fewer shots are a subset of more.
 
     Args:
@@ -76,18 +74,20 @@ def few_labels(
         return np.arange(len(labels))
     counts = np.bincount(labels, minlength=len(classes))
     needs = np.full(len(classes), count) if count is not None else np.maximum(1, np.rint(fraction * counts))
-    short = np.flatnonzero(counts < needs)
-    if len(short):
-        named = ", ".join(f"{classes[c]!r} ({counts[c]})" for c in short[:5])
+    too_small = np.flatnonzero(counts < needs)
+    if len(too_small):
+        listed = ", ".join(f"{classes[c]!r} ({counts[c]})" for c in too_small[:5])
         raise UserError(
-            f"{shots} shots were asked for, but {len(short)} of {len(classes)} classes have fewer images: {named}.",
+            f"{shots} shots were asked for, but {len(too_small)} of {len(classes)} classes have fewer images: "
+            f"{listed}.",
             f"Use at most {counts.min()} shots (--evaluate.shots of `train`, --shots of `evaluate`)."
             if counts.min()
             else "Every class needs an image that is not held out (data.holdout).",
         )
     order = Randomness(seed=split, scope=scope).permutation("order", keys, 0)
-    own = labels[order]
-    return np.sort(np.concatenate([order[own == c][: int(needs[c])] for c in range(len(classes))]))
+    shuffled_labels = labels[order]
+    by_class = [order[shuffled_labels == c][: int(needs[c])] for c in range(len(classes))]
+    return np.sort(np.concatenate(by_class))
 
 
 def draw_splits(source: Source, shots: Iterable[int | str], count: int) -> list[Split]:
@@ -103,20 +103,20 @@ def draw_splits(source: Source, shots: Iterable[int | str], count: int) -> list[
 def write_splits(directory: Path, source: Source, splits: Iterable[Split]) -> None:
     """Write `<shots>-<number>.txt`, an image a line."""
     for split in splits:
-        name = f"{split.shots.replace('%', 'percent')}-{split.number}.txt"
+        file = directory / f"{split.shots.replace('%', 'percent')}-{split.number}.txt"
         names = [source.images.name(int(key)) for key in source.keys[split.rows]]
-        write_text(directory / name, "".join(f"{one}\n" for one in names))
+        write_text(file, "".join(f"{name}\n" for name in names))
 
 
-def _names(source: Source) -> dict[str, int]:
+def _rows_by_name(source: Source) -> dict[str, int]:
     """Path, file name and bare name -> row; a name that several images have -> -1."""
-    found: dict[str, int] = {}
+    rows: dict[str, int] = {}
     for row, key in enumerate(source.keys):
         path = source.images.name(int(key))
         base = os.path.basename(path)
         for name in {path, base, os.path.splitext(base)[0]}:
-            found[name] = -1 if name in found else row
-    return found
+            rows[name] = -1 if name in rows else row
+    return rows
 
 
 def read_splits(files: Iterable[str | Path], source: Source) -> list[Split]:
@@ -135,34 +135,36 @@ def read_splits(files: Iterable[str | Path], source: Source) -> list[Split]:
     paths: list[Path] = []
     for file in map(Path, files):
         paths += sorted(file.glob("*.txt")) if file.is_dir() else [file]
-    names, labels, seen = _names(source), source.selected_labels, Counter[str]()
+    row_by_name = _rows_by_name(source)
+    labels = source.selected_labels
+    splits_with_shots = Counter[str]()
     splits = []
     for path in paths:
         if not path.is_file():
             raise UserError(f"There is no list of labelled images {str(path)!r}.", "Give a number of splits, or files.")
-        rows: list[int] = []
+        named_rows: list[int] = []
         unknown: list[str] = []
-        vague: list[str] = []
+        ambiguous: list[str] = []
         text = path.read_text("utf-8", errors="surrogateescape")
         for line in filter(None, (line.strip() for line in text.splitlines())):
-            short = line.rpartition(" ")[0]
-            options = (line, short, os.path.basename(line), os.path.basename(short))
-            row = next((names[option] for option in options if option in names), None)
+            unlabelled = line.rpartition(" ")[0]
+            spellings = (line, unlabelled, os.path.basename(line), os.path.basename(unlabelled))
+            row = next((row_by_name[name] for name in spellings if name in row_by_name), None)
             if row is None or row < 0:
-                (unknown if row is None else vague).append(line)
+                (unknown if row is None else ambiguous).append(line)
             else:
-                rows.append(row)
-        for wrong, what in ((unknown, "are not in"), (vague, "have several namesakes in")):
-            if wrong:
+                named_rows.append(row)
+        for lines, fault in ((unknown, "are not in"), (ambiguous, "have several namesakes in")):
+            if lines:
                 raise UserError(
-                    f"{len(wrong)} images of {str(path)!r} {what} {source.spec!r}: {', '.join(map(repr, wrong[:5]))}."
+                    f"{len(lines)} images of {str(path)!r} {fault} {source.spec!r}: {', '.join(map(repr, lines[:5]))}."
                 )
-        own = np.unique(np.array(rows, dtype=np.int64))
-        counts = np.bincount(labels[own], minlength=len(source.classes))
+        rows = np.unique(np.array(named_rows, dtype=np.int64))
+        counts = np.bincount(labels[rows], minlength=len(source.classes))
         if not counts.min():
-            left = [repr(source.classes[c]) for c in np.flatnonzero(counts == 0)]
-            raise UserError(f"{str(path)!r} has no image of {len(left)} classes: {', '.join(left[:5])}.")
-        shots = str(counts[0]) if (counts == counts[0]).all() else f"{100 * len(own) / len(source):.2g}%"
-        splits.append(Split(shots=shots, number=seen[shots], rows=own, file=str(path)))
-        seen[shots] += 1
+            absent = [repr(source.classes[c]) for c in np.flatnonzero(counts == 0)]
+            raise UserError(f"{str(path)!r} has no image of {len(absent)} classes: {', '.join(absent[:5])}.")
+        shots = str(counts[0]) if (counts == counts[0]).all() else f"{100 * len(rows) / len(source):.2g}%"
+        splits.append(Split(shots=shots, number=splits_with_shots[shots], rows=rows, file=str(path)))
+        splits_with_shots[shots] += 1
     return splits

@@ -101,7 +101,7 @@ class SeedImages:
         self, task: Task, config: EvaluateConfig, encoder: Encoder | None, features: dict[str, Array]
     ) -> Accuracies:
         task, features = task.readable(features)
-        device = torch.device("cpu") if encoder is None else next(encoder.parameters()).device
+        device = torch.device("cpu") if encoder is None else encoder.device
         name, pooling = ("pixels", None) if encoder is None else ("encoder", "cls")
         return accuracies_of(Measurement(task, config, name, pooling, features, {}, device, None).rows())
 
