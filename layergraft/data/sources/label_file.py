@@ -12,16 +12,14 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
+from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.labels import UNLABELLED, label_texts
 from layergraft.data.sources.source import Source
-from layergraft.data.sources.table import explained
+from layergraft.data.sources.table import explained, table_batches, table_columns, table_schema
 from layergraft.errors import UserError, nearest
 
-IMAGE_COLUMNS, LABEL_COLUMNS = ("path", "image"), ("label",)
 _NAMED = 5  # examples in a message
 
 
@@ -33,8 +31,8 @@ def read_labels(file: str | Path, source: Source) -> Source:
     other image is called so), is found as well. Labels are text: `007` stays `007`. A blank is no label.
 
     Args:
-        file: a `.csv` or `.parquet` with the columns `path` (or `image`) and `label`; others are named behind it,
-            `labels.csv?image=COLUMN&label=COLUMN`.
+        file: a `.csv` or `.parquet` with the columns `path` and `label`, or other usual names (`columns`); any others
+            are named behind it, `labels.csv?image=COLUMN&label=COLUMN`.
         source: the images.
 
     Returns:
@@ -92,57 +90,22 @@ def read_label_rows(file: str) -> list[tuple[str, str]]:
     place = Place(name)
     if not place.exists():
         raise UserError(f"There is no label file {name!r}.", "It is a table with the columns `path` and `label`.")
-    if not name.endswith((".csv", ".parquet")):
+    if not name.endswith((".csv", ".tsv", ".parquet")):
         raise UserError(f"The label file {name!r} is no .csv and no .parquet.", "Write `path,label` a line.")
+    columns = table_columns(place, table_schema(place), Chosen(image=query.get("image"), label=query.get("label")))
+    if columns.label is None:
+        raise UserError(f"{file!r} has no column `label`.", columns.hint)
+    names: list[str] = []
+    texts: list[str] = []
     with explained(place):
-        table = _read_csv(place) if name.endswith(".csv") else pa.parquet.read_table(pa.BufferReader(_content(place)))
-        paths, labels = (
-            table.column(_column(file, table.column_names, query.get(key), usual)).combine_chunks()
-            for key, usual in (("image", IMAGE_COLUMNS), ("label", LABEL_COLUMNS))
-        )
-        names, texts = paths.cast(pa.string()).fill_null("").to_pylist(), label_texts(labels).to_pylist()
+        for batch in table_batches(place, [columns.image, columns.label]):
+            names += batch.column(columns.image).cast(pa.string()).fill_null("").to_pylist()
+            texts += label_texts(batch.column(columns.label)).to_pylist()
     rows = list(zip(names, texts, strict=True))
     nameless = sum(not path.strip() and label != UNLABELLED for path, label in rows)
     if nameless:
         raise UserError(f"{_counted(nameless, 'row')} of {file!r} have a label and no path.", "Say which images.")
     return [(path, label) for path, label in rows if label != UNLABELLED]
-
-
-def _content(place: Place) -> bytes:
-    with place.open() as stream:
-        return bytes(stream.read())
-
-
-def _read_csv(place: Place) -> pa.Table:
-    """All columns as text; spreadsheets of some languages separate by `;`."""
-    content = _content(place)
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{place.path!r} is not UTF-8.", "Save it as `CSV UTF-8`, as spreadsheets and editors call it."
-        ) from None
-    header = content.splitlines()[0] if content.strip() else b""
-    parse = pa.csv.ParseOptions(
-        delimiter=next((mark.decode() for mark in (b",", b";", b"\t") if mark in header), ","), newlines_in_values=True
-    )
-    names = pa.csv.open_csv(pa.BufferReader(content), parse_options=parse).schema.names
-    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-    return pa.csv.read_csv(pa.BufferReader(content), parse_options=parse, convert_options=convert)
-
-
-def _column(file: str, names: list[str], asked: str | None, usual: tuple[str, ...]) -> str:
-    """The column that was asked for, else the one of a usual name."""
-    wanted = usual if asked is None else (asked,)
-    found = [name for name in names if name in wanted]
-    if len(found) == 1:
-        return found[0]
-    if len(found) > 1:
-        raise UserError(f"{file!r} has several columns {_some(found)}.", "Say which: ?image=COLUMN&label=COLUMN.")
-    raise UserError(
-        f"{file!r} has no column {' or '.join(map(repr, wanted))}: it has {', '.join(map(repr, names))}.",
-        nearest(asked, names) if asked else "Rename the column, or name it: ?image=COLUMN&label=COLUMN.",
-    )
 
 
 def _some(texts: Collection[str]) -> str:

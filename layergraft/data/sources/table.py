@@ -102,7 +102,7 @@ def _text_layout(stream: BinaryIO) -> dict[str, Any]:
     }
 
 
-def _schema(file: Place) -> pa.Schema:
+def table_schema(file: Place) -> pa.Schema:
     """Columns and their types; in CSV all is text."""
     with explained(file), file.open() as stream:
         if _is_text(file):
@@ -111,7 +111,7 @@ def _schema(file: Place) -> pa.Schema:
         return pyarrow.parquet.ParquetFile(stream).schema_arrow
 
 
-def _batches(file: Place, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def table_batches(file: Place, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Some of the columns; what lies in others may be anything."""
     with file.open() as stream:
         if _is_text(file):
@@ -122,7 +122,7 @@ def _batches(file: Place, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             yield from pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=ROWS, columns=list(columns))
 
 
-def _columns(file: Place, schema: pa.Schema, chosen: Chosen) -> Columns:
+def table_columns(file: Place, schema: pa.Schema, chosen: Chosen) -> Columns:
     """The columns that count."""
     fractions = pa.types.is_floating
     unfit = [field.name for field in schema if pa.types.is_nested(field.type) or fractions(field.type)]
@@ -133,7 +133,7 @@ def _columns(file: Place, schema: pa.Schema, chosen: Chosen) -> Columns:
         name for name in schema.names if name != columns.image and not pa.types.is_nested(schema.field(name).type)
     ]
     with explained(file):
-        first = next(iter(_batches(file, others)), None) if others else None
+        first = next(iter(table_batches(file, others)), None) if others else None
     classes = one_column_a_class(first.slice(0, ROWS).to_pydict()) if first else []
     if not classes:
         return columns
@@ -181,7 +181,7 @@ def _rows(
     # A blank behind each comma of a file stands before the names, too.
     trim = _is_text(file) and columns.image != columns.image.strip()
     with explained(file):
-        for batch in _batches(file, [columns.image, *([columns.label] if columns.label is not None else [])]):
+        for batch in table_batches(file, [columns.image, *([columns.label] if columns.label is not None else [])]):
             column = batch.column(columns.image)
             if embedded:
                 parts = dict(zip(("image", "outside"), encoded_files(column), strict=True))
@@ -199,8 +199,8 @@ def _signature(file: Place) -> str:
 
 def _build(file: Place, chosen: Chosen, path: Path | None) -> Index:
     signature = _signature(file)
-    schema = _schema(file)
-    columns = _columns(file, schema, chosen)
+    schema = table_schema(file)
+    columns = table_columns(file, schema, chosen)
     embedded = _holds_files(file, schema, columns.image)
     declared = declared_classes(schema, columns.label)
     builder = IndexBuilder(EMBEDDED if embedded else SCHEMA, path, "image" if embedded else "path")
