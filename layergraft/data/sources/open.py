@@ -17,7 +17,7 @@ from layergraft.data.sources.folder import open_folder
 from layergraft.data.sources.huggingface import open_hub
 from layergraft.data.sources.huggingface_stream import open_stream
 from layergraft.data.sources.list_file import open_list
-from layergraft.data.sources.shards import expand_braces, open_shards
+from layergraft.data.sources.shards import open_shards, shard_paths
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import open_table
 from layergraft.errors import UserError, nearest
@@ -74,10 +74,13 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
         raise UserError(f"{spec!r}: `streaming` is for hf: sources.", "Shards at a URL are streams as they are.")
     if root is not None and not place.lower().endswith((".txt", *TABLES)):
         raise UserError(f"{spec!r}: `root` says where the paths of a list or a table begin.", "Leave it out.")
-    if chosen != USUAL and not place.lower().endswith(TABLES):
-        raise UserError(f"{spec!r}: `image` and `label` name columns of a table or of an hf: source.")
+    if chosen != USUAL and not place.lower().endswith((".tar", *TABLES)):
+        raise UserError(
+            f"{spec!r}: `image` and `label` name columns of a table or of an hf: source, or members of shards.",
+            "Leave them out.",
+        )
     if place.endswith(".tar"):
-        return open_shards(spec, place, [Place(path) for path in expand_braces(place)], index)
+        return open_shards(spec, place, [Place(path) for path in shard_paths(place)], index, chosen)
     where = Place(place)
     if not where.exists():
         raise UserError(f"There is no folder or file {place!r}.", "Give images, or `builtin:fashion-canvas`.")

@@ -1,4 +1,4 @@
-"""Tar shards in the WebDataset convention: members of one sample share the name up to its first dot.
+"""Tar shards in the WebDataset convention; see `shard_members` for what is an image of theirs.
 
 Shards are indexed once, by their headers. On this machine they are then read at random, so the whole set is permuted as
 any other source; remote ones are read in blocks of neighbouring members. Nothing is ever unpacked; members that are
@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +24,13 @@ import pyarrow as pa
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
+from layergraft.data.sources.columns import USUAL, Chosen
 from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
-from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Source, is_picture
+from layergraft.data.sources.shard_members import Member, members_of
+from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Source
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 
@@ -45,8 +46,20 @@ SCHEMA = pa.schema(
 PACKED = "index.arrow"
 CHECKED = 4  # samples of a shard that a packed index is compared with
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_ARCHIVES = ("zip://", "tar://", "libarchive://")
 _BATCH = 65536
+SHOWN = 8  # endings in a remark
 BLOCK_BYTES = 4 << 20  # of a remote shard in one request, if no image alone is larger
+
+
+def shard_paths(place: str) -> list[str]:
+    """`a.tar::b{0..1}.tar`, as WebDataset joins shards -> `a.tar`, `b0.tar`, `b1.tar`.
+
+    With anything else before the `::` it is a chain of fsspec's (`simplecache::s3://bucket/a.tar`).
+    """
+    parts = place.split("::")
+    are_shards = all(part.endswith(".tar") and not part.startswith(_ARCHIVES) for part in parts)
+    return [path for part in (parts if are_shards else [place]) for path in expand_braces(part)]
 
 
 def expand_braces(place: str) -> list[str]:
@@ -134,55 +147,15 @@ class RemoteShardImages(BlockImages):
         return [content[at - offsets[0] : at - offsets[0] + size] for at, size in zip(offsets, sizes, strict=True)]
 
 
-def _label(extension: str, content: bytes) -> str | None:
-    """The class that a member beside an image gives."""
-    if extension in ("cls", "cls.txt"):
-        return content.decode("utf-8", "replace").strip()
-    if extension == "json":
-        try:
-            value: Any = json.loads(content)
-        except ValueError:
-            return None
-        label = value.get("label") if isinstance(value, dict) else None
-        return None if label is None else str(label)
-    return None
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, int, int, str | None]]:
-    """(member, offset, size, class) of each image of a tar file, in order; ("", 0, 0, class) where a class has none."""
-    pending: list[tuple[str, int, int]] = []
-    current, label = "", None
-    for member in archive:
-        archive.members = []  # type: ignore[attr-defined]  # else tarfile keeps every header it has seen
-        if not member.isfile():
-            continue
-        folder, _, base = member.name.rpartition("/")
-        stem, _, extension = base.partition(".")
-        if f"{folder}/{stem}" != current:
-            yield from _sample(pending, label)
-            pending, current, label = [], f"{folder}/{stem}", None
-        if is_picture(member.name):
-            pending.append((member.name, member.offset_data, member.size))
-        elif extension.lower() in ("cls", "cls.txt", "json"):
-            content = archive.extractfile(member)
-            label = _label(extension.lower(), content.read() if content else b"") or label
-    yield from _sample(pending, label)
-
-
-def _sample(images: list[tuple[str, int, int]], label: str | None) -> list[tuple[str, int, int, str | None]]:
-    """What `_members` gives of the members that share a name."""
-    return [(*image, label) for image in images or ([("", 0, 0)] if label else [])]
-
-
-def _samples(shard: Place) -> Iterator[tuple[str, int, int, str | None]]:
-    """`_members` of a shard."""
+def _samples(shard: Place, unused: set[str], chosen: Chosen) -> Iterator[Member]:
+    """`members_of` a shard."""
     with shard.reached(), shard.open() as file:
         try:
             archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - it holds nothing but the file
         except tarfile.TarError as error:
             raise UserError(f"{shard.path!r} is no tar file, or is compressed: {error}.", "Use plain tars.") from None
         try:
-            yield from _members(archive)
+            yield from members_of(archive, unused, chosen)
             file.seek(archive.offset)
             if len(file.read(tarfile.BLOCKSIZE)) % tarfile.BLOCKSIZE:  # tarfile takes part of a header for the end
                 raise tarfile.ReadError("unexpected end of data")
@@ -211,37 +184,43 @@ def signature_of(shards: list[Place]) -> str:
     return json.dumps([(shard.name, *states[shard.path]) for shard in shards])
 
 
-def _all_samples(shards: list[Place]) -> Iterator[tuple[int, Iterable[tuple[str, int, int, str | None]]]]:
+def _all_samples(shards: list[Place], unused: set[str], chosen: Chosen) -> Iterator[tuple[int, Iterable[Member]]]:
     """(number of a shard, its images): of remote shards several are read at a time."""
     if not shards[0].remote:
-        yield from enumerate(map(_samples, shards))
+        yield from enumerate(_samples(shard, unused, chosen) for shard in shards)
         return
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
-        yield from enumerate(pool.map(lambda shard: list(_samples(shard)), shards))
+        yield from enumerate(pool.map(lambda shard: list(_samples(shard, unused, chosen)), shards))
 
 
-def build_index(shards: list[Place], path: Path | None) -> Index:
+def build_index(shards: list[Place], path: Path | None, chosen: Chosen = USUAL) -> Index:
     """Index the images of shards, into a file where one is given."""
     signature = signature_of(shards)  # as it was before: what changes meanwhile is noticed by the next start
     builder = IndexBuilder(SCHEMA, path, "name")
-    rows: list[tuple[int, str, int, int, str | None]] = []
+    rows: list[tuple[int, Member]] = []
+    unused: set[str] = set()
     labelled, bare = False, ""  # whether there is any class; an image without one
 
     def flush() -> None:
-        columns = list(zip(*rows, strict=True))
-        names = pa.array([os.fsencode(name) for name in columns[1]], pa.large_binary())
-        labels = builder.class_ids(name or "" for name in columns[4])
-        builder.add(dict(zip(SCHEMA.names, (columns[0], names, columns[2], columns[3], labels), strict=True)))
+        builder.add(
+            {
+                "shard": [number for number, _ in rows],
+                "name": pa.array([os.fsencode(member.name) for _, member in rows], pa.large_binary()),
+                "offset": [member.offset for _, member in rows],
+                "size": [member.size for _, member in rows],
+                "label": builder.class_ids(member.label or "" for _, member in rows),
+            }
+        )
         rows.clear()
 
-    for number, samples in _all_samples(shards):
+    for number, samples in _all_samples(shards, unused, chosen):
         check()
-        for name, offset, size, label in samples:
-            labelled |= label is not None
-            if not name:
+        for member in samples:
+            labelled |= member.label is not None
+            if not member.name:
                 continue
-            rows.append((number, name, offset, size, label))
-            bare = bare or (name if label is None else "")
+            rows.append((number, member))
+            bare = bare or (member.name if member.label is None else "")
             if len(rows) == _BATCH:
                 flush()
     if rows:
@@ -255,6 +234,12 @@ def build_index(shards: list[Place], path: Path | None) -> Index:
         )
     if bare:
         builder.classes.clear()
+        builder.label_hint = (
+            "In shards the class is a member beside its image, x.png and x.cls; or name it, ?label=txt."
+        )
+    if unused:
+        named = ", ".join(sorted(unused)[:SHOWN]) + (", …" if len(unused) > SHOWN else "")
+        builder.remarks.append(f"{shards[0].path!r}: members {named} are not used.")
     return builder.finish(signature)
 
 
@@ -280,7 +265,7 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
         try:
             content = shards[shard[row]].read(int(offset[row]) - tarfile.BLOCKSIZE, stop)
             with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-                member = next(_members(archive), None)
+                member = next(members_of(archive, set()), None)
         except (BadImage, tarfile.TarError):
             return False
         indexed = index.classes[label[row]] if index.classes else None
@@ -317,21 +302,25 @@ def _packed(shards: list[Place], signature: str, path: Path | None) -> Index | N
     return copy_index(content, path) if path and isinstance(content, bytes) else index
 
 
-def _open_index(place: str, shards: list[Place], directory: Path | None) -> Index:
+def _open_index(place: str, shards: list[Place], directory: Path | None, chosen: Chosen) -> Index:
     if shards[0].remote:  # a listing is taken as it was: nothing is asked of the server
         names = [shard.name for shard in shards]
 
         def build(path: Path | None) -> Index:
-            return _packed(shards, signature_of(shards), path) or build_index(shards, path)
+            packed = _packed(shards, signature_of(shards), path) if chosen == USUAL else None
+            return packed or build_index(shards, path, chosen)
 
         return open_index(directory, place, lambda old: [name for name, *_ in json.loads(old)] == names, build)
     signature = signature_of(shards)
-    return _packed(shards, signature, None) or open_index(
-        directory, place, lambda old: old == signature, lambda path: build_index(shards, path)
+    packed = _packed(shards, signature, None) if chosen == USUAL else None
+    return packed or open_index(
+        directory, place, lambda old: old == signature, lambda path: build_index(shards, path, chosen)
     )
 
 
-def open_shards(spec: str, place: str, shards: list[Place], index_directory: Path | None) -> Source:
+def open_shards(
+    spec: str, place: str, shards: list[Place], index_directory: Path | None, chosen: Chosen = USUAL
+) -> Source:
     """Open tar shards; sample key = place among all images, shard after shard.
 
     Args:
@@ -339,8 +328,11 @@ def open_shards(spec: str, place: str, shards: list[Place], index_directory: Pat
         place: what tells these shards from others.
         shards: all of them, of one file system.
         index_directory: where the index goes, or None.
+        chosen: see `members_of`.
     """
-    index = _open_index(place, shards, index_directory)
+    if any(shard.fs != shards[0].fs for shard in shards):
+        raise UserError(f"The shards of {spec!r} lie on several file systems.", "Copy them to one.")
+    index = _open_index(f"{place}{chosen}", shards, index_directory, chosen)
     blocks = RemoteShardImages(shards, index.table) if shards[0].remote else None
     images = blocks or ShardImages(shards, index.table)
     return as_source(spec, images, index, blocks=blocks)
