@@ -13,7 +13,7 @@ from torch import Tensor
 from layergraft.analysis.attention import attention_maps, patch_attention
 from layergraft.analysis.charts import LAYER_AXIS
 from layergraft.analysis.subject import Subject, inputs
-from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 from layergraft.runs.findings import Findings
 
 IMAGES = 256
@@ -37,7 +37,7 @@ def entropy(attention: Tensor) -> Tensor:
     return bits
 
 
-def _figure(name: str, title: str, caption: str, data: Rows, value: str, label: str) -> Figure:
+def _figure(name: str, title: str, caption: str, data: ChartRows, value: str, label: str) -> Figure:
     x = LAYER_AXIS | {"title": "block"}
     several = len({row["encoder"] for row in data}) > 1
     color = field("encoder", "nominal", sort=None) if several else field("head", "ordinal", sort=None, legend=None)
@@ -62,7 +62,7 @@ def _figure(name: str, title: str, caption: str, data: Rows, value: str, label: 
 @torch.inference_mode()
 def attention_distance(subject: Subject) -> Findings:
     """Distance and entropy of every head of every block."""
-    data: Rows = []
+    data: ChartRows = []
     for name, encoder in subject.encoders.items():
         distances = patch_distances(encoder.grid, encoder.patch_size).to(encoder.device)
         sums: list[tuple[Tensor, Tensor]] = []

@@ -10,7 +10,7 @@ from layergraft.analysis.charts import gallery
 from layergraft.analysis.pictures import address, heat, show
 from layergraft.analysis.subject import Subject, inputs
 from layergraft.encoders.vit import Encoder
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES, HEADS = 6, 8
@@ -31,7 +31,7 @@ def last_attention(subject: Subject) -> Findings:
     source = subject.sample(IMAGES)
     images = next(inputs(encoder, source))
     attention = feature_attention(encoder, attention_maps(encoder, images)[-1]).cpu()
-    data: Rows = []
+    data: ChartRows = []
     for row, (key, image, heads) in enumerate(zip(source.keys, images, attention, strict=True)):
         pixels, name = show(encoder, image), source.images.name(int(key))
         data.append({"row": row, "column": "image", "file": name, "image": address(pixels)})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 
 
-def by_name(name: str, data: Rows) -> dict[str, Any]:
+def by_name(name: str, data: ChartRows) -> dict[str, Any]:
     """A colour per value of a field, with a legend only where there is more than one."""
     alone = len({row[name] for row in data}) == 1
     return field(name, "nominal", sort=None, legend=None if alone else {"title": None})
 
 
-def columns(data: Rows, *names: str) -> Rows:
-    """Rows with these fields alone."""
+def columns(data: ChartRows, *names: str) -> ChartRows:
+    """ChartRows with these fields alone."""
     return [{name: row[name] for name in names} for row in data]
 
 
@@ -25,7 +25,7 @@ def by_layer(
     name: str,
     title: str,
     caption: str,
-    data: Rows,
+    data: ChartRows,
     value: str,
     *,
     color: str = "encoder",
@@ -64,7 +64,7 @@ def by_layer(
 
 
 def heat_map(
-    name: str, title: str, caption: str, data: Rows, x: str, y: str, value: str, domain: tuple[float, float] | None
+    name: str, title: str, caption: str, data: ChartRows, x: str, y: str, value: str, domain: tuple[float, float] | None
 ) -> Figure:
     """A square of cells, each coloured by a value."""
     scale: dict[str, Any] = {"scheme": "viridis"} | ({"domain": list(domain)} if domain else {})
@@ -78,7 +78,7 @@ def heat_map(
     return Figure(name=name, title=title, caption=caption, data=data, spec=spec)
 
 
-def gallery(name: str, title: str, caption: str, data: Rows, *fields: str, top: bool = False) -> Figure:
+def gallery(name: str, title: str, caption: str, data: ChartRows, *fields: str, top: bool = False) -> Figure:
     """Pictures in rows and columns.
 
     Args:

@@ -21,7 +21,7 @@ from layergraft.config.objectives import MaeConfig, MocoConfig
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import VIEWS, Moco
-from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 from layergraft.runs.findings import Findings
 from layergraft.runs.interruption import check
 
@@ -122,7 +122,7 @@ def measure(subject: Subject) -> tuple[Tensor, list[str]]:
 def conflict(subject: Subject) -> Findings:
     """Distribution of the cosine in each block, its mean, and the share of images in conflict."""
     cosines, notes = measure(subject)
-    data: Rows = [
+    data: ChartRows = [
         {"block": str(block), "cosine": round(value, 5), "jitter": (image * 0.618034) % 1}
         for block, column in enumerate(cosines.T.tolist())
         for image, value in enumerate(column)
@@ -143,7 +143,7 @@ def conflict(subject: Subject) -> Findings:
     return Findings(numbers={"blocks": numbers}, figures=[_distribution(data), _share(numbers)], notes=notes)
 
 
-def _distribution(data: Rows) -> Figure:
+def _distribution(data: ChartRows) -> Figure:
     x = LAYER_AXIS | {"field": "block", "title": "block"}
     y = field("cosine", "quantitative", "cosine of the two gradients")
     sign = {"condition": {"test": "datum.cosine < 0", "value": "#d64f63"}, "value": "#3d7fd9"}
@@ -184,7 +184,7 @@ def _distribution(data: Rows) -> Figure:
     )
 
 
-def _share(numbers: Rows) -> Figure:
+def _share(numbers: ChartRows) -> Figure:
     data = [{"block": str(row["block"]), "in conflict": 100 * row["negative"], "mean": row["mean"]} for row in numbers]
     encoding = {
         "x": LAYER_AXIS | {"field": "block", "title": "block"},

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layergraft.analysis.charts import by_layer
 from layergraft.analysis.subject import NotApplicable, Subject, inputs, layer_names, layer_tokens, patch_tokens
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES, SAMPLES, COMPONENTS = 512, 8192, 8
@@ -56,7 +56,7 @@ def principal_components(values: Tensor, count: int) -> Tensor:
 @torch.inference_mode()
 def information(subject: Subject) -> Findings:
     """Bits that the components of a token share with those of its patch."""
-    data: Rows = []
+    data: ChartRows = []
     samples = 0
     for name, encoder in subject.encoders.items():
         patches: list[Tensor] = []

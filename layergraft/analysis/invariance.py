@@ -9,7 +9,7 @@ from layergraft.analysis.charts import by_layer
 from layergraft.analysis.subject import NotApplicable, Subject, layer_names
 from layergraft.analysis.views import view_features
 from layergraft.config.data import ViewConfig
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES = 256
@@ -39,7 +39,7 @@ def invariance(subject: Subject) -> Findings:
     source = subject.sample(IMAGES)
     if len(source) < 2:
         raise NotApplicable("it needs two images")
-    data: Rows = []
+    data: ChartRows = []
     for name, encoder in subject.encoders.items():
         still = view_features(encoder, source, STILL, 1, subject.random)
         for change, config in CHANGES.items():

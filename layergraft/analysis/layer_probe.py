@@ -9,7 +9,7 @@ from layergraft.analysis.charts import by_layer
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.knn import knn_accuracy
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 BANK, QUERIES = 4000, 1000
@@ -58,7 +58,7 @@ def layer_probe(subject: Subject) -> Findings:
     def labels(source: Source) -> Tensor:
         return torch.from_numpy(source.selected_labels)
 
-    data: Rows = []
+    data: ChartRows = []
     for name, encoder in subject.encoders.items():
         for layer, train, test in zip(
             layer_names(encoder), layer_features(encoder, bank), layer_features(encoder, queries), strict=True

@@ -12,7 +12,7 @@ from layergraft.analysis.pictures import address
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.data.augment import fixed_view
 from layergraft.evaluation.features import Array, center_and_normalize, extract
-from layergraft.runs.figure import Figure, Rows, field
+from layergraft.runs.figure import ChartRows, Figure, field
 from layergraft.runs.findings import Findings
 
 IMAGES, THUMBNAIL = 600, 40
@@ -53,7 +53,7 @@ def plane_map(subject: Subject) -> Findings:
         raise NotApplicable("it needs at least 20 images")
     features = center_and_normalize(extract(encoder, source, "cls"))
     plane = embed_plane(features)
-    data: Rows = []
+    data: ChartRows = []
     for key, (x, y) in zip(source.keys.tolist(), plane, strict=True):
         image = fixed_view(source.images.load(key, encoder.in_chans), encoder.img_size)
         facts = {"label": label_of(source, key)} if source.labels is not None else {}

@@ -10,7 +10,7 @@ from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.data.augment import fixed_view
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.features import extract
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 QUERIES, NEAREST, BANK = 8, 8, 4000
@@ -48,7 +48,7 @@ def neighbours(subject: Subject) -> Findings:
             "image": address(image),
         }
 
-    data: Rows = []
+    data: ChartRows = []
     same = total = 0
     for row, (similarity, index) in enumerate(zip(similarities, indices, strict=True)):
         key = int(queries.keys[row])

@@ -8,7 +8,7 @@ from torch import Tensor
 from layergraft.analysis.charts import gallery
 from layergraft.analysis.pictures import address, show
 from layergraft.analysis.subject import Subject, inputs
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES, FIT = 10, 256
@@ -44,7 +44,7 @@ def pca(subject: Subject) -> Findings:
     mean, axes, shares = principal_axes(every.flatten(0, 1))
     colours = to_colour((every.flatten(0, 1).double() - mean) @ axes.T).reshape(len(every), *encoder.grid, -1)
     source = subject.sample(IMAGES)
-    data: Rows = []
+    data: ChartRows = []
     for column, key in enumerate(source.keys):
         name = source.images.name(int(key))
         picture = (colours[column] * 255).round().byte().numpy()

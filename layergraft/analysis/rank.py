@@ -10,7 +10,7 @@ from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
 from layergraft.analysis.views import CONTRASTIVE, view_features
 from layergraft.evaluation.rankme import entropy_rank, rankme
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES, SURROGATES, VIEWS = 2000, 200, 8
@@ -68,7 +68,7 @@ def rank(subject: Subject) -> Findings:
     """Four measures of the class token's dimension, layer by layer."""
     if len(subject.images) < 16:
         raise NotApplicable("it needs at least 16 images")
-    data: Rows = []
+    data: ChartRows = []
     numbers = {}
     for name, encoder in subject.encoders.items():
         features = layer_features(encoder, subject.sample(IMAGES))

@@ -12,7 +12,7 @@ from layergraft.analysis.subject import NotApplicable, Subject, inputs
 from layergraft.config.objectives import MaeConfig
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.mae import Mae
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES = 10
@@ -57,7 +57,7 @@ def reconstruct(subject: Subject) -> Findings:
         "what it sees": patches * (1 - mask),
         "reconstruction": patches * (1 - mask) + prediction * mask,
     }
-    data: Rows = []
+    data: ChartRows = []
     for kind, patches_shown in kinds.items():
         for column, image in enumerate(unpatchify(encoder, patches_shown)):
             name = source.images.name(int(source.keys[column]))

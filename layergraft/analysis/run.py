@@ -17,14 +17,16 @@ from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import read_run_recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
-from layergraft.encoders.checkpoint import announce, load_encoder
+from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import are_the_runs
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError, nearest
 from layergraft.evaluation.features import extract_all, features_named
+from layergraft.runs.announce import announce
 from layergraft.runs.findings import Entry, write_analysis
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_name, run_directory
+from layergraft.runs.readable import duration
 
 CHECKED = 16  # images whose features must be finite before anything is computed
 BANK_SHARE = 0.2  # held out from the bank where no run says which images trained nothing
@@ -131,7 +133,7 @@ def run_analyses(
             )
         )
         write_analysis(file, entries[-1:])
-        say(f"{name}: {seconds:.1f} s." + (f"\n{findings.snippet}" if findings.snippet else ""))
+        say(f"{name}: {duration(seconds)}." + (f"\n{findings.snippet}" if findings.snippet else ""))
     bad = sum(not own for own in subject.readable.values())
     if bad:
         say(f"{bad} unreadable images were left out.")

@@ -16,7 +16,7 @@ from layergraft.analysis.pictures import address, heat, show
 from layergraft.analysis.subject import NotApplicable, Subject, inputs
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import extract
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES, BANK = 8, 2000
@@ -69,7 +69,7 @@ def saliency(subject: Subject) -> Findings:
     directions = (towards - unit.mean(0)).to(encoder.device)
     images = next(inputs(encoder, queries))
     maps = grad_cam(*score_gradients(encoder, images, directions)).cpu()
-    data: Rows = []
+    data: ChartRows = []
     for column, (key, image, importance) in enumerate(zip(queries.keys, images, maps, strict=True)):
         pixels = show(encoder, image)
         facts = {"column": column, "file": queries.images.name(int(key)), "label": label_of(queries, int(key))}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, inputs, layer_names, layer_tokens, patch_tokens
-from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 from layergraft.runs.findings import Findings
 
 IMAGES = 256
@@ -52,7 +52,7 @@ def relative_log(profile: list[tuple[float, float]]) -> list[tuple[float, float]
 @torch.inference_mode()
 def spectrum(subject: Subject) -> Findings:
     """Profiles of all layers, and the amplitude at the highest frequency."""
-    data: Rows = []
+    data: ChartRows = []
     for name, encoder in subject.encoders.items():
         if min(encoder.grid) < 2:
             raise NotApplicable("the grid of patches is too small for frequencies")

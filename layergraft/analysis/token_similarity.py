@@ -7,7 +7,7 @@ from torch import Tensor
 
 from layergraft.analysis.charts import by_layer
 from layergraft.analysis.subject import NotApplicable, Subject, inputs, layer_names, layer_tokens, patch_tokens
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES = 512
@@ -23,7 +23,7 @@ def token_cosine(tokens: Tensor) -> Tensor:
 @torch.inference_mode()
 def token_similarity(subject: Subject) -> Findings:
     """Within an image, and between tokens of different images at the same place, for comparison."""
-    data: Rows = []
+    data: ChartRows = []
     for name, encoder in subject.encoders.items():
         if encoder.num_patches < 2:
             raise NotApplicable("an image is a single patch")

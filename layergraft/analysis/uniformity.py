@@ -8,7 +8,7 @@ from torch import Tensor
 from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, layer_names
 from layergraft.analysis.views import CONTRASTIVE, view_features
-from layergraft.runs.figure import Rows
+from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 IMAGES = 512
@@ -30,7 +30,7 @@ def uniformity_and_alignment(subject: Subject) -> Findings:
     """Both, of two contrastive views of each image."""
     if len(subject.images) < 2:
         raise NotApplicable("it needs two images")
-    data: Rows = []
+    data: ChartRows = []
     for name, encoder in subject.encoders.items():
         views = view_features(encoder, subject.sample(IMAGES), CONTRASTIVE, 2, subject.random)
         data += [

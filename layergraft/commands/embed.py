@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from layergraft.data.sources.open import open_source
-from layergraft.encoders.checkpoint import announce, load_encoder
+from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import features_named
+from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes
 
 

@@ -17,13 +17,14 @@ from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import Source
-from layergraft.encoders.checkpoint import announce, check_expressible, load_encoder
+from layergraft.encoders.checkpoint import check_expressible, load_encoder
 from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.splits import read_splits
+from layergraft.runs.announce import announce
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
 from layergraft.runs.lock import is_first_process, locked

@@ -21,12 +21,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from layergraft.encoders.adapt import norm_eps, num_heads
-from layergraft.encoders.checkpoint import announce, load_encoder, save_encoder
+from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.huggingface import from_timm
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
+from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]

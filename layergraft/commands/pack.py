@@ -16,13 +16,13 @@ import msgspec
 from rich.console import Console
 
 from layergraft.data.decode import BadImage
-from layergraft.data.fast_augment import resize
+from layergraft.data.fast_augment import resize_image
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.shards import PACKED, build_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
-from layergraft.encoders.checkpoint import announce
 from layergraft.errors import UserError
+from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import check
 from layergraft.runs.json_files import read_json_as
@@ -76,7 +76,7 @@ def _resized(source: Source, key: int, channels: int, short: int) -> bytes:
     scale = short / min(image.shape[:2])
     if scale < 1:
         height, width = (max(short, round(side * scale)) for side in image.shape[:2])
-        image = resize(image, height, width, "bicubic")
+        image = resize_image(image, height, width, "bicubic")
     if channels == 3:
         image = image[:, :, ::-1]
     done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])

@@ -14,12 +14,13 @@ from layergraft.data.arrays import Labels
 from layergraft.data.sources.label_file import read_label_rows, read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
-from layergraft.encoders.checkpoint import announce, load_encoder
+from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import Array, center_and_normalize, features_named
 from layergraft.evaluation.picking.methods import AUTO, CLASSES, Method, pick_rows
 from layergraft.evaluation.picking.pool import Rows
+from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 
 COLUMNS = ("path", "label", "rank")

@@ -14,13 +14,14 @@ from rich.text import Text
 
 from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
-from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError, nearest
 from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.graft.donors import first_encoder, load_start
 from layergraft.objectives.create import create_objective, know_classes
+from layergraft.runs.announce import announce
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import duration, short
 from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import stage_seconds
@@ -144,17 +145,3 @@ def plan_table(stage: dict[str, Any]) -> Group:
         table.add_row(*map(escape, cells))
     same = ", ".join(f"{name} {cell}" for name, cell in common.items() if cell)
     return Group(Text(title, style="bold"), table, Text(f"All layers: {same}.\n" if same else ""))
-
-
-def short(number: float, digits: int = 3) -> str:
-    """A number to some digits, without what an exponent does not need: 2.4e-5, 480."""
-    return f"{float(f'{number:.{digits}g}'):g}".replace("e-0", "e-").replace("e+0", "e")
-
-
-def duration(seconds: float) -> str:
-    """A length of time, in the unit that suits it."""
-    units = {"days": 86400, "hours": 3600, "minutes": 60}
-    for unit, size in units.items():
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{short(seconds)} seconds"

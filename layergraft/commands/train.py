@@ -15,11 +15,12 @@ from layergraft.analysis.run import build_subject, run_analyses
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.data.sources.open import default_test_source, open_source
-from layergraft.encoders.checkpoint import announce, load_encoder, save_encoder
+from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import Lost, Stopped
 from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.graft.donors import first_encoder
+from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import Run, stage_directory

@@ -7,7 +7,7 @@ import numpy as np
 from layergraft.config.data import Augment, ViewConfig
 from layergraft.data.arrays import Pixels
 from layergraft.data.exact_augment import exact_view
-from layergraft.data.fast_augment import crop_view, fast_view, resize
+from layergraft.data.fast_augment import crop_view, fast_view, resize_image
 from layergraft.data.view_parameters import Draws, ViewParameters, draw_parameters
 
 
@@ -42,6 +42,6 @@ def fixed_view(image: Pixels, size: int) -> Pixels:
         return image
     short = round(size / 0.875)
     scale = short / min(height, width)
-    image = resize(image, max(short, round(height * scale)), max(short, round(width * scale)), "bicubic")
+    image = resize_image(image, max(short, round(height * scale)), max(short, round(width * scale)), "bicubic")
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return np.ascontiguousarray(image[top : top + size, left : left + size])

@@ -30,7 +30,7 @@ _GRAY_CHROMA_TURNED = np.stack(
 ).reshape(3, 9)
 
 
-def resize(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:
+def resize_image(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:
     """Resize (H, W, C) with Pillow's filters, which average where the image shrinks.
 
     Bilinear enlargement, where no averaging is needed, is OpenCV's: it is the same and faster. The rest is torch's
@@ -52,7 +52,7 @@ def resize(image: Pixels, height: int, width: int, interpolation: str) -> Pixels
 def crop_view(image: Pixels, parameters: ViewParameters, size: int, interpolation: str) -> Pixels:
     """Crop, resize to (size, size, C) and mirror."""
     top, left, height, width = parameters.box
-    view = resize(image[top : top + height, left : left + width], size, size, interpolation)
+    view = resize_image(image[top : top + height, left : left + width], size, size, interpolation)
     if parameters.flip:
         view = np.asarray(cv2.flip(view, 1), dtype=np.uint8).reshape(view.shape)
     return view

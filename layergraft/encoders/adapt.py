@@ -8,11 +8,11 @@ import torch
 from timm.layers import RmsNorm, resample_abs_pos_embed
 from torch import Tensor, nn
 
+from layergraft.encoders.safe_load import Weights
 from layergraft.encoders.vit import Encoder, build_vit
 from layergraft.errors import UserError
 
 Say = Callable[[str], None]
-Weights = dict[str, Tensor]
 
 
 def fill(encoder: Encoder, weights: Weights, name: str) -> None:
@@ -118,7 +118,7 @@ def load_resized(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
     return like
 
 
-def resize(encoder: Encoder, img_size: int, name: str, say: Say) -> Encoder:
+def resize_encoder(encoder: Encoder, img_size: int, name: str, say: Say) -> Encoder:
     """The same encoder for images of another size."""
     if img_size == encoder.img_size:
         return encoder

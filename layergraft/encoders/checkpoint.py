@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from layergraft.encoders import huggingface
-from layergraft.encoders.adapt import block_kind, fill, norm_eps, num_heads, resize, set_norm_eps
+from layergraft.encoders.adapt import block_kind, fill, norm_eps, num_heads, resize_encoder, set_norm_eps
 from layergraft.encoders.architecture import infer_architecture
 from layergraft.encoders.foreign_formats import Foreign, detect
 from layergraft.encoders.input_statistics import InputStatistics, choose_statistics, read_image_processor, read_timm
@@ -23,6 +21,7 @@ from layergraft.encoders.options import EncoderOptions, parse_options
 from layergraft.encoders.safe_load import read_directory, read_file
 from layergraft.encoders.vit import Encoder, build_vit
 from layergraft.errors import UserError
+from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import encoder_directory, last_stage
@@ -136,13 +135,6 @@ def load_heads(encoder: str | Path) -> dict[str, Tensor]:
     return detect(read_directory(path), str(path)).heads if "model_type" in _configuration(path) else {}
 
 
-def announce(*sentences: str) -> None:
-    """Tell the user, once over all processes, what was found in a checkpoint or in a source, or made of it."""
-    if os.environ.get("RANK", "0") == "0":
-        for sentence in sentences:
-            print(sentence, file=sys.stderr)
-
-
 def open_checkpoint(encoder: str | Path) -> Checkpoint:
     """Read an ENC with all that it holds; see `load_encoder`."""
     address, _, query = str(encoder).partition("?")
@@ -157,7 +149,7 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
     if options.num_heads not in (None, heads):
         raise UserError(f"{address!r} has {heads} heads and says so.", "Leave ?num_heads= out.")
     notes: list[str] = []
-    resized = resize(opened.encoder, options.img_size or opened.encoder.img_size, address, notes.append)
+    resized = resize_encoder(opened.encoder, options.img_size or opened.encoder.img_size, address, notes.append)
     return replace(opened, encoder=resized.eval(), notes=(*opened.notes, *notes))
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from layergraft.encoders import huggingface
+from layergraft.encoders.safe_load import Weights
 from layergraft.errors import UserError
 
-Weights = dict[str, Tensor]
 Content = Mapping[str, Any]
 ENCODER = ("cls_token", "pos_embed", "reg_token", "patch_embed.", "norm_pre.", "blocks.", "norm.", "fc_norm.")
 _HEAD_BEHIND_NORM = {"head.0.running_mean": "running_mean", "head.0.running_var": "running_var"}

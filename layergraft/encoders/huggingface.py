@@ -11,11 +11,10 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from layergraft.encoders.safe_load import Weights
 from layergraft.errors import UserError
 
-Weights = dict[str, Tensor]
 PATCHES = "embeddings.patch_embeddings.projection.weight"
 MODEL_TYPES = ("vit", "vit_mae", "beit", "data2vec-vision")
 LAYER_NORM_EPS = 1e-12  # of transformers' configurations, where none says otherwise

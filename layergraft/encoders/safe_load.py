@@ -19,6 +19,8 @@ from layergraft.runs.json_files import parse_json_as, read_json
 from layergraft.runs.layout import PARTS, WEIGHTS
 
 T = TypeVar("T")
+Weights = dict[str, Tensor]
+"""Tensors by their names, as a file holds them."""
 # Besides tensors, training checkpoints hold their arguments and numbers of NumPy. Building these runs no code.
 HARMLESS: list[Any] = [
     argparse.Namespace,

@@ -15,7 +15,6 @@ from torch import Tensor
 from layergraft.config.recipe import VARIANTS, EvaluateConfig
 from layergraft.data.arrays import Labels
 from layergraft.data.sources.source import Source
-from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
@@ -40,6 +39,7 @@ from layergraft.evaluation.selection import (
     strongest_of_the_best,
 )
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
+from layergraft.runs.announce import announce
 from layergraft.runs.interruption import check
 from layergraft.runs.results import ResultRow, summarize
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from layergraft.data.arrays import Mask, Pixels
-from layergraft.data.fast_augment import resize
+from layergraft.data.fast_augment import resize_image
 from layergraft.data.masks import pairs
 from layergraft.data.sources.source import Source
 from layergraft.runs.interruption import check
@@ -53,7 +53,7 @@ def predict_classes(
     for number, image in enumerate(images):
         scale = zoom * size / min(image.shape[:2])
         height, width = (max(size, round(side * scale)) for side in image.shape[:2])
-        scaled = resize(image, height, width, "bicubic")
+        scaled = resize_image(image, height, width, "bicubic")
         boxes = [(number, y, x) for y in window_starts(height, size) for x in window_starts(width, size)]
         windows += [np.ascontiguousarray(scaled[y : y + size, x : x + size].transpose(2, 0, 1)) for _, y, x in boxes]
         places += boxes

@@ -16,17 +16,17 @@ from layergraft.errors import UserError
 from layergraft.graft.plan import Plan, build_plan
 from layergraft.objectives.base import Objective
 
-Rows = dict[str, list[nn.Parameter]]
+RowParameters = dict[str, list[nn.Parameter]]
 
 
-def stage_rows(encoder: Encoder, objective: Objective) -> Rows:
+def stage_rows(encoder: Encoder, objective: Objective) -> RowParameters:
     """Every row of a stage's plan and its parameters."""
     return encoder.layers() | {f"heads.{name}": list(head.parameters()) for name, head in objective.head_rows().items()}
 
 
 def stage_plan(
     stage: StageConfig, name: str, encoder: Encoder, objective: Objective, batch_size: int | None = None
-) -> tuple[Rows, Plan]:
+) -> tuple[RowParameters, Plan]:
     """Rows and table of a stage; see `build_plan`.
 
     Raises:
@@ -51,7 +51,7 @@ def stage_plan(
     return rows, plan
 
 
-def set_frozen(rows: Rows, plan: Plan) -> None:
+def set_frozen(rows: RowParameters, plan: Plan) -> None:
     """Frozen rows need no gradient."""
     for row in plan.rows:
         for parameter in rows[row.name]:
@@ -66,7 +66,7 @@ def hold_statistics(encoder: Encoder, objective: Objective, plan: Plan) -> None:
             network.train(network.training)
 
 
-def parameter_groups(rows: Rows, plan: Plan) -> list[dict[str, Any]]:
+def parameter_groups(rows: RowParameters, plan: Plan) -> list[dict[str, Any]]:
     """Optimizer groups: the trained parameters by (lr, weight decay), each with its `peak_lr`.
 
     1-D parameters (biases, norms) take `weight_decay_1d`; class and mask tokens have more dimensions and decay.
@@ -91,7 +91,7 @@ class Anchor:
         plan: the stage's plan.
     """
 
-    def __init__(self, rows: Rows, plan: Plan) -> None:
+    def __init__(self, rows: RowParameters, plan: Plan) -> None:
         self.terms: list[tuple[str, float, nn.Parameter]] = []
         for row in plan.rows:
             if row.anchor is not None and not row.frozen:

@@ -13,11 +13,13 @@ from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.data.randomness import Randomness
 from layergraft.encoders.adapt import load_resized
-from layergraft.encoders.checkpoint import announce, load_encoder, load_heads, open_checkpoint
+from layergraft.encoders.checkpoint import load_encoder, load_heads, open_checkpoint
+from layergraft.encoders.safe_load import Weights
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.graft.initialize import Donor, Weights, copy_row
+from layergraft.graft.initialize import Donor, copy_row
 from layergraft.graft.plan import row_source
+from layergraft.runs.announce import announce
 from layergraft.runs.json_files import read_json_as
 from layergraft.runs.layout import HeadsFile, last_stage
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from layergraft.encoders.safe_load import Weights
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Objective, strip_prefix
-
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

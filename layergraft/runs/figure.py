@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-Rows = list[dict[str, Any]]
+ChartRows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Figure:
     name: str
     title: str
     caption: str
-    data: Rows
+    data: ChartRows
     spec: dict[str, Any]
     ratio: float | None = None
     height: int | None = None

@@ -23,25 +23,25 @@ FILE = "best.safetensors"
 
 
 class Best:
-    """What is trained, and every buffer of the objective, at the online evaluation with its highest `figure`.
+    """What is trained, and every buffer of the objective, at the online evaluation with the highest selection metric.
 
     Args:
         encoder: of the stage.
-        objective: of the stage; one without a figure keeps nothing.
+        objective: of the stage; one without a selection metric keeps nothing.
     """
 
     def __init__(self, encoder: Encoder, objective: Objective) -> None:
-        self.module, self.figure = _both(encoder, objective), objective.selection_metric
+        self.module, self.metric = _both(encoder, objective), objective.selection_metric
         self.step, self.value = 0, float("-inf")
         self.weights: dict[str, Tensor] = {}
 
     def offer(self, step: int, numbers: dict[str, Any]) -> None:
-        """Keep the weights of now if their figure is higher than any before."""
-        if self.figure is not None and numbers.get(self.figure, float("-inf")) > self.value:
-            self.step, self.value = step, float(numbers[self.figure])
-            kept: dict[str, Tensor] = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
-            kept |= {name: buffer for name, buffer in self.module.named_buffers() if name.startswith("objective.")}
-            self.weights = {name: value.detach().cpu().clone() for name, value in kept.items()}
+        """Keep the weights of now if their selection metric is higher than any before."""
+        if self.metric is not None and numbers.get(self.metric, float("-inf")) > self.value:
+            self.step, self.value = step, float(numbers[self.metric])
+            trained: dict[str, Tensor] = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+            trained |= {name: buffer for name, buffer in self.module.named_buffers() if name.startswith("objective.")}
+            self.weights = {name: value.detach().cpu().clone() for name, value in trained.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "value": self.value, "weights": self.weights}
@@ -53,7 +53,7 @@ class Best:
         """Write `best.safetensors` of a stage, if anything was kept."""
         if self.weights:
             # One entry: safetensors writes several in an order that changes from process to process.
-            note = {"best": json.dumps({"step": self.step, self.figure: self.value})}
+            note = {"best": json.dumps({"step": self.step, self.metric: self.value})}
             write_bytes(directory / FILE, save(self.weights, metadata=note))
 
 
@@ -65,7 +65,7 @@ def load_best(encoder: Encoder, objective: Objective, directory: Path) -> tuple[
     """Put the weights of a finished stage's best epoch into encoder and objective.
 
     Returns:
-        (steps done at that epoch, its figure), or None where nothing was kept.
+        (steps done at that epoch, its selection metric), or None where nothing was kept.
 
     Raises:
         UserError: the file is damaged, or holds something else.

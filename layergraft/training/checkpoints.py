@@ -29,6 +29,9 @@ from layergraft.errors import Stopped, UserError
 from layergraft.runs.atomic import remove_leftovers, write_file
 
 State = dict[str, Any]
+# Attribute of the trainer -> its key in a state. Two keys are older than the attributes' names: files of earlier
+# versions have them.
+COUNTERS = {"step": "step", "skipped_batches": "skipped", "rollbacks": "returns", "rejected": "rejected"}
 
 
 def host_copy(value: Any) -> Any:
@@ -175,7 +178,8 @@ class Checkpoints:
     def _write(self, state: State) -> None:
         self.before()
         # A run that went back to a step has a second file of it, which sorts after the first.
-        self._whole.add(write_state(self.directory, f"step-{state['step']:09d}-{state['returns']}", state))
+        step, rollbacks = state[COUNTERS["step"]], state[COUNTERS["rollbacks"]]
+        self._whole.add(write_state(self.directory, f"step-{step:09d}-{rollbacks}", state))
         kept = 0
         for path in self._files():
             if kept == max(1, self.engine.keep):
@@ -221,7 +225,7 @@ class Checkpoints:
                 self._set_aside(path)
                 continue
             self._whole.add(path)
-            if settled and state["rejected"]:
+            if settled and state[COUNTERS["rejected"]]:
                 between = between or (path, state)
             else:
                 return path, state

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from layergraft.runs.readable import duration
+
 PLAIN_SECONDS = 10.0
 
 
@@ -59,5 +61,5 @@ class Display:
         elif first or now - self._last > PLAIN_SECONDS or row["step"] == steps:
             self._last = now
             done = row["step"] - self._first_step
-            left = f" · {(now - self._began) / done * (steps - row['step']):.0f} s left" if done else ""
+            left = f" · {duration((now - self._began) / done * (steps - row['step']))} left" if done else ""
             self.say(f"{row['stage']} step {row['step']}/{steps} · epoch {row['epoch']:.2f} · {numbers}{left}")

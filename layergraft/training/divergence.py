@@ -48,10 +48,10 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
     checkpoints.wait()
     if is_distributed():
         dist.barrier()
-    found = checkpoints.newest(settled=True)
-    assert found is not None, "a stage saves before its first step"
+    newest = checkpoints.newest(settled=True)
+    assert newest is not None, "a stage saves before its first step"
     rollbacks = trainer.rollbacks + 1
-    trainer.restore(found[1])
+    trainer.restore(newest[1])
     trainer.skipped_batches = past - trainer.step
     trainer.rollbacks = rollbacks
     trainer.rejected = 0

@@ -15,16 +15,16 @@ from layergraft.config.supervised import SegmentConfig
 from layergraft.data.loader import TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
-from layergraft.encoders.checkpoint import announce
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.graft.apply import Rows, hold_statistics, set_frozen, stage_plan
+from layergraft.graft.apply import RowParameters, hold_statistics, set_frozen, stage_plan
 from layergraft.graft.donors import Donors
 from layergraft.graft.initialize import start_weights
 from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Objective
 from layergraft.objectives.create import create_objective, know_classes
+from layergraft.runs.announce import announce
 from layergraft.runs.layout import stage_directory
 from layergraft.training.best_epoch import Best
 from layergraft.training.check_recipe import check_heads
@@ -58,7 +58,7 @@ class StageRun:
     encoder: Encoder
     objective: Objective
     ema: Encoder | None
-    rows: Rows
+    rows: RowParameters
     plan: Plan
     loader: TrainLoader
     directory: Path

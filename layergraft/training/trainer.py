@@ -23,7 +23,7 @@ from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
 from layergraft.graft.apply import Anchor, parameter_groups, stage_rows
 from layergraft.objectives.base import Losses, Progress
-from layergraft.training.checkpoints import State
+from layergraft.training.checkpoints import COUNTERS, State
 from layergraft.training.gradients import Gradients, TrainStep
 from layergraft.training.memory import set_memory_reuse
 from layergraft.training.optim import LossScaler, build_optimizer, lr_factor
@@ -65,9 +65,10 @@ class Trainer:
 
     def __init__(self, fabric: Fabric, stage: StageRun) -> None:
         self.stage = stage
+        # What counts them in a checkpoint is in `checkpoints.COUNTERS`.
         self.step = 0  # of the schedule
-        self.skipped_batches = 0  # left out by returns to a checkpoint
-        self.rollbacks = 0  # returns to a checkpoint so far
+        self.skipped_batches = 0  # left out by rollbacks
+        self.rollbacks = 0  # to a checkpoint, so far
         self.rejected = 0  # steps in a row that were thrown away
         engine = stage.engine
         self.split = is_distributed() and engine.strategy == "fsdp"
@@ -129,20 +130,20 @@ class Trainer:
         """Loss and gradient of a batch as the loader gives it."""
         batch = raw.prepared(self.to_device, self.normalize)
         losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
-        for still in self.objective.zero_gradient_parameters(self.encoder):
-            if still.grad is not None:
-                still.grad.zero_()
+        for parameter in self.objective.zero_gradient_parameters(self.encoder):
+            if parameter.grad is not None:
+                parameter.grad.zero_()
         gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
         if self.scaler.enabled:
             torch._foreach_mul_(gradients, 1 / self.scaler.scale)
-        held = self.anchor.pull()
-        if held is not None and self.split:
-            dist.all_reduce(held)
+        penalty = self.anchor.pull()
+        if penalty is not None and self.split:
+            dist.all_reduce(penalty)
         return Outcome(
             losses={name: value.detach() for name, value in losses.items()},
             pending=pending,
             buffers=collect_pending(self.encoder),
-            anchor=held,
+            anchor=penalty,
             size=torch.stack(torch._foreach_norm(gradients)).sum() + losses["loss"].detach(),
         )
 
@@ -157,8 +158,8 @@ class Trainer:
         apply_pending(self.encoder, outcome.buffers)
         if self.ema and stage.config.ema is not None:
             momentum_update(self.ema, self.encoder, stage.config.ema)
-            for kept, value in zip(self.ema.buffers(), self.encoder.buffers(), strict=True):
-                kept.copy_(value)
+            for buffer, value in zip(self.ema.buffers(), self.encoder.buffers(), strict=True):
+                buffer.copy_(value)
         self.rejected = 0
         self._end_step(finite=True)
         if self.step < stage.steps:
@@ -192,21 +193,18 @@ class Trainer:
                 module.float()
 
     def keep_choices(self) -> None:
-        """What a look chose, a buffer of the stage's objective, goes to the one that is trained and saved."""
+        """What an online evaluation chose, a buffer of the stage's objective, goes to the one that is trained."""
         if self.split:
-            for own, seen in zip(self.objective.buffers(), self.stage.objective.buffers(), strict=True):
-                own.copy_(seen)
+            for trained, evaluated in zip(self.objective.buffers(), self.stage.objective.buffers(), strict=True):
+                trained.copy_(evaluated)
 
     def state(self) -> State:
         """What a checkpoint holds: everything that a resumed stage needs, on any number of processes.
 
         Tensors are the live ones where one process holds them all.
         """
-        state = {
-            "step": self.step,
-            "skipped": self.skipped_batches,
-            "returns": self.rollbacks,
-            "rejected": self.rejected,
+        state = {key: getattr(self, counter) for counter, key in COUNTERS.items()}
+        state |= {
             "data": self.stage.loader.source.fingerprint,
             "encoder": self.encoder.state_dict(),
             "objective": self.objective.state_dict(),
@@ -236,7 +234,5 @@ class Trainer:
         self.anchor.start = [like(s, now) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]
         self.numbers = state["numbers"]
         self.stage.best.load_state_dict(state["best"])
-        self.step = int(state["step"])
-        self.skipped_batches = int(state["skipped"])
-        self.rollbacks = int(state["returns"])
-        self.rejected = int(state["rejected"])
+        for counter, key in COUNTERS.items():
+            setattr(self, counter, int(state[key]))

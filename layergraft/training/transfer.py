@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.sources.source import Source
-from layergraft.encoders.adapt import resize
+from layergraft.encoders.adapt import resize_encoder
 from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.frozen import Task
@@ -108,6 +109,32 @@ class TrainedTask:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training of a trained protocol: a cell of the table encoders x protocols x shots x splits.
+
+    Args:
+        encoder_name: `encoder` of the rows.
+        protocol: a field of EvaluateConfig that holds a stage.
+        shots: images per class, or a percentage.
+        split: which random choice of so many.
+    """
+
+    encoder_name: str
+    protocol: str
+    shots: int | str
+    split: int
+
+    def directory_name(self, settings: tuple[object, ...]) -> str:
+        """Of its training below `trained/`; other settings, which decide what is learned, give another."""
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
+        words = f"{Path(self.encoder_name).name}-{self.shots}-{self.split}"
+        return f"{self.protocol}-{re.sub(r'[^A-Za-z0-9]+', '-', words).strip('-')}-{digest}"
+
+    def __str__(self) -> str:
+        return f"{self.protocol} of {self.encoder_name}, {self.shots} of the labels, split {self.split}"
+
+
 def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str | None = None) -> list[ResultRow]:
     """Train and test every trained protocol that was asked for on one encoder.
 
@@ -130,99 +157,102 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str 
             know_classes(known, part, protocol)
         for shots in task.config.trained_shots:
             few_images(task.train, shots, 0)
-    for protocol, stage in stages.items():
+    for protocol in stages:
         for shots in task.config.trained_shots:
             splits = 1 if shots == "100%" else task.config.splits
-            found = [_one(task, name, encoder, start, protocol, stage, shots, split) for split in range(splits)]
-            rows += [row for part in found for row in part]
+            cells = [Cell(encoder_name=name, protocol=protocol, shots=shots, split=split) for split in range(splits)]
+            rows_of_splits = [_evaluate_cell(task, cell, encoder, start) for cell in cells]
+            for split_rows in rows_of_splits:
+                rows += split_rows
             if splits > 1:
-                for same in zip(*found, strict=True):
-                    rows += summarize(list(same))
+                for same_measurement in zip(*rows_of_splits, strict=True):
+                    rows += summarize(list(same_measurement))
     return rows
 
 
-def _one(
-    task: TrainedTask,
-    name: str,
-    encoder: Encoder,
-    start: str | None,
-    protocol: str,
-    config: StageConfig,
-    shots: int | str,
-    split: int,
-) -> list[ResultRow]:
+def _evaluate_cell(task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> list[ResultRow]:
     """Train, or go on, or find done; then test the last and the best epoch."""
-    train = few_images(task.train, shots, split)
+    stage = _train_or_restore(task, cell, encoder, start)
+    rows = _evaluate_epochs(task, cell, stage) if task.fabric.is_global_zero else []
+    task.fabric.barrier()
+    return rows
+
+
+def _train_or_restore(task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> StageRun:
+    """The stage of a cell, trained to its end: now, from where it stopped, or before."""
+    config: StageConfig = getattr(task.config, cell.protocol)
+    train = few_images(task.train, cell.shots, cell.split)
     size = config.views["image"].size or encoder.img_size
-    start_identity = encoder_identity(encoder)
-    encoder = grown(resize(copy.deepcopy(encoder), size, name, task.display.say), config.plan).train()
+    resized = resize_encoder(copy.deepcopy(encoder), size, cell.encoder_name, task.display.say)
+    trained = grown(resized, config.plan).train()
     takes_heads = isinstance(config.objective, ClassifyConfig) and config.objective.projector is not None
     recipe = Recipe(
         seed=task.seed,
-        encoder=encoder_config(encoder),
+        encoder=encoder_config(trained),
         start=start if takes_heads else None,
         data=DataConfig(source=train.spec),
-        stages={protocol: config},
+        stages={cell.protocol: config},
         evaluate=None,
         engine=task.engine,
     )
-    settings = (dump_recipe(recipe), start_identity, train.fingerprint, len(task.train), shots, split)
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
-    short = re.sub(r"[^A-Za-z0-9]+", "-", f"{Path(name).name}-{shots}-{split}").strip("-")
-    out = task.out / "trained" / f"{protocol}-{short}-{digest}"
-    directory = stage_directory(out, recipe, protocol)
-    fabric, display = task.fabric, task.display
+    settings = (dump_recipe(recipe), encoder_identity(encoder), train.fingerprint, len(task.train))
+    out = task.out / "trained" / cell.directory_name((*settings, cell.shots, cell.split))
+    directory = stage_directory(out, recipe, cell.protocol)
     done = is_done(directory)
-    data = RunData(train=train, holdout=task.holdout, mean=encoder.mean, std=encoder.std)
-    stage = prepare_stage(recipe, protocol, out, copy.deepcopy(encoder).train(), data, Process.of(fabric))
-    display.say(f"{protocol} of {name}, {shots} of the labels, split {split}: {'done before' if done else directory}")
+    data = RunData(train=train, holdout=task.holdout, mean=trained.mean, std=trained.std)
+    stage = prepare_stage(recipe, cell.protocol, out, trained, data, Process.of(task.fabric))
+    task.display.say(f"{cell}: {'done before' if done else directory}")
     if done:
         restore_stage(stage)
-    else:
-        if fabric.is_global_zero:
-            write_text(out / "recipe.yaml", dump_recipe(recipe))
-        train_stage(fabric, stage, display.report, display.say)
-        if fabric.is_global_zero:
-            save_stage(stage, {"encoder": name, "stage": protocol, "step": stage.steps})
-        fabric.barrier()
-    rows = _test(task, name, stage, shots, split) if fabric.is_global_zero else []
-    fabric.barrier()
-    return rows
+        return stage
+    if task.fabric.is_global_zero:
+        write_text(out / "recipe.yaml", dump_recipe(recipe))
+    train_stage(task.fabric, stage, task.display.report, task.display.say)
+    if task.fabric.is_global_zero:
+        save_stage(stage, {"encoder": cell.encoder_name, "stage": cell.protocol, "step": stage.steps})
+    task.fabric.barrier()
+    return stage
 
 
-def _test(task: TrainedTask, name: str, stage: StageRun, shots: int | str, split: int) -> list[ResultRow]:
+def _evaluate_epochs(task: TrainedTask, cell: Cell, stage: StageRun) -> list[ResultRow]:
+    """Test the last epoch, and the one that was best on held-out images where there are any."""
     metrics = read_metrics(stage.directory / "metrics.jsonl")
-    trained = training_seconds(metrics, stage.config.batch_size)
-    figure = stage.objective.selection_metric
-    assert figure is not None
-    last = {"epoch": stage.config.epochs} | {key: row[key] for row in metrics[-1:] for key in (figure,) if key in row}
-    rows = _rows(task, name, stage, shots, split, None, last, trained)
+    seconds = training_seconds(metrics, stage.config.batch_size)
+    metric = stage.objective.selection_metric
+    assert metric is not None
+    last: dict[str, Any] = {"epoch": stage.config.epochs}
+    if metrics and metric in metrics[-1]:
+        last[metric] = metrics[-1][metric]
+    rows = _evaluate_epoch(task, cell, stage, None, last, seconds)
     best = load_best(stage.encoder, stage.objective, stage.directory)
     if best is not None:
         step, value = best
-        chosen = {"epoch": step / stage.loader.steps_per_epoch, figure: value, "by": "held-out images"}
-        rows += _rows(task, name, stage, shots, split, BEST_EPOCH, chosen, trained)
+        chosen = {"epoch": step / stage.loader.steps_per_epoch, metric: value, "by": "held-out images"}
+        rows += _evaluate_epoch(task, cell, stage, BEST_EPOCH, chosen, seconds)
     return rows
 
 
-def _rows(
-    task: TrainedTask,
-    name: str,
-    stage: StageRun,
-    shots: int | str,
-    split: int,
-    epoch: str | None,
-    chosen: dict[str, Any],
-    seconds: float,
+def _evaluate_epoch(
+    task: TrainedTask, cell: Cell, stage: StageRun, epoch: str | None, chosen: dict[str, Any], seconds: float
 ) -> list[ResultRow]:
+    """Test the weights that a stage has now.
+
+    Args:
+        task: the test images.
+        cell: what was trained.
+        stage: it.
+        epoch: BEST_EPOCH, or None for the last.
+        chosen: of the rows.
+        seconds: how long the training took.
+    """
     began = time.perf_counter()
     stage.encoder.eval(), stage.objective.eval()
     values = stage.objective.measure(stage.encoder, task.test)
     objective = stage.objective
     pooling = None
-    protocol, variant = stage.name, epoch
-    if stage.name in SEGMENTS:
-        protocol, head = "segment", SEGMENTS[stage.name]
+    protocol, variant = cell.protocol, epoch
+    if cell.protocol in SEGMENTS:
+        protocol, head = "segment", SEGMENTS[cell.protocol]
         variant = head if epoch is None else f"{head}/{epoch}"
     if isinstance(objective, Classify):
         pooling = objective.config.pooling
@@ -231,13 +261,13 @@ def _rows(
             chosen = chosen | {"head": objective.chosen, "lr": row.lr, "weight_decay": row.weight_decay}
     return [
         ResultRow(
-            encoder=name,
+            encoder=cell.encoder_name,
             source=task.train.spec,
             test=task.test_name,
             protocol=protocol,
             variant=variant,
-            shots=str(shots),
-            split=str(split),
+            shots=str(cell.shots),
+            split=str(cell.split),
             pooling=pooling,
             metric=metric,
             value=value,
@@ -259,11 +289,11 @@ def show_trained(rows: list[ResultRow]) -> None:
     table.add_column("value", justify="right")
     console = Console(stderr=True)
     groups = group_by_images([(row.encoder, row) for row in rows])
-    for one in (one for group in groups for one in measured(group.results)):
-        row = one.row
+    for measurement in chain.from_iterable(measured(group.results) for group in groups):
+        row = measurement.row
         epoch = "best held-out" if row.variant and row.variant.endswith(BEST_EPOCH) else "last"
         head = (row.variant or "").removesuffix(BEST_EPOCH).removesuffix("/")
-        table.add_row(row.encoder, f"{row.protocol} {head}", epoch, row.shots, row.metric, one.text)
+        table.add_row(row.encoder, f"{row.protocol} {head}", epoch, row.shots, row.metric, measurement.text)
     console.print(table)
     for group in groups:
         console.print(f"{group.caption}. {group.warning}", highlight=False)

@@ -6,10 +6,9 @@ import io
 import re
 from typing import Any
 
-import pytest
 from rich.console import Console
 
-from layergraft.commands.plan import duration, plan_table, short
+from layergraft.commands.plan import plan_table
 
 COMMON = {"source": "previous", "weight_decay": 0.1, "weight_decay_1d": 0.0, "anchor": None, "parameters": 22036480}
 VARIED = {"source": "/data/checkpoints/mae_pretrain_vit_large.pth?num_heads=16", "weight_decay": 1e-5}
@@ -44,12 +43,3 @@ def test_nothing_but_a_source_is_broken() -> None:
     for cell in ("patch_embed", "0.00121", "7.54e-5", "heads.projector", "1.23e-5", "l1 1e-5", "22,036,480"):
         assert cell in text
     assert max(map(len, text.splitlines())) <= 80
-
-
-@pytest.mark.parametrize(("number", "text"), [(2.4e-5, "2.4e-5"), (477.2, "477"), (1e-12, "1e-12"), (0.0, "0")])
-def test_short_numbers(number: float, text: str) -> None:
-    assert short(number) == text
-
-
-def test_a_duration_has_no_exponent() -> None:
-    assert duration(104.4) == "104 seconds"

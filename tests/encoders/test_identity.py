@@ -14,7 +14,7 @@ from torch import nn
 
 from layergraft import load_encoder
 from layergraft.config.encoder import EncoderConfig
-from layergraft.encoders.adapt import resize, set_norm_eps
+from layergraft.encoders.adapt import resize_encoder, set_norm_eps
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.drop_path import install_drop_path
 from layergraft.encoders.identity import encoder_identity
@@ -80,7 +80,7 @@ def test_image_size_counts_though_weights_are_equal() -> None:
     encoder = create_encoder(TINY, seed=3)
     with torch.no_grad():
         encoder.vit.pos_embed.zero_()
-    larger = resize(copy.deepcopy(encoder), 24, "tiny", lambda _: None)
+    larger = resize_encoder(copy.deepcopy(encoder), 24, "tiny", lambda _: None)
     assert encoder_identity(larger) != encoder_identity(encoder)
 
 

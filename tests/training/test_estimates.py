@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from layergraft.commands.cli import main
-from layergraft.commands.plan import duration
 from layergraft.config.loading import recipe_names
 
 LARGE = [name for name in recipe_names() if not name.startswith("fashion_")]
@@ -44,10 +43,3 @@ def test_without_images_nothing_is_tried(capsys: pytest.CaptureFixture[str]) -> 
     stage = stages_of("vit_base_from_mae", capsys)[0]
     assert (stage["steps"], stage["flops"], stage["seconds"]) == (None, None, None)
     assert {stage["notes"][name] for name in ("steps", "flops", "seconds")} == {"give --data to know"}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.5, "0.5 seconds"), (130.0, "2.17 minutes"), (7200.0, "2 hours"), (864000.0, "10 days")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

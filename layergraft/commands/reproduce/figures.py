@@ -13,7 +13,7 @@ from layergraft.commands.reproduce.statistics import Interval
 from layergraft.commands.reproduce.study_file import Budget, MeasuredArm
 from layergraft.commands.reproduce.tables import shown_apart, title_of
 from layergraft.config.check import dotted_text
-from layergraft.runs.figure import Figure, Rows, field, tooltip
+from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 
 INTERVAL = {"transform": [{"filter": "isValid(datum.low)"}]}
 ZERO = {
@@ -37,7 +37,7 @@ def _ends(interval: Interval) -> dict[str, float | None]:
 def differences_figure(claims: Claims, budget: Budget) -> Figure | None:
     """The chosen graft minus every other arm, at each number of shots."""
     shots = claims.study.few_shots
-    data: Rows = [
+    data: ChartRows = [
         {
             "arm": title_of(claims, row.against),
             "shots": row.column,
@@ -94,7 +94,7 @@ def compute_figure(claims: Claims) -> Figure:
     def kind(arm: MeasuredArm) -> str:
         return named.get(arm.base, "other arm") if arm.flops > 0 else "untrained"
 
-    data: Rows = []
+    data: ChartRows = []
     for arm in study.arms:
         mean = claims.accuracy(arm.name, MEAN)
         if mean is not None:
@@ -183,7 +183,7 @@ def conflict_figures(claims: Claims) -> list[Figure]:
 
 
 def _by_block(name: str, title: str, caption: str, label: str, line: float, blocks: dict[str, Interval]) -> Figure:
-    data: Rows = []
+    data: ChartRows = []
     for block, interval in blocks.items():
         data += [
             {"block": block, "seed": str(seed), "value": value, "low": None, "high": None}
@@ -233,7 +233,7 @@ def _by_block(name: str, title: str, caption: str, label: str, line: float, bloc
 def search_figure(claims: Claims) -> Figure | None:
     """Every trial of every arm."""
     value = "held-out accuracy"
-    data: Rows = [
+    data: ChartRows = [
         {
             "arm": arm.title,
             value: trial.holdout,

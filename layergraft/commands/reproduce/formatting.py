@@ -46,9 +46,3 @@ def p_value(p: float | None) -> str:
 def p_values(test: Effect | None) -> list[str]:
     """As it is, and corrected."""
     return ["–", "–"] if test is None else [p_value(test.p), p_value(test.p_holm)]
-
-
-def duration(seconds: float) -> str:
-    """`1 h 32 min`."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

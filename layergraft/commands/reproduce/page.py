@@ -10,7 +10,7 @@ from layergraft.commands.reproduce.figures import (
     differences_figure,
     search_figure,
 )
-from layergraft.commands.reproduce.formatting import AT, duration
+from layergraft.commands.reproduce.formatting import AT
 from layergraft.commands.reproduce.outcome import Claims
 from layergraft.commands.reproduce.study_file import BUDGETS
 from layergraft.commands.reproduce.tables import (
@@ -27,6 +27,7 @@ from layergraft.commands.reproduce.tables import (
 )
 from layergraft.commands.reproduce.verdicts import Claim, Decision
 from layergraft.runs.figure import Figure
+from layergraft.runs.readable import duration
 from layergraft.runs.report.page import write_page
 from layergraft.runs.report.section import Judgement, Notes, Section, Table, Verdict
 

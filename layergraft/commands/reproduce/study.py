@@ -33,6 +33,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.json_files import read_json, read_json_as
 from layergraft.runs.lock import locked
+from layergraft.runs.readable import duration
 from layergraft.runs.resume import is_unused
 from layergraft.training.launch import available_cores, machine
 
@@ -77,7 +78,7 @@ def _go_on(scale_name: str, source: str, seeds: int, out: Path, jobs: int | None
     """As `reproduce_study`, in a directory that is held."""
     with SignalGuard():
         scale = SCALES[scale_name]
-        scale, images = fit(scale, source, say)
+        scale, images = with_possible_shots(scale, source, say)
         check()
         folder, clock = _claim(out, scale_name, source), _Clock(out / "seconds.json")
         say(f"Counting operations: {images} images of {source} train.")
@@ -118,7 +119,7 @@ def _go_on(scale_name: str, source: str, seeds: int, out: Path, jobs: int | None
     return file
 
 
-def fit(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, int]:
+def with_possible_shots(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, int]:
     """The scale with the numbers of shots that there are images for, and how many images train.
 
     Raises:
@@ -128,11 +129,11 @@ def fit(scale: Scale, source: str, say: Callable[[str], None]) -> tuple[Scale, i
     open_source(test_source(source))
     fewest = int(np.bincount(train.selected_labels, minlength=len(train.classes)).min())
     shots = scale.evaluate.frozen_shots
-    possible = tuple(one for one in shots if not isinstance(one, int) or one <= fewest)
+    possible = tuple(k for k in shots if not isinstance(k, int) or k <= fewest)
     if possible != shots:
         say(f"The smallest class has {fewest} training images: no more shots than these are measured.")
     draw_splits(train, possible, 1)
-    if not any(isinstance(one, int) for one in possible):
+    if not any(isinstance(k, int) for k in possible):
         raise UserError(f"{source!r} has a class without training images.", "Every class needs some.")
     return replace(scale, evaluate=structs.replace(scale.evaluate, shots=possible)), len(train)
 
@@ -222,9 +223,8 @@ def _line(study: Study, outcomes: dict[str, JobOutcome], name: str, size: int) -
     outcome, left = outcomes[name], study.left(outcomes)
     reached = f"{few_shot_mean(outcome['holdout']):.1f} % on held-out images, " if "holdout" in outcome else ""
     seconds = remaining_seconds(list(outcomes.values()), left, size)
-    rest = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     total = len(left) + len(outcomes)
-    return f"[{len(outcomes)}/{total}] {name}: {reached}{outcome['seconds']:.0f} s; about {rest} left"
+    return f"[{len(outcomes)}/{total}] {name}: {reached}{duration(outcome['seconds'])}; about {duration(seconds)} left"
 
 
 def remaining_seconds(done: list[JobOutcome], left: list[float], size: int) -> float:

@@ -6,7 +6,6 @@ from layergraft.commands.reproduce.formatting import (
     AT,
     MEAN,
     column_name,
-    duration,
     p_value,
     p_values,
     signed,
@@ -17,6 +16,7 @@ from layergraft.commands.reproduce.statistics import Effect
 from layergraft.commands.reproduce.study_file import Budget, MeasuredArm, Trial
 from layergraft.commands.reproduce.verdicts import Claim
 from layergraft.config.check import dotted_text
+from layergraft.runs.readable import duration
 from layergraft.runs.report.section import Table
 
 
@@ -105,7 +105,7 @@ def accuracy_table(claims: Claims, budget: Budget) -> Table:
     rows = []
     for arm in study.taking_part(budget):
         cells = [spread(claims.accuracy(arm.name, column)) for column in columns]
-        rows.append([shown(claims, arm), *cells, str(len(arm.seeds)), _short(str(arm.flops / 1e12))])
+        rows.append([shown(claims, arm), *cells, str(len(arm.seeds)), _four_digits(str(arm.flops / 1e12))])
     return Table(
         title=f"Top-1 accuracy (%), {AT[budget]}",
         columns=["", *map(column_name, columns), "seeds", "TFLOP"],
@@ -140,7 +140,7 @@ def trend_sentence(test: Effect) -> str:
 
 
 def _settings(trial: Trial) -> str:
-    return ", ".join(f"{key} {_short(value)}" for key, value in dotted_text(trial.settings).items())
+    return ", ".join(f"{key} {_four_digits(value)}" for key, value in dotted_text(trial.settings).items())
 
 
 def arms_table(claims: Claims) -> Table:
@@ -210,8 +210,8 @@ def shown_apart(claims: Claims, arm: MeasuredArm) -> str:
     return f"{shown(claims, arm)}, {AT['compute']}" if arm.budget == "compute" else shown(claims, arm)
 
 
-def _short(value: str) -> str:
-    """Numbers in four digits."""
+def _four_digits(value: str) -> str:
+    """A text, in four digits where it is a number."""
     try:
         number = float(value)
     except ValueError:

@@ -23,7 +23,7 @@ from layergraft.commands.reproduce.jobs import Job
 from layergraft.commands.reproduce.recipes import arm_recipe
 from layergraft.commands.reproduce.run_job import run_job
 from layergraft.commands.reproduce.scales import SCALES
-from layergraft.commands.reproduce.study import fit
+from layergraft.commands.reproduce.study import with_possible_shots
 
 WORDS = ["reproduce", "--scale", "smoke", "--seeds", "1"]
 
@@ -98,7 +98,7 @@ def test_killed_and_stopped_studies_end_with_the_same_numbers(tmp_path: Path) ->
     claims = [json.loads((place / "claims.json").read_text())["claims"] for place in (out, whole)]
     assert claims[0] == claims[1]
     lines = errors.read_text()
-    assert "seconds left" in lines
+    assert " left\n" in lines
     assert "Stopped by SIGTERM" in lines
     names = {arm["name"].removesuffix("_compute") for arm in numbers(out)["arms"]}
     assert names == set(ARMS)
@@ -148,7 +148,7 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
         recipe=dict(SCALES["small"].recipe) | narrow,
     )
     lines: list[str] = []
-    scale, images = fit(scale, source, lines.append)
+    scale, images = with_possible_shots(scale, source, lines.append)
     assert images == 48 - 5  # a tenth is held out
     assert scale.evaluate.shots == (1, 5, 10, "1%", "10%")
     assert "21 training images" in lines[0]

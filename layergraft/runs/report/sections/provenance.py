@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from layergraft.config.check import dotted_text
+from layergraft.runs.readable import duration
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Code, Notes, Section, Table
 
@@ -20,7 +21,7 @@ def _facts(run: RunFiles) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
         "images": f"{data['source']}: {data['train']:,} trained, {data['holdout']:,} held out",
         "fingerprint of the images": str(data["fingerprint"]),
-        "time since the last start": f"{summary['seconds_since_start']:,.0f} s",
+        "time since the last start": duration(summary["seconds_since_start"]),
         "recipe": str(summary["recipe"]),
     }
 
