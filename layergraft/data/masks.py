@@ -91,15 +91,27 @@ def _largest(masks: FolderMasks) -> Mask:
 def paired_folders(root: Path) -> tuple[Path, Path] | None:
     """(images, masks) that a folder stands for, or None where it has no masks.
 
+    COCO, Pascal VOC and others keep boxes in `annotations`, which are none.
+
     Args:
         root: a folder with `images` and `annotations`, or one of the parts of `images`.
     """
+    images, masks = root, root.parent.parent / "annotations" / root.name
     if (root / "images").is_dir() and (root / "annotations").is_dir():
         part = "training" if (root / "images" / "training").is_dir() else ""
-        return root / "images" / part, root / "annotations" / part
-    if root.parent.name == "images" and (root.parent.parent / "annotations" / root.name).is_dir():
-        return root, root.parent.parent / "annotations" / root.name
-    return None
+        images, masks = root / "images" / part, root / "annotations" / part
+    elif root.parent.name != "images":
+        return None
+    return (images, masks) if masks.is_dir() and _holds_masks(images, masks) else None
+
+
+def _holds_masks(images: Path, annotations: Path) -> bool:
+    """Whether there is a PNG where an image's mask would lie."""
+    for folder, _, files in os.walk(annotations):
+        is_pair = (images / os.path.relpath(folder, annotations)).is_dir()
+        if is_pair and any(file.lower().endswith(".png") for file in files):
+            return True
+    return False
 
 
 def validation_of(root: Path) -> Path | None:

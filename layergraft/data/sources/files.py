@@ -106,6 +106,17 @@ class Place:
             except FileNotFoundError:
                 return {}
 
+    def names(self) -> Iterator[str]:
+        """Names of what lies in a folder; none where it cannot be listed."""
+        if self.remote:
+            yield from (path.rpartition("/")[2] for path in self.sizes())
+            return
+        try:
+            with os.scandir(self.path) as entries:
+                yield from (entry.name for entry in entries)
+        except OSError:
+            return
+
     def files(self) -> list[str]:
         """Paths of all files below a folder."""
         with self.reached():

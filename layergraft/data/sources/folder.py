@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ import pyarrow as pa
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.source import IMAGE_SUFFIXES, Source, is_picture
+from layergraft.data.sources.layout import OtherFiles, check_layout, no_images, side_note
+from layergraft.data.sources.source import Source, is_hidden, is_picture
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 
@@ -30,7 +31,7 @@ def _refuse(error: OSError) -> None:
         )
 
 
-def _walk(root: str, stamps: dict[str, int]) -> Iterator[str]:
+def _walk(root: str, stamps: dict[str, int], others: OtherFiles) -> Iterator[str]:
     """Relative paths of the images below a folder; notes when each folder last changed. Links are followed once.
 
     Raises:
@@ -40,7 +41,7 @@ def _walk(root: str, stamps: dict[str, int]) -> Iterator[str]:
     for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         check()
         # No file below a hidden folder is taken, whoever may read it.
-        folders[:] = [name for name in folders if is_picture(f"{name}/x{IMAGE_SUFFIXES[0]}")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -48,7 +49,16 @@ def _walk(root: str, stamps: dict[str, int]) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         stamps[folder] = status.st_mtime_ns
         prefix = "" if folder == root else os.path.relpath(folder, root) + "/"
-        yield from filter(is_picture, (prefix + file for file in files))
+        yield from _pictures((prefix + file for file in files), others)
+
+
+def _pictures(paths: Iterable[str], others: OtherFiles) -> Iterator[str]:
+    """Those of images; the others are counted."""
+    for path in paths:
+        if is_picture(path):
+            yield path
+        else:
+            others.add(path)
 
 
 def _unchanged(signature: str) -> bool:
@@ -61,18 +71,20 @@ def _unchanged(signature: str) -> bool:
 
 def _build(root: Place, path: Path | None) -> Index:
     stamps: dict[str, int] = {}
+    others = OtherFiles()
     if root.remote:
         names = [file.removeprefix(root.path + "/") for file in root.files()]
-        paths = [os.fsencode(file) for file in filter(is_picture, names)]
+        paths = [os.fsencode(file) for file in _pictures(names, others)]
     else:
-        paths = [os.fsencode(file) for file in _walk(root.path, stamps)]
+        paths = [os.fsencode(file) for file in _walk(root.path, stamps, others)]
     paths.sort()
     if not paths:
-        raise UserError(
-            f"There is no image in the folder {root.path!r}.",
-            f"Looked for files ending in {' '.join(IMAGE_SUFFIXES)}.",
-        )
+        raise no_images(root.path, others)
+    inside = check_layout(root.path, paths)
     builder = IndexBuilder(SCHEMA, path, "path")
+    builder.remarks = [*others.remark(root.path), *side_note(root.path, others)]
+    if inside and any(b"/" in name[len(os.fsencode(inside)) :] for name in paths):
+        builder.label_hint = f"Give {os.path.join(root.path, inside)}, whose folders are the classes."
     tops = [os.fsdecode(name.partition(b"/")[0]) if b"/" in name else "" for name in paths]
     classes = set(tops)
     labelled = "" not in classes and len(classes) > 1

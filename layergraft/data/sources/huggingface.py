@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from layergraft.data.decode import BadImage
-from layergraft.data.sources.columns import USUAL, Chosen, Columns, find_columns, shown
+from layergraft.data.sources.columns import IMAGE_FIRST, USUAL, Chosen, Columns, find_columns, plain, shown
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder
@@ -67,6 +67,8 @@ def dataset_columns(name: str, features: Any, chosen: Chosen) -> tuple[Columns, 
     """
     datasets = datasets_package()
     images = [key for key, feature in features.items() if isinstance(feature, datasets.Image)]
+    if not images:  # Parquet that another program wrote
+        images = [key for key, feature in features.items() if plain(key) in IMAGE_FIRST and _holds_files(feature)]
     if not images:
         raise UserError(f"The dataset {name!r} has no column of images: {', '.join(features)}.")
     if chosen.image is not None and chosen.image not in images:
@@ -82,6 +84,12 @@ def dataset_columns(name: str, features: Any, chosen: Chosen) -> tuple[Columns, 
         columns = replace(columns, remark=remark)
     feature = features.get(columns.label)
     return columns, list(feature.names) if isinstance(feature, datasets.ClassLabel) else []
+
+
+def _holds_files(feature: Any) -> bool:
+    if isinstance(feature, dict):
+        return bool({"bytes", "path"} & set(feature))
+    return str(getattr(feature, "dtype", "")) in ("binary", "large_binary")
 
 
 def _may_be_labels(feature: Any) -> bool:

@@ -16,6 +16,7 @@ from layergraft.data.sources.files import Place
 from layergraft.data.sources.folder import open_folder
 from layergraft.data.sources.huggingface import open_hub
 from layergraft.data.sources.huggingface_stream import open_stream
+from layergraft.data.sources.layout import beside, shards_of
 from layergraft.data.sources.list_file import open_list
 from layergraft.data.sources.shards import open_shards, shard_paths
 from layergraft.data.sources.source import Source
@@ -86,7 +87,11 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
         raise UserError(f"There is no folder or file {place!r}.", "Give images, or `builtin:fashion-canvas`.")
     if where.is_folder():
         pair = None if where.remote else paired_folders(Path(where.path))
-        return _open_masks(spec, *pair, index) if pair else open_folder(spec, where, index)
+        if pair:
+            return _open_masks(spec, *pair, index)
+        if shards := shards_of(where.path, where.names()):
+            return open_shards(spec, place, [where / name for name in shards], index)
+        return open_folder(spec, where, index)
     if place.endswith(".txt"):
         return open_list(spec, where, root, index)
     if place.lower().endswith(TABLES):
@@ -137,7 +142,7 @@ def default_test_source(spec: str) -> str | None:
     validation = validation_of(folder)
     if validation is not None:
         return str(validation) + tail
-    for name in ("val", "test"):
-        if folder.name == "train" and (folder.parent / name).is_dir():
+    for name in beside(folder.name):
+        if (folder.parent / name).is_dir():
             return str(folder.parent / name) + tail
     return None

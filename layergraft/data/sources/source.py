@@ -16,7 +16,10 @@ from layergraft.data.sources.file_state import Stamp
 from layergraft.errors import UserError
 
 PUT_INTO_FOLDERS = "Put each class into a folder of its own."
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"),
+    *(".jfif", ".jpe", ".pgm", ".ppm", ".gif", ".jp2", ".avif"),
+)
 
 
 def is_picture(path: str) -> bool:
@@ -24,9 +27,12 @@ def is_picture(path: str) -> bool:
 
     macOS leaves `._name.jpg` and `__MACOSX/` in archives; notebooks leave `.ipynb_checkpoints/` in folders.
     """
-    if not path.lower().endswith(IMAGE_SUFFIXES):
-        return False
-    return not any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.split("/"))
+    return path.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(path)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file or a folder above it is hidden, or is what macOS leaves in archives."""
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.split("/"))
 
 
 class Images(Protocol):
