@@ -48,7 +48,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         objective = create_objective(know_classes(stage.objective, train, name), encoder)
         batch_size = min(stage.batch_size, images) if images else stage.batch_size
         rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
-        steps = max(1, round(stage.epochs * (images // batch_size))) if images else None
+        steps = stage.total_steps(images // batch_size) if images else stage.steps
         set_frozen(rows, plan)
         objective.begin_stage(encoder)
         used = msgspec.structs.replace(stage, batch_size=batch_size)
@@ -65,7 +65,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
                 "objective": stage.objective.__struct_config__.tag,
                 "layers": plan.to_json(),
                 "steps": steps,
-                "epochs": stage.epochs,
+                "epochs": round(stage.total_epochs(images // batch_size), 2) if images else stage.epochs,
                 "batch_size": batch_size,
                 "memory_bytes": needed,
                 "seconds": seconds,
@@ -119,7 +119,8 @@ def checked_encoder(recipe: Recipe, data: RunData | None) -> Encoder:
 def plan_table(stage: dict[str, Any]) -> Group:
     """One stage of `plan --json` as a table; columns that say the same of every layer are a line below it."""
     memory = stage["memory_bytes"] or 0
-    title = f"Stage {stage['name']}: {stage['objective']}, {stage['epochs']} epochs, batch {stage['batch_size']}"
+    title = f"Stage {stage['name']}: {stage['objective']}, batch {stage['batch_size']}"
+    title += f", {stage['epochs']} epochs" if stage["epochs"] else ""
     title += f", {stage['steps']} steps" if stage["steps"] else ""
     title += f", about {short(memory / 2**30, 2)} GiB"
     title += f" and {duration(stage['seconds'])}" if stage["seconds"] is not None else ""

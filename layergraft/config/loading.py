@@ -16,7 +16,7 @@ from layergraft.config.check import takes_list, type_at, unknown_keys
 from layergraft.config.data import ViewConfig
 from layergraft.config.protocols import PROTOCOLS, lay_over
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
-from layergraft.config.stage import StageConfig
+from layergraft.config.stage import EITHER, StageConfig, without_other
 from layergraft.config.yaml_text import NotYaml, item_type, read_yaml, takes_text_alone, write_yaml
 from layergraft.errors import UserError, nearest
 
@@ -212,12 +212,27 @@ def _converts(raw: Any, expected: Any) -> bool:
     return True
 
 
+def _drop_other_lengths(raw: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Where an override gives a stage's length in steps, the recipe's in epochs no longer counts, and so on."""
+    changes: dict[str, dict[str, Any]] = {}
+    for dotted, value in overrides.items():
+        where, _, key = dotted.replace("-", "_").rpartition(".")
+        if key in EITHER:
+            changes.setdefault(where, {})[key] = None if value in (None, "null") else value
+    for where, changed in changes.items():
+        group, _, name = where.partition(".")
+        stage = next((part for key, part in (raw.get(group) or {}).items() if key.replace("-", "_") == name), None)
+        if isinstance(stage, dict):
+            stage |= without_other(changed)
+
+
 def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
     if raw.get("evaluate", {}) is not None:
         raw.setdefault("evaluate", {})
         _lay_protocols(raw["evaluate"])
     for dotted, value in overrides.items():
         _set(raw, dotted, value)
+    _drop_other_lengths(raw, overrides)
     for path, hint in unknown_keys(Recipe, raw):
         raise UserError(f"The recipe has an unknown key `{path}`.", hint)
     for name in raw["stages"]:

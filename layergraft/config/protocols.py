@@ -9,7 +9,7 @@ import msgspec
 
 from layergraft.config.data import RandAugmentConfig, ViewConfig
 from layergraft.config.plan import LrScaleConfig, PlanConfig
-from layergraft.config.stage import OptimizerConfig, StageConfig
+from layergraft.config.stage import OptimizerConfig, StageConfig, without_other
 from layergraft.config.supervised import ClassifyConfig, GridConfig, MixConfig, SegmentConfig
 
 FROZEN_ENCODER = ("patch_embed", "positions", "tokens", "blocks.*", "norm")
@@ -62,7 +62,7 @@ def lay_over(default: StageConfig, changes: Mapping[str, Any]) -> dict[str, Any]
     another name, or a value inside a field, takes the place of the default's.
     """
     defaults: dict[str, Any] = msgspec.to_builtins(default)
-    merged = defaults | dict(changes)
+    merged = defaults | without_other(changes) | dict(changes)
     for key in ("objective", "plan", "optimizer"):
         part = changes.get(key)
         if isinstance(part, Mapping) and part.get("name", defaults[key].get("name")) == defaults[key].get("name"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
 
 from layergraft.config.base import (
     Config,
     Fraction,
     FractionBelowOne,
     NonNegativeFloat,
+    NonNegativeInt,
     NonNegativeNumber,
     PositiveInt,
     PositiveNumber,
@@ -16,6 +20,20 @@ from layergraft.config.base import (
 from layergraft.config.data import ViewConfig
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.plan import PlanConfig
+
+# Two keys of a stage that say the same -> what the other becomes where one is set.
+EITHER: Mapping[str, tuple[str, int | None]] = {
+    "steps": ("epochs", None),
+    "epochs": ("steps", None),
+    "warmup_steps": ("warmup_epochs", 0),
+    "warmup_epochs": ("warmup_steps", None),
+}
+
+
+def without_other(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the changed keys of a stage make of those that say the same and are not changed themselves."""
+    others = {other: value for key, (other, value) in EITHER.items() if changes.get(key) is not None}
+    return {key: value for key, value in others.items() if key not in changes}
 
 
 class OptimizerConfig(Config, frozen=True, kw_only=True):
@@ -52,8 +70,10 @@ class StageConfig(Config, frozen=True, kw_only=True):
         plan: how each layer moves.
         views: view name -> changed fields of the objective's own views.
         optimizer: how its weights are updated.
-        epochs: passes over the training images.
+        epochs: length in passes over the training images; 100 where no length is given, null where `steps` is.
+        steps: length in steps of the optimizer, whatever the number of images; null where `epochs` is given.
         warmup_epochs: epochs of linear warm-up.
+        warmup_steps: steps of linear warm-up, in place of `warmup_epochs`; null where that counts.
         batch_size: images of a step, over all processes.
         ema: decay of a running average of the encoder that is kept for evaluation; null for none.
     """
@@ -62,7 +82,33 @@ class StageConfig(Config, frozen=True, kw_only=True):
     plan: PlanConfig = PlanConfig()
     views: dict[str, ViewConfig] = {}
     optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: PositiveNumber = 100
+    epochs: PositiveNumber | None = None
+    steps: PositiveInt | None = None
     warmup_epochs: NonNegativeNumber = 0
+    warmup_steps: NonNegativeInt | None = None
     batch_size: PositiveInt = 256
     ema: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs is None and self.steps is None:
+            msgspec.structs.force_setattr(self, "epochs", 100)
+        elif self.epochs is not None and self.steps is not None:
+            raise ValueError("a stage has `epochs` or `steps`: set the other one to null")
+        if self.warmup_epochs and self.warmup_steps is not None:
+            raise ValueError("a stage has `warmup_epochs` or `warmup_steps`: set the other one to 0 or null")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the optimizer, at least one.
+
+        Args:
+            steps_per_epoch: whole batches of the training images.
+        """
+        return self.steps or max(1, round((self.epochs or 0) * steps_per_epoch))
+
+    def total_epochs(self, steps_per_epoch: int) -> float:
+        """Passes over the training images, a fraction where the length is given in steps."""
+        return self.epochs or (self.steps or 0) / steps_per_epoch
+
+    def total_warmup_steps(self, steps_per_epoch: int) -> int:
+        """Steps of linear warm-up."""
+        return round(self.warmup_epochs * steps_per_epoch) if self.warmup_steps is None else self.warmup_steps

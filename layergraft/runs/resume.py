@@ -18,7 +18,7 @@ from layergraft.runs.lock import LOCK
 
 Resume = Literal["auto", "never", "must"]
 # What a run may go on with in another value: how it is carried out and watched, not what is learned. With them go
-# `epochs` and `warmup_epochs` of a stage that has not begun.
+# the length of a stage that has not begun.
 FREE_KEYS = (
     "data.workers",
     "data.max_bad",
@@ -38,7 +38,7 @@ FREE_KEYS = (
     "evaluate",
     "analyze",
 )
-_LENGTH = ("epochs", "warmup_epochs")
+_LENGTH = ("epochs", "steps", "warmup_epochs", "warmup_steps")
 
 
 def differing_keys(old: Recipe, new: Recipe) -> list[str]:

@@ -67,11 +67,15 @@ class StageRun:
 
     @property
     def steps(self) -> int:
-        return max(1, round(self.config.epochs * self.loader.steps_per_epoch))
+        return self.config.total_steps(self.loader.steps_per_epoch)
+
+    @property
+    def epochs(self) -> float:
+        return self.config.total_epochs(self.loader.steps_per_epoch)
 
     @property
     def warmup_steps(self) -> int:
-        return round(self.config.warmup_epochs * self.loader.steps_per_epoch)
+        return self.config.total_warmup_steps(self.loader.steps_per_epoch)
 
     @property
     def final_factor(self) -> float:
@@ -142,7 +146,9 @@ def prepare_stage(
         plan=plan,
         loader=loader,
         directory=stage_directory(run, recipe, name),
-        monitor=Monitor(recipe.monitor, data.train, data.holdout, recipe.seed, config.epochs),
+        monitor=Monitor(
+            recipe.monitor, data.train, data.holdout, recipe.seed, config.total_epochs(loader.steps_per_epoch)
+        ),
         best=Best(encoder, objective),
     )
 

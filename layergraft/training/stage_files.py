@@ -37,7 +37,7 @@ def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
         "objective": msgspec.to_builtins(stage.config.objective)["name"],
         "layers": stage.plan.to_json(),
         "steps": stage.steps,
-        "epochs": stage.config.epochs,
+        "epochs": round(stage.epochs, 2),
         "batch_size": stage.config.batch_size,
         "memory_bytes": None,
         "seconds": training_seconds(rows, stage.config.batch_size),

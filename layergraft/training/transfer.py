@@ -220,7 +220,7 @@ def _evaluate_epochs(task: TrainedTask, cell: Cell, stage: StageRun) -> list[Res
     seconds = training_seconds(metrics, stage.config.batch_size)
     metric = stage.objective.selection_metric
     assert metric is not None
-    last: dict[str, Any] = {"epoch": stage.config.epochs}
+    last: dict[str, Any] = {"epoch": stage.epochs}
     if metrics and metric in metrics[-1]:
         last[metric] = metrics[-1][metric]
     rows = _evaluate_epoch(task, cell, stage, None, last, seconds)

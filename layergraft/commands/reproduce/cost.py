@@ -19,7 +19,8 @@ SAME = 0.03  # operations that differ by no more than this part are the same com
 
 def steps_of(stage: StageConfig, images: int) -> float:
     """Optimizer steps of a stage on so many training images, not yet rounded."""
-    return stage.epochs * (images // min(stage.batch_size, images))
+    steps_per_epoch = images // min(stage.batch_size, images)
+    return stage.total_epochs(steps_per_epoch) * steps_per_epoch
 
 
 class Costs:

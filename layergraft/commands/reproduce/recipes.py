@@ -60,11 +60,11 @@ def arm_recipe(
     recipe = load_recipe(arm.recipe, changes)
     depth = recipe.encoder.depth
     assert depth is not None
-    contrastive = sum(originals[name].epochs for name in arm.stages if not is_mim(originals[name]))
+    contrastive = sum(_epochs(originals[name]) for name in arm.stages if not is_mim(originals[name]))
     stages = {}
     for name in arm.stages:
         stage, mim = _fitted(recipe.stages[name], depth), is_mim(originals[name])
-        epochs = scale.mae_epochs if mim else scale.contrastive_epochs * originals[name].epochs / contrastive
+        epochs = scale.mae_epochs if mim else scale.contrastive_epochs * _epochs(originals[name]) / contrastive
         if lr_scale is not None:
             plan = structs.replace(stage.plan, lr_scale=LrScaleConfig(blocks=tuple(lr_scale)))
             stage = structs.replace(stage, plan=plan)
@@ -75,6 +75,11 @@ def arm_recipe(
             optimizer=structs.replace(stage.optimizer, base_lr=stage.optimizer.base_lr * factor),
         )
     return structs.replace(recipe, stages=stages)
+
+
+def _epochs(stage: StageConfig) -> float:
+    assert stage.epochs is not None, "the recipes of the study give their lengths in epochs"
+    return stage.epochs
 
 
 def is_mim(stage: StageConfig) -> bool:
