@@ -17,6 +17,7 @@ from rich.console import Console
 
 from layergraft.data.decode import BadImage
 from layergraft.data.fast_augment import resize_image
+from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.shards import PACKED, build_index
@@ -84,14 +85,14 @@ def _resized(source: Source, key: int, channels: int, short: int) -> bytes:
     return bytes(content)
 
 
-def _members(source: Source, first: int, channels: int, short: int | None) -> Iterator[list[tuple[str, bytes]] | None]:
-    """The members of each image from the first one on, file and class; None for one that cannot be read."""
+def _members(source: Source, first: int, channels: int, short: int | None) -> Iterator[list[tuple[str, bytes]] | str]:
+    """The members of each image from the first one on, file and class; the reason for one that cannot be read."""
     for key in source.keys[first:].tolist():
         check()
         try:
             content = _resized(source, key, channels, short) if short else source.images.read(key)
-        except BadImage:
-            yield None
+        except BadImage as error:
+            yield str(error)
             continue
         members = [(f"{key:09d}{_suffix(content, source.images.name(key))}", content)]
         if source.labels is not None:
@@ -160,9 +161,11 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     looked_at, images, skipped = _begin(out, settings, len(source))
     shards = _earlier_shards(out, images // shard_images)
     archive: tarfile.TarFile | None = None
+    reasons: dict[int, str] = {}
     for members in _members(source, looked_at, channels, short):
         looked_at += 1
-        if members is None:
+        if isinstance(members, str):
+            reasons[looked_at] = members
             skipped += 1
             continue
         if images % shard_images == 0:
@@ -179,12 +182,18 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
             archive.addfile(header, io.BytesIO(content))
         images += 1
     if archive is None:
-        raise UserError(f"No image of {data!r} can be read.")
+        raise UserError(
+            f"None of the {len(source)} images of {source.spec!r} can be read: {count_reasons(reasons)}.",
+            "Mend them, or name others.",
+        )
     archive.close()
     images = build_index([Place(str(shard)) for shard in shards], out / PACKED).table.num_rows
     (out / PROGRESS).unlink()
     name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"
     packed = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)
-    note = f", {skipped} could not be read" if skipped else ""
+    why = (
+        f" ({count_reasons(reasons)})" if len(reasons) == skipped else ""
+    )  # else some were counted by an earlier start
+    note = f", {skipped} could not be read{why}" if skipped else ""
     Console(stderr=True, soft_wrap=True).print(f"{images} images{note}. Use them with --data '{packed.source}'")
     return packed

@@ -1,0 +1,113 @@
+"""A class or a whole source that cannot be read: every command ends in 0 or 2, never in a traceback."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import two_classes
+
+from layergraft.commands.cli import main
+from layergraft.config import EncoderConfig
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import create_encoder
+
+SMALL = {"img_size": 16, "patch_size": 8, "in_chans": 3, "embed_dim": 16, "depth": 2, "num_heads": 2}
+RECIPE = [word for key, value in SMALL.items() for word in (f"--encoder.{key}", str(value))]
+RECIPE += ["--stages.mae.epochs", "1", "--stages.graft.epochs", "1", "--monitor.every", "0", "--data.workers", "0"]
+RECIPE += ["--stages.mae.batch_size", "8", "--stages.graft.batch_size", "8", "--evaluate.splits", "1"]
+RECIPE += ["--evaluate.shots", "1", "--analyze", "rank"]
+COMMANDS = {
+    "embed": ["--out", "features.parquet"],
+    "evaluate": ["--protocols", "knn", "logistic", "--shots", "1", "--splits", "1"],
+    "analyze": ["--what", "rank", "neighbours", "pca", "cka", "layer-probe", "--out", "found"],
+    "pack": ["--out", "packed", "--resize", "16"],
+    "pick": ["--number", "2", "--out", "picked.csv"],
+    "plan": ["--recipe", "fashion_tiny", *RECIPE],
+    "train": ["--recipe", "fashion_tiny", "--out", "run", *RECIPE],
+}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("encoder") / "encoder"
+    save_encoder(create_encoder(EncoderConfig(**SMALL), 0), out, {})  # type: ignore[arg-type]
+    return str(out)
+
+
+def write_source(folder: Path, kind: str, *, broken: tuple[str, ...]) -> str:
+    """24 images of classes a and b; all of the broken classes are text in files that end in .png."""
+    images = two_classes(folder / "images", 24)
+    for path in sorted(images.rglob("*.png")):
+        if path.parent.name in broken:
+            path.write_bytes(b"no image")
+    names = sorted(str(path.relative_to(folder)) for path in images.rglob("*.png"))
+    if kind == "table":
+        (folder / "t.csv").write_text("path,label\n" + "".join(f"{name},{name.split('/')[1]}\n" for name in names))
+        return str(folder / "t.csv")
+    if kind == "shard":
+        with tarfile.open(folder / "t.tar", "w") as archive:
+            for number, name in enumerate(names):
+                (folder / "x.cls").write_text(name.split("/")[1])
+                archive.add(folder / name, f"{number}.png")
+                archive.add(folder / "x.cls", f"{number}.cls")
+        return str(folder / "t.tar")
+    return str(images)
+
+
+def run(command: str, encoder: str, data: str, *more: str) -> int:
+    uses_encoder = command not in ("pack", "plan", "train")
+    words = [command, *(["--encoder", encoder] if uses_encoder else []), "--data", data, *COMMANDS[command], *more]
+    return main(words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", ["folder", "table", "shard"])
+def test_a_source_of_which_nothing_can_be_read(
+    command: str,
+    kind: str,
+    encoder: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if kind != "folder" and command in ("train", "plan", "analyze"):
+        pytest.skip("slower, and the same code")
+    monkeypatch.chdir(tmp_path)
+    data = write_source(tmp_path, kind, broken=("a", "b"))
+    test = ["--test", "holdout", "--holdout", "0.3"] if command == "evaluate" else []
+    code = run(command, encoder, data, *test)
+    said = capsys.readouterr().err
+    assert (code, "Traceback" in said) == (2, False), said
+    assert "not an image" in said, said
+    assert not any(os.path.exists(name) for name in ("features.parquet", "picked.csv"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_class_of_which_nothing_can_be_read(
+    command: str, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_source(tmp_path, "folder", broken=("a",))
+    test = ["--test", "holdout", "--holdout", "0.3"] if command == "evaluate" else []
+    code = run(command, encoder, data, *test)
+    said = capsys.readouterr().err
+    assert code in (0, 2), said
+    assert "Traceback" not in said
+    if command in ("embed", "pack"):
+        assert (code, "12" in said) == (0, True), said
+        assert "12 not an image" in said or command == "embed"
+
+
+def test_a_test_set_of_which_nothing_can_be_read(
+    encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    data = write_source(tmp_path / "good", "folder", broken=())
+    test = write_source(tmp_path / "bad", "folder", broken=("a", "b"))
+    assert run("evaluate", encoder, data, "--test", test) == 2
+    assert "None of the 24 images" in capsys.readouterr().err
