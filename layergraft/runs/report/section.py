@@ -38,6 +38,42 @@ class Notes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image of a sheet.
+
+    Args:
+        image: a data address.
+        title: the name of its file.
+        address: where the file is, as a URL; empty where that is nowhere to go to.
+        caption: a few words below it.
+        marked: whether it should catch the eye.
+    """
+
+    image: str
+    title: str
+    address: str = ""
+    caption: str = ""
+    marked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Images side by side, each with its path as title and link.
+
+    Args:
+        title: what they have in common.
+        pictures: in order.
+        note: a sentence below the title.
+    """
+
+    kind: ClassVar[str] = "sheet"
+
+    title: str
+    pictures: list[Picture]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Code:
     """Text to copy, folded away below its title."""
 
@@ -93,7 +129,7 @@ class Section:
     name: str
     title: str
     intro: str = ""
-    blocks: list[Table | Notes | Code | Figure | Verdict] = field(default_factory=list)
+    blocks: list[Table | Notes | Code | Figure | Verdict | Sheet] = field(default_factory=list)
 
     @property
     def figures(self) -> list[Figure]:

@@ -1,0 +1,119 @@
+"""The classifier of a few labelled rows, whose probabilities are calibrated on those same rows, out of fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layergraft.data.arrays import Labels
+from layergraft.evaluation.calibration import fit_temperature
+from layergraft.evaluation.conformal import Probabilities, set_threshold
+from layergraft.evaluation.cross_validation import deal_folds, out_of_fold
+from layergraft.evaluation.features import Array, center_and_normalize
+from layergraft.evaluation.few_shot import FEW_SHOT, LinearClassifier, exact
+
+FOLDS = 10
+_ROWS = 2**14  # that are classified at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledClassifier:
+    """A linear classifier on prepared features, and what is known about its errors.
+
+    Args:
+        classifier: (weights of shape (D, C), bias of shape (C,)).
+        temperature: the logits are divided by it.
+        threshold: probability from which on a class belongs to the set of a row; above 1 where nothing is known.
+        center: whether each feature's own mean is subtracted from it first.
+        normalize: whether it is L2-normalised then.
+        strength: lambda * n of the classifier; None where it came with its weights.
+        out_of_fold: probabilities of the labelled rows, of shape (n, C); None where there are none.
+    """
+
+    classifier: LinearClassifier
+    temperature: float = 1.0
+    threshold: float | None = None
+    center: bool = True
+    normalize: bool = True
+    strength: float | None = None
+    out_of_fold: Probabilities | None = None
+
+    def probabilities(self, features: Array) -> Probabilities:
+        """Of every class for each row, (N, D) -> (N, C)."""
+        weights, bias = (part.double().cpu() for part in self.classifier)
+        parts = []
+        for start in range(0, len(features), _ROWS):
+            rows = torch.from_numpy(self.prepared(features[start : start + _ROWS])).double()
+            parts.append(torch.softmax((rows @ weights + bias) / self.temperature, dim=1).numpy())
+        return np.concatenate(parts) if parts else np.empty((0, len(bias)))
+
+    def prepared(self, features: Array) -> Array:
+        """Features as the classifier takes them."""
+        if self.center and self.normalize:
+            return center_and_normalize(features)
+        if self.center:
+            features = features - features.mean(axis=1, keepdims=True)
+        if self.normalize:
+            features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        return features
+
+
+def fit_labelled(features: Array, labels: Labels, classes: int, error: float) -> LabelledClassifier:
+    """Fit logistic regression to labelled rows; penalty, temperature and sets come from out-of-fold predictions.
+
+    The penalty is the one whose out-of-fold probabilities, at their best temperature, make the labels likeliest: with
+    thirty labels many penalties get equally many right. A row that is alone in its class cannot be foreseen by the
+    others, so it does not count for that.
+
+    Args:
+        features: of shape (n, D), as an encoder gives them.
+        labels: of shape (n,), below `classes`, all of which occur.
+        classes: number of classes.
+        error: share of the sets that may miss the right class.
+    """
+    protocol = FEW_SHOT["logistic"]
+    x, y = exact(torch.from_numpy(center_and_normalize(features))), torch.from_numpy(labels)
+    strengths = protocol.cv_strengths
+    foreseen = torch.from_numpy(np.bincount(labels, minlength=classes)[labels] > 1)
+    if not foreseen.any():
+        fitted = protocol.fit_path(x, y, classes, [protocol.fixed])[0]
+        return LabelledClassifier(classifier=fitted, strength=protocol.fixed)
+    logits = out_of_fold(protocol, x, labels, classes, deal_folds(labels, FOLDS, 0), strengths).double()
+    temperatures = [fit_temperature(one[foreseen], y[foreseen]) for one in logits]
+    best = min(range(len(strengths)), key=lambda number: temperatures[number][1])
+    temperature = temperatures[best][0]
+    held_out = torch.softmax(logits[best] / temperature, dim=1)
+    right = held_out.gather(1, y[:, None])[:, 0]
+    return LabelledClassifier(
+        classifier=protocol.fit_path(x, y, classes, [strengths[best]])[0],
+        temperature=temperature,
+        threshold=set_threshold(right.numpy(), error),
+        strength=strengths[best],
+        out_of_fold=held_out.numpy(),
+    )
+
+
+def nearest_rows(queries: Array, labelled: Array, never: Labels) -> Labels:
+    """The labelled row nearest to each query by cosine similarity, of shape (N,).
+
+    Args:
+        queries: features of shape (N, D).
+        labelled: features of shape (n, D).
+        never: a labelled row that each query must not be given, itself; -1 where there is none.
+    """
+    bank = _directions(labelled)
+    found = np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), _ROWS):
+        part = slice(start, start + _ROWS)
+        similarity = _directions(queries[part]) @ bank.T
+        own = np.flatnonzero(never[part] >= 0)
+        similarity[torch.from_numpy(own), torch.from_numpy(never[part][own])] = -2.0
+        found[part] = similarity.argmax(1).numpy()
+    return found
+
+
+def _directions(features: Array) -> Tensor:
+    return torch.nn.functional.normalize(torch.from_numpy(features).double(), dim=1)
