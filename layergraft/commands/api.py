@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layergraft.commands.export import Export
     from layergraft.commands.pack import Packed
     from layergraft.commands.pick import Picks
+    from layergraft.commands.predict.run import Predicted
     from layergraft.runs.findings import Entry
     from layergraft.runs.layout import Run
     from layergraft.runs.results import Results
@@ -208,6 +209,51 @@ def embed(
     from layergraft.commands.embed import embed_command
 
     return embed_command(encoder=str(encoder), data=data, out=as_path(out), pooling=pooling, block=block)
+
+
+def predict(
+    *,
+    encoder: str | Path,
+    data: str,
+    labels: str | Path | None = None,
+    probe: str | Path | None = None,
+    head: bool = False,
+    out: str | Path,
+    error: float = 0.1,
+    pooling: Literal["cls", "mean", "cls+mean", "last4"] = "cls",
+) -> Predicted:
+    """Say what each image is and how sure that is, from labels of some of them or from a classifier.
+
+    Args:
+        encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
+        data: the images.
+        labels: a file with the columns path and label of some of the images; thirty will do.
+        probe: a fitted classifier from RUN/probes/ instead.
+        head: take the classifier that came with the checkpoint instead.
+        out: the .csv or .parquet file to write, with columns path, label, probability, second, second_probability,
+            sure and nearest; a page of the same name with .html shows them.
+        error: share of the images whose set of classes may miss the right one; sure are those whose set is one class.
+        pooling: of the features that labels are fitted on.
+
+    Returns:
+        The files, and what the predictions come to.
+
+    Raises:
+        UserError: the encoder, images, labels or classifier cannot be read, or do not fit each other.
+        Stopped: a signal came; the features so far are kept and the same call goes on.
+    """
+    from layergraft.commands.predict.run import predict_command
+
+    return predict_command(
+        encoder=str(encoder),
+        data=data,
+        out=as_path(out),
+        labels=None if labels is None else str(labels),
+        probe=optional_path(probe),
+        head=head,
+        error=error,
+        pooling=pooling,
+    )
 
 
 def analyze(

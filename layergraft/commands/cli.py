@@ -91,6 +91,8 @@ def _add(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any, se
         return
     if many:
         options["nargs"] = "+"
+    elif simple is bool:
+        options |= {"nargs": "?", "const": True}  # `--head` alone is `--head true`
     if default is inspect.Parameter.empty:
         options["required"] = True
     elif default is not None:
@@ -131,6 +133,7 @@ _LAZY: Mapping[str, Any] = {
     "Export": object,
     "Packed": object,
     "Picks": object,
+    "Predicted": object,
 }
 
 

@@ -2,9 +2,10 @@
 
 A file's name is a hash of all that decides its content to the last bit: the encoder, the images themselves, the
 transform, pooling and block, and the libraries and device that computed it. It holds a checksum and raw float32
-numbers. A file that is damaged, or cannot be read for any reason, counts as not there. It is written beside its place
-and renamed, so two processes may write it at once, and whoever reads finds it whole. The files that were not used for
-the longest time go when there are more than `LIMIT` bytes.
+numbers. A pass over many images keeps what it has every few thousand of them (`PART`). A file that is damaged, or
+cannot be read for any reason, counts as not there. It is written beside its place and renamed, so two processes may
+write it at once, and whoever reads finds it whole. The files that were not used for the longest time go when there are
+more than `LIMIT` bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -28,11 +29,12 @@ from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.contents import contents_of
-from layergraft.evaluation.features import Array, extract_all, is_class_token_alone
+from layergraft.evaluation.features import BATCH, Array, extract_all, is_class_token_alone
 from layergraft.runs.atomic import write_file
 
 TRANSFORM = "fixed_view 1"
 LIMIT = 8 * 2**30
+PART = 8 * BATCH  # images whose features are kept before the pass is done
 _CHECKSUM = 4  # bytes
 _KINDS = (".features", ".contents", ".npy", ".tmp")  # .npy is what earlier versions left
 
@@ -79,12 +81,55 @@ def features_of(
         computed = missing
         if is_class_token_alone(encoder, missing, block) and not alone:
             computed = ["cls", "mean"]  # the bits of the path that all poolings take together
-        fresh = extract_all(encoder, source, computed, block)
+        parts = _Parts(directory, key.hexdigest(), len(source))
+        fresh = extract_all(encoder, source, computed, block, parts.first(computed), parts.keep)
         if contents_of(source, directory) == contents:  # else images changed meanwhile, and no one knows which are in
             for pooling in missing:
                 _write(files[pooling], fresh[pooling])
+        parts.remove(computed)
         features |= {pooling: fresh[pooling] for pooling in missing}
     return {pooling: features[pooling] for pooling in poolings}
+
+
+class _Parts:
+    """Features of the first images of a long pass, so that one that is stopped goes on.
+
+    Args:
+        directory: of the cache.
+        key: of the pass.
+        images: how many the whole pass has.
+    """
+
+    def __init__(self, directory: Path, key: str, images: int) -> None:
+        self.directory, self.key, self.images = directory, key, images
+
+    def _file(self, pooling: str, start: int) -> Path:
+        return self.directory / f"{self.key}-{pooling.replace('+', '-')}-{start}.features"
+
+    def first(self, poolings: Collection[str]) -> dict[str, Array]:
+        """What is there from the first image on."""
+        found: dict[str, list[Array]] = {pooling: [] for pooling in poolings}
+        for start in range(0, self.images - PART, PART):
+            parts = {pooling: _read(self._file(pooling, start), PART) for pooling in poolings}
+            whole = {pooling: part for pooling, part in parts.items() if part is not None}
+            if len(whole) < len(parts):
+                break
+            for pooling, part in whole.items():
+                found[pooling].append(part)
+        return {pooling: np.concatenate(parts) for pooling, parts in found.items() if parts}
+
+    def keep(self, done: int, features: Mapping[str, Array]) -> None:
+        """Write the part that ends here, if one does."""
+        if done % PART == 0 and done < self.images:
+            for pooling, array in features.items():
+                _write(self._file(pooling, done - PART), array[done - PART : done])
+
+    def remove(self, poolings: Collection[str]) -> None:
+        """Nobody needs parts of what is whole."""
+        for pooling in poolings:
+            for start in range(0, self.images - PART, PART):
+                with suppress(OSError):
+                    self._file(pooling, start).unlink(missing_ok=True)
 
 
 def _checksum(name: str, array: Array) -> bytes:

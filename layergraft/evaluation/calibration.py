@@ -35,9 +35,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return math.exp(float(found.x)), float(found.fun)
 
 
-def calibration_error(
-    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], bins: int = BINS
-) -> float:
+def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], bins: int = BINS) -> float:
     """Give the expected calibration error (Guo et al. 2017, section 2): |accuracy - confidence|, averaged over bins.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -25,6 +25,7 @@ from layergraft.runs.interruption import check
 
 Array = npt.NDArray[np.float32]
 POOLINGS = ("cls", "mean", "cls+mean", "last4")
+BATCH = 256
 _THREADS, _AHEAD = 2, 4
 # Raw pixels of more than this many bytes are made smaller: they are a floor, not a feature.
 _PIXEL_SIDE, _PIXEL_BYTES = 64, 2**32
@@ -64,9 +65,9 @@ def is_class_token_alone(encoder: Encoder, poolings: Collection[str], block: int
 
 
 def _readable_batches(
-    source: Source, size: int, channels: int, batch_size: int
+    source: Source, size: int, channels: int, batch_size: int, begin: int = 0
 ) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
-    """Test views of a source, batch by batch; unreadable images are left out.
+    """Test views of a source from position `begin` on, batch by batch; unreadable images are left out.
 
     Yields:
         (first position of the batch, positions in the source of what could be read, their views); perhaps no position.
@@ -87,7 +88,7 @@ def _readable_batches(
         return start, np.array(positions, dtype=np.int64), torch.from_numpy(stacked).permute(0, 3, 1, 2), reasons
 
     unreadable: dict[int, str] = {}
-    starts = iter(range(0, len(source), batch_size))
+    starts = iter(range(begin, len(source), batch_size))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="layergraft-views") as pool:
         pending = deque(pool.submit(load, start) for _, start in zip(range(_AHEAD), starts, strict=False))
         while pending:
@@ -158,7 +159,12 @@ def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:
 
 @torch.inference_mode()
 def extract_all(
-    encoder: Encoder, source: Source, poolings: Collection[str], block: int | None = None
+    encoder: Encoder,
+    source: Source,
+    poolings: Collection[str],
+    block: int | None = None,
+    first: Mapping[str, Array] | None = None,
+    keep: Callable[[int, Mapping[str, Array]], None] | None = None,
 ) -> dict[str, Array]:
     """Features of every image in one pass over the source.
 
@@ -167,6 +173,9 @@ def extract_all(
         source: images.
         poolings: as for `pool_all`.
         block: as for `pool_all`.
+        first: features of the first images, whole batches of them, which need not be computed again.
+        keep: called after each batch with the number of images that are done and the features of all, as far as every
+            one of them is finite.
 
     Returns:
         pooling -> features of shape (N, D), float32; a row of an unreadable image is NaN.
@@ -179,8 +188,13 @@ def extract_all(
     device = encoder.device
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
     features: dict[str, Array] = {}
+    begin = 0
+    for name, rows in (first or {}).items():
+        begin = len(rows)
+        features[name] = np.full((len(source), rows.shape[1]), np.nan, dtype=np.float32)
+        features[name][:begin] = rows
     diverged = 0
-    for _, positions, views in _readable_batches(source, encoder.img_size, encoder.in_chans, 256):
+    for start, positions, views in _readable_batches(source, encoder.img_size, encoder.in_chans, BATCH, begin):
         if not len(positions):
             continue
         finite = np.ones(len(positions), dtype=np.bool_)
@@ -191,6 +205,8 @@ def extract_all(
                 features[name] = np.full((len(source), values.shape[1]), np.nan, dtype=np.float32)
             features[name][positions] = values
         diverged += int((~finite).sum())
+        if keep is not None and not diverged:
+            keep(min(start + BATCH, len(source)), features)
     if diverged:
         raise NonFiniteFeatures(diverged)
     return features

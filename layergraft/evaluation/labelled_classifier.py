@@ -65,7 +65,7 @@ def fit_labelled(features: Array, labels: Labels, classes: int, error: float) ->
     """Fit logistic regression to labelled rows; penalty, temperature and sets come from out-of-fold predictions.
 
     The penalty is the one whose out-of-fold probabilities, at their best temperature, make the labels likeliest: with
-    thirty labels many penalties get equally many right. A row that is alone in its class cannot be foreseen by the
+    thirty labels many penalties get equally many right. None is weaker than that of the literature. A row that is alone in its class cannot be foreseen by the
     others, so it does not count for that.
 
     Args:
@@ -76,7 +76,7 @@ def fit_labelled(features: Array, labels: Labels, classes: int, error: float) ->
     """
     protocol = FEW_SHOT["logistic"]
     x, y = exact(torch.from_numpy(center_and_normalize(features))), torch.from_numpy(labels)
-    strengths = protocol.cv_strengths
+    strengths = [strength for strength in protocol.cv_strengths if strength >= protocol.fixed]
     foreseen = torch.from_numpy(np.bincount(labels, minlength=classes)[labels] > 1)
     if not foreseen.any():
         fitted = protocol.fit_path(x, y, classes, [protocol.fixed])[0]

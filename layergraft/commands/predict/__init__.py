@@ -1,0 +1,1 @@
+"""What each image is, and how sure that is."""
