@@ -26,7 +26,7 @@ class LabelledClassifier:
     Args:
         classifier: (weights of shape (D, C), bias of shape (C,)).
         temperature: the logits are divided by it.
-        threshold: probability from which on a class belongs to the set of a row; above 1 where nothing is known.
+        threshold: probability from which on a class belongs to the set of a row; None where nothing is known.
         center: whether each feature's own mean is subtracted from it first.
         normalize: whether it is L2-normalised then.
         strength: lambda * n of the classifier; None where it came with its weights.
