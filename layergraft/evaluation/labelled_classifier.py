@@ -65,8 +65,8 @@ def fit_labelled(features: Array, labels: Labels, classes: int, error: float) ->
     """Fit logistic regression to labelled rows; penalty, temperature and sets come from out-of-fold predictions.
 
     The penalty is the one whose out-of-fold probabilities, at their best temperature, make the labels likeliest: with
-    thirty labels many penalties get equally many right. None is weaker than that of the literature. A row that is alone in its class cannot be foreseen by the
-    others, so it does not count for that.
+    thirty labels many penalties get equally many right. None is weaker than that of the literature. A row that is alone
+    in its class cannot be foreseen by the others, so it does not count for that.
 
     Args:
         features: of shape (n, D), as an encoder gives them.

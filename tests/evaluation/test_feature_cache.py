@@ -276,9 +276,9 @@ def test_another_number_of_threads_is_another_computation(encoder: Encoder) -> N
 def test_cache_is_used_and_knows_what_changes(colour_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 
-    def counted(encoder: Encoder, source: object, poolings: list[str], block: int | None) -> object:
+    def counted(encoder: Encoder, source: object, poolings: list[str], *more: object) -> object:
         calls.append(list(poolings))
-        return extract_all(encoder, source, poolings, block)  # type: ignore[arg-type]
+        return extract_all(encoder, source, poolings, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cache, "extract_all", counted)
     encoder = create_encoder(TINY, 0)
