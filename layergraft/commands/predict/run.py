@@ -17,7 +17,7 @@ from layergraft.data.arrays import Indices, Labels
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
-from layergraft.encoders.checkpoint import announce, load_encoder, open_checkpoint
+from layergraft.encoders.checkpoint import load_encoder, open_checkpoint
 from layergraft.encoders.classifier import Classifier
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
@@ -26,6 +26,7 @@ from layergraft.evaluation.features import Array, features_named
 from layergraft.evaluation.labelled_classifier import LabelledClassifier, fit_labelled
 from layergraft.evaluation.prediction import Prediction, predict_all
 from layergraft.evaluation.probes import load_probe
+from layergraft.runs.announce import announce
 from layergraft.runs.intervals import wilson
 
 
