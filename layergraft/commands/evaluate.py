@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from layergraft.evaluation.splits import read_splits
 from layergraft.runs.announce import announce
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
-from layergraft.runs.lock import is_first_process, locked
+from layergraft.runs.lock import locked
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import group_by_images, measured, show_results
 from layergraft.runs.results import ResultRow, Results, write_results
 from layergraft.training.display import Display
 from layergraft.training.launch import launch
+from layergraft.training.signals import losses_named, together
 from layergraft.training.transfer import TrainedTask, evaluate_trained, show_trained
 
 # Fraction of the labelled images on which penalties, heads and epochs are chosen.
@@ -41,6 +42,7 @@ HOLDOUT = 0.1
 HELD_OUT = "holdout"
 
 
+@losses_named(lambda: "what was measured before")
 def evaluate_command(
     *,
     encoder: str,
@@ -54,6 +56,7 @@ def evaluate_command(
     overrides: Mapping[str, Any],
 ) -> Results:
     """Measure encoders and the pixels; see `layergraft.evaluate`."""
+    fabric = launch()
     given = {key: value for key, value in changes.items() if value is not None}
     count, files = _count(splits)
     if files and "shots" in given:
@@ -90,8 +93,11 @@ def evaluate_command(
         )
     for loaded in encoders.values() if config.trained_stages else ():
         check_expressible(loaded)  # all of them, before the first one is trained
-    with locked(out, announce) if out is not None and is_first_process() else nullcontext():
-        return _measure(task, config, engine, named, encoders, out)
+    with ExitStack() as stack:
+        with together():
+            if out is not None and fabric.is_global_zero:
+                stack.enter_context(locked(out, announce))
+        return _measure(task, config, engine, named, encoders, out, fabric)
 
 
 def _measure(
@@ -101,6 +107,7 @@ def _measure(
     named: Mapping[str, str],
     encoders: Mapping[str, Encoder],
     out: Path | None,
+    fabric: Fabric,
 ) -> Results:
     """Carry out all protocols; rows are kept in `out` as they come.
 
@@ -111,28 +118,28 @@ def _measure(
         named: `encoder` of the rows -> ENC.
         encoders: `encoder` of the rows -> encoder.
         out: directory of the results, or None.
+        fabric: launched.
     """
-    fabric = launch()
     rows: list[ResultRow] = []
 
     def keep(part: list[ResultRow]) -> None:
         if out is not None and fabric.is_global_zero:
             write_results(out / "results.json", part)
 
-    if config.frozen_protocols and fabric.is_global_zero:
-        rows = evaluate_encoders(task, config, encoders, out, keep)
-        show_results(rows)
-    if "head" in config.protocols and fabric.is_global_zero:
-        for name, place in named.items():
-            check()
-            rows.append(evaluate_head(place, name, task))
-            keep(rows[-1:])
-            (group,) = group_by_images([(name, rows[-1])])
-            announce(
-                f"{name}: {measured(group.results)[0].text} % top-1 (95 % interval) with its own head, on "
-                f"{rows[-1].n_test} images of {task.test_name}. {group.warning}".rstrip()
-            )
-    fabric.barrier()
+    with together():
+        if config.frozen_protocols and fabric.is_global_zero:
+            rows = evaluate_encoders(task, config, encoders, out, keep)
+            show_results(rows)
+        if "head" in config.protocols and fabric.is_global_zero:
+            for name, place in named.items():
+                check()
+                rows.append(evaluate_head(place, name, task))
+                keep(rows[-1:])
+                (group,) = group_by_images([(name, rows[-1])])
+                announce(
+                    f"{name}: {measured(group.results)[0].text} % top-1 (95 % interval) with its own head, on "
+                    f"{rows[-1].n_test} images of {task.test_name}. {group.warning}".rstrip()
+                )
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
             trained = _train(task, config, engine, fabric, name, named[name], loaded, out)

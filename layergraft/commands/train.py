@@ -17,14 +17,14 @@ from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.vit import Encoder
-from layergraft.errors import Lost, Stopped
+from layergraft.errors import Stopped
 from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import Run, stage_directory
-from layergraft.runs.lock import is_first_process, locked
+from layergraft.runs.lock import locked
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import show_results
@@ -32,10 +32,10 @@ from layergraft.runs.results import ResultRow, read_results, write_results
 from layergraft.runs.resume import Resume, as_begun, open_run
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
-from layergraft.training.launch import machine
+from layergraft.training.launch import launch, machine
 from layergraft.training.run import Training
 from layergraft.training.run_data import CACHE, RunData
-from layergraft.training.signals import is_loss, requeue
+from layergraft.training.signals import losses_named, requeue, together
 from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 
 
@@ -48,14 +48,18 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
         resume: what to do with a run that is there.
         replay: a file of a run that diverged: compute its last steps again, and nothing else.
     """
-    recipe = as_begun(recipe, out)
     files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
+    checkpoints = partial(out.glob, "stages/*/checkpoints/step-*.pt")
     try:
-        with SignalGuard(), ExitStack() as stack:
-            if replay is None and is_first_process():
-                open_run(out, as_begun(recipe, out), resume)  # refuses before anything is made
-                stack.enter_context(locked(out, announce, clear=True))
-            training = Training(recipe, out)
+        with SignalGuard(), losses_named(lambda: max(checkpoints(), default="nothing")), ExitStack() as stack:
+            fabric = launch()
+            with together():
+                recipe = as_begun(recipe, out)
+                if replay is None and fabric.is_global_zero:
+                    open_run(out, recipe, resume)  # refuses before anything is made
+                    stack.enter_context(locked(out, announce, clear=True))
+            with together():  # no other process makes a file before the first one has cleared what a kill left
+                training = Training(recipe, out, fabric)
             if replay is not None:
                 training.replay(read_replay(replay))
             elif training.open(resume):
@@ -66,14 +70,6 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
     except Stopped as stopped:
         note = requeue() if stopped.requeue else None
         raise Stopped(f"{stopped} {note}") if note else stopped from None
-    except RuntimeError as error:
-        if not is_loss(error):
-            raise
-        saved = max(out.glob("stages/*/checkpoints/step-*.pt"), default="nothing")
-        raise Lost(
-            f"Another process of this run is gone ({str(error).splitlines()[0]}). Saved: {saved}.\n"
-            "Where torchrun does not start the run again by itself, run the same command again to go on."
-        ) from None
     return files
 
 

@@ -65,6 +65,8 @@ def processes() -> tuple[ClusterEnvironment, int, int]:
 def launch() -> Fabric:
     """Join the other processes, if there are any.
 
+    Done before anything that may fail in one of them alone: who has met the others can tell them (`signals.together`).
+
     Fabric gives device and process group. The wrapper around the model and the precision are torch's own: Fabric's
     would cast the images, which are also the targets of a reconstruction, and has no fp16 on a CPU.
     """
@@ -82,8 +84,7 @@ def launch() -> Fabric:
             _end_with_torchrun()
         from layergraft.training import rendezvous  # which torch is not always built for
 
-        if rendezvous.needed():
-            rendezvous.join(fabric.device)
+        rendezvous.join(environment, fabric.device)
     fabric.launch()
     return fabric
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
+
 from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import SkippedImages, forget_mended, read_skipped
@@ -21,10 +23,11 @@ from layergraft.training.checkpoints import State
 from layergraft.training.cost import step_flops
 from layergraft.training.display import Display
 from layergraft.training.divergence import replay_steps
-from layergraft.training.launch import Process, launch
+from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remarks_on
+from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import save_stage
 from layergraft.training.trainer import Trainer
@@ -38,9 +41,10 @@ class Training:
     Args:
         recipe: what to do.
         out: the run's directory.
+        fabric: launched.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, fabric: Fabric) -> None:
         self.recipe = recipe
         self.out = out
         self.data = load_data(recipe, out)
@@ -50,13 +54,13 @@ class Training:
         check_recipe(recipe, self.encoder, self.data, out)
         self.decoded = self.data
         check()
-        self.fabric = launch()
+        self.fabric = fabric
         self.display = Display(quiet=not self.fabric.is_global_zero)
         self.identity = recipe_hash(recipe)
         self.contents: Contents | None = None
 
     def open(self, resume: Resume) -> bool:
-        """Make the output directory this run's.
+        """Make the output directory this run's; all processes call.
 
         Args:
             resume: what to do with a run that is there.
@@ -67,20 +71,20 @@ class Training:
         Raises:
             UserError: the directory holds something else, or `resume` forbids to go on; nothing is changed.
         """
-        goes_on = open_run(self.out, self.recipe, resume)
-        if goes_on and all((self.out / name).is_file() for name in ("run.json", "report.html")):
-            self.fabric.barrier()
-            return False
-        unreadable = self.out / "skipped.jsonl"
-        self.contents = check_contents(self.out / IMAGES, self.data.whole, read_skipped(unreadable))
-        if goes_on and self.fabric.is_global_zero:
-            forget_mended(unreadable, self.data.train, self.recipe.encoder.in_chans)
-        self.fabric.barrier()
-        if self.fabric.is_global_zero:
-            claim(self.out, self.recipe)
-            # A run of an earlier version has no such file: its stages know their images, and may yet refuse these.
-            if not goes_on or (self.out / IMAGES).is_file():
-                write_contents(self.out / IMAGES, self.contents)
+        with together():
+            goes_on = open_run(self.out, self.recipe, resume)
+            if goes_on and all((self.out / name).is_file() for name in ("run.json", "report.html")):
+                return False
+            unreadable = self.out / "skipped.jsonl"
+            self.contents = check_contents(self.out / IMAGES, self.data.whole, read_skipped(unreadable))
+            if goes_on and self.fabric.is_global_zero:
+                forget_mended(unreadable, self.data.train, self.recipe.encoder.in_chans)
+        with together():
+            if self.fabric.is_global_zero:
+                claim(self.out, self.recipe)
+                # A run of an earlier version has no such file: its stages know their images, and may yet refuse these.
+                if not goes_on or (self.out / IMAGES).is_file():
+                    write_contents(self.out / IMAGES, self.contents)
         return True
 
     def train(self) -> None:
@@ -130,10 +134,10 @@ class Training:
             alone = self.fabric.world_size == 1
             flops = step_flops(stage.encoder, stage.objective, stage.config) if alone else None
             train_stage(self.fabric, stage, self.display.report, self.display.say)
-            if self.fabric.is_global_zero:
-                save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
-                write_contents(self.out / IMAGES, self.contents)
-            self.fabric.barrier()
+            with together():
+                if self.fabric.is_global_zero:
+                    save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
+                    write_contents(self.out / IMAGES, self.contents)
         elif trained_on(str(directory)) not in (None, self.images):
             raise UserError(
                 f"The images of {self.recipe.data.source!r} are not those that stage {name!r} was trained on: "

@@ -4,19 +4,68 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from layergraft.encoders.distributed import is_distributed
+from layergraft.encoders.distributed import is_distributed, world_size
+from layergraft.errors import Lost, Stopped, UserError
 from layergraft.runs.lock import is_first_process
 
 
 def is_loss(error: RuntimeError) -> bool:
     """Whether an exchange failed because another process is gone. gloo is known by the source file that it names."""
     return dist.is_available() and (isinstance(error, dist.DistError) or "gloo" in str(error).lower())
+
+
+@contextmanager
+def losses_named(saved: Callable[[], object]) -> Iterator[None]:
+    """Around what exchanges with other processes: say that one is gone.
+
+    Args:
+        saved: gives what is saved.
+
+    Raises:
+        Lost: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        raise Lost(
+            f"Another process of this run is gone ({str(error).splitlines()[0]}). Saved: {saved()}.\n"
+            "Where torchrun does not start the run again by itself, run the same command again to go on."
+        ) from None
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What may fail in some processes alone: all end where one does, instead of waiting for it; all processes call.
+
+    Nothing inside may wait for the other processes.
+
+    Raises:
+        UserError: that of another process.
+        Stopped: another process got a signal, or failed in another way.
+    """
+    failure: Exception | Stopped | None = None
+    try:
+        yield
+    except (Exception, Stopped) as error:
+        failure = error
+    if is_distributed():
+        ends = failure is None or isinstance(failure, (UserError, Stopped))
+        told = failure if ends else Lost("Another process of this run failed; its message says why.")
+        all_told: list[Exception | Stopped | None] = [None] * world_size()
+        dist.all_gather_object(all_told, told)
+        failure = failure or next((one for one in all_told if one is not None), None)
+    if failure is not None:
+        raise failure
 
 
 class Agreed(NamedTuple):

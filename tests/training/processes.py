@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import random
 import socket
 import sys
 import time
@@ -22,6 +24,7 @@ MACHINERY.set_forkserver_preload(["layergraft.commands.train", "torch.distribute
 VARYING = {"images_per_second", "data_wait", "time"}
 SMALL = TINY | {"evaluate": None, "monitor.every": 0, "data.workers": 1, "engine.checkpoint_steps": 2}
 Process = multiprocessing.process.BaseProcess
+STDERR: dict[Process, Path] = {}
 
 
 def _train(words: list[str], environment: dict[str, str], errors: Path, prepare: Callable[[], None] | None) -> None:
@@ -55,14 +58,25 @@ def start(
     """
     process = MACHINERY.Process(target=_train, args=(words, dict(environment or {}), errors, prepare), daemon=True)
     process.start()
+    STDERR[process] = errors
     return process
+
+
+def free_port() -> int:
+    """A port that nothing listens at: none of those that the system gives to connections, from 32768 on, meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def start_group(words: list[str], errors: Path, world: int, prepare: Callable[[], None] | None = None) -> list[Process]:
     """The same command in several processes, as torchrun starts them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     shared = {
         "TORCHELASTIC_RUN_ID": "test",
         "MASTER_ADDR": "127.0.0.1",
@@ -75,15 +89,27 @@ def start_group(words: list[str], errors: Path, world: int, prepare: Callable[[]
     return [start(words, errors, shared | ranks, prepare) for ranks in own]
 
 
-def finish(*processes: Process, seconds: float = 900) -> list[int | None]:
-    """Exit codes; what does not end in time is killed."""
+def finish(*processes: Process, seconds: float = 900, patience: float = 120) -> list[int | None]:
+    """Exit codes; what they said on stderr is printed, which a failed test shows.
+
+    Args:
+        processes: which to wait for; what does not end in time is killed, and has None.
+        seconds: for all of them.
+        patience: seconds for the others once one has failed.
+    """
     end = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(0.1, end - time.monotonic()))
+    while (alive := [process for process in processes if process.is_alive()]) and time.monotonic() < end:
+        if any(process.exitcode for process in processes):
+            end = min(end, time.monotonic() + patience)
+            patience = seconds  # from the first failure on
+        multiprocessing.connection.wait([process.sentinel for process in alive], timeout=min(1, patience))
+    codes = [process.exitcode for process in processes]
     for process in processes:
         if process.is_alive():
             process.kill()
-    return [process.exitcode for process in processes]
+    for file in dict.fromkeys(STDERR[process] for process in processes):
+        print(f"{codes} {file}:\n{file.read_text() if file.exists() else ''}")
+    return codes
 
 
 def write_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import rows
+from processes import free_port, rows
 from test_scale import STEPS, assert_curves, recipe_file, train
 
 import layergraft
@@ -65,9 +64,7 @@ def test_a_lost_agent(tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     recipe = recipe_file(tmp_path / "recipe.yaml", **{"engine.checkpoint_steps": 2})
     words = ["--recipe", str(recipe), "--out", str(out)]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # The one that is to be lost starts first and waits for its host, so that both train from the first step on.
     second, first = agent(words, port, False, log), agent(words, port, True, log)
     try:

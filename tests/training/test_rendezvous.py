@@ -17,7 +17,7 @@ def start(store: dist.Store, delays: list[float]) -> list[str]:
 
     def process(rank: int) -> None:
         time.sleep(delays[rank])
-        found[rank] = name_start(store, rank, len(delays))
+        found[rank] = name_start(store, rank, len(delays), time.monotonic() + 60)
 
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(len(delays))]
     for thread in threads:
