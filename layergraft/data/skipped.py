@@ -32,7 +32,8 @@ def _entry(line: bytes) -> tuple[int, str, str] | None:
     """(key, name, reason) of a line of a `skipped.jsonl`; None where a kill cut it off, or it is damaged."""
     try:
         row = json.loads(line)
-        return int(row["key"]), str(row["name"]), str(row["reason"])
+        key = int(row["key"])
+        return (key, str(row["name"]), str(row["reason"])) if key >= 0 else None
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
@@ -167,7 +168,8 @@ class SkippedImages:
         """Counts by reason, and the first names."""
         with self._lock:
             reasons = dict(self.reasons)
-        names = ", ".join(repr(source.images.name(key)) for key in sorted(reasons)[:NAMED])
+        keys = [key for key in sorted(reasons) if key < len(source.images)]  # lines of the file may be of others
+        names = ", ".join(repr(source.images.name(key)) for key in keys[:NAMED])
         return f"{count_reasons(reasons)}: {names}" if reasons else ""
 
 

@@ -60,6 +60,11 @@ class ResultRow:
     low: float | None = None
     high: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse half an interval; msgspec passes the error on as its own."""
+        if (self.low is None) != (self.high is None):
+            raise ValueError("`low` and `high` of a row are both numbers, or both null")
+
     @property
     def identity(self) -> tuple[object, ...]:
         """What makes two rows the same measurement."""

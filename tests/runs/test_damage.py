@@ -65,6 +65,29 @@ def test_one_bad_line_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureF
     assert "3 damaged lines are left out: 2, 4, 5" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "file", "before", "after"),
+    [
+        ("resume", "skipped.jsonl", '"key": 3', '"key": -1'),
+        ("resume", "skipped.jsonl", '"key": 3', '"key": 9999'),
+        ("report", "results.json", '"high": ', '"high": null, "was": '),
+        ("report", "recipe.yaml", "  graft:\n", "  other:\n"),
+    ],
+)
+def test_values_that_do_not_belong_together(
+    finished: tuple[Path, Path], tmp_path: Path, command: str, file: str, before: str, after: str
+) -> None:
+    """What 2,000 mutants met: a line of an image that is not there, half an interval, a stage without its recipe."""
+    images, run = finished
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    prepare(command, copy)
+    text = (copy / file).read_text()
+    assert before in text
+    (copy / file).write_text(text.replace(before, after))
+    assert main(commands(images, copy)[command]) in (0, 2)
+
+
 def mutate(content: bytes, rng: random.Random) -> bytes:
     """Cut, flip, insert or double some bytes, or change a word of the text."""
     at, kind = rng.randrange(len(content) + 1), rng.randrange(6)

@@ -53,7 +53,7 @@ class Place:
         self.remote = is_remote(url)
         try:
             self.fs, path = fsspec.core.url_to_fs(url if self.remote else os.path.abspath(os.path.expanduser(url)))
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # see `reached`
             raise UserError(f"{url!r} cannot be opened: {error}.", "For s3:// install layergraft[s3].") from None
         self.path = str(path).rstrip("/") or "/"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +35,10 @@ class HubImages(EncodedImages):
         return f"row {index}"
 
     def read(self, index: int) -> bytes:
-        image = self.rows[index][self.column]
+        try:
+            image = self.rows[index][self.column]
+        except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:  # damaged, or cut by now
+            raise BadImage(f"damaged ({type(error).__name__})") from None
         if image is None:
             raise BadImage("empty row")
         return bytes(image["bytes"]) if image["bytes"] else Place(image["path"]).read()
@@ -48,15 +53,36 @@ def datasets_package() -> Any:
     return datasets
 
 
+@contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Turns what goes wrong while `datasets` opens something into `UserError`.
+
+    The package lets through whatever its readers raise on the files that it finds, and those errors have no class in
+    common. A pipe or device among the files would block them for ever.
+    """
+    for folder, _, files in os.walk(name):
+        for file in files:
+            path = os.path.join(folder, file)
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise UserError(f"{path!r} is no regular file.", "Remove it from the dataset.")
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = error.__cause__ or error
+        raise UserError(f"The dataset {name!r} cannot be opened: {reason or type(reason).__name__}") from None
+
+
 def _load(name: str, split: str) -> Any:
     datasets = datasets_package()
-    try:
+    with hub_errors(name):
         if any(os.path.exists(f"{name}/{file}") for file in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(name)
+            if isinstance(loaded, dict) and split not in loaded:
+                raise UserError(f"The dataset {name!r} has no split {split!r}.", f"It has {', '.join(loaded)}.")
             return loaded[split] if isinstance(loaded, dict) else loaded
         return datasets.load_dataset(name, split=split)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last for a loading script
-        raise UserError(f"The dataset {name!r}, split {split!r}, cannot be opened: {error}") from None
 
 
 def dataset_columns(name: str, features: Any, chosen: Chosen) -> tuple[Columns, list[str]]:

@@ -22,7 +22,7 @@ from layergraft.data.sources.blocks import FETCHERS, BlockImages
 from layergraft.data.sources.columns import USUAL, Chosen
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.from_index import as_source
-from layergraft.data.sources.huggingface import dataset_columns, datasets_package
+from layergraft.data.sources.huggingface import dataset_columns, datasets_package, hub_errors
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.labels import label_ids, label_texts, settle_labels
 from layergraft.data.sources.shards import open_shards
@@ -73,10 +73,8 @@ class RowGroupImages(BlockImages):
 def _files_of(name: str, split: str) -> list[str]:
     """Paths or URLs of a split's files."""
     datasets = datasets_package()
-    try:
+    with hub_errors(name):
         files = datasets.load_dataset_builder(name).config.data_files or {}
-    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last for a loading script
-        raise UserError(f"The dataset {name!r} cannot be opened: {error}") from None
     if split not in files:
         raise UserError(f"The dataset {name!r} has no split {split!r}.", f"It has {', '.join(map(str, files))}.")
     return [str(file) for file in files[split]]

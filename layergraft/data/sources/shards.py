@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ SCHEMA = pa.schema(
 PACKED = "index.arrow"
 CHECKED = 4  # samples of a shard that a packed index is compared with
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_DIGITS = 6  # of the most shards that braces may stand for
 _ARCHIVES = ("zip://", "tar://", "libarchive://")
 _BATCH = 65536
 SHOWN = 8  # endings in a remark
@@ -68,6 +70,10 @@ def expand_braces(place: str) -> list[str]:
     if not braces:
         return [place]
     first, last = braces.groups()
+    ends = _BRACES.findall(place)
+    too_long = any(len(end) > _DIGITS for pair in ends for end in pair)
+    if too_long or prod(max(1, int(stop) - int(start) + 1) for start, stop in ends) > 10**_DIGITS:
+        raise UserError(f"{place!r} stands for more than {10**_DIGITS:,} shards.", "Name those that there are.")
     width = len(first) if first.startswith("0") else 0
     numbers = range(int(first), int(last) + 1)
     if not numbers:

@@ -14,7 +14,8 @@ def run_warnings(run: RunFiles) -> list[str]:
         waits = f"stage {', '.join(missing)} is missing" if missing else "its evaluation is missing"
         found.append(f"The run is not finished: {waits}. The same command goes on.")
     for stage in run.stages:
-        name, asked = stage["name"], run.recipe.stages[stage["name"]].batch_size if run.recipe else None
+        name, known = stage["name"], run.recipe.stages.get(stage["name"]) if run.recipe else None
+        asked = known.batch_size if known else None
         rows = [row for row in run.metrics if row["stage"] == name]
         if asked is not None and stage["batch_size"] < asked:
             found.append(f"Stage {name}: the batch of {asked} was capped at {stage['batch_size']} images.")
