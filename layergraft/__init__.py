@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from layergraft.commands.api import (
         analyze,
+        audit,
         bench,
         demo,
         embed,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "analyze",
+    "audit",
     "bench",
     "demo",
     "embed",

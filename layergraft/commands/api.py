@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layergraft.commands.pack import Packed
     from layergraft.commands.pick import Picks
     from layergraft.commands.predict.run import Predicted
+    from layergraft.runs.audit import Audit
     from layergraft.runs.findings import Entry
     from layergraft.runs.layout import Run
     from layergraft.runs.results import Results
@@ -284,6 +285,41 @@ def analyze(
 
     others = [str(other) for other in against or []]
     return analyze_command(encoder=str(encoder), against=others, data=data, what=list(what), out=optional_path(out))
+
+
+def audit(
+    *,
+    encoder: str | Path,
+    data: str,
+    test: str | None = None,
+    labels: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Audit:
+    """Find duplicates, test images among the others, outliers, likely label errors, and classes that are alike.
+
+    Args:
+        encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
+        data: the images; their labels are looked at where they have any.
+        test: images that should not be among them.
+        labels: a file with the columns path and label of some images, instead of their own labels.
+        out: directory of audit.json; by default the run that the encoder belongs to.
+
+    Returns:
+        What was found; `audit.json` holds it.
+
+    Raises:
+        UserError: the encoder, images or labels cannot be read.
+        Stopped: a signal came; nothing was written.
+    """
+    from layergraft.commands.audit import audit_command
+
+    return audit_command(
+        encoder=str(encoder),
+        data=data,
+        test=test,
+        labels=None if labels is None else str(labels),
+        out=optional_path(out),
+    )
 
 
 def inspect(*, checkpoint: str, json: bool = False) -> dict[str, Any]:

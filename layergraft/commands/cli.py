@@ -134,6 +134,7 @@ _LAZY: Mapping[str, Any] = {
     "Packed": object,
     "Picks": object,
     "Predicted": object,
+    "Audit": object,
 }
 
 

@@ -1,0 +1,224 @@
+"""What an audit of images finds, and audit.json, which keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layergraft.errors import UserError
+from layergraft.runs.atomic import write_text
+from layergraft.runs.json_files import read_json_as
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Near:
+    """Two images that show one picture.
+
+    Args:
+        first: path of one; of a leak, of the test image.
+        second: path of the other.
+        likeness: correlation of their pixels, 1 for the same.
+    """
+
+    first: str
+    second: str
+    likeness: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """Test images that are among the training images.
+
+    Args:
+        test: the test images' SOURCE.
+        images: how many there are.
+        exact: (test image, training image) of the same bytes or pixels.
+        near: of one picture; the likest for each test image.
+    """
+
+    test: str
+    images: int
+    exact: list[tuple[str, str]]
+    near: list[Near]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlier:
+    """An image far from all others.
+
+    Args:
+        path: of the image.
+        distance: mean distance to its ten nearest neighbours.
+        usual: the median of that distance over all images.
+    """
+
+    path: str
+    distance: float
+    usual: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelError:
+    """A label that is likely wrong.
+
+    Args:
+        path: of the image.
+        label: the class it is labelled.
+        suggested: the class that a classifier is confident of.
+        probability: of the label, by a classifier that never saw it.
+    """
+
+    path: str
+    label: str
+    suggested: str
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlikeClasses:
+    """Two classes that are told apart no better than by chance, or worse than all others.
+
+    Args:
+        first: name of a class.
+        second: name of the other.
+        accuracy: share of their labelled images on the right side, in percent.
+        chance: accuracy of always naming the larger of both.
+        images: how many labelled images they have.
+        alike: whether 95 % of such counts would leave it open that it is chance.
+    """
+
+    first: str
+    second: str
+    accuracy: float
+    chance: float
+    images: int
+    alike: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """One element of audit.json.
+
+    Args:
+        encoder: the ENC as given.
+        data: the images' SOURCE.
+        labels: the labels' file, or None.
+        images: how many images there are.
+        unreadable: paths of those that cannot be read.
+        same_bytes: groups of images whose files are the same.
+        same_pixels: groups of images whose pixels are the same, though their files are not all.
+        near: pairs of one picture, the likest first.
+        threshold: likeness from which a pair is taken for one picture.
+        outliers: the farthest first.
+        labelled: how many images have a label.
+        label_errors: the likeliest first.
+        estimated_errors: how many labels are wrong, by the joint distribution of given and true labels; None without.
+        agreement: share of the labels that a classifier which never saw them gives, too, in percent; None without.
+        classes: pairs of classes, those told apart worst first.
+        leak: of `--test`, or None.
+    """
+
+    encoder: str
+    data: str
+    labels: str | None
+    images: int
+    unreadable: list[str]
+    same_bytes: list[list[str]]
+    same_pixels: list[list[str]]
+    near: list[Near]
+    threshold: float
+    outliers: list[Outlier]
+    labelled: int
+    label_errors: list[LabelError] = field(default_factory=list)
+    estimated_errors: float | None = None
+    agreement: float | None = None
+    classes: list[AlikeClasses] = field(default_factory=list)
+    leak: Leak | None = None
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What makes two audits the same."""
+        return self.encoder, self.data, self.labels, self.leak.test if self.leak else None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All findings, one a row: `finding`, `path`, `other` (image, label or class) and `value`."""
+        for name, groups in (("same bytes", self.same_bytes), ("same pixels", self.same_pixels)):
+            for group in groups:
+                yield from (_row(name, path, group[0], 1.0) for path in group[1:])
+        yield from (_row("near-duplicate", pair.first, pair.second, pair.likeness) for pair in self.near)
+        if self.leak is not None:
+            yield from (_row("leak, exact", test, train, 1.0) for test, train in self.leak.exact)
+            yield from (_row("leak, near", pair.first, pair.second, pair.likeness) for pair in self.leak.near)
+        yield from (_row("outlier", one.path, "", one.distance) for one in self.outliers)
+        yield from (_row("label error", one.path, one.suggested, one.probability) for one in self.label_errors)
+        yield from (
+            _row("classes alike", pair.first, pair.second, pair.accuracy) for pair in self.classes if pair.alike
+        )
+        yield from (_row("unreadable", path, "", 0.0) for path in self.unreadable)
+
+    def to_pandas(self) -> Any:
+        """`rows` as a data frame; raises `UserError` where pandas is missing."""
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("A data frame needs pandas.", "pip install pandas") from None
+        return pandas.DataFrame(list(self.rows()), columns=["finding", "path", "other", "value"])
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Audit of {self.images:,} images of {self.data}:", *(f"  {line}" for line in self.lines())])
+
+    def lines(self) -> list[str]:
+        """A line for each question, with the first examples."""
+        copies = sum(len(group) - 1 for group in self.same_bytes)
+        again = sum(len(group) - 1 for group in self.same_pixels)
+        lines = [
+            _line("files that are copies of another", copies, [" = ".join(group[:2]) for group in self.same_bytes]),
+            _line("images with the pixels of another", again, [" = ".join(group[:2]) for group in self.same_pixels]),
+            _line("near-duplicate pairs", len(self.near), [f"{pair.first} ~ {pair.second}" for pair in self.near]),
+        ]
+        if self.leak is not None:
+            images = len({test for test, _ in self.leak.exact} | {pair.first for pair in self.leak.near})
+            examples = [f"{test} = {train}" for test, train in self.leak.exact]
+            examples += [f"{pair.first} ~ {pair.second}" for pair in self.leak.near]
+            share = f" ({100 * images / max(1, self.leak.images):.1f} %)"
+            lines.append(_line(f"of {self.leak.images:,} test images are among them{share}", images, examples))
+        lines.append(_line("outliers", len(self.outliers), [one.path for one in self.outliers]))
+        if self.agreement is not None:
+            examples = [f"{one.path} ({one.label}: {one.suggested}?)" for one in self.label_errors]
+            said = f"of {self.labelled:,} labels are doubted by a classifier that gets {self.agreement:.0f} % right"
+            lines.append(_line(said, len(self.label_errors), examples))
+            alike = [f"{pair.first} and {pair.second}" for pair in self.classes if pair.alike]
+            lines.append(_line("pairs of classes are not told apart", len(alike), alike))
+        if self.unreadable:
+            lines.append(_line("images cannot be read", len(self.unreadable), self.unreadable))
+        return lines
+
+
+def _row(finding: str, path: str, other: str, value: float) -> dict[str, Any]:
+    return {"finding": finding, "path": path, "other": other, "value": value}
+
+
+def _line(what: str, count: int, examples: list[str]) -> str:
+    """`3 outliers: a.jpg, b.jpg, c.jpg …`."""
+    more = " …" if len(examples) > _SHOWN else ""
+    return f"{count:,} {what}" + (f": {', '.join(examples[:_SHOWN])}{more}" if examples else "")
+
+
+def read_audits(path: Path) -> list[Audit]:
+    """The audits of an audit.json; none where there is no file.
+
+    Raises:
+        UserError: it was not written by this version.
+    """
+    return read_json_as(path, list[Audit], "Move it away and run `layergraft audit` again.") if path.exists() else []
+
+
+def write_audit(path: Path, audit: Audit) -> None:
+    """Add an audit; one with the same identity is replaced."""
+    audits = {one.identity: one for one in [*read_audits(path), audit]}
+    write_text(path, json.dumps([asdict(one) for one in audits.values()], indent=1) + "\n")
