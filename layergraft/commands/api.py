@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from layergraft.commands.paths import as_path, optional_path
+from layergraft.commands.paths import optional_path
 from layergraft.config.loading import load_recipe
+from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
     """
     from layergraft.commands.demo import run_demo
 
-    return run_demo(as_path(out), baseline)
+    return run_demo(expanded(out), baseline)
 
 
 def train(
@@ -86,7 +87,7 @@ def train(
     complete = _recipe(recipe, data, watched | dict(overrides or {}))
     from layergraft.commands.train import train_run
 
-    return train_run(complete, as_path(out), resume, optional_path(replay))
+    return train_run(complete, expanded(out), resume, optional_path(replay))
 
 
 def plan(
@@ -209,7 +210,7 @@ def embed(
     """
     from layergraft.commands.embed import embed_command
 
-    return embed_command(encoder=str(encoder), data=data, out=as_path(out), pooling=pooling, block=block)
+    return embed_command(encoder=str(encoder), data=data, out=expanded(out), pooling=pooling, block=block)
 
 
 def predict(
@@ -248,7 +249,7 @@ def predict(
     return predict_command(
         encoder=str(encoder),
         data=data,
-        out=as_path(out),
+        out=expanded(out),
         labels=None if labels is None else str(labels),
         probe=optional_path(probe),
         head=head,
@@ -365,7 +366,7 @@ def export(
     from layergraft.runs.layout import run_directory
     from layergraft.runs.report.model_card import write_model_card
 
-    written = export_encoder(str(encoder), format, as_path(out), optional_path(with_head))
+    written = export_encoder(str(encoder), format, expanded(out), optional_path(with_head))
     if found := run_directory(str(encoder)):
         write_model_card(found[0], written.out, format, found[1])
     return written
@@ -391,7 +392,7 @@ def pack(
     """
     from layergraft.commands.pack import pack as write
 
-    return write(data, as_path(out), resize, channels, shard_images)
+    return write(data, expanded(out), resize, channels, shard_images)
 
 
 def pick(
@@ -431,7 +432,7 @@ def pick(
         number=number,
         labels=None if labels is None else str(labels),
         method=method,
-        out=as_path(out),
+        out=expanded(out),
     )
 
 
@@ -450,7 +451,7 @@ def report(*, runs: list[str], out: str | Path | None = None) -> Path:
     """
     from layergraft.commands.report import write_page
 
-    return write_page([as_path(run) for run in runs], optional_path(out))
+    return write_page([expanded(run) for run in runs], optional_path(out))
 
 
 def bench(
@@ -522,4 +523,4 @@ def reproduce(
     """
     from layergraft.commands.reproduce.study import reproduce_study
 
-    return reproduce_study(scale, data, seeds, as_path(out), jobs)
+    return reproduce_study(scale, data, seeds, expanded(out), jobs)

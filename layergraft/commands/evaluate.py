@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import load_evaluate, parse_value, read_run_recipe
+from layergraft.config.paths import expanded
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import default_test_source, open_source
@@ -66,7 +67,7 @@ def evaluate_command(
     if "shots" in given:
         given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
     config, engine = load_evaluate(given | {"splits": count}, overrides)
-    own = Path(encoder.partition("?")[0]).expanduser()
+    own = expanded(encoder.partition("?")[0])
     if out is None and encoder_directory(own) is not None:
         out = _run_of(encoder) or own
     named = {encoder_name(one, out) if out else one: one for one in [encoder, *against]}

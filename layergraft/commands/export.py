@@ -29,6 +29,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
+from layergraft.runs.interruption import check
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]
 Run = Callable[[Tensor], Tensor]
@@ -73,6 +74,7 @@ def export_encoder(encoder: str, format_name: Format, out: Path, with_head: Path
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{str(out)!r} exists already.", "Use another --out. Nothing was changed.")
     job = _job(encoder, format_name, with_head)
+    check()
     writer = {"timm": _write_timm, "hf": _write_hf, "onnx": _write_onnx, "torch_export": _write_torch_export}[
         format_name
     ]
@@ -82,7 +84,10 @@ def export_encoder(encoder: str, format_name: Format, out: Path, with_head: Path
     except OSError as error:
         raise UserError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
     try:
-        difference = _difference(job, writer(job, working / out.name))
+        exported = writer(job, working / out.name)
+        check()
+        difference = _difference(job, exported)
+        check()
         for path in working.iterdir():  # more than one for a large ONNX model
             path.replace(out.parent / path.name)
     except OSError as error:

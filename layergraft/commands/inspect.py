@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import safe_open
 
+from layergraft.config.paths import expanded
 from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import Checkpoint, open_checkpoint
 from layergraft.encoders.vit import Encoder, build_vit
@@ -42,7 +43,7 @@ def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
         "parameters": sum(layers.values()),
         "gflop": _forward_gflop(encoder),
         "layers": [{"name": name, "parameters": count} for name, count in layers.items()],
-        "heads": _heads(opened, last_stage(Path(checkpoint.partition("?")[0]).expanduser())),
+        "heads": _heads(opened, last_stage(expanded(checkpoint.partition("?")[0]))),
         "classes": len(opened.classifier["weight"]) if "weight" in opened.classifier else None,
         "notes": [note.strip() for note in opened.notes],
     }

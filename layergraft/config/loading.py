@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from functools import reduce
@@ -14,6 +13,7 @@ import msgspec
 
 from layergraft.config.check import takes_list, type_at, unknown_keys
 from layergraft.config.data import ViewConfig
+from layergraft.config.paths import expanded
 from layergraft.config.protocols import PROTOCOLS, lay_over
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import EITHER, StageConfig, without_other
@@ -49,7 +49,7 @@ def recipe_names() -> list[str]:
 
 def recipe_text(recipe: str | Path) -> str:
     """The text of a recipe, by name or file."""
-    path = Path(os.path.expanduser(recipe))
+    path = expanded(recipe)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"There is no recipe file {str(path)!r}.", "Check the path, or give a recipe's name.")

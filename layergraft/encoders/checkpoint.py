@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from layergraft.config.paths import expanded
 from layergraft.encoders import huggingface
 from layergraft.encoders.adapt import block_kind, fill, norm_eps, num_heads, resize_encoder, set_norm_eps
 from layergraft.encoders.architecture import infer_architecture
@@ -126,7 +127,7 @@ def load_encoder(encoder: str | Path) -> Encoder:
 
 def load_heads(encoder: str | Path) -> dict[str, Tensor]:
     """The heads, momentum copies and queues that an ENC has, by their names in `heads.safetensors`."""
-    path = Path(str(encoder).partition("?")[0]).expanduser()
+    path = expanded(str(encoder).partition("?")[0])
     heads = last_stage(path) / "heads.safetensors"
     if heads.is_file():
         return read_file(heads)
@@ -142,7 +143,7 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
     if address.startswith("timm:"):
         opened = _open_timm(address, options)
     else:
-        opened = _open_path(Path(address).expanduser(), address, options)
+        opened = _open_path(expanded(address), address, options)
     if options.norm_eps is not None:
         set_norm_eps(opened.encoder, options.norm_eps)
     heads = num_heads(opened.encoder)

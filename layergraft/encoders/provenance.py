@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
 from layergraft.data.sources.source import Source
 from layergraft.runs.json_files import read_json
@@ -12,7 +14,7 @@ from layergraft.runs.layout import encoder_directory
 
 def trained_on(encoder: str) -> str | None:
     """`Source.identity` of the images that an ENC was trained on; None where it does not say so."""
-    directory = encoder_directory(Path(encoder.partition("?")[0]).expanduser())
+    directory = encoder_directory(expanded(encoder.partition("?")[0]))
     file = directory / "layergraft.json" if directory else None
     identity = read_json(file).get("images") if file and file.is_file() else None
     return None if identity is None else str(identity)
@@ -32,4 +34,8 @@ def lie_where_the_runs_did(source: Source, recipe: Recipe) -> bool:
     trained, other = (spec.partition("?")[0] for spec in (recipe.data.source or "", source.spec))
     if trained == other:
         return True
-    return "://" not in trained and Path(trained).expanduser().resolve() == Path(other).expanduser().resolve()
+    return "://" not in trained and _resolved(trained) == _resolved(other)
+
+
+def _resolved(place: str) -> Path:
+    return Path(os.path.expanduser(place)).resolve()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from msgspec import structs, to_builtins
 
 from layergraft.config.encoder import EncoderConfig
+from layergraft.config.paths import expanded
 from layergraft.config.plan import PlanConfig
 from layergraft.config.recipe import Recipe
 from layergraft.data.randomness import Randomness
@@ -168,7 +168,7 @@ class Donors:
             UserError: the plan takes such a decoder from this very source.
         """
         heads, stage = load_heads(enc), self.recipe.stages[self.stage]
-        file = last_stage(Path(enc.partition("?")[0]).expanduser()) / "heads.json"
+        file = last_stage(expanded(enc.partition("?")[0])) / "heads.json"
         saved = attention_heads(to_builtins(read_json_as(file, HeadsFile)["objective"])) if file.is_file() else None
         wanted = attention_heads(to_builtins(stage.objective))
         if None in (saved, wanted) or saved == wanted or row_source(stage.plan, "heads.decoder") != source:

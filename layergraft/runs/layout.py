@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from layergraft.config.loading import read_run_recipe
 from layergraft.config.objectives import ObjectiveConfig
+from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -68,7 +69,7 @@ def stage_directories(run: Path) -> list[Path]:
 def copy_of(encoder: str) -> str | None:
     """Which copy of a stage's encoder an ENC is: `momentum`, `ema`, or None for the one that was trained."""
     place, _, query = encoder.partition("?")
-    folder = Path(place).expanduser().resolve().name
+    folder = expanded(place).resolve().name
     if folder.startswith("encoder_"):
         return folder.removeprefix("encoder_")
     return dict(parse_qsl(query)).get("encoder")
@@ -76,7 +77,7 @@ def copy_of(encoder: str) -> str | None:
 
 def run_directory(encoder: str) -> tuple[Path, str | None] | None:
     """(run, name of the stage or None) of an ENC that is a run or one of its stages; None for any other."""
-    path = Path(encoder.partition("?")[0]).expanduser()
+    path = expanded(encoder.partition("?")[0])
     for run in (path, path.parent):
         if (run / "recipe.yaml").is_file() and (run == path or path.name == "encoder"):
             return run, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layergraft.config.objectives import ObjectiveConfig
+from layergraft.config.paths import expanded
 from layergraft.config.recipe import EvaluateConfig, Recipe
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.sources.open import default_test_source
@@ -87,7 +88,7 @@ def check_shots(config: EvaluateConfig, train: Source) -> None:
 
 def is_missing(enc: str) -> bool:
     """Whether an ENC is a path where nothing lies."""
-    return not enc.startswith("timm:") and not Path(enc.partition("?")[0]).expanduser().exists()
+    return not enc.startswith("timm:") and not expanded(enc.partition("?")[0]).exists()
 
 
 def is_own_stage(source: str, recipe: Recipe, out: Path | None) -> bool:
@@ -98,7 +99,7 @@ def is_own_stage(source: str, recipe: Recipe, out: Path | None) -> bool:
         recipe: the run's recipe.
         out: the run's directory; None where it is not known: any path that ends like a stage's will do.
     """
-    path = Path(source).expanduser().resolve()
+    path = expanded(source).resolve()
     if out is not None:
         return path.is_relative_to((out / "stages").resolve())
     stages = {stage_directory(Path(), recipe, name) for name in recipe.stages}

@@ -110,6 +110,23 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def other_threads(what: str, before: int | None, device: torch.device) -> str | None:
+    """A sentence where torch has another number of threads than something was computed with.
+
+    Args:
+        what: was computed.
+        before: its number of threads; None where an earlier version did not note it.
+        device: that computes now.
+    """
+    threads = torch.get_num_threads()
+    if before in (None, threads) or device.type != "cpu":
+        return None
+    return (
+        f"{what} was computed with {before} threads of torch so far, and the run goes on with {threads}: sums are "
+        f"rounded in another order, so the result will not be the same bits. OMP_NUM_THREADS={before} keeps them."
+    )
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were made on."""
     import timm

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from lightning_fabric import Fabric
 
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
 from layergraft.training.checkpoints import Checkpoints
 from layergraft.training.divergence import MAX_REJECTED_IN_A_ROW, go_back
+from layergraft.training.launch import other_threads
 from layergraft.training.profile import Profile
 from layergraft.training.signals import agree
 from layergraft.training.stage import StageRun
@@ -18,7 +18,13 @@ from layergraft.training.step_log import Record, Report
 from layergraft.training.trainer import Trainer
 
 
-def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[str], None]) -> None:
+def train_stage(
+    fabric: Fabric,
+    stage: StageRun,
+    report: Report,
+    say: Callable[[str], None],
+    begun: Callable[[], None] = lambda: None,
+) -> None:
     """Train a stage to its end; encoder, objective and ema hold the result.
 
     Args:
@@ -26,6 +32,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
         stage: what to train.
         report: called with each row of the metrics and the number of steps of the stage.
         say: called with a sentence that the user should see.
+        begun: called once its images were found to be those of its last checkpoint, if it has one.
 
     Raises:
         Stopped: a signal came; everything is saved.
@@ -39,6 +46,7 @@ def train_stage(fabric: Fabric, stage: StageRun, report: Report, say: Callable[[
     profile = Profile(stage.engine.profile if fabric.is_global_zero else None, stage.directory / "profile.json", say)
     with SignalGuard(hold=True) as signals, checkpoints, record, profile:
         begin(trainer, checkpoints, say)
+        begun()
         record.rewind(trainer.step)
         batches = trainer.batches()
         skipped, source = stage.loader.skipped, stage.loader.source
@@ -101,9 +109,5 @@ def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]
         )
     trainer.restore(state)
     say(f"Stage {stage.name} goes on at step {trainer.step} of {stage.steps}, from {path}.")
-    threads, before = torch.get_num_threads(), state.get("threads")  # None: an earlier version wrote it
-    if before not in (None, threads) and trainer.device.type == "cpu":
-        say(
-            f"It was computed with {before} threads of torch so far and goes on with {threads}: sums are rounded in "
-            f"another order, so the result will not be the same bits. OMP_NUM_THREADS={before} keeps them."
-        )
+    if line := other_threads(f"Stage {stage.name}", state.get("threads"), trainer.device):
+        say(line)

@@ -16,6 +16,7 @@ from layergraft.encoders.provenance import trained_on
 from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.interruption import check
+from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.resume import Resume, claim, open_run
 from layergraft.training.check_recipe import check_recipe
@@ -23,7 +24,7 @@ from layergraft.training.checkpoints import State
 from layergraft.training.cost import step_flops
 from layergraft.training.display import Display
 from layergraft.training.divergence import replay_steps
-from layergraft.training.launch import Process
+from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remarks_on
@@ -133,7 +134,7 @@ class Training:
             # Counted by one process alone: tensors without content cannot be exchanged.
             alone = self.fabric.world_size == 1
             flops = step_flops(stage.encoder, stage.objective, stage.config) if alone else None
-            train_stage(self.fabric, stage, self.display.report, self.display.say)
+            train_stage(self.fabric, stage, self.display.report, self.display.say, self._keep_contents)
             with together():
                 if self.fabric.is_global_zero:
                     save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
@@ -144,7 +145,16 @@ class Training:
                 "files came or went.",
                 "Restore them, or begin a run in another --out. Nothing was changed.",
             )
+        elif line := other_threads(
+            f"Stage {name}", read_json(directory / "plan.json").get("threads"), self.fabric.device
+        ):
+            self.display.say(line)
         self.encoder = load_encoder(directory).train()
+
+    def _keep_contents(self) -> None:
+        """Keep what the images hold, for a later start to compare, once those of a run that goes on were taken."""
+        if self.fabric.is_global_zero and not (self.out / IMAGES).is_file():
+            write_contents(self.out / IMAGES, self.contents)
 
     def provenance(self, name: str) -> dict[str, Any]:
         return {"recipe": self.identity, "stage": name, "start": self.recipe.start, "images": self.images}

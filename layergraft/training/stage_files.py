@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import msgspec
+import torch
 from safetensors.torch import load_file, save
 
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
@@ -40,6 +41,7 @@ def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
         "epochs": round(stage.epochs, 2),
         "batch_size": stage.config.batch_size,
         "memory_bytes": None,
+        "threads": torch.get_num_threads(),
         "seconds": training_seconds(rows, stage.config.batch_size),
         "flops": None if step_flops is None else step_flops * stage.steps,
         "notes": notes,

@@ -215,6 +215,16 @@ def test_report(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.parametrize("place", ["load_encoder", "_write_timm", "_difference"])
+def test_export_leaves_nothing(run: Path, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "exports" / "encoder"
+    words = ["export", "--encoder", str(run), "--format", "timm", "--out", str(out)]
+    told_to_stop(words, f"layergraft.commands.export.{place}", 1, capsys)
+    assert not out.parent.exists() or not list(out.parent.iterdir())
+    assert main(words) == 0
+    assert (out / "config.json").is_file()
+
+
 def test_plan(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told_to_stop(["plan", *words[1:]], "layergraft.commands.plan.load_data", 1, capsys)
 

@@ -72,6 +72,20 @@ def test_as_many_classes(pooling: str, tmp_path: Path) -> None:
     assert 0 < expected < 100
 
 
+def test_an_image_that_cannot_be_read_counts_neither_as_right_nor_as_wrong(tmp_path: Path) -> None:
+    names = ["apple", "bread", "cheese", "dates"]
+    folder, model = images(tmp_path, names), vit(4)
+    torch.save({"model": model.state_dict()}, tmp_path / "file.pth")
+    broken = [tmp_path / "test" / name / "0.png" for name in names]
+    for file in broken:
+        file.write_bytes(b"no image")
+    (row,) = layergraft.evaluate(encoder=tmp_path / "file.pth", data=str(folder), protocols=["head"])
+    for file in broken:
+        file.unlink()
+    assert row.n_test == 4 * 6 - len(broken)
+    assert row.value == pytest.approx(accuracy(model, folder, {name: index for index, name in enumerate(names)}))
+
+
 def test_linear_probe_of_mae(tmp_path: Path) -> None:
     """Its head is a BatchNorm without affine and a linear layer."""
     names = ["apple", "bread", "cheese"]

@@ -61,18 +61,44 @@ def test_only_names_of_unfinished_files_are_cleared(tmp_path: Path) -> None:
     assert all(path.exists() for path in kept)
 
 
-def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    said: list[str] = []
-    with locked(tmp_path, said.append):
-        pass
-    assert "knows no locks" in said[0]
-
-
 def test_a_directory_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="Cannot write to"), locked(tmp_path / "file" / "run", SILENT.append):
         pass
+
+
+def test_a_network_file_system_locks_files_that_are_open_for_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS answers EBADF to an exclusive lock of a file that is open for reading."""
+    flock, said = fcntl.flock, SILENT.copy()
+
+    def strict(descriptor: int, operation: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", strict)
+    with (
+        locked(tmp_path, said.append),
+        pytest.raises(UserError, match=f"process {os.getpid()} on "),
+        locked(tmp_path, said.append),
+    ):
+        pass
+    assert said == []
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path / "run", said.append):
+        (tmp_path / "run" / "file").touch()
+    assert len(said) == 1
+    assert "knows no locks" in said[0]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["file"]

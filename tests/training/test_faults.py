@@ -253,7 +253,7 @@ def test_another_number_of_threads_is_said(
     finally:
         torch.set_num_threads(own)
     said = " ".join(capsys.readouterr().err.split())
-    assert f"with {own} threads of torch so far and goes on with {own + 1}" in said
+    assert f"Stage graft was computed with {own} threads of torch so far, and the run goes on with {own + 1}" in said
     assert f"OMP_NUM_THREADS={own}" in said
 
 

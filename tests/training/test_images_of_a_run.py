@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from conftest import two_classes
 from layergraft.analysis.run import build_subject
 from layergraft.commands.cli import main
 from layergraft.commands.train import evaluate_run
+from layergraft.data.batch import Batch
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.evaluation.frozen import Task
 from layergraft.runs.results import ResultRow
+from layergraft.training.trainer import Outcome, Trainer
 
 SEED, HELD = 3, 10
 
@@ -163,3 +167,29 @@ def test_a_run_of_an_earlier_version_keeps_its_held_out_images(
     assert main(command(images, tmp_path / "new")) == 0
     assert "of each class in proportion to its size" in capsys.readouterr().err
     assert measured[-1][1] == names(now)
+
+
+def test_a_run_of_an_earlier_version_is_compared_from_its_next_start_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is stopped again before a stage has ended."""
+    out, compute = tmp_path / "run", Trainer.compute
+
+    def told(trainer: Trainer, batch: Batch) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return compute(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "compute", told)
+        assert main(command(images, out)) == 75
+        (out / "images.json").unlink()  # earlier versions wrote none
+        assert main(command(images, out)) == 75
+    assert not list(out.glob("stages/*/plan.json"))
+    image = images / "a" / "00.png"
+    kept = image.read_bytes()
+    shutil.copy(images / "b" / "01.png", image)
+    capsys.readouterr()
+    assert main(command(images, out)) == 2
+    assert "'a/00.png' changed under the same name" in capsys.readouterr().err
+    image.write_bytes(kept)
+    assert main(command(images, out)) == 0

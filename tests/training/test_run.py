@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "tiny"
     layergraft.train(recipe="fashion_tiny", out=out, overrides=TINY | {"data.workers": 0})
     return out
+
+
+def test_another_number_of_threads_after_a_finished_stage_is_said(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "run")
+    (out / "run.json").unlink()
+    shutil.rmtree(out / "stages" / "1-graft")
+    file, now = out / "stages" / "0-mae" / "plan.json", torch.get_num_threads()
+    costs = json.loads(file.read_text())
+    assert costs["threads"] == now
+    file.write_text(json.dumps(costs | {"threads": now + 1}))
+    layergraft.train(recipe="fashion_tiny", out=out, overrides=TINY | {"data.workers": 0})
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count(f"Stage mae was computed with {now + 1} threads of torch so far, and the run goes on") == 1
 
 
 def test_files_of_a_run(finished: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
+from layergraft.config.paths import expanded
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.file_state import Stamp, stamp_files
@@ -52,7 +53,7 @@ class Place:
     def __init__(self, url: str) -> None:
         self.remote = is_remote(url)
         try:
-            self.fs, path = fsspec.core.url_to_fs(url if self.remote else os.path.abspath(os.path.expanduser(url)))
+            self.fs, path = fsspec.core.url_to_fs(url if self.remote else os.path.abspath(expanded(url)))
         except Exception as error:  # see `reached`
             raise UserError(f"{url!r} cannot be opened: {error}.", "For s3:// install layergraft[s3].") from None
         self.path = str(path).rstrip("/") or "/"

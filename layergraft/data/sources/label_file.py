@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pyarrow as pa
 
+from layergraft.config.paths import expanded
 from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.labels import UNLABELLED, label_texts
@@ -171,7 +172,7 @@ def _match(file: str, paths: Collection[str], source: Source) -> dict[str, list[
     """Path of a label file -> sample keys of its image, which may be listed several times."""
     names = _Names.of(source)
     place = file.partition("?")[0]
-    folders = (os.path.dirname(os.path.abspath(os.path.expanduser(place))), os.getcwd())
+    folders = (os.path.dirname(os.path.abspath(expanded(place))), os.getcwd())
     found: dict[str, list[int]] = {}
     unknown: dict[str, None] = {}
     vague: dict[str, None] = {}

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from layergraft.config.paths import expanded
 from layergraft.data.fashion.builtin import open_builtin
 from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
 from layergraft.data.randomness import Randomness
@@ -138,7 +139,7 @@ def default_test_source(spec: str) -> str | None:
     tail = f"?{statistics}" if mark and statistics else ""
     if place.startswith("builtin:"):
         return place.removesuffix(":train").removesuffix(":test") + ":test" + tail
-    folder = Path(place).expanduser()
+    folder = expanded(place)
     validation = validation_of(folder)
     if validation is not None:
         return str(validation) + tail
