@@ -15,6 +15,8 @@ from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.config.analysis import AnalysisName
 from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import read_run_recipe
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import settle
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
@@ -56,8 +58,11 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
         name = encoder_name(named)
         encoders[name if name not in encoders else named] = load_encoder(named).requires_grad_(False).to(device)
     run_and_stage = run_directory(encoder)
-    source = open_source(data)
-    announce(*source.remarks)
+    first = next(iter(encoders.values()))
+    source = settle(open_source(data), first.in_chans, announce, first.reads, repr(encoder))
+    for name, other in list(encoders.items())[1:]:
+        source = settle(source, first.in_chans, announce, other.reads, repr(name))
+    announce(*source.remarks, *remarks_on_files(look_at(source, first.in_chans), source))
     share: int | float = BANK_SHARE
     by: HoldoutBy = "proportion"
     seed, own_images = 0, False

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import settle
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
@@ -28,8 +30,9 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     Raises:
         UserError: the encoder has no such block, its features are not finite, or no image can be read.
     """
-    loaded, source = load_encoder(encoder), open_source(data)
-    announce(*source.remarks)
+    loaded = load_encoder(encoder)
+    source = settle(open_source(data), loaded.in_chans, announce, loaded.reads, repr(encoder))
+    announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))
     if block is not None and not 0 <= block < loaded.depth:
         raise UserError(f"{encoder!r} has no block {block}.", f"Its blocks are 0 to {loaded.depth - 1}.")
     if not len(source):
@@ -56,6 +59,7 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
         "pooling": pooling,
         "block": block,
         "fingerprint": source.fingerprint,
+        "read": source.options.words(),
     }
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({"layergraft": json.dumps(described)}), buffer)

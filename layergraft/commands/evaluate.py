@@ -15,9 +15,11 @@ from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import load_evaluate, parse_value, read_run_recipe
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import differences, read_as_trained, settle
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import default_test_source, open_source
-from layergraft.data.sources.source import Source
+from layergraft.data.sources.source import AS_THEY_ARE, Source
 from layergraft.encoders.checkpoint import check_expressible, load_encoder
 from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
@@ -72,9 +74,8 @@ def evaluate_command(
         out = _run_of(encoder) or own
     named = {encoder_name(one, out) if out else one: one for one in [encoder, *against]}
     encoders = {name: load_encoder(one) for name, one in named.items()}
-    source = open_source(data)
-    announce(*source.remarks)
-    spec = test or default_test_source(data)
+    source = _settled(open_source(data), encoders)
+    spec = test or default_test_source(source.spec)
     if spec is None:
         raise UserError(
             f"{data!r} has no test images beside it.",
@@ -99,6 +100,18 @@ def evaluate_command(
             if out is not None and fabric.is_global_zero:
                 stack.enter_context(locked(out, announce))
         return _measure(task, config, engine, named, encoders, out, fabric)
+
+
+def _settled(source: Source, encoders: Mapping[str, Encoder]) -> Source:
+    """A source read as the encoders were trained, if all were trained alike; else each one reads it in its own way."""
+    first_name, first = next(iter(encoders.items()))
+    alike = all(encoder.reads == first.reads for encoder in encoders.values())
+    source = settle(source, first.in_chans, announce, first.reads if alike else AS_THEY_ARE, repr(first_name))
+    for name, encoder in {} if alike else encoders.items():
+        announce(*differences(source, encoder.reads, repr(name)))
+    read = read_as_trained(source, first.reads)
+    announce(*source.remarks, *remarks_on_files(look_at(read, first.in_chans), read))
+    return source
 
 
 def _measure(
@@ -215,7 +228,7 @@ def _task(
             raise UserError(f"No image of {source.spec!r} is held out.", "Say how many with --holdout 0.1.")
         announce(f"{len(train)} labelled images of {source.spec}; tested on {len(held)} held-out ones.")
         return replace(Task.on_holdout(train, held, seed), splits=splits)
-    test = open_source(test_name)
+    test = read_as_trained(open_source(test_name), source.options)
     announce(*test.remarks)
     announce(
         f"{len(train)} labelled images of {source.spec}, {len(held)} more held out; "

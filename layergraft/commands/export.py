@@ -96,7 +96,7 @@ def export_encoder(encoder: str, format_name: Format, out: Path, with_head: Path
         shutil.rmtree(working)
     announce(
         f"{out} ({format_name}): {job.output} differ by {difference:.1e} of their largest entry. Input is normalised: "
-        f"pixels in [0, 1], mean {_numbers(job.encoder.mean)}, standard deviation {_numbers(job.encoder.std)}."
+        f"pixels in [0, 1]{_levels(job.encoder)}, mean {_numbers(job.encoder.mean)}, standard deviation {_numbers(job.encoder.std)}."
     )
     return Export(out=out, format=format_name, difference=difference)
 
@@ -109,6 +109,7 @@ def _job(encoder: str, format_name: Format, with_head: Path | None) -> _Job:
     """
     loaded = load_encoder(encoder)
     about: dict[str, Any] = {"exported_from": encoder, "mean": list(loaded.mean), "std": list(loaded.std)}
+    about |= _input(loaded)
     if with_head is None:
         return _Job(encoder=loaded, module=loaded, output="features", about=about)
     probe = load_probe(with_head)
@@ -132,6 +133,22 @@ def _job(encoder: str, format_name: Format, with_head: Path | None) -> _Job:
         "probe": {"protocol": probe.protocol, "shots": probe.shots, "source": probe.source},
     }
     return _Job(encoder=loaded, module=classifier, output="logits", about=about)
+
+
+def _levels(encoder: Encoder) -> str:
+    words = encoder.reads.words()
+    return f" (range {words['range']} of the files)" if "range" in words else ""
+
+
+def _input(encoder: Encoder) -> dict[str, Any]:
+    """How the numbers of a file become the pixels that are normalised; empty where files have grey levels anyhow."""
+    options = encoder.reads
+    if not options.words():
+        return {}
+    ranges = options.fixed_range
+    levels = None if ranges is None else "pixels = round(clip((x - low) / (high - low), 0, 1) * 255) / 255"
+    about = {"channels": options.channels, "page": options.page, "z": options.z, "range": ranges, "levels": levels}
+    return {name: value for name, value in about.items() if value is not None}
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -213,7 +230,7 @@ def _write_hf(job: _Job, out: Path) -> Run:
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "exported_from": job.about["exported_from"],
-    }
+    } | _input(encoder)
     processor = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
@@ -238,7 +255,7 @@ def _write_hf(job: _Job, out: Path) -> Run:
 
 
 def _write_onnx(job: _Job, out: Path) -> Run:
-    """One file with a dynamic batch: input `images`, output `features` or `logits`; mean, std, classes as metadata."""
+    """One file with a dynamic batch: input `images`, output `features` or `logits`; metadata as `_Job.about`."""
     missing = [
         package for package in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(package) is None
     ]

@@ -34,7 +34,7 @@ from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
 from layergraft.training.launch import launch, machine
 from layergraft.training.run import Training
-from layergraft.training.run_data import CACHE, RunData
+from layergraft.training.run_data import CACHE, RunData, read_as_begun
 from layergraft.training.signals import losses_named, requeue, together
 from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 
@@ -54,7 +54,7 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
         with SignalGuard(), losses_named(lambda: max(checkpoints(), default="nothing")), ExitStack() as stack:
             fabric = launch()
             with together():
-                recipe = as_begun(recipe, out)
+                recipe = read_as_begun(as_begun(recipe, out), out)
                 if replay is None and fabric.is_global_zero:
                     open_run(out, recipe, resume)  # refuses before anything is made
                     stack.enter_context(locked(out, announce, clear=True))

@@ -222,6 +222,6 @@ def decoded_once(source: Source, kind: str, directory: Path, free: Callable[[], 
     if kind == "ram":
         return CachedImages(source.images, MemoryStore(free))
     stamp = source.stamp()
-    parts = (source.spec, source.fingerprint, stamp and stamp.text, socket.gethostname(), _boot())
+    parts = (source.spec, str(source.options), source.fingerprint, stamp and stamp.text, socket.gethostname(), _boot())
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     return CachedImages(source.images, FileStore(directory / digest))

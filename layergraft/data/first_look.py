@@ -1,20 +1,27 @@
-"""A look at a few images of a source, to say where an encoder would see much less of them than there is."""
+"""A look at a few images of a source, to say what is assumed of them and where an encoder would see much less."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from layergraft.data.decode import BadImage
+from layergraft.data.arrays import Pixels
+from layergraft.data.decode.jpeg import START, decode_jpeg
+from layergraft.data.decode.picture import BadImage, Picture, Request
+from layergraft.data.decode.ranges import is_plain, needs_range
+from layergraft.data.decode.readers import read_picture
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.blocks import BlockImages
 from layergraft.data.sources.files import FileImages
-from layergraft.data.sources.source import Source
+from layergraft.data.sources.source import EncodedImages, Source
 
 LOOKED_AT = 16
 FEWER_PIXELS = 4  # so many times shorter than the image is the encoder's side where it is worth a word
 SIDES = (96, 224)  # what is proposed to smaller encoders
+DARK = 2**14  # 16-bit images whose largest number is below this are nearly black as they are
+_DEEP = 16
 _SPREAD, _SHARE = 24, 0.01  # of grey levels between channels, and of pixels: less is the noise of a JPEG
 
 
@@ -26,20 +33,64 @@ class FirstLook:
         images: how many could be looked at.
         coloured: how many of them hold colour.
         side: median of their shorter sides in pixels.
+        deep: how many have whole numbers of 16 bits, none of which the file says to be less significant.
+        largest: the largest number of those.
+        plain: how many have 8 bits.
+        remarks: what was assumed of files, and of how many.
     """
 
     images: int
     coloured: int
     side: int
+    deep: int = 0
+    largest: int = 0
+    plain: int = 0
+    remarks: tuple[tuple[str, int], ...] = ()
 
 
-def look_at(source: Source) -> FirstLook:
-    """Look at up to 16 images spread over a source; at none of one that lies far away."""
+@dataclass(kw_only=True)
+class _Tally:
+    sides: list[int] = field(default_factory=list)
+    coloured: int = 0
+    deep: int = 0
+    largest: int = 0
+    plain: int = 0
+    remarks: Counter[str] = field(default_factory=Counter)
+
+
+def _count_levels(tally: _Tally, levels: Pixels, side: int) -> None:
+    tally.sides.append(side)
+    tally.coloured += bool((np.ptp(levels, axis=2) > _SPREAD).mean() > _SHARE)
+
+
+def _count_picture(tally: _Tally, picture: Picture) -> None:
+    """Take note of a file as it is stored."""
+    array = picture.array
+    tally.remarks.update(picture.remarks)
+    if is_plain(picture):
+        tally.plain += 1
+    elif array.dtype == np.uint16 and picture.depth() == _DEEP and picture.range is None:
+        tally.deep += 1
+        tally.largest = max(tally.largest, int(array.max()))
+    levels = array[:, :, :3] if picture.colours == 3 else np.zeros((1, 1, 3), dtype=np.uint8)
+    if levels.dtype != np.uint8 and not needs_range(picture):
+        levels = levels.astype(np.float64) * (255 / max(1, levels.max()))
+    _count_levels(tally, np.asarray(levels, dtype=np.uint8), min(array.shape[:2]))
+
+
+def look_at(source: Source, channels: int = 3) -> FirstLook:
+    """Look at up to 16 images spread over a source; at none of one that lies far away.
+
+    Args:
+        source: images.
+        channels: of the encoder, which say whether a series of pages is a picture of as many channels.
+    """
     files = source.images
     if isinstance(files, BlockImages) or (isinstance(files, FileImages) and files.root.remote):
         return FirstLook(images=0, coloured=0, side=0)
     order = Randomness(seed=0, scope="first look").permutation("sample", source.keys, 0, first=LOOKED_AT)
-    coloured, sides = 0, []
+    tally = _Tally()
+    request = Request(channels=channels, options=source.options, whole=True)
     for key in source.keys[order].tolist():
         whole: list[tuple[int, int]] = []
 
@@ -48,12 +99,42 @@ def look_at(source: Source) -> FirstLook:
             return 8
 
         try:
-            pixels = source.images.load(key, 3, smallest)
+            if not isinstance(files, EncodedImages):
+                pixels = files.load(key, 3)
+                _count_levels(tally, pixels, min(pixels.shape[:2]))
+                continue
+            content = files.read(key)
+            jpeg = decode_jpeg(content, 3, smallest) if content.startswith(START) else None
+            if jpeg is not None:
+                tally.plain += 1
+                _count_levels(tally, jpeg, min(whole[-1]))
+            else:
+                _count_picture(tally, read_picture(content, request))
         except BadImage:
             continue
-        sides.append(min(whole[-1] if whole else pixels.shape[:2]))
-        coloured += bool((np.ptp(pixels, axis=2) > _SPREAD).mean() > _SHARE)
-    return FirstLook(images=len(sides), coloured=coloured, side=int(np.median(sides)) if sides else 0)
+    return FirstLook(
+        images=len(tally.sides),
+        coloured=tally.coloured,
+        side=int(np.median(tally.sides)) if tally.sides else 0,
+        deep=tally.deep,
+        largest=tally.largest,
+        plain=tally.plain,
+        remarks=tuple(tally.remarks.most_common()),
+    )
+
+
+def remarks_on_files(look: FirstLook, source: Source) -> list[str]:
+    """What was assumed of the files, a line each, with what to append to the SOURCE to choose otherwise."""
+    said = [f"{source.spec}: {count} of {look.images} images looked at: {text}." for text, count in look.remarks]
+    if source.options.range is None and look.deep and 0 < look.largest < DARK:
+        top = max(255, 2 ** look.largest.bit_length() - 1)
+        said.append(
+            f"{source.spec}: the largest number of {look.deep} images of 16 bits looked at is {look.largest}, of 65535 "
+            f"that count as white: they are nearly black. Append ?range=0,{top} or ?range=auto to the SOURCE."
+        )
+    if source.options.range is not None and look.images and look.plain == look.images:
+        said.append(f"{source.spec}: all {look.plain} images looked at have 8 bits, which ?range= leaves as they are.")
+    return said
 
 
 def remark(look: FirstLook, in_chans: int, img_size: int, patch_size: int, start: str | None) -> str | None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as Pillow
-
-from layergraft.data.arrays import Pixels
 
 _APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF  # markers of a JPEG file
 _TAG = 0x0112
@@ -59,14 +58,16 @@ def orientation_of_jpeg(content: bytes) -> int:
     return 1
 
 
-def upright(pixels: Pixels, lies: int) -> Pixels:
+def upright(pixels: npt.NDArray[Any], lies: int) -> npt.NDArray[Any]:
     """Turn pixels (H, W, C) as they are meant; 1 to 8 says how they lie, by EXIF's numbers."""
     # OpenCV does it several times as fast as a copy of strided pixels.
     if lies == 1:
         return pixels
-    if pixels.shape[2] > 4:  # of those it turns one band at a time alone
-        bands = np.split(pixels, pixels.shape[2], axis=2)
-        return np.concatenate([upright(band, lies) for band in bands], axis=2)
+    if pixels.dtype != np.uint8 or pixels.shape[2] > 4:  # of more it turns one band at a time alone
+        turned = pixels.transpose(1, 0, 2) if lies > 4 else pixels
+        for code in (_FLIPS[lies],) if lies in _FLIPS else ():
+            turned = turned[::-1, ::-1] if code < 0 else turned[:, ::-1] if code else turned[::-1]
+        return np.ascontiguousarray(turned)
     turned = cv2.transpose(pixels) if lies > 4 else pixels
     if lies in _FLIPS:
         turned = cv2.flip(turned, _FLIPS[lies])

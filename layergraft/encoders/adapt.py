@@ -125,5 +125,6 @@ def resize_encoder(encoder: Encoder, img_size: int, name: str, say: Say) -> Enco
     arguments = encoder.model_args | {"img_size": img_size}
     vit = build_vit(encoder.architecture, arguments)
     resized = Encoder(vit, encoder.architecture, arguments, encoder.mean, encoder.std)
+    resized.reads = encoder.reads
     set_norm_eps(resized, norm_eps(encoder))
     return load_resized(encoder, resized, name, say)

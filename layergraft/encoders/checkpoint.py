@@ -19,6 +19,7 @@ from layergraft.encoders.architecture import infer_architecture
 from layergraft.encoders.foreign_formats import Foreign, detect
 from layergraft.encoders.input_statistics import InputStatistics, choose_statistics, read_image_processor, read_timm
 from layergraft.encoders.options import EncoderOptions, parse_options
+from layergraft.encoders.provenance import trained_reading
 from layergraft.encoders.safe_load import read_directory, read_file
 from layergraft.encoders.vit import Encoder, build_vit
 from layergraft.errors import UserError
@@ -73,7 +74,7 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
     Args:
         encoder: its weights are written as `model.safetensors`, with timm's names.
         path: the directory.
-        provenance: where it comes from, written as `layergraft.json`.
+        provenance: where it comes from, written as `layergraft.json`, with how the files of its images were read.
 
     Raises:
         UserError: timm's arguments cannot express the encoder.
@@ -101,7 +102,8 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in vit.state_dict().items()}
     write_bytes(path / "model.safetensors", save(weights, metadata={"format": "pt"}))
-    write_text(path / "layergraft.json", json.dumps(provenance, indent=2) + "\n")
+    read_by = {"input": words} if (words := encoder.reads.words()) else {}
+    write_text(path / "layergraft.json", json.dumps(provenance | read_by, indent=2) + "\n")
     write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
 
 
@@ -233,6 +235,7 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
     except UserError as error:
         raise UserError(f"The config.json of {str(directory)!r} fits no encoder: {error.problem}", error.hint) from None
     encoder = Encoder(vit, name, arguments, *stated)
+    encoder.reads = trained_reading(str(directory))
     weights = read_directory(directory)
     classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
     fill(encoder, weights, str(directory))

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
+from layergraft.data.decode.options import ReadOptions, read_words
 from layergraft.data.sources.source import Source
 from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import encoder_directory
 
 
-def trained_on(encoder: str) -> str | None:
-    """`Source.identity` of the images that an ENC was trained on; None where it does not say so."""
+def _provenance(encoder: str) -> dict[str, Any]:
+    """What `layergraft.json` of an ENC says; empty where it has none."""
     directory = encoder_directory(expanded(encoder.partition("?")[0]))
     file = directory / "layergraft.json" if directory else None
-    identity = read_json(file).get("images") if file and file.is_file() else None
+    return read_json(file) if file and file.is_file() else {}
+
+
+def trained_on(encoder: str) -> str | None:
+    """`Source.identity` of the images that an ENC was trained on; None where it does not say so."""
+    identity = _provenance(encoder).get("images")
     return None if identity is None else str(identity)
+
+
+def trained_reading(encoder: str) -> ReadOptions:
+    """How the files of the images that an ENC was trained on were read, as far as it says so.
+
+    Raises:
+        UserError: what it says is no set of options.
+    """
+    return read_words(_provenance(encoder).get("input"), encoder)
 
 
 def are_the_runs(source: Source, encoder: str, recipe: Recipe) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from layergraft.config.encoder import EncoderConfig
+from layergraft.data.decode.options import ReadOptions
 from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.partial_block import partial_block
@@ -50,6 +51,7 @@ class Encoder(nn.Module):
         self.model_args = model_args
         self.mean = mean
         self.std = std
+        self.reads = ReadOptions()  # how the files that it was trained on were read
         self.recompute = False  # whether `run_blocks` keeps inputs alone and computes a block again for its gradient
 
     @property

@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 import torch
 
+from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
 from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
@@ -32,7 +33,7 @@ from layergraft.evaluation.contents import contents_of
 from layergraft.evaluation.features import BATCH, Array, extract_all, is_class_token_alone
 from layergraft.runs.atomic import write_file
 
-TRANSFORM = "fixed_view 1"
+TRANSFORM = "fixed_view 2"
 LIMIT = 8 * 2**30
 PART = 8 * BATCH  # images whose features are kept before the pass is done
 _CHECKSUM = 4  # bytes
@@ -65,6 +66,7 @@ def features_of(
     encoder: Encoder, source: Source, poolings: Collection[str], block: int | None = None
 ) -> dict[str, Array]:
     """`extract_all`, from the cache where it is there; what is missing is computed in one pass and kept."""
+    source = read_as_trained(source, encoder.reads)
     directory = cache_directory()
     contents = contents_of(source, directory) if directory and len(source) else None
     if directory is None or contents is None:
@@ -72,7 +74,8 @@ def features_of(
     key = hashlib.blake2b(digest_size=16)
     alone = is_class_token_alone(encoder, poolings, block)
     last = encoder.depth - 1 if block is None else block
-    for part in (encoder_identity(encoder), contents, TRANSFORM, last, alone, _computed_by(encoder)):
+    transform = f"{TRANSFORM} {source.options}"
+    for part in (encoder_identity(encoder), contents, transform, last, alone, _computed_by(encoder)):
         key.update(repr(part).encode())
     files = {pooling: directory / f"{key.hexdigest()}-{pooling.replace('+', '-')}.features" for pooling in poolings}
     features = {pooling: array for pooling, file in files.items() if (array := _read(file, len(source))) is not None}

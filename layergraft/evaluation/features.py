@@ -17,6 +17,7 @@ from torch import Tensor
 from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
+from layergraft.data.reading import read_as_trained
 from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
@@ -170,7 +171,7 @@ def extract_all(
 
     Args:
         encoder: put into evaluation mode.
-        source: images.
+        source: images; where it leaves open how they are read, they are read as the encoder was trained.
         poolings: as for `pool_all`.
         block: as for `pool_all`.
         first: features of the first images, whole batches of them, which need not be computed again.
@@ -185,6 +186,7 @@ def extract_all(
         NonFiniteFeatures: a readable image has a feature that is NaN or infinite.
     """
     encoder.eval()
+    source = read_as_trained(source, encoder.reads)
     device = encoder.device
     normalize = Normalize(mean=encoder.mean, std=encoder.std)
     features: dict[str, Array] = {}

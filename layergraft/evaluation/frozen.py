@@ -14,6 +14,7 @@ from torch import Tensor
 
 from layergraft.config.recipe import VARIANTS, EvaluateConfig
 from layergraft.data.arrays import Labels
+from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
@@ -338,7 +339,10 @@ def evaluate_encoders(
         task = replace(task, holdout=None)  # whose images need not be looked at then
     first = next(iter(encoders.values()))
     side = pixel_side(first.img_size, first.in_chans, len(task.train))
-    floor = {name: pixels(source, first.img_size, first.in_chans, side) for name, source in task.sources.items()}
+    floor = {
+        name: pixels(read_as_trained(source, first.reads), first.img_size, first.in_chans, side)
+        for name, source in task.sources.items()
+    }
     task, floor = task.readable(floor)
     note = {} if side == first.img_size else {"side": side}
     rows = Measurement(task, config, "pixels", None, floor, note, first.device, None).rows(keep)

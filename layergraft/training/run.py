@@ -27,7 +27,7 @@ from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
-from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remarks_on
+from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import save_stage
@@ -46,12 +46,13 @@ class Training:
     """
 
     def __init__(self, recipe: Recipe, out: Path, fabric: Fabric) -> None:
-        self.recipe = recipe
         self.out = out
         self.data = load_data(recipe, out)
+        self.recipe = recipe = with_source(recipe, self.data.train.spec)  # with a range that was found
         check()
         self.images = self.data.whole.identity
         self.encoder = first_encoder(recipe, self.data.mean, self.data.std)
+        self.encoder.reads = self.data.train.options
         check_recipe(recipe, self.encoder, self.data, out)
         self.decoded = self.data
         check()

@@ -5,20 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import parse_qsl
 
+import msgspec
 import numpy as np
 import torch
 
+from layergraft.config.loading import read_run_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.data.cache import decoded_once
-from layergraft.data.first_look import look_at, remark
+from layergraft.data.decode.options import parse_read_options, with_options
+from layergraft.data.first_look import look_at, remark, remarks_on_files
+from layergraft.data.reading import settle
 from layergraft.data.skipped import NotedImages, SkippedImages
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
-from layergraft.data.sources.source import Source
+from layergraft.data.sources.source import AS_THEY_ARE, Source
 from layergraft.encoders.input_statistics import default_statistics
+from layergraft.encoders.provenance import trained_reading
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.runs.announce import announce
 from layergraft.runs.resume import is_unused
 from layergraft.training.memory import free_memory
 
@@ -74,7 +81,9 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
     if recipe.data.source is None:
         raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
     index = out / "index" if out and ((out / "recipe.yaml").is_file() or is_unused(out)) else None
+    known = AS_THEY_ARE if recipe.start is None else trained_reading(recipe.start)
     source = open_source(recipe.data.source, index)
+    source = settle(source, recipe.encoder.in_chans, announce, known, f"start {recipe.start!r}")
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed, recipe.data.holdout_by)
     channels = recipe.encoder.in_chans
     mean, std = default_statistics(channels)
@@ -86,10 +95,37 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
     )
 
 
+def read_as_begun(recipe: Recipe, out: Path) -> Recipe:
+    """A recipe whose images are read as the run in a directory reads them, where it leaves that open.
+
+    A range `auto`, or what a `start` knew, was found when the run began: it goes on with the very same numbers.
+    """
+    spec = recipe.data.source
+    if spec is None or not (out / "recipe.yaml").is_file():
+        return recipe
+    begun = read_run_recipe(out).data.source
+    if begun is None or with_options(begun, AS_THEY_ARE) != with_options(spec, AS_THEY_ARE):
+        return recipe  # whoever opens the run will say that it is another one
+    wanted, known = (parse_read_options(dict(parse_qsl(text.partition("?")[2])), text) for text in (spec, begun))
+    if wanted.range == "auto":
+        wanted = replace(wanted, range=None)
+    options = wanted.or_else(known)
+    if options == known and begun != spec:
+        announce(f"The run in {out} goes on with its images as they were read: {begun}")
+        return with_source(recipe, begun)
+    return recipe
+
+
+def with_source(recipe: Recipe, spec: str) -> Recipe:
+    """The same recipe with another SOURCE."""
+    return msgspec.structs.replace(recipe, data=msgspec.structs.replace(recipe.data, source=spec))
+
+
 def remarks_on(recipe: Recipe, encoder: Encoder, train: Source) -> list[str]:
-    """What is to be said about the images: as they were opened, and where the encoder sees much less than there is."""
-    look = remark(look_at(train), encoder.in_chans, encoder.img_size, encoder.patch_size, recipe.start)
-    return [*train.remarks, *([look] if look else [])]
+    """What is to be said about the images: as they were opened and are read, and where the encoder sees much less."""
+    look = look_at(train, encoder.in_chans)
+    fitting = remark(look, encoder.in_chans, encoder.img_size, encoder.patch_size, recipe.start)
+    return [*train.remarks, *remarks_on_files(look, train), *([fitting] if fitting else [])]
 
 
 def keep_decoded(recipe: Recipe, out: Path, data: RunData) -> RunData:

@@ -11,7 +11,7 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
+from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
 from layergraft.encoders.adapt import resize_encoder
 from layergraft.encoders.identity import encoder_identity
@@ -148,6 +149,8 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str 
         Rows for results.json, equal on all processes but for the times; only the first process has figures.
     """
     rows: list[ResultRow] = []
+    train, holdout, test = (read_as_trained(part, encoder.reads) for part in (task.train, task.holdout, task.test))
+    task = replace(task, train=train, holdout=holdout, test=test)
     stages: dict[str, StageConfig] = {field: getattr(task.config, field) for field in task.protocols}
     for protocol, stage in stages.items():  # what would stop a later one stops before the first
         if start is not None:
@@ -185,6 +188,7 @@ def _train_or_restore(task: TrainedTask, cell: Cell, encoder: Encoder, start: st
     size = config.views["image"].size or encoder.img_size
     resized = resize_encoder(copy.deepcopy(encoder), size, cell.encoder_name, task.display.say)
     trained = grown(resized, config.plan).train()
+    trained.reads = train.options
     takes_heads = isinstance(config.objective, ClassifyConfig) and config.objective.projector is not None
     recipe = Recipe(
         seed=task.seed,

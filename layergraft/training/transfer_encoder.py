@@ -32,6 +32,7 @@ def grown(encoder: Encoder, plan: PlanConfig) -> Encoder:
     if depth == encoder.depth:
         return encoder
     larger = create_encoder(structs.replace(encoder_config(encoder), depth=depth), 0, encoder.mean, encoder.std)
+    larger.reads = encoder.reads
     set_norm_eps(larger, norm_eps(encoder))
     for row in encoder.layers():
         copy_row(row, encoder, larger, "the encoder")

@@ -29,7 +29,7 @@ def photographs(folder: Path, kind: str, colour: bool) -> Path:
 @pytest.mark.parametrize("colour", [True, False])
 def test_colour_and_size_are_seen(kind: str, colour: bool, tmp_path: Path) -> None:
     source = open_source(str(photographs(tmp_path / "images", kind, colour)))
-    assert look_at(source) == FirstLook(images=10, coloured=10 * colour, side=160)
+    assert look_at(source) == FirstLook(images=10, coloured=10 * colour, side=160, plain=10)
 
 
 def test_the_built_in_sets_fit_their_recipes() -> None:

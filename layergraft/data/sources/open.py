@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from layergraft.config.paths import expanded
+from layergraft.data.decode.options import READ_OPTIONS, parse_read_options
 from layergraft.data.fashion.builtin import open_builtin
 from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
 from layergraft.data.randomness import Randomness
@@ -24,7 +25,7 @@ from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import open_table
 from layergraft.errors import UserError, nearest
 
-OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming", "image", "label"}
+OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming", "image", "label", *READ_OPTIONS}
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -110,8 +111,9 @@ def open_source(spec: str, index: Path | None = None) -> Source:
         spec: a folder, flat or by class; on this machine also one that holds `images` and `annotations` as ADE20K has
             them; a list `.txt`; a table `.csv`, `.tsv` or `.parquet`; shards `{000..099}.tar`; each of them on this
             machine or at a URL that fsspec knows; `hf:NAME[:SPLIT]`; or a built-in set. Appended to any of them
-            `?fraction=0.1&seed=0`, `?shots=5&seed=0`, `?mean=…&std=…`; to a list or a table `?root=DIR`, where its
-            paths begin; to a table or `hf:` `?image=COLUMN&label=COLUMN`; to `hf:` `?streaming=true`.
+            `?fraction=0.1&seed=0`, `?shots=5&seed=0`, `?mean=…&std=…`, and how files are read: `?range=LOW,HIGH` or
+            `auto`, `?channels=3,2,1`, `?page=N`, `?z=max`; to a list or a table `?root=DIR`, where its paths begin; to
+            a table or `hf:` `?image=COLUMN&label=COLUMN`; to `hf:` `?streaming=true`.
         index: a directory for index files; without one nothing is written.
 
     Raises:
@@ -129,13 +131,14 @@ def open_source(spec: str, index: Path | None = None) -> Source:
     streaming = query.get("streaming", "false")
     if streaming not in ("true", "false"):
         raise UserError(f"{spec!r} has streaming={streaming}.", "It is `true` or `false`.")
-    return _select(_open(spec, place, root, streaming == "true", chosen, index), query)
+    reading = parse_read_options(query, spec)
+    return _select(_open(spec, place, root, streaming == "true", chosen, index), query).read_by(reading)
 
 
 def default_test_source(spec: str) -> str | None:
     """The SOURCE of the test images that belong to training images, or None where there is none."""
     place, mark, options = spec.partition("?")
-    statistics = "&".join(f"{k}={v}" for k, v in parse_qsl(options) if k in ("mean", "std"))
+    statistics = "&".join(f"{k}={v}" for k, v in parse_qsl(options) if k in ("mean", "std", *READ_OPTIONS))
     tail = f"?{statistics}" if mark and statistics else ""
     if place.startswith("builtin:"):
         return place.removesuffix(":train").removesuffix(":test") + ":test" + tail

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.arrays import ClassIds, Labels, Mask, Pixels
-from layergraft.data.decode import Reduction, decode
+from layergraft.data.decode import ReadOptions, Reduction, decode
 from layergraft.data.sources.file_state import Stamp
 from layergraft.errors import UserError
 
+AS_THEY_ARE = ReadOptions()
 PUT_INTO_FOLDERS = "Put each class into a folder of its own."
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"),
@@ -58,6 +60,14 @@ class Images(Protocol):
 class EncodedImages(ABC):
     """Images that are files, wherever those are: a kind of source adds `read`, `name` and its length."""
 
+    options = AS_THEY_ARE
+
+    def read_by(self, options: ReadOptions) -> Self:
+        """The same images, read by other options."""
+        other = copy.copy(self)
+        other.options = options
+        return other
+
     @abstractmethod
     def read(self, index: int) -> bytes:
         """The image's file; raises `BadImage` if there is none."""
@@ -74,7 +84,7 @@ class EncodedImages(ABC):
         return self.read(index)[:count]
 
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
-        return decode(self.read(index), channels, reduction)
+        return decode(self.read(index), channels, reduction, self.options)
 
 
 class Masks(Protocol):
@@ -121,6 +131,7 @@ class Source:
         blocks: the images themselves where they are read block by block, and so in an order of blocks; else None.
         remarks: sentences for the user about what was assumed or left out.
         label_hint: how to get labels where there are none.
+        options: which channels, pages and values of the files become grey levels.
     """
 
     spec: str
@@ -135,6 +146,7 @@ class Source:
     blocks: Blocks | None = None
     remarks: tuple[str, ...] = ()
     label_hint: str = PUT_INTO_FOLDERS
+    options: ReadOptions = AS_THEY_ARE
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -142,6 +154,24 @@ class Source:
     def subset(self, keys: npt.NDArray[np.int64]) -> Source:
         """The same source with other keys."""
         return replace(self, keys=keys)
+
+    def read_by(self, options: ReadOptions) -> Source:
+        """The same source, whose files are read by other options.
+
+        Raises:
+            UserError: its images are no files, so that there is nothing to choose.
+        """
+        if options == self.options:
+            return self
+        images = self.images
+        if isinstance(images, EncodedImages):
+            images = images.read_by(options)
+        elif replace(options, range=None) != AS_THEY_ARE:
+            raise UserError(
+                f"The images of {self.spec!r} are no files, but arrays of grey or RGB levels.",
+                f"They are not read by {replace(options, range=None)}.",
+            )
+        return replace(self, images=images, options=options)
 
     @property
     def selected_labels(self) -> Labels:

@@ -1,0 +1,41 @@
+"""JPEG by libjpeg-turbo's own interface, which can decode at reduced scale and reports damage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+
+from layergraft.data.arrays import Pixels
+from layergraft.data.decode.picture import BadImage, Reduction, check_size
+from layergraft.data.orientation import orientation_of_jpeg, upright
+
+START = b"\xff\xd8\xff"
+# Huffman codes take at least one bit for each 8 × 8 block of a JPEG's finest channel. libjpeg fills what is missing
+# with grey, however much it is: a file of a few bytes would take gigabytes. Small images are left to the decoder.
+JPEG_PIXELS_PER_BYTE = 8 * 8 * 8
+_SMALL = 2**20
+
+
+def decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> Pixels | None:
+    """A grey or RGB JPEG; None for any other, and for one that libjpeg finds fault with."""
+    colourspace: Literal["GRAY", "RGB"] = "GRAY" if channels == 1 else "RGB"
+    try:
+        height, width, stored, _ = simplejpeg.decode_jpeg_header(content)
+        check_size(height, width, len(content))
+        if height * width > max(_SMALL, JPEG_PIXELS_PER_BYTE * len(content)):
+            raise BadImage("its header claims more pixels than the file can hold")
+        if stored == "CMYK" or channels not in (1, 3):
+            return None
+        lies = orientation_of_jpeg(content)
+        factor = 1
+        if reduction:
+            factor = reduction(width, height) if lies > 4 else reduction(height, width)
+        # It picks the smallest scale that has at least this size.
+        least = (-(-height // factor), -(-width // factor)) if factor > 1 else (0, 0)
+        quick = reduction is not None
+        pixels = simplejpeg.decode_jpeg(content, colourspace, quick, quick, min_height=least[0], min_width=least[1])
+    except ValueError:
+        return None
+    return upright(np.asarray(pixels, dtype=np.uint8), lies)

@@ -1,0 +1,91 @@
+"""What a reader makes of a file: an array as it is stored, with what its numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.data.decode.options import ReadOptions
+
+Reduction = Callable[[int, int], int]
+# Pillow refuses more than this: 600 MB of RGB from a file of any size.
+MAX_PIXELS = 178_956_970
+_PIXELS_PER_BYTE = 1000  # no picture of anything is compressed so well
+
+
+class BadImage(Exception):
+    """A file that is no readable image; the text is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image before its numbers become grey levels.
+
+    Args:
+        array: of shape (H, W, C), of any type of number; as it is meant to be seen (turned as EXIF says, 0 is black).
+        colours: how many of the first channels are colours: 1 grey, 3 RGB; 0 for bands that are no colours.
+        alpha: which channel is transparency, if any.
+        names: of the channels, where the file has some.
+        bits: how many bits of whole numbers are significant; None is all of their type.
+        range: the values that are black and white by the file's own word, or None.
+        remarks: what was assumed and may be chosen otherwise, in words that fit behind "3 of 16 images looked at:".
+    """
+
+    array: npt.NDArray[Any]
+    colours: int = 0
+    alpha: int | None = None
+    names: tuple[str, ...] | None = None
+    bits: int | None = None
+    range: tuple[float, float] | None = None
+    remarks: tuple[str, ...] = ()
+
+    def depth(self) -> int:
+        """Significant bits of whole numbers, those of their type where the file says nothing."""
+        return self.bits or 8 * self.array.dtype.itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is wanted of a file.
+
+    Args:
+        channels: how many the encoder takes.
+        options: what follows the `?` of the SOURCE.
+        whole: whether all channels are wanted as they are stored, to look at them.
+    """
+
+    channels: int
+    options: ReadOptions
+    whole: bool = False
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether a reader is to give all channels as they are, rather than turn colours of 8 bits into `channels`."""
+        return self.whole or self.options.channels is not None
+
+
+def check_size(height: int, width: int, size: int) -> None:
+    """Refuse what has no pixels, or too many.
+
+    Args:
+        height: in pixels.
+        width: likewise.
+        size: of the file, in bytes.
+
+    Raises:
+        BadImage: it does.
+    """
+    if height < 1 or width < 1:
+        raise BadImage("no pixels")
+    if height * width > MAX_PIXELS:
+        honest = size * _PIXELS_PER_BYTE >= height * width
+        raise BadImage(f"{height * width / 1e6:.0f} megapixels: give ?tile=" if honest else "decompression bomb")
+
+
+def as_channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(H, W) or (H, W, C) -> (H, W, C)."""
+    return array[:, :, np.newaxis] if array.ndim == 2 else array

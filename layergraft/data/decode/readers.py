@@ -1,0 +1,92 @@
+"""Which reader takes a file, and the way from its bytes to what an encoder is given.
+
+A further kind of file is one module with a function (content, Request) -> Picture and one row of `READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from layergraft.data.arrays import Pixels
+from layergraft.data.decode.colours import select, to_channels
+from layergraft.data.decode.jpeg import START, decode_jpeg
+from layergraft.data.decode.options import ReadOptions
+from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request
+from layergraft.data.decode.pillow import read_pillow
+from layergraft.data.decode.ranges import to_levels
+from layergraft.data.decode.tiff import read_tiff
+from layergraft.data.decode.tiff_tags import STARTS
+
+
+class Reader(NamedTuple):
+    """A kind of file.
+
+    Args:
+        name: what it is called.
+        knows: whether a file is of this kind, by its first bytes.
+        read: makes a picture of it, or raises `BadImage`.
+    """
+
+    name: str
+    knows: Callable[[bytes], bool]
+    read: Callable[[bytes, Request], Picture]
+
+
+READERS = (
+    Reader("TIFF", lambda content: content[:4] in STARTS, read_tiff),
+    Reader("image", lambda content: True, read_pillow),
+)
+_PLAIN = ReadOptions()
+
+
+def read_picture(content: bytes, request: Request) -> Picture:
+    """Read a file by the first reader that knows it.
+
+    Raises:
+        BadImage: it is empty, damaged, or none that is known.
+    """
+    if not content:
+        raise BadImage("empty file")
+    return next(reader for reader in READERS if reader.knows(content)).read(content, request)
+
+
+def as_levels(picture: Picture, request: Request) -> Pixels:
+    """What an encoder is given of a picture: its channels chosen, its numbers mapped, its colours converted.
+
+    Raises:
+        BadImage: the picture has other channels, or nobody knows its range.
+    """
+    options = request.options
+    if options.channels is not None:
+        picture = select(picture, options.channels)
+    levels = to_levels(picture, options.fixed_range)
+    return np.ascontiguousarray(to_channels(levels, picture, request.channels))
+
+
+def decode(content: bytes, channels: int, reduction: Reduction | None = None, options: ReadOptions = _PLAIN) -> Pixels:
+    """Decode an image file.
+
+    Args:
+        content: the file, of a kind in `READERS`; see `docs/images.md`.
+        channels: 1 gives grey, 2 grey and alpha, 3 RGB, 4 RGBA; bands that are no such colours are taken as they are
+            where there are as many.
+        reduction: (height, width) -> 1, 2, 4 or 8: by how much a JPEG may be reduced. Where it is given, JPEGs are also
+            decoded by libjpeg's faster transforms, a tenth quicker; else as Pillow decodes them.
+        options: which channels, page and slice, and the range of more than 8 bits; without one the upper 8 are kept.
+
+    Returns:
+        uint8 of shape (height, width, channels), turned as EXIF says.
+
+    Raises:
+        BadImage: empty, truncated, damaged, not an image, without pixels, a decompression bomb, of another number of
+            bands, or of numbers whose range nobody knows.
+    """
+    if content[:3] == START and options.channels is None and options.page is None:
+        pixels = decode_jpeg(content, channels, reduction)
+        if pixels is not None:
+            return pixels
+    request = Request(channels=channels, options=options)
+    return as_levels(read_picture(content, request), request)

@@ -1,0 +1,324 @@
+"""TIFF by its axes and the kind of its numbers: ImageJ, Fiji, OME-TIFF, GeoTIFF; by Pillow where that is as right."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
+from layergraft.data.decode.pillow import read_pillow
+from layergraft.data.decode.tiff_tags import ALPHAS, Directory, geo_of, read_tags, suits_pillow
+from layergraft.data.orientation import READER_ERRORS, orientation, upright
+from layergraft.errors import UserError
+
+Array = npt.NDArray[Any]
+MOST_CHANNELS = 64
+_MOST_BYTES = 2**32  # of one picture with all its channels
+_ASSOCIATED = 1
+_OFFSETS = {273, 324}  # of strips or tiles, without which there are no pixels
+_UNKNOWN_AXES = "IQ"  # tifffile's: a sequence of pages that nobody says the meaning of
+_INKS = ("PALETTE", "SEPARATED", "YCBCR", "CIELAB")
+
+
+def _tifffile(channels: int) -> Any:
+    try:
+        import tifffile
+    except ImportError:
+        raise UserError(
+            f"A TIFF file needs tifffile to be read as {channels} channels.",
+            "Install it: pip install 'layergraft[tiff]'.",
+        ) from None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd, file by file
+    return tifffile
+
+
+@dataclass(kw_only=True)
+class _Choice:
+    """Which part of a series becomes the picture, axis by axis.
+
+    Args:
+        axes: of the series, one letter each.
+        shape: likewise.
+        channel: position of the axis of channels, or None.
+        stack: position of the axis of slices, or None.
+        fixed: position -> index, of the other axes but Y and X.
+        remarks: what was assumed.
+    """
+
+    axes: str
+    shape: tuple[int, ...]
+    channel: int | None = None
+    stack: int | None = None
+    fixed: dict[int, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.channel is None else self.shape[self.channel]
+
+
+def _choose(axes: str, shape: tuple[int, ...], request: Request) -> _Choice:
+    """Say which axes of a series are channels, slices and pages."""
+    choice = _Choice(axes=axes, shape=shape)
+    options, wanted = request.options, request.channels
+    free = [p for p, (axis, size) in enumerate(zip(axes, shape, strict=True)) if axis not in "YX" and size > 1]
+    channels = [p for p in free if axes[p] in "CS"]
+    if len(channels) > 1:
+        raise BadImage(f"axes {axes} with two of channels")
+    if channels:
+        choice.channel = channels[0]
+    elif len(free) == 1 and options.page is None and options.z is None:
+        named = options.channels is not None and axes[free[0]] in _UNKNOWN_AXES
+        if named or shape[free[0]] == wanted:
+            choice.channel = free[0]
+    left = [p for p in free if p != choice.channel]
+    slices = [p for p in left if axes[p] == "Z"]
+    if not slices and len(left) == 1 and options.z is not None and axes[left[0]] in _UNKNOWN_AXES:
+        slices = left
+    choice.fixed = {p: 0 for p in range(len(axes)) if axes[p] not in "YX" and p != choice.channel}
+    if slices:
+        _choose_slice(choice, slices[0], options.z)
+    elif isinstance(options.z, int) and options.z > 1:
+        raise BadImage(f"no slice {options.z}: it has 1")
+    _choose_page(choice, [p for p in left if p not in slices[:1]], options.page)
+    first = choice.channel is not None and axes[choice.channel] != "S" and wanted == 1
+    if first and options.channels is None and not request.whole:
+        assert choice.channel is not None
+        choice.fixed[choice.channel], choice.channel = 0, None
+    if first and options.channels is None:
+        choice.remarks.append(f"{shape[channels[0]]} channels; the first is taken (?channels=N takes another)")
+    return choice
+
+
+def _choose_slice(choice: _Choice, position: int, z: int | str | None) -> None:
+    count = choice.shape[position]
+    if z in ("max", "mean"):
+        choice.stack = position
+        del choice.fixed[position]
+        return
+    if isinstance(z, int) and z > count:
+        raise BadImage(f"no slice {z}: it has {count}")
+    choice.fixed[position] = z - 1 if isinstance(z, int) else 0
+    if z is None:
+        choice.remarks.append(f"{count} slices; the first is taken (?z=max, ?z=mean or ?z=N)")
+
+
+def _choose_page(choice: _Choice, positions: list[int], page: int | None) -> None:
+    sizes = [choice.shape[p] for p in positions]
+    count = int(np.prod(sizes)) if sizes else 1
+    if page is not None and page > count:
+        raise BadImage(f"no page {page}: it has {count}")
+    choice.fixed |= dict(
+        zip(positions, map(int, np.unravel_index((page or 1) - 1, sizes)) if sizes else (), strict=True)
+    )
+    if count > 1 and page is None:
+        choice.remarks.append(f"{count} pages; the first is taken (?page=N takes another)")
+
+
+class _Planes:
+    """The planes of a series: a view of the file's bytes where they lie there as they are, else decoded one by one.
+
+    Args:
+        file: tifffile's file.
+        number: of the series.
+        content: the file.
+    """
+
+    def __init__(self, file: Any, number: int, content: bytes) -> None:
+        self.file, self.number = file, number
+        self.series = file.series[number]
+        self.keyframe = self.series.keyframe
+        self.whole: Array | None = None
+        if self.series.dataoffset is not None and self.keyframe.is_memmappable:
+            kind = np.dtype(file.byteorder + self.keyframe.dtype.char)
+            self.whole = np.ndarray(self.series.shape, kind, content, self.series.dataoffset)
+
+    def take(self, choice: _Choice, at: int | None) -> Array:
+        """One picture of shape (H, W) or, with an axis of channels, (H, W, C); `at` is a slice of the stack."""
+        fixed = choice.fixed | ({} if choice.stack is None or at is None else {choice.stack: at})
+        if self.whole is not None:
+            index = tuple(fixed.get(p, slice(None)) for p in range(len(choice.axes)))
+            return self._ordered(self.whole[index], choice)
+        inner = len(self.keyframe.shape)
+        leading = choice.shape[: len(choice.shape) - inner]
+        outer = choice.channel if choice.channel is not None and choice.channel < len(leading) else None
+        count = choice.channels if outer is not None else 1
+        planes = []
+        for number in range(count):
+            place = [number if p == outer else fixed[p] for p in range(len(leading))]
+            page = int(np.ravel_multi_index(place, leading)) if leading else 0
+            plane = self.file.asarray(series=self.number, key=page, maxworkers=1).reshape(self.keyframe.shape)
+            index = tuple(fixed.get(p, slice(None)) for p in range(len(leading), len(choice.shape)))
+            planes.append(plane[index])
+        if outer is not None:
+            return np.stack(planes, axis=2)
+        return self._ordered(planes[0], choice)
+
+    @staticmethod
+    def _ordered(picture: Array, choice: _Choice) -> Array:
+        """Channels last: of the axes left, all but Y and X are channels."""
+        if choice.channel is not None and choice.channel < choice.axes.index("Y"):
+            return np.moveaxis(picture, 0, 2)
+        return picture
+
+
+def _stacked(planes: _Planes, choice: _Choice, z: Any) -> Array:
+    """The largest or mean value over the slices, one at a time in memory."""
+    assert choice.stack is not None
+    count = choice.shape[choice.stack]
+    first = planes.take(choice, 0)
+    if z == "max":
+        highest = first.copy()
+        for number in range(1, count):
+            np.maximum(highest, planes.take(choice, number), out=highest)
+        return highest
+    total = first.astype(np.float64)
+    for number in range(1, count):
+        total += planes.take(choice, number)
+    mean = total / count
+    return np.rint(mean).astype(first.dtype) if first.dtype.kind in "iu" else mean.astype(first.dtype)
+
+
+def _names(file: Any, choice: _Choice, descriptions: dict[int, str]) -> tuple[str, ...] | None:
+    """Names of the channels, by OME, ImageJ or GDAL."""
+    count = choice.channels
+    names: list[str] = []
+    if file.is_ome and file.ome_metadata:
+        first = file.ome_metadata.partition("</Image>")[0]
+        names = [
+            match[1] if (match := re.search(r'\bName="([^"]*)"', tag)) else ""
+            for tag in re.findall(r"<Channel\b[^>]*>", first)
+        ]
+    elif file.is_imagej:
+        labels = (file.imagej_metadata or {}).get("Labels") or []
+        names = [str(label) for label in labels[:count]]
+    elif descriptions:
+        names = [descriptions.get(band, "") for band in range(count)]
+    return tuple(names) if len(names) == count and any(names) else None
+
+
+def _series_of(file: Any, request: Request) -> tuple[int, Request]:
+    """(number of the series that holds the wanted page, the request within it)."""
+    page = request.options.page
+    for number, series in enumerate(file.series if page is not None else ()):
+        sizes = zip(series.axes, series.shape, strict=True)
+        count = int(np.prod([size for axis, size in sizes if axis not in "YXSCZ"], dtype=np.int64))
+        assert page is not None
+        if page <= count:
+            return number, replace(request, options=replace(request.options, page=page))
+        page -= count
+    return 0, request
+
+
+def _meaning(keyframe: Any, choice: _Choice, array: Array, tags: Directory) -> tuple[int, int | None, tuple[str, ...]]:
+    """(how many channels are colours, which one is alpha, remarks)."""
+    samples = choice.channel is not None and choice.axes[choice.channel] == "S"
+    photometric = keyframe.photometric.name
+    if not samples:
+        return (0 if choice.channel is not None else 1), None, ()
+    geo, count = geo_of(tags), array.shape[2]
+    extras = [int(extra) for extra in keyframe.extrasamples]
+    rgb = [geo.interpretations.get(band) for band in range(3)] == ["Red", "Green", "Blue"]
+    colours = 3 if photometric in ("RGB", "YCBCR") or rgb else count - len(extras) if photometric != "MINISBLACK" else 0
+    if photometric == "MINISBLACK" and count == 2 and extras and extras[0] in ALPHAS:
+        colours = 1
+    alpha = colours if colours and len(extras) == 1 and count == colours + 1 and extras[0] in ALPHAS else None
+    named = geo.interpretations.get(3)
+    if alpha == 3 and (geo.located or named) and named != "Alpha":
+        band = np.unique(array[:, :, 3])
+        if not (len(band) == 2 and band[0] == 0 and band[1] == np.iinfo(band.dtype).max):
+            said = () if named else ("a fourth band that counts as infrared, not as transparency",)
+            return 3, None, said
+    return colours, alpha, ()
+
+
+def _unmultiplied(array: Array, alpha: int) -> Array:
+    """Colours that were multiplied by their opacity, divided by it."""
+    full = np.iinfo(array.dtype).max
+    opacity = array[:, :, alpha : alpha + 1].astype(np.float64)
+    colours = np.minimum(array[:, :, :alpha] * (full / np.maximum(opacity, 1)), full)
+    return np.concatenate([np.rint(colours).astype(array.dtype), array[:, :, alpha:]], axis=2)
+
+
+def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Picture:
+    number, request = _series_of(file, request)
+    planes = _Planes(file, number, content)
+    keyframe = planes.keyframe
+    choice = _choose(planes.series.axes, tuple(planes.series.shape), request)
+    height, width = choice.shape[choice.axes.index("Y")], choice.shape[choice.axes.index("X")]
+    check_size(height, width, len(content))
+    if height * width * choice.channels * keyframe.dtype.itemsize > _MOST_BYTES:
+        raise BadImage(f"{choice.channels} channels of {height} by {width} pixels, which is more than 4 GiB")
+    array = planes.take(choice, None) if choice.stack is None else _stacked(planes, choice, request.options.z)
+    array = array[:, :, np.newaxis] if array.ndim == 2 else array
+    colours, alpha, remarks = _meaning(keyframe, choice, array, tags)
+    photometric, bits = keyframe.photometric.name, keyframe.bitspersample
+    if photometric == "PALETTE" and colours == 1 and keyframe.colormap is not None:
+        array, colours, bits = np.moveaxis(keyframe.colormap >> 8, 0, 1).astype(np.uint8)[array[:, :, 0]], 3, 8
+    elif photometric in ("SEPARATED", "CIELAB"):
+        raise BadImage(f"{photometric} colours that Pillow cannot read")
+    elif photometric == "MINISWHITE" and array.dtype.kind == "u":
+        array = 2 ** int(bits) - 1 - array
+    if alpha is not None and _ASSOCIATED in keyframe.extrasamples and not request.as_stored and array.dtype.kind == "u":
+        array = _unmultiplied(array, alpha)
+    return Picture(
+        array=upright(array, orientation(partial(read_tags, content))),
+        colours=colours,
+        alpha=alpha,
+        names=_names(file, choice, geo_of(tags).descriptions) if request.as_stored else None,
+        bits=int(bits) if array.dtype.kind == "u" and isinstance(bits, int) else None,
+        remarks=(*choice.remarks, *remarks),
+    )
+
+
+def read_with_tifffile(content: bytes, tags: Directory, request: Request) -> Picture:
+    """Read a TIFF file of any number of channels: bands of a page, or a series of pages.
+
+    Raises:
+        BadImage: it is damaged, or holds something else.
+        UserError: tifffile is not installed.
+    """
+    tifffile = _tifffile(request.channels)
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            return _read(file, content, tags, request)
+    except BadImage:
+        raise
+    except Exception as error:  # its readers raise whatever a damaged file leads them to
+        missing = "compressed, which needs the package imagecodecs" if "imagecodecs" in str(error) else ""
+        raise BadImage(missing or f"damaged ({type(error).__name__})") from None
+
+
+def read_tiff(content: bytes, request: Request) -> Picture:
+    """Read a TIFF file.
+
+    Raises:
+        BadImage: it is damaged, or holds something else than is wanted.
+        UserError: it needs tifffile, which is not installed.
+    """
+    try:
+        # Not from Pillow's image: there are bands for which it refuses to open one.
+        tags = read_tags(content)
+        suits = not tags.keys() & _OFFSETS or suits_pillow(tags, request)  # cut off within the tags: Pillow says so
+    except READER_ERRORS:
+        return read_pillow(content, request)
+    if not suits:
+        return read_with_tifffile(content, tags, request)
+    try:
+        return read_pillow(content, request)
+    except BadImage as first:
+        if str(first) not in ("not an image", "damaged"):
+            raise
+        try:
+            return read_with_tifffile(content, tags, request)
+        except UserError:
+            raise first from None
+        except BadImage as second:
+            raise second if "imagecodecs" in str(second) else first from None

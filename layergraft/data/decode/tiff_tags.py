@@ -1,0 +1,97 @@
+"""What the tags of a TIFF file say, read without tifffile, and whether Pillow can give its pixels."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+
+from PIL import TiffImagePlugin
+
+from layergraft.data.decode.colours import MODES
+from layergraft.data.decode.picture import Request
+
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SAMPLE_FORMAT, _GDAL_METADATA = 339, 42112
+_GEO = (33550, 34264, 34735)  # scale, transformation, keys of a GeoTIFF
+_UNSIGNED = {1, 4}  # 4 is "undefined", which means the same in practice
+# Of Pillow's libtiff as it is distributed; others are read by imagecodecs alone.
+_PILLOWS_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_INKS = (3, 5, 6, 8)  # palette, CMYK, YCbCr, Lab
+ALPHAS = (1, 2)  # of ExtraSamples: associated, unassociated
+_ITEM = re.compile(r'<Item name="(\w+)" sample="(\d+)"[^>]*>([^<]*)</Item>')
+
+Directory = TiffImagePlugin.ImageFileDirectory_v2
+
+
+def read_tags(content: bytes) -> Directory:
+    """Those of the first image; raises one of `READER_ERRORS` where they cannot be read."""
+    tags = Directory(content[: 16 if b"+" in content[2:4] else 8])
+    file = io.BytesIO(content)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geo:
+    """What GDAL notes of bands.
+
+    Args:
+        located: whether the file is a GeoTIFF.
+        interpretations: band -> colour interpretation (`Red`, `NIR`, `Alpha`).
+        descriptions: band -> name.
+    """
+
+    located: bool
+    interpretations: dict[int, str]
+    descriptions: dict[int, str]
+
+
+def geo_of(tags: Directory) -> Geo:
+    """Read what GDAL notes of a file's bands."""
+    notes = _ITEM.findall(str(tags.get(_GDAL_METADATA, "")))
+    return Geo(
+        located=any(tag in tags for tag in _GEO),
+        interpretations={int(band): text for name, band, text in notes if name == "COLORINTERP"},
+        descriptions={int(band): text for name, band, text in notes if name == "DESCRIPTION"},
+    )
+
+
+def suits_pillow(tags: Directory, request: Request) -> bool:
+    """Whether Pillow gives what is wanted of a TIFF file.
+
+    It drops or refuses bands that are no colours, and pages; of 16 bits it mixes up planes that are not compressed,
+    takes white for black where that is 0, and keeps 8 of colours; signed numbers it takes for unsigned ones.
+    """
+    samples = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+    photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    formats = tags.get(_SAMPLE_FORMAT, (1,))
+    compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
+    if not set(formats) <= _UNSIGNED or compression not in _PILLOWS_COMPRESSIONS or bits > 16:
+        return False
+    if photometric in _INKS:
+        return True
+    options = request.options
+    if tags.next and (samples == 1 or options.page is not None or options.z is not None or request.whole):
+        return False
+    if samples == 1:
+        return photometric == _BLACK_IS_ZERO or (photometric == _WHITE_IS_ZERO and bits <= 8)
+    if request.channels not in MODES:
+        return False
+    extras = tuple(tags.get(TiffImagePlugin.EXTRASAMPLES, ()))
+    if samples == 2:
+        return photometric == _BLACK_IS_ZERO and bits == 8 and extras[:1] in ((1,), (2,))
+    if photometric != _RGB or samples - len(extras) != 3 or len(extras) > 1:
+        return False
+    if bits > 8:
+        planar = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+        if (planar and compression == 1) or request.as_stored or options.range is not None:
+            return False
+    if not extras:
+        return True
+    if any(tag in tags for tag in (*_GEO, _GDAL_METADATA)):
+        return False
+    return extras[0] in ALPHAS or (not request.as_stored and request.channels in (1, 3))

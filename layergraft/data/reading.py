@@ -1,0 +1,178 @@
+"""How the images of a source are read for an encoder: by the SOURCE's own options, else by those it was trained with.
+
+Here a range `auto` becomes numbers, and it is said what was chosen and where an encoder knows other values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.data.decode.colours import select
+from layergraft.data.decode.options import Range, ReadOptions, with_options
+from layergraft.data.decode.picture import BadImage, Picture, Request
+from layergraft.data.decode.ranges import is_plain
+from layergraft.data.decode.readers import read_picture
+from layergraft.data.randomness import Randomness
+from layergraft.data.sources.source import AS_THEY_ARE, EncodedImages, Source
+from layergraft.errors import UserError
+from layergraft.runs.interruption import check
+
+SAMPLED, VALUES = 256, 4096  # images of `?range=auto`, and numbers of each channel of one
+PERCENTILES = (0.1, 99.9)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """Numbers of some images.
+
+    Args:
+        values: of each image that is deeper than 8 bits, of shape (channels, numbers).
+        grouped: whether all channels share a range, as colours do.
+        plain: how many images have 8 bits.
+        reasons: why others cannot be read.
+    """
+
+    values: list[npt.NDArray[Any]]
+    grouped: bool
+    plain: int
+    reasons: Counter[str]
+
+
+def _sample(source: Source, channels: int) -> _Sample:
+    order = Randomness(seed=0, scope="value range").permutation("sample", source.keys, 0, first=SAMPLED)
+    values, grouped, plain, reasons = [], True, 0, Counter[str]()
+    request = Request(channels=channels, options=replace(source.options, range=None), whole=True)
+    for key in source.keys[order].tolist():
+        check()
+        try:
+            picture = read_picture(source.images.read(key), request)
+            if request.options.channels is not None:
+                picture = select(picture, request.options.channels)
+        except BadImage as error:
+            reasons[str(error)] += 1
+            continue
+        if is_plain(picture):
+            plain += 1
+            continue
+        values.append(_numbers(picture))
+        grouped &= picture.colours > 0
+    return _Sample(values=values, grouped=grouped, plain=plain, reasons=reasons)
+
+
+def _numbers(picture: Picture) -> npt.NDArray[Any]:
+    """Some of the finite numbers of each channel but alpha, spread over the picture."""
+    opaque = [channel for channel in range(picture.array.shape[2]) if channel != picture.alpha]
+    flat = picture.array[:, :, opaque].reshape(-1, len(opaque))
+    return flat[:: max(1, len(flat) // VALUES)].T
+
+
+def _limits(numbers: npt.NDArray[Any]) -> tuple[float, float]:
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = np.percentile(finite, PERCENTILES)
+    if numbers.dtype.kind in "iu":
+        low, high = np.floor(low), np.ceil(high)
+    low, high = (float(f"{number:.6g}") for number in (low, high))
+    return (low, high) if low < high else (low, low + 1)
+
+
+def find_range(source: Source, channels: int, say: Say) -> Range | None:
+    """Find the percentiles 0.1 and 99.9 of a fixed sample of a source's images.
+
+    Args:
+        source: its options say which channels, pages and slices count.
+        channels: of the encoder.
+        say: called with what was found.
+
+    Returns:
+        One range, or one for each channel where those are no colours; None where all images have 8 bits.
+
+    Raises:
+        UserError: none of the images can be read.
+    """
+    if not isinstance(source.images, EncodedImages):
+        say(f"{source.spec}: the images are arrays of 8 bits: range=auto changes nothing.")
+        return None
+    sample = _sample(source, channels)
+    looked_at = sample.plain + len(sample.values)
+    if not looked_at:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sample.reasons.most_common())
+        raise UserError(f"None of the images of {source.spec!r} that were looked at can be read: {reasons}.")
+    if not sample.values:
+        say(f"{source.spec}: all {looked_at} images looked at have 8 bits: range=auto changes nothing.")
+        return None
+    count, _ = Counter(len(values) for values in sample.values).most_common(1)[0]
+    kept = [values for values in sample.values if len(values) == count]
+    if sample.grouped or count != channels:
+        found: Range = (_limits(np.concatenate([values.reshape(-1) for values in kept])),)
+    else:
+        found = tuple(_limits(np.concatenate([values[c] for values in kept])) for c in range(count))
+    text = ReadOptions(range=found).words()["range"]
+    each = " for each channel" if len(found) > 1 else ""
+    say(f"{source.spec}: range={text}, percentiles 0.1 and 99.9 of {len(kept)} images{each}.")
+    return found
+
+
+def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY_ARE, whose: str = "") -> Source:
+    """A source whose reading options are numbers, and fit the encoder.
+
+    Args:
+        source: as it was opened.
+        channels: of the encoder.
+        say: called with what was found, inherited, or differs.
+        known: what an encoder was trained with; it counts where the source says nothing.
+        whose: that encoder, for what is said.
+
+    Returns:
+        The same images; `spec` names the options, so that it opens them again in the same way.
+
+    Raises:
+        UserError: there are other numbers of channels or ranges than channels of the encoder.
+    """
+    for sentence in differences(source, known, whose):
+        say(sentence)
+    options = source.options.or_else(known)
+    if options.channels is not None and len(options.channels) != channels:
+        raise UserError(
+            f"{source.spec!r} names {len(options.channels)} channels, and {channels} are wanted.",
+            "Name as many behind ?channels=, or set --encoder.in_chans.",
+        )
+    if options.range == "auto":
+        found = find_range(source.read_by(options), channels, say)
+        options = replace(options, range=found)
+    if options.range is not None and len(options.fixed_range or ()) not in (1, channels):
+        raise UserError(
+            f"{source.spec!r} has {len(options.fixed_range or ())} ranges, and {channels} channels are wanted.",
+            "Give one range for all channels, or one for each: ?range=0,4095;0,900.",
+        )
+    if options == source.options:
+        return source
+    return replace(source.read_by(options), spec=with_options(source.spec, options))
+
+
+def differences(source: Source, known: ReadOptions, whose: str) -> list[str]:
+    """What is to be said where an encoder was trained with other options than a source has, or has none of."""
+    own, theirs = source.options.words(), known.words()
+    said = [
+        f"{source.spec} is read with {name}={own[name]}, but {whose} was trained with {name}={theirs[name]}."
+        for name in theirs
+        if own.get(name, theirs[name]) != theirs[name]
+    ]
+    inherited = {name: value for name, value in theirs.items() if name not in own}
+    if inherited:
+        words = "&".join(f"{name}={value}" for name, value in inherited.items())
+        said.append(f"{source.spec} is read as {whose} was trained: {words}.")
+    return said
+
+
+def read_as_trained(source: Source, known: ReadOptions) -> Source:
+    """The same source, read by an encoder's options where it has none of its own."""
+    return source.read_by(source.options.or_else(known))
