@@ -96,7 +96,8 @@ def export_encoder(encoder: str, format_name: Format, out: Path, with_head: Path
         shutil.rmtree(working)
     announce(
         f"{out} ({format_name}): {job.output} differ by {difference:.1e} of their largest entry. Input is normalised: "
-        f"pixels in [0, 1]{_levels(job.encoder)}, mean {_numbers(job.encoder.mean)}, standard deviation {_numbers(job.encoder.std)}."
+        f"pixels in [0, 1]{_levels(job.encoder)}, mean {_numbers(job.encoder.mean)}, standard deviation "
+        f"{_numbers(job.encoder.std)}."
     )
     return Export(out=out, format=format_name, difference=difference)
 
