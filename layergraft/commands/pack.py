@@ -31,7 +31,7 @@ from layergraft.runs.json_files import read_json_as
 QUALITY = 95
 PROGRESS = "unfinished.json"  # in `out` while not all shards are written: where the next shard begins
 _ANEW = "Remove the directory, and pack again. Nothing was changed."
-_SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"RIF": ".webp", b"BM": ".bmp"}
+_SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"RIF": ".webp", b"BM": ".bmp", b"\x93NUMPY": ".npy"}
 _SIGNATURES |= dict.fromkeys((b"II*", b"II+", b"MM\0"), ".tif")
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from layergraft.data.arrays import Pixels
+from layergraft.data.decode import npy
 from layergraft.data.decode.colours import select, to_channels
 from layergraft.data.decode.jpeg import START, decode_jpeg
 from layergraft.data.decode.options import ReadOptions
@@ -36,6 +37,7 @@ class Reader(NamedTuple):
 
 
 READERS = (
+    Reader("NumPy array", lambda content: content.startswith(npy.START), npy.read_npy),
     Reader("TIFF", lambda content: content[:4] in STARTS, read_tiff),
     Reader("image", lambda content: True, read_pillow),
 )

@@ -16,17 +16,22 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.columns import USUAL, Chosen
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.folder import open_folder
+from layergraft.data.sources.hdf5_file import open_hdf5
 from layergraft.data.sources.huggingface import open_hub
 from layergraft.data.sources.huggingface_stream import open_stream
 from layergraft.data.sources.layout import beside, shards_of
 from layergraft.data.sources.list_file import open_list
+from layergraft.data.sources.npy_file import array_names, open_npy, open_npz
 from layergraft.data.sources.shards import open_shards, shard_paths
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import open_table
+from layergraft.data.sources.zarr_store import is_zarr, open_zarr
 from layergraft.errors import UserError, nearest
 
-OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming", "image", "label", *READ_OPTIONS}
+OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming", "image", "label", "images", "labels"}
+OPTIONS |= {*READ_OPTIONS}
 TABLES = (".csv", ".tsv", ".parquet")
+ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
 
 
 def _select(source: Source, query: dict[str, str]) -> Source:
@@ -68,6 +73,15 @@ def _open_masks(spec: str, images: Path, masks: Path, index: Path | None) -> Sou
     return replace(source, labels=None, masks=FolderMasks(masks, names), classes=class_names(masks))
 
 
+def _open_arrays(spec: str, file: Place, chosen: Chosen, index: Path | None) -> Source:
+    if file.remote:
+        raise UserError(f"{spec!r}: arrays are read from files of this machine.", "Copy the file here.")
+    ending = file.name.lower().rpartition(".")[2]
+    if ending == "npy":
+        return open_npy(spec, file, chosen)
+    return open_npz(spec, file, chosen, index) if ending == "npz" else open_hdf5(spec, file, chosen)
+
+
 def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Chosen, index: Path | None) -> Source:
     if place.startswith("builtin:"):
         return open_builtin(spec, place)
@@ -77,9 +91,9 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
         raise UserError(f"{spec!r}: `streaming` is for hf: sources.", "Shards at a URL are streams as they are.")
     if root is not None and not place.lower().endswith((".txt", *TABLES)):
         raise UserError(f"{spec!r}: `root` says where the paths of a list or a table begin.", "Leave it out.")
-    if chosen != USUAL and not place.lower().endswith((".tar", *TABLES)):
+    if chosen != USUAL and not place.lower().endswith((".tar", ".zarr", *TABLES, *ARRAYS)):
         raise UserError(
-            f"{spec!r}: `image` and `label` name columns of a table or of an hf: source, or members of shards.",
+            f"{spec!r}: `image` and `label` name columns of a table or of an hf: source, members of shards, or arrays.",
             "Leave them out.",
         )
     if place.endswith(".tar"):
@@ -87,6 +101,8 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
     where = Place(place)
     if not where.exists():
         raise UserError(f"There is no folder or file {place!r}.", "Give images, or `builtin:fashion-canvas`.")
+    if not where.remote and is_zarr(where.path):
+        return open_zarr(spec, where, chosen)
     if where.is_folder():
         pair = None if where.remote else paired_folders(Path(where.path))
         if pair:
@@ -98,9 +114,11 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
         return open_list(spec, where, root, index)
     if place.lower().endswith(TABLES):
         return open_table(spec, where, root, index, chosen)
+    if place.lower().endswith(ARRAYS):
+        return _open_arrays(spec, where, chosen, index)
     raise UserError(
         f"{place!r} is no folder, and no file of a known kind.",
-        "Lists end in .txt, tables in .csv, .tsv or .parquet, shards in .tar.",
+        "Lists end in .txt, tables in .csv, .tsv or .parquet, shards in .tar, arrays in .npy, .npz, .h5 or .zarr.",
     )
 
 
@@ -110,10 +128,11 @@ def open_source(spec: str, index: Path | None = None) -> Source:
     Args:
         spec: a folder, flat or by class; on this machine also one that holds `images` and `annotations` as ADE20K has
             them; a list `.txt`; a table `.csv`, `.tsv` or `.parquet`; shards `{000..099}.tar`; each of them on this
-            machine or at a URL that fsspec knows; `hf:NAME[:SPLIT]`; or a built-in set. Appended to any of them
-            `?fraction=0.1&seed=0`, `?shots=5&seed=0`, `?mean=…&std=…`, and how files are read: `?range=LOW,HIGH` or
-            `auto`, `?channels=3,2,1`, `?page=N`, `?z=max`; to a list or a table `?root=DIR`, where its paths begin; to
-            a table or `hf:` `?image=COLUMN&label=COLUMN`; to `hf:` `?streaming=true`.
+            machine or at a URL that fsspec knows; arrays `.npy`, `.npz`, `.h5` or `.zarr` on this machine;
+            `hf:NAME[:SPLIT]`; or a built-in set. Appended to any of them `?fraction=0.1&seed=0`, `?shots=5&seed=0`,
+            `?mean=…&std=…`, and how files are read: `?range=LOW,HIGH` or `auto`, `?channels=3,2,1`, `?page=N`,
+            `?z=max`; to a list or a table `?root=DIR`, where its paths begin; to a table, `hf:`, shards or arrays
+            `?image=NAME&label=NAME` (or `images`, `labels`); to `hf:` `?streaming=true`.
         index: a directory for index files; without one nothing is written.
 
     Raises:
@@ -127,7 +146,7 @@ def open_source(spec: str, index: Path | None = None) -> Source:
         if key not in OPTIONS:
             raise UserError(f"{spec!r} has an unknown option {key!r}.", nearest(key, OPTIONS))
     root = Place(query["root"]) if "root" in query else None
-    chosen = Chosen(image=query.get("image"), label=query.get("label"))
+    chosen = Chosen(image=query.get("image", query.get("images")), label=query.get("label", query.get("labels")))
     streaming = query.get("streaming", "false")
     if streaming not in ("true", "false"):
         raise UserError(f"{spec!r} has streaming={streaming}.", "It is `true` or `false`.")
@@ -142,6 +161,11 @@ def default_test_source(spec: str) -> str | None:
     tail = f"?{statistics}" if mark and statistics else ""
     if place.startswith("builtin:"):
         return place.removesuffix(":train").removesuffix(":test") + ":test" + tail
+    if place.lower().endswith(".npz"):
+        images = dict(parse_qsl(options)).get("images", "train_images")
+        names = array_names(Place(place)) if images == "train_images" else ()
+        arrays = "?images=test_images&labels=test_labels" + (f"&{statistics}" if statistics else "")
+        return place + arrays if {"test_images", "test_labels"} <= set(names) else None
     folder = expanded(place)
     validation = validation_of(folder)
     if validation is not None:

@@ -20,7 +20,7 @@ AS_THEY_ARE = ReadOptions()
 PUT_INTO_FOLDERS = "Put each class into a folder of its own."
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"),
-    *(".jfif", ".jpe", ".pgm", ".ppm", ".gif", ".jp2", ".avif"),
+    *(".jfif", ".jpe", ".pgm", ".ppm", ".gif", ".jp2", ".avif", ".npy"),
 )
 
 
