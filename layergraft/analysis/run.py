@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 
 from layergraft.analysis.fitted import FittedStage, fitted_stages
@@ -18,6 +20,7 @@ from layergraft.config.loading import read_run_recipe
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import settle
 from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import are_the_runs
@@ -47,10 +50,11 @@ def check_names(what: list[str]) -> list[AnalysisName]:
     return list(ANALYSES) if "all" in what else [cast(AnalysisName, name) for name in wanted]
 
 
-def build_subject(encoder: str, against: list[str], data: str) -> Subject:
+def build_subject(encoder: str, against: list[str], data: str, labels: str | None = None) -> Subject:
     """Load what `layergraft.analyze` names.
 
     Where the images are those of the encoder's run, it is shown the run's held-out images, and the others are the bank.
+    Where a file has labels of some images, bank and queries are these; the labels of the source itself do not count.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoders: dict[str, Encoder] = {}
@@ -77,9 +81,18 @@ def build_subject(encoder: str, against: list[str], data: str) -> Subject:
             share, seed, by = recipe.data.holdout, recipe.seed, recipe.data.holdout_by
     bank, queries = split_holdout(source, share, seed, by)
     held_out = own_images and len(queries) > 0
+    images = queries if held_out else source
+    if labels is not None:
+        labelled = read_labels(labels, source).labelled
+        images = replace(images, labels=None, classes=[])
+        bank, queries = (
+            tuple(labelled.subset(np.intersect1d(part.keys, labelled.keys)) for part in (bank, queries))
+            if held_out
+            else split_holdout(labelled, share, seed, by)
+        )
     return Subject(
         encoders=encoders,
-        images=queries if held_out else source,
+        images=images,
         bank=bank,
         queries=queries,
         stages=stages,

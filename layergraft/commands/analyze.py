@@ -14,7 +14,9 @@ from layergraft.runs.lock import locked
 from layergraft.runs.report.page import write_report
 
 
-def analyze_command(*, encoder: str, against: list[str], data: str, what: list[str], out: Path | None) -> list[Entry]:
+def analyze_command(
+    *, encoder: str, against: list[str], data: str, labels: str | None, what: list[str], out: Path | None
+) -> list[Entry]:
     """See `layergraft.analyze`."""
     names = check_names(what)
     found = run_directory(encoder)
@@ -24,14 +26,15 @@ def analyze_command(*, encoder: str, against: list[str], data: str, what: list[s
             f"{encoder!r} is no run, so there is no place for analysis.json.", "Give a directory with --out."
         )
     console = Console(stderr=True, highlight=False)
-    subject = build_subject(encoder, against, data)
+    subject = build_subject(encoder, against, data, labels)
     file = out / "analysis.json"
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
+    images = data if labels is None else f"{data} labelled by {labels}"
     with locked(out, say):
-        entries, skipped = run_analyses(subject, names, data, file, say)
+        entries, skipped = run_analyses(subject, names, images, file, say)
     if not entries:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(f"Nothing of {', '.join(names)} could be said about {encoder!r}.", reasons)

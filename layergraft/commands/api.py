@@ -126,6 +126,7 @@ def evaluate(
     *,
     encoder: str | Path,
     data: str,
+    labels: str | Path | None = None,
     test: str | None = None,
     protocols: list[str] | None = None,
     variant: list[str] | None = None,
@@ -146,13 +147,16 @@ def evaluate(
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: labelled training images.
+        labels: a file with the columns path and label of some of the images of `data`. Without `test`, they are
+            cross-validated: each is classified by classifiers of the others.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/. `holdout`
             takes images of `data` that nothing was trained on.
         protocols: knn, logistic, ridge, prototype use frozen features; linear, finetune, segment are trained; head is
             the classifier that came with the checkpoint.
         variant: how the penalty is chosen: published, cv, holdout; for segment, its head: linear, upernet.
         shots: labelled images per class, or percentages: 1 5 10 1%.
-        splits: number of random splits per number of shots; or files that name the labelled images, one per line.
+        splits: number of random splits per number of shots, or of times that the folds are dealt; or files that name
+            the labelled images, one per line.
         pooling: cls, mean, cls+mean, last4; auto chooses on held-out images.
         k: neighbours of knn; of several values, the best on held-out images is taken.
         temperature: temperature of the neighbours' votes; of several values, the best on held-out images is taken.
@@ -176,6 +180,7 @@ def evaluate(
         encoder=str(encoder),
         against=[str(other) for other in against or []],
         data=data,
+        labels=None if labels is None else str(labels),
         test=test,
         changes=asked | {"k": k, "temperature": temperature},
         splits=splits,
@@ -263,6 +268,7 @@ def analyze(
     encoder: str | Path,
     data: str,
     what: list[str],
+    labels: str | Path | None = None,
     against: list[str] | None = None,
     out: str | Path | None = None,
 ) -> list[Entry]:
@@ -273,6 +279,7 @@ def analyze(
         data: the images to analyze; of the run's own images, only those held out from training are used.
         what: all, or some of conflict, suggest, layer-probe, cka, attention-distance, rank, uniformity, invariance,
             information, token-similarity, spectrum, reconstruct, neighbours, attention-maps, saliency, pca, map.
+        labels: a file with the columns path and label of some of the images; analyses that need labels then use these.
         against: encoders to compare it with.
         out: directory of analysis.json and report.html; by default the run that the encoder belongs to.
 
@@ -285,7 +292,14 @@ def analyze(
     from layergraft.commands.analyze import analyze_command
 
     others = [str(other) for other in against or []]
-    return analyze_command(encoder=str(encoder), against=others, data=data, what=list(what), out=optional_path(out))
+    return analyze_command(
+        encoder=str(encoder),
+        against=others,
+        data=data,
+        labels=None if labels is None else str(labels),
+        what=list(what),
+        out=optional_path(out),
+    )
 
 
 def audit(

@@ -18,12 +18,14 @@ from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import differences, read_as_trained, settle
 from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import AS_THEY_ARE, Source
 from layergraft.encoders.checkpoint import check_expressible, load_encoder
 from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.evaluation.cross_validated import check_cross_validation, cross_validate
 from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.splits import read_splits
@@ -51,6 +53,7 @@ def evaluate_command(
     encoder: str,
     against: list[str],
     data: str,
+    labels: str | None,
     test: str | None,
     changes: dict[str, Any],
     splits: int | list[str],
@@ -74,12 +77,34 @@ def evaluate_command(
         out = _run_of(encoder) or own
     named = {encoder_name(one, out) if out else one: one for one in [encoder, *against]}
     encoders = {name: load_encoder(one) for name, one in named.items()}
+<<<<<<< HEAD
     source = _settled(open_source(data), encoders)
     spec = test or default_test_source(source.spec)
+=======
+    source = open_source(data)
+    announce(*source.remarks)
+    if labels is not None:
+        labelled = read_labels(labels, source).labelled
+        if test is None:
+            if files or "shots" in given:
+                raise UserError(
+                    "Without --test all labels are cross-validated, so --shots and lists of images say nothing.",
+                    "Leave them out, or give --test.",
+                )
+            return _cross_validate(labelled, config, encoders, out)
+        if test == HELD_OUT:
+            raise UserError(
+                f"--test {HELD_OUT} is for sources that are labelled throughout.",
+                "Leave --test out: every labelled image is classified by classifiers of the others.",
+            )
+        source = labelled
+    spec = test or default_test_source(data)
+>>>>>>> fe2a0f0 (Take labels of some images in evaluate, cross-validated where there is no test set, and in analyze)
     if spec is None:
         raise UserError(
             f"{data!r} has no test images beside it.",
-            f"Give them with --test, or --test {HELD_OUT}: images of {data!r} that trained nothing.",
+            f"Give them with --test, or --test {HELD_OUT}: images of {data!r} that trained nothing. Or give labels of "
+            "some images with --labels FILE, which are cross-validated.",
         )
     recipe = _recipe_of(encoder)
     run = recipe if recipe is not None and are_the_runs(source, encoder, recipe) else None
@@ -159,10 +184,35 @@ def _measure(
             trained = _train(task, config, engine, fabric, name, named[name], loaded, out)
             keep(trained)
             rows += trained
-    if out is not None and fabric.is_global_zero and (out / "recipe.yaml").is_file():
+    if fabric.is_global_zero:
+        _write_pages(out)
+    return Results.of(rows)
+
+
+def _write_pages(out: Path | None) -> None:
+    """The report and the model card, where the results are a run's."""
+    if out is not None and (out / "recipe.yaml").is_file():
         write_report([out])
         if (out / "encoder").is_dir():
             write_model_card(out, out / "encoder")
+
+
+def _cross_validate(
+    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], out: Path | None
+) -> Results:
+    """Measure on the labelled images themselves; of several processes the first does it."""
+    check_cross_validation(labelled, config)
+    if not is_first_process():
+        return Results.of([])
+
+    def keep(part: list[ResultRow]) -> None:
+        if out is not None:
+            write_results(out / "results.json", part)
+
+    with locked(out, announce) if out is not None else nullcontext():
+        rows = cross_validate(labelled, config, encoders, keep)
+        show_results(rows)
+        _write_pages(out)
     return Results.of(rows)
 
 

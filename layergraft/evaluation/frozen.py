@@ -36,7 +36,7 @@ from layergraft.evaluation.selection import (
     best_pooling,
     holdout_tasks,
     scores,
-    shot_folds,
+    strength_on_folds,
     strongest_of_the_best,
 )
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
@@ -235,7 +235,7 @@ class Measurement:
             strength, how = fixed, note
             x, y = exact(self.x["train"][split.rows]), self.y[split.rows]
             if variant == "cv":
-                strength, how = self._on_folds(protocol, x, self.labels[split.rows])
+                strength, how = strength_on_folds(protocol, x, self.labels[split.rows], self.classes)
             elif how is None and variant is not None:
                 how = {"lambda_n": strength, "by": variant}
             classifier = protocol.fit_path(x, y, self.classes, [strength])[0]
@@ -257,17 +257,6 @@ class Measurement:
         accuracies = scores(protocol, protocol.strengths, self.x["holdout"], held.selected_labels, self.classes, tasks)
         strength = strongest_of_the_best(protocol.strengths, accuracies)
         return strength, {"lambda_n": strength, "by": "held-out images", "tasks": TASKS, "task_shots": shots}
-
-    def _on_folds(self, protocol: FewShotProtocol, x: Tensor, labels: Labels) -> tuple[float, dict[str, Any]]:
-        folds = shot_folds(labels, self.classes)
-        if not folds:
-            return protocol.fixed, {
-                "lambda_n": protocol.fixed,
-                "by": "fixed: a class has one shot, which leaves no fold",
-            }
-        accuracies = scores(protocol, protocol.cv_strengths, x, labels, self.classes, folds)
-        strength = strongest_of_the_best(protocol.cv_strengths, accuracies)
-        return strength, {"lambda_n": strength, "by": "folds over the shots", "folds": len(folds)}
 
     def _probe(self, row: ResultRow, classifier: LinearClassifier) -> Probe:
         assert self.pooling is not None

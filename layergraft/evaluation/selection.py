@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,22 @@ def strongest_of_the_best(strengths: Sequence[float], accuracies: npt.NDArray[np
     """Of equally good penalties the strongest: it moves least."""
     best = accuracies.max()
     return max(strength for strength, accuracy in zip(strengths, accuracies, strict=True) if accuracy == best)
+
+
+def strength_on_folds(
+    protocol: FewShotProtocol, features: Tensor, labels: Labels, classes: int
+) -> tuple[float, dict[str, Any]]:
+    """Choose a penalty by folds over the labelled rows themselves; the published one where there is no fold.
+
+    Returns:
+        (lambda * n, `chosen` of the result rows).
+    """
+    folds = shot_folds(labels, classes)
+    if not folds:
+        return protocol.fixed, {"lambda_n": protocol.fixed, "by": "fixed: a class has one shot, which leaves no fold"}
+    accuracies = scores(protocol, protocol.cv_strengths, features, labels, classes, folds)
+    strength = strongest_of_the_best(protocol.cv_strengths, accuracies)
+    return strength, {"lambda_n": strength, "by": "folds over the shots", "folds": len(folds)}
 
 
 def best_pooling(features: dict[str, Tensor], holdout: Source, shots: Sequence[int]) -> str:

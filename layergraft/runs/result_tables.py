@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layergraft.runs.intervals import FEW_TEST_IMAGES
-from layergraft.runs.results import SUMMARIES, ResultRow
+from layergraft.runs.results import CROSS_VALIDATION, SUMMARIES, ResultRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,11 @@ class ResultGroup:
                 splits[row.measurement] = splits.get(row.measurement, 0) + 1
         counted = f"; random splits: {_range(splits.values())}" if splits else ""
         labelled = _range(row.n_train for row in rows)
+        if self.test == CROSS_VALIDATION:
+            return (
+                f"Cross-validation over {_range(row.n_test for row in rows)} labelled images of {self.source}: each is "
+                f"classified by classifiers of {labelled} others"
+            )
         return (
             f"{labelled} labelled images of {self.source}, tested on {_range(row.n_test for row in rows)} images of "
             f"{self.test}{counted}"
@@ -47,6 +52,11 @@ class ResultGroup:
         fewest = min(row.n_test for _, row in self.results)
         if fewest >= FEW_TEST_IMAGES:
             return ""
+        if self.test == CROSS_VALIDATION:
+            return (
+                f"Only {fewest} labels: one image is worth {100 / max(fewest, 1):.1f} points, so the 95 % interval is "
+                "wide. Label more."
+            )
         return (
             f"Only {fewest} test images of {self.test}: one of them is worth {100 / max(fewest, 1):.1f} points, so the "
             "95 % interval is wide. Cross-validate (divide all labelled images into --data and --test several times "

@@ -15,6 +15,7 @@ from layergraft.runs.intervals import interval
 from layergraft.runs.json_files import read_json_as
 
 SUMMARIES = ("mean", "std")
+CROSS_VALIDATION = "cross-validation"  # `test` of rows whose labelled images are classified by one another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,8 @@ class ResultRow:
     Args:
         encoder: stage name, `STAGE/momentum`, `random`, `pixels`, or the ENC as given.
         source: where labels come from.
-        test: what was classified; `holdout` for held-out images.
+        test: what was classified; `holdout` for held-out images, `cross-validation` for the labelled images themselves,
+            each by classifiers of others.
         protocol: `knn`, `logistic`, …
         variant: of the protocol, or None.
         shots: `"5"`, `"1%"`, `"100%"`.

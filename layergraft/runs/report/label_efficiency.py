@@ -6,6 +6,7 @@ from typing import Any
 
 from layergraft.runs.figure import Figure, field, tooltip
 from layergraft.runs.result_tables import ResultGroup, measured
+from layergraft.runs.results import CROSS_VALIDATION
 
 _TITLES = {
     ("logistic", "published"): "logistic regression, published penalty",
@@ -24,6 +25,8 @@ def label_efficiency(group: ResultGroup, number: int = 0) -> list[Figure]:
         group: rows that were measured on the same images.
         number: of the group in the page; tells the figures of several apart.
     """
+    if group.test == CROSS_VALIDATION:
+        return []  # one number of labels makes no curve
     figures = (_figure(group, number, protocol, variant, title) for (protocol, variant), title in _TITLES.items())
     return [figure for figure in figures if figure is not None]
 

@@ -1,0 +1,173 @@
+"""Accuracy without a test set: the labelled images of a source are classified by one another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layergraft.config.recipe import VARIANTS, EvaluateConfig
+from layergraft.data.arrays import Labels
+from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import Encoder
+from layergraft.errors import UserError
+from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.cross_validation import repeated_folds
+from layergraft.evaluation.features import (
+    Array,
+    center_and_normalize,
+    features_named,
+    in_range,
+    pixel_side,
+    pixels,
+)
+from layergraft.evaluation.few_shot import FEW_SHOT, exact, predict
+from layergraft.evaluation.frozen import Keep
+from layergraft.evaluation.knn import knn_votes
+from layergraft.evaluation.selection import Fold, strength_on_folds
+from layergraft.runs.announce import announce
+from layergraft.runs.interruption import check
+from layergraft.runs.results import CROSS_VALIDATION, ResultRow, summarize
+
+
+def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
+    """Refuse what cross-validation cannot do, before an image is read.
+
+    Raises:
+        UserError: a protocol trains, something is to be chosen on held-out images, or there are too few labels.
+    """
+    others = [name for name in config.protocols if name != "knn" and name not in FEW_SHOT]
+    if others:
+        raise UserError(
+            f"{', '.join(others)} cannot be cross-validated.", "Give the images to test them on with --test."
+        )
+    several = "knn" in config.protocols and len(config.k) * len(config.temperature) > 1
+    if several or "auto" in config.pooling or "holdout" in config.variant:
+        raise UserError(
+            "Something is to be chosen on held-out images, and cross-validation holds none out.",
+            "Take the variant published or cv, one k and one pooling; or give images with --test.",
+        )
+    present = len(np.unique(labelled.selected_labels))
+    if present < 2:
+        raise UserError(
+            f"{labelled.spec!r} has {len(labelled)} labels of {present} class{'' if present == 1 else 'es'}.",
+            "Label images of two classes at least.",
+        )
+
+
+def cross_validate(
+    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], keep: Keep | None = None
+) -> list[ResultRow]:
+    """Measure the pixels at the size of the first encoder, then every encoder.
+
+    Args:
+        labelled: images that all have a label.
+        config: protocols and poolings; `splits` is how often the folds are dealt.
+        encoders: `encoder` of the rows -> encoder.
+        keep: called with rows as soon as they are there, so that a signal costs none.
+
+    Returns:
+        The rows of results.json, one for each time that the folds are dealt, and their mean and deviation.
+    """
+    first = next(iter(encoders.values()))
+    side = pixel_side(first.img_size, first.in_chans, len(labelled))
+    floor = pixels(labelled, first.img_size, first.in_chans, side)
+    readable = ~np.isnan(floor[:, 0])
+    if not readable.all():
+        announce(f"Unreadable and left out: {int((~readable).sum())} images of {labelled.spec}")
+        labelled = labelled.subset(labelled.keys[readable])
+        check_cross_validation(labelled, config)
+    rows = _measure(labelled, config, "pixels", None, floor[readable], keep)
+    for name, encoder in encoders.items():
+        with features_named(name):
+            features = features_of(encoder, labelled, config.pooling)
+        for pooling in config.pooling:
+            rows += _measure(labelled, config, name, pooling, features[pooling], keep)
+    return rows
+
+
+def _measure(
+    labelled: Source, config: EvaluateConfig, encoder: str, pooling: str | None, features: Array, keep: Keep | None
+) -> list[ResultRow]:
+    """All protocols on one set of features of shape (N, D)."""
+    present, labels = np.unique(labelled.selected_labels, return_inverse=True)
+    labels, classes = labels.astype(np.int64), len(present)
+    dealt = repeated_folds(labels, config.splits)
+    how = {"folds": len(dealt[0]), "dealt": len(dealt)}
+    raw = torch.from_numpy(in_range(features))
+    prepared = exact(torch.from_numpy(center_and_normalize(features)))
+    rows: list[ResultRow] = []
+    for protocol in dict.fromkeys(config.protocols):
+        for variant in _variants(config, protocol):
+            part = []
+            for number, folds in enumerate(dealt):
+                check()
+                began = time.perf_counter()
+                predicted = (
+                    _by_neighbours(raw, labels, classes, folds, config)
+                    if protocol == "knn"
+                    else _by_classifier(protocol, variant, prepared, labels, classes, folds)
+                )
+                part.append(
+                    ResultRow(
+                        encoder=encoder,
+                        source=labelled.spec,
+                        test=CROSS_VALIDATION,
+                        protocol=protocol,
+                        variant=variant,
+                        shots="100%",
+                        split=str(number),
+                        pooling=pooling,
+                        metric="top1",
+                        value=100 * float((predicted == labels).mean()),
+                        n_train=len(folds[0][0]),
+                        n_test=len(labels),
+                        chosen=how,
+                        seconds=time.perf_counter() - began,
+                        seed=0,
+                    ).with_interval()
+                )
+            part += summarize(part)
+            rows += part
+            if keep is not None:
+                keep(part)
+    return rows
+
+
+def _variants(config: EvaluateConfig, protocol: str) -> Sequence[str | None]:
+    """Those that were asked for, else the first that needs no held-out images."""
+    if protocol not in VARIANTS:
+        return (None,)
+    possible = [variant for variant in VARIANTS[protocol] if variant != "holdout"]
+    return [variant for variant in config.variant if variant in possible] or possible[:1]
+
+
+def _by_classifier(
+    protocol: str, variant: str | None, features: Tensor, labels: Labels, classes: int, folds: Sequence[Fold]
+) -> Labels:
+    """Class of each row by a linear classifier that was fitted to the other folds, of shape (N,)."""
+    fitting, targets = FEW_SHOT[protocol], torch.from_numpy(labels)
+    predicted = np.empty(len(labels), dtype=np.int64)
+    for fitted, tested in folds:
+        check()
+        rows = features[fitted]
+        strength = strength_on_folds(fitting, rows, labels[fitted], classes)[0] if variant == "cv" else fitting.fixed
+        classifier = fitting.fit_path(rows, targets[fitted], classes, [strength])
+        predicted[tested] = predict(classifier, features[tested])[0].numpy()
+    return predicted
+
+
+def _by_neighbours(
+    features: Tensor, labels: Labels, classes: int, folds: Sequence[Fold], config: EvaluateConfig
+) -> Labels:
+    """Class of each row by votes of the other folds, of shape (N,)."""
+    k, temperature = config.k[0], config.temperature[0]
+    predicted = np.empty(len(labels), dtype=np.int64)
+    for fitted, tested in folds:
+        targets = torch.from_numpy(labels[fitted])
+        votes = knn_votes(features[fitted], targets, features[tested], [k], [temperature], classes)
+        predicted[tested] = votes[k, temperature].argmax(1).numpy()
+    return predicted
