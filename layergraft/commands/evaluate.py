@@ -91,7 +91,7 @@ def evaluate_command(
                     "Without --test all labels are cross-validated, so --shots and lists of images say nothing.",
                     "Leave them out, or give --test.",
                 )
-            return _cross_validate(labelled, config, encoders, out)
+            return _cross_validate(labelled, config, encoders, out, fabric)
         if test == HELD_OUT:
             raise UserError(
                 f"--test {HELD_OUT} is for sources that are labelled throughout.",
@@ -198,21 +198,23 @@ def _write_pages(out: Path | None) -> None:
 
 
 def _cross_validate(
-    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], out: Path | None
+    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], out: Path | None, fabric: Fabric
 ) -> Results:
     """Measure on the labelled images themselves; of several processes the first does it."""
     check_cross_validation(labelled, config)
-    if not is_first_process():
-        return Results.of([])
 
     def keep(part: list[ResultRow]) -> None:
         if out is not None:
             write_results(out / "results.json", part)
 
-    with locked(out, announce) if out is not None else nullcontext():
-        rows = cross_validate(labelled, config, encoders, keep)
-        show_results(rows)
-        _write_pages(out)
+    rows: list[ResultRow] = []
+    with ExitStack() as stack, together():
+        if fabric.is_global_zero:
+            if out is not None:
+                stack.enter_context(locked(out, announce))
+            rows = cross_validate(labelled, config, encoders, keep)
+            show_results(rows)
+            _write_pages(out)
     return Results.of(rows)
 
 
