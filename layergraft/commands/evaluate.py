@@ -77,29 +77,13 @@ def evaluate_command(
         out = _run_of(encoder) or own
     named = {encoder_name(one, out) if out else one: one for one in [encoder, *against]}
     encoders = {name: load_encoder(one) for name, one in named.items()}
-<<<<<<< HEAD
     source = _settled(open_source(data), encoders)
     spec = test or default_test_source(source.spec)
-=======
-    source = open_source(data)
-    announce(*source.remarks)
     if labels is not None:
-        labelled = read_labels(labels, source).labelled
+        source = read_labels(labels, source).labelled
+        _check_labels_for(test, bool(files) or "shots" in given)
         if test is None:
-            if files or "shots" in given:
-                raise UserError(
-                    "Without --test all labels are cross-validated, so --shots and lists of images say nothing.",
-                    "Leave them out, or give --test.",
-                )
-            return _cross_validate(labelled, config, encoders, out, fabric)
-        if test == HELD_OUT:
-            raise UserError(
-                f"--test {HELD_OUT} is for sources that are labelled throughout.",
-                "Leave --test out: every labelled image is classified by classifiers of the others.",
-            )
-        source = labelled
-    spec = test or default_test_source(data)
->>>>>>> fe2a0f0 (Take labels of some images in evaluate, cross-validated where there is no test set, and in analyze)
+            return _cross_validate(source, config, encoders, out, fabric)
     if spec is None:
         raise UserError(
             f"{data!r} has no test images beside it.",
@@ -195,6 +179,25 @@ def _write_pages(out: Path | None) -> None:
         write_report([out])
         if (out / "encoder").is_dir():
             write_model_card(out, out / "encoder")
+
+
+def _check_labels_for(test: str | None, few: bool) -> None:
+    """Refuse what labels of some images cannot be combined with.
+
+    Args:
+        test: the test images; None cross-validates.
+        few: whether it is said which labels, or how many, are used.
+    """
+    if test is None and few:
+        raise UserError(
+            "Without --test all labels are cross-validated, so --shots and lists of images say nothing.",
+            "Leave them out, or give --test.",
+        )
+    if test == HELD_OUT:
+        raise UserError(
+            f"--test {HELD_OUT} is for sources that are labelled throughout.",
+            "Leave --test out: every labelled image is classified by classifiers of the others.",
+        )
 
 
 def _cross_validate(

@@ -14,10 +14,12 @@ import torch
 from layergraft.commands.predict.page import write_prediction_page
 from layergraft.commands.predict.table import check_out, reasons, write_predictions
 from layergraft.data.arrays import Indices, Labels
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import settle
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
-from layergraft.encoders.checkpoint import load_encoder, open_checkpoint
+from layergraft.encoders.checkpoint import Checkpoint, load_encoder, open_checkpoint
 from layergraft.encoders.classifier import Classifier
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
@@ -121,20 +123,21 @@ def predict_command(
     if not 0 < error < 1:
         raise UserError(f"--error is {error}.", "It is a share above 0 and below 1, for instance 0.1.")
     check_out(out)
-    source = open_source(data)
-    announce(*source.remarks)
+    checkpoint = open_checkpoint(encoder) if head else None
+    loaded = load_encoder(encoder) if checkpoint is None else checkpoint.encoder
+    source = settle(open_source(data), loaded.in_chans, announce, loaded.reads, repr(encoder))
+    announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))
     if not len(source):
         raise UserError(f"{data!r} has no image.")
     if labels is not None:
         source = read_labels(labels, source)
-        loaded = load_encoder(encoder)
         features = _features(encoder, loaded, source, pooling)
         known = _of_labels(labels, source, features, error)
     elif probe is not None:
-        loaded = load_encoder(encoder)
         known, features = _of_probe(encoder, loaded, probe, source)
     else:
-        loaded, known, features = _of_head(encoder, source)
+        assert checkpoint is not None
+        known, features = _of_head(encoder, checkpoint, source)
     prediction = predict_all(features, known.classes, known.classifier, known.rows)
     notes = reasons(source, prediction, loaded.in_chans)
     write_predictions(out, source, prediction, notes)
@@ -207,9 +210,8 @@ def _of_probe(encoder: str, loaded: Encoder, file: Path, source: Source) -> tupl
     return Known(classifier=classifier, classes=probe.classes), features
 
 
-def _of_head(encoder: str, source: Source) -> tuple[Encoder, Known, Array]:
+def _of_head(encoder: str, checkpoint: Checkpoint, source: Source) -> tuple[Known, Array]:
     """The classifier that came with a checkpoint, on its features as they are."""
-    checkpoint = open_checkpoint(encoder)
     announce(*checkpoint.notes)
     if "weight" not in checkpoint.classifier:
         raise UserError(f"{encoder!r} holds no classifier.", "Give --labels FILE or --probe PROBE instead.")
@@ -232,7 +234,7 @@ def _of_head(encoder: str, source: Source) -> tuple[Encoder, Known, Array]:
             f"{encoder} does not name its {outputs} classes: they are called by their numbers, 0 to {outputs - 1}."
         )
     classifier = LabelledClassifier(classifier=(weights, bias), center=False, normalize=False)
-    return checkpoint.encoder, Known(classifier=classifier, classes=classes), features
+    return Known(classifier=classifier, classes=classes), features
 
 
 def _summary(out: Path, prediction: Prediction, known: Known, error: float) -> Predicted:
