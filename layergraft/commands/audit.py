@@ -41,10 +41,12 @@ def audit_command(*, encoder: str, data: str, test: str | None, labels: str | No
     found = run_directory(encoder)
     out = out or (found[0] if found else None)
     source = open_source(data)
+    announce(*source.remarks)
     if not len(source):
         raise UserError(f"{data!r} has no image.")
     labelled = read_labels(labels, source) if labels else source
     tested = open_source(test) if test else None
+    announce(*(tested.remarks if tested else ()))
     loaded = load_encoder(encoder)
     with locked(out, announce) if out is not None else nullcontext():
         audit = _audit(loaded, encoder, data, labels, source, labelled, tested)

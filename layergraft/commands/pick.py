@@ -64,6 +64,7 @@ def pick_command(*, encoder: str, data: str, number: int, labels: str | None, me
         raise UserError(f"--number is {number}.", "It is how many images to label, one at least.")
     _check_out(out)
     source = open_source(data)
+    announce(*source.remarks)
     if not len(source):
         raise UserError(f"{data!r} has no image.")
     labelled = read_labels(labels, source) if labels else None

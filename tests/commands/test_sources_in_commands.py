@@ -1,4 +1,4 @@
-"""A class or a whole source that cannot be read: every command ends in 0 or 2, never in a traceback."""
+"""What every command says of a source, and how it ends where a class or all of it cannot be read."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ COMMANDS = {
     "analyze": ["--what", "rank", "neighbours", "pca", "cka", "layer-probe", "--out", "found"],
     "pack": ["--out", "packed", "--resize", "16"],
     "pick": ["--number", "2", "--out", "picked.csv"],
+    "audit": ["--out", "audited"],
+    "predict": ["--labels", "labels.csv", "--out", "predicted.csv"],
     "plan": ["--recipe", "fashion_tiny", *RECIPE],
     "train": ["--recipe", "fashion_tiny", "--out", "run", *RECIPE],
 }
@@ -44,6 +46,10 @@ def write_source(folder: Path, kind: str, *, broken: tuple[str, ...]) -> str:
         if path.parent.name in broken:
             path.write_bytes(b"no image")
     names = sorted(str(path.relative_to(folder)) for path in images.rglob("*.png"))
+    rows = {"table": names, "shard": [f"t.tar:{n}.png" for n in range(24)], "folder": [name[7:] for name in names]}[
+        kind
+    ]
+    (folder / "labels.csv").write_text("path,label\n" + "".join(f"{row},{n % 2}\n" for n, row in enumerate(rows[:20])))
     if kind == "table":
         (folder / "t.csv").write_text("path,label\n" + "".join(f"{name},{name.split('/')[1]}\n" for name in names))
         return str(folder / "t.csv")
@@ -111,3 +117,17 @@ def test_a_test_set_of_which_nothing_can_be_read(
     test = write_source(tmp_path / "bad", "folder", broken=("a", "b"))
     assert run("evaluate", encoder, data, "--test", test) == 2
     assert "None of the 24 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_is_left_out(
+    command: str, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_source(tmp_path, "folder", broken=())
+    for name in ("1.heic", "a/2.heic", "b/scan.svs"):
+        (tmp_path / "images" / name).write_bytes(b"")
+    test = ["--test", "holdout", "--holdout", "0.3"] if command == "evaluate" else []
+    assert run(command, encoder, data, *test) == 0
+    said = capsys.readouterr()
+    assert "left out by their ending: 2 .heic, 1 .svs" in " ".join((said.err + said.out).split())
