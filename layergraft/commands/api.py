@@ -450,6 +450,39 @@ def pick(
     )
 
 
+def label(
+    *,
+    encoder: str | Path,
+    data: str,
+    labels: str | Path,
+    number: int = 30,
+    port: int = 0,
+) -> Path:
+    """Label images in the browser: the picked ones come first, with the classifier's guess beside each.
+
+    The page is served on this machine's loopback address alone, for whoever has the address that is printed. Each
+    answer is written to the file at once. Ctrl-C ends.
+
+    Args:
+        encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
+        data: the images.
+        labels: the .csv file with the columns path and label, which may be there or not; all it holds is kept, and
+            images that it lists without a label come first.
+        number: how many images are to have a label; the page goes on behind it.
+        port: where the page is served; 0 takes 8765, or the next that is free.
+
+    Returns:
+        The labels file, when a signal has come.
+
+    Raises:
+        UserError: the encoder, images or labels cannot be read, or the port is taken.
+        Stopped: a signal came before the page was served.
+    """
+    from layergraft.commands.label.run import label_command
+
+    return label_command(encoder=str(encoder), data=data, labels=str(labels), number=number, port=port)
+
+
 def report(*, runs: list[str], out: str | Path | None = None) -> Path:
     """Rebuild report.html and the model card from a run directory, or compare several runs on one page.
 

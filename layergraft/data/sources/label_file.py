@@ -44,7 +44,7 @@ def read_labels(file: str | Path, source: Source) -> Source:
     """
     text = str(file)
     rows = read_label_rows(text)
-    key_of = _match(text, [path for path, _ in rows], source)
+    key_of = match_paths(text, [path for path, _ in rows], source)
     label_of: dict[int, str] = {}
     twice: dict[str, None] = {}
     for path, label in rows:
@@ -168,8 +168,17 @@ def _spellings(path: str, root: str | None, folders: Collection[str]) -> Iterato
             yield "/".join(parts[count:])
 
 
-def _match(file: str, paths: Collection[str], source: Source) -> dict[str, list[int]]:
-    """Path of a label file -> sample keys of its image, which may be listed several times."""
+def match_paths(file: str, paths: Collection[str], source: Source) -> dict[str, list[int]]:
+    """Path of a label file -> sample keys of its image, which may be listed several times; see `read_labels`.
+
+    Args:
+        file: the label file, perhaps with options behind it.
+        paths: what it holds.
+        source: the images.
+
+    Raises:
+        UserError: the source has no such image, or several.
+    """
     names = _Names.of(source)
     place = file.partition("?")[0]
     folders = (os.path.dirname(os.path.abspath(expanded(place))), os.getcwd())

@@ -85,7 +85,7 @@ def _is_text(file: Place) -> bool:
     return not file.name.endswith(".parquet")
 
 
-def _text_layout(stream: BinaryIO) -> dict[str, Any]:
+def text_layout(stream: BinaryIO) -> dict[str, Any]:
     """How a text table is written, as Arrow's options; the stream is back at its start.
 
     Spreadsheets of many countries write semicolons, and PowerShell UTF-16, whatever the ending is.
@@ -106,7 +106,7 @@ def table_schema(file: Place) -> pa.Schema:
     """Columns and their types; in CSV all is text."""
     with explained(file), file.open() as stream:
         if _is_text(file):
-            names = pyarrow.csv.open_csv(stream, **_text_layout(stream)).schema.names
+            names = pyarrow.csv.open_csv(stream, **text_layout(stream)).schema.names
             return pa.schema([(name, pa.string()) for name in names])
         return pyarrow.parquet.ParquetFile(stream).schema_arrow
 
@@ -117,7 +117,7 @@ def table_batches(file: Place, columns: Sequence[str]) -> Iterator[pa.RecordBatc
         if _is_text(file):
             kinds = dict.fromkeys(columns, pa.string())
             options = pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds)
-            yield from pyarrow.csv.open_csv(stream, convert_options=options, **_text_layout(stream))
+            yield from pyarrow.csv.open_csv(stream, convert_options=options, **text_layout(stream))
         else:
             yield from pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=ROWS, columns=list(columns))
 
@@ -129,9 +129,7 @@ def table_columns(file: Place, schema: pa.Schema, chosen: Chosen) -> Columns:
     columns = find_columns(file.path, schema.names, chosen, unfit)
     if columns.label is not None:
         return columns
-    others = [
-        name for name in schema.names if name != columns.image and not pa.types.is_nested(schema.field(name).type)
-    ]
+    others = [field.name for field in schema if field.name != columns.image and not pa.types.is_nested(field.type)]
     with explained(file):
         first = next(iter(table_batches(file, others)), None) if others else None
     classes = one_column_a_class(first.slice(0, ROWS).to_pydict()) if first else []

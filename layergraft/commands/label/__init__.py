@@ -1,0 +1,1 @@
+"""`layergraft label`: a page on this machine in which images are labelled."""

@@ -1,0 +1,60 @@
+"""`layergraft label`: label picked images in the browser, with the classifier's guess beside each."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from pathlib import Path
+
+from layergraft.commands.label.background import Background
+from layergraft.commands.label.labels_file import LabelsFile
+from layergraft.commands.label.server import LabelServer
+from layergraft.commands.label.session import Session
+from layergraft.data.sources.open import open_source
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.errors import UserError
+from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.features import center_and_normalize, features_named
+from layergraft.runs.announce import announce
+from layergraft.runs.interruption import SignalGuard
+
+
+def label_command(*, encoder: str, data: str, labels: str, number: int, port: int) -> Path:
+    """Serve the page until a signal comes; see `layergraft.label`."""
+    if number < 1:
+        raise UserError(f"--number is {number}.", "It is how many images are to have a label, one at least.")
+    if not 0 <= port < 2**16:
+        raise UserError(f"--port is {port}.", "It is a number below 65536; 0 takes a free one.")
+    source = open_source(data)
+    announce(*source.remarks)
+    if not len(source):
+        raise UserError(f"{data!r} has no image.")
+    file = LabelsFile(labels, source)
+    loaded = load_encoder(encoder)
+    with features_named(encoder):
+        features = center_and_normalize(features_of(loaded, source, ["cls"])["cls"])
+    session = Session(source, features, file, number)
+    if not session.usable.all():
+        announce(f"{int((~session.usable).sum())} of {len(source)} images cannot be read or named: they are left out.")
+    # A person sees colours, also where the encoder does not.
+    server = LabelServer(session, 3 if loaded.in_chans == 1 else loaded.in_chans, port)
+    background = Background(session)
+    with SignalGuard() as guard:
+        serving = threading.Thread(target=server.serve_forever, args=(0.1,), name="layergraft-server", daemon=True)
+        serving.start()
+        background.start()
+        print(f"Label here:  {server.url}")
+        print(
+            f"From another machine:  ssh -N -L {server.server_port}:127.0.0.1:{server.server_port} {platform.node()}  "
+            "and the same address there"
+        )
+        print(f"Each answer is written to {file.path} at once. Ctrl-C ends.", flush=True)
+        signalled = threading.Event()
+        while guard.received is None:
+            signalled.wait(0.1)
+        session.close()
+        server.shutdown()
+        server.server_close()
+        background.join()
+    announce(f"{len(file.labels)} images have labels, in {file.path}.")
+    return file.path
