@@ -59,13 +59,22 @@ def together() -> Iterator[None]:
     except (Exception, Stopped) as error:
         failure = error
     if is_distributed():
-        ends = failure is None or isinstance(failure, (UserError, Stopped))
-        told = failure if ends else Lost("Another process of this run failed; its message says why.")
         all_told: list[Exception | Stopped | None] = [None] * world_size()
-        dist.all_gather_object(all_told, told)
+        dist.all_gather_object(all_told, _as_told(failure))
         failure = failure or next((one for one in all_told if one is not None), None)
     if failure is not None:
         raise failure
+
+
+def _as_told(failure: Exception | Stopped | None) -> Exception | Stopped | None:
+    """What the other processes end with where one of them fails."""
+    if failure is None:
+        return None
+    if isinstance(failure, UserError):  # not one of a kind, whose arguments are others
+        return UserError(failure.problem, failure.hint)
+    if isinstance(failure, Stopped):
+        return Stopped(str(failure), failure.requeue)
+    return Lost("Another process of this run failed; its message says why.")
 
 
 class Agreed(NamedTuple):

@@ -139,6 +139,19 @@ def wait_for(condition: Callable[[], bool], *processes: Process, seconds: float 
     return False
 
 
+def descendants(pid: int) -> list[int]:
+    """A process and all that it started."""
+    children = {int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _parent(p) == pid}
+    return [pid, *(other for child in children for other in descendants(child))]
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
 def bits(run: Path) -> dict[str, bytes]:
     """Every tensor file of a run."""
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import free_port, rows
+from processes import descendants, free_port, rows
 from test_scale import STEPS, assert_curves, recipe_file, train
 
 import layergraft
@@ -45,18 +45,6 @@ def wait_for(condition: Callable[[], bool], agent: subprocess.Popen[bytes], seco
     end = time.monotonic() + seconds
     while agent.poll() is None and not condition() and time.monotonic() < end:
         time.sleep(0.01)
-
-
-def descendants(pid: int) -> list[int]:
-    children = {int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _parent(p) == pid}
-    return [pid, *(other for child in children for other in descendants(child))]
-
-
-def _parent(process: Path) -> int:
-    try:
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return -1
 
 
 def test_a_lost_agent(tmp_path: Path) -> None:

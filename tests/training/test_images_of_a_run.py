@@ -19,6 +19,8 @@ from layergraft.data.batch import Batch
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.evaluation.frozen import Task
+from layergraft.runs.report.model_card import model_card
+from layergraft.runs.report.run_files import read_run
 from layergraft.runs.results import ResultRow
 from layergraft.training.trainer import Outcome, Trainer
 
@@ -115,12 +117,15 @@ def test_evaluate_finds_what_the_run_held_out(
     moved = tmp_path / "moved"
     shutil.copytree(images, moved)
     evaluate = ["evaluate", "--encoder", str(out), "--test", "holdout", "--protocols", "knn"]
+    card = out / "encoder" / "MODEL_CARD.md"
+    card.write_text("of an earlier evaluation")
     for place in ("images", "images/", str(images), str(moved)):
         assert main([*evaluate, "--data", place]) == 0
     assert len(measured) == 5
     assert all(one == measured[0] for one in measured)
     rows = json.loads((out / "results.json").read_text())
     assert {row["n_test"] for row in rows} == {HELD}
+    assert card.read_text() == model_card(read_run(out), "timm")
     before = (out / "results.json").read_bytes()
     (images / "a" / "-new.png").write_bytes((images / "a" / "00.png").read_bytes())
     assert main([*evaluate, "--data", f"{images}/"]) == 2

@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from processes import finish, rows, running, start, wait_for, write_recipe
+import pytest
+from processes import descendants, finish, free_port, rows, running, start, wait_for, write_recipe
 from test_kill import in_no_hurry
+
+import layergraft
 
 
 def test_of_two_starts_exactly_one_trains(tmp_path: Path) -> None:
@@ -73,8 +76,8 @@ def test_a_worker_ends_with_its_torchrun() -> None:
         assert not _runs(worker)
 
 
-def _runs(pid: int) -> bool:
-    end = time.monotonic() + 5
+def _runs(pid: int, seconds: float = 5) -> bool:
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -84,3 +87,33 @@ def _runs(pid: int) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_its_torchrun(tmp_path: Path) -> None:
+    """A real torchrun of two, killed while they train: within ten seconds neither is left, and all is saved."""
+    out, log = tmp_path / "run", tmp_path / "log"
+    words = [*write_recipe(tmp_path / "recipe.yaml", {"stages.mae.epochs": 2000}), "--out", str(out)]
+    options = ["--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(layergraft.__file__).parents[1])}
+    command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "layergraft", "train", *words]
+    with open(log, "ab") as file, subprocess.Popen(command, stderr=file, env=environment) as agent:
+        try:
+            end = time.monotonic() + 300
+            while time.monotonic() < end and agent.poll() is None and len(rows(out)) < 4:
+                time.sleep(0.05)
+            workers = descendants(agent.pid)[1:]
+            assert len(workers) == 2, log.read_text()
+        finally:
+            agent.kill()
+        begun = time.monotonic()
+        left = [pid for pid in workers if _runs(pid, 10)]
+        took = time.monotonic() - begun
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    assert left == [], log.read_text()
+    print(f"gone after {took:.1f} s")
+    said = log.read_text()
+    assert "torchrun is gone" in said
+    assert "Traceback" not in said
+    assert list(out.glob("stages/0-mae/checkpoints/step-*.pt"))

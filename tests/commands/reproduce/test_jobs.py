@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from msgspec import structs
 
 from layergraft.commands.reproduce import accuracy
@@ -25,6 +26,8 @@ from layergraft.commands.reproduce.study_json import study_record
 from layergraft.config import Recipe
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
+from layergraft.encoders.vit import create_encoder
+from layergraft.evaluation.features import NonFiniteFeatures
 from layergraft.training.divergence import Diverged
 
 SMOKE = SCALES["smoke"]
@@ -139,6 +142,22 @@ def test_a_trial_that_diverges_is_the_worst_of_its_search(tmp_path: Path) -> Non
     assert run_job(job, SMOKE, tmp_path)["holdout"] == {"1": 0.0, "5": 0.0}
     with pytest.raises(Diverged):
         run_job(replace(job, name="mae/seed-0", kind="seed"), SMOKE, tmp_path)
+
+
+def test_a_trial_whose_features_are_not_finite_is_the_worst_of_its_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has trained to its end, and its weights are too large for any feature."""
+    recipe = arm_recipe(ARMS["mae"], SMOKE, SOURCE, 0)
+    encoder = create_encoder(recipe.encoder, 0).eval()
+    with torch.no_grad():
+        for parameter in encoder.vit.blocks[0].parameters():
+            parameter.fill_(float("inf"))
+    monkeypatch.setattr("layergraft.commands.reproduce.run_job._encoder", lambda *_: encoder)
+    job = Job(name="random/trial-0", kind="trial", arm=ARMS["random"], recipe=recipe, start=None, flops=0.0)
+    assert run_job(job, SMOKE, tmp_path)["holdout"] == {"1": 0.0, "5": 0.0}
+    with pytest.raises(NonFiniteFeatures):
+        run_job(replace(job, name="random/seed-0", kind="seed"), SMOKE, tmp_path)
 
 
 def test_the_record_is_a_study(study: Study, played: Played) -> None:
