@@ -75,21 +75,19 @@ def rank(subject: Subject) -> Findings:
         views = view_features(encoder, subject.sample(SURROGATES), CONTRASTIVE, VIEWS, subject.random)
         rows = []
         for layer, of_layer, of_views in zip(layer_names(encoder), features, views, strict=True):
-            row = {
+            measures = {
                 "RankMe": rankme(of_layer),
                 "effective rank": effective_rank(of_layer),
                 "LiDAR": lidar(of_views),
                 "alpha-ReQ": alpha_req(spectrum(of_layer)),
             }
-            rows.append({"layer": layer} | row)
+            rows.append({"layer": layer} | measures)
+            # Before the first block the class token is the same for every image: there is nothing to count.
+            counted = {} if layer == "embed" and encoder.prefix_tokens else measures
+            for measure, value in counted.items():
+                if np.isfinite(value):
+                    data.append({"encoder": name, "layer": layer, "measure": measure, "value": value})
         numbers[name] = rows
-        # Before the first block the class token is the same for every image: there is nothing to count.
-        data += [
-            {"encoder": name, "layer": row["layer"], "measure": key, "value": value}
-            for row in rows
-            for key, value in row.items()
-            if key != "layer" and np.isfinite(float(value)) and (row["layer"] != "embed" or encoder.prefix_tokens == 0)
-        ]
     ranks = [row for row in data if row["measure"] != "alpha-ReQ"]
     decay = columns([row for row in data if row["measure"] == "alpha-ReQ"], "encoder", "layer", "value")
     figures = [

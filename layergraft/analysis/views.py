@@ -36,8 +36,8 @@ def view_batch(encoder: Encoder, source: Source, config: ViewConfig, random: Ran
     size, channels = encoder.img_size, encoder.in_chans
     draws = random.uniform("view", source.keys, epoch, DRAWS)
     views = [
-        random_view(fixed_view(source.images.load(int(key), channels), size), config, size, own)
-        for key, own in zip(source.keys, draws, strict=True)
+        random_view(fixed_view(source.images.load(int(key), channels), size), config, size, numbers)
+        for key, numbers in zip(source.keys, draws, strict=True)
     ]
     pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).to(encoder.device)
     return Normalize(mean=encoder.mean, std=encoder.std)(pixels)
@@ -48,12 +48,14 @@ def view_features(
     encoder: Encoder, source: Source, config: ViewConfig, views: int, random: Randomness, batch_size: int = 64
 ) -> list[Tensor]:
     """Features of several views of each image at every layer, in float64: a list of (N, views, D)."""
-    parts: list[list[list[Tensor]]] = [[[] for _ in range(views)] for _ in range(encoder.depth + 1)]
+    batches: list[list[Tensor]] = [[] for _ in range(encoder.depth + 1)]  # layer -> (n, views, D) of each batch
     for start in range(0, len(source), batch_size):
         check()
         chunk = source.subset(source.keys[start : start + batch_size])
+        by_view = []  # features (n, D) at each layer, of each view
         for view in range(views):
-            images = view_batch(encoder, chunk, config, random, view)
-            for own, tokens in zip(parts, layer_tokens(encoder, images), strict=True):
-                own[view].append(encoder.feature(encoder.norm(tokens)).double().cpu())
-    return [torch.stack([torch.cat(view) for view in own], dim=1) for own in parts]
+            layers = layer_tokens(encoder, view_batch(encoder, chunk, config, random, view))
+            by_view.append([encoder.feature(encoder.norm(tokens)).double().cpu() for tokens in layers])
+        for layer, of_views in zip(batches, zip(*by_view, strict=True), strict=True):
+            layer.append(torch.stack(of_views, dim=1))
+    return [torch.cat(layer) for layer in batches]

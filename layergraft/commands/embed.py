@@ -42,18 +42,18 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     readable = np.flatnonzero(~np.isnan(features).any(axis=1))
     if len(readable) < len(source):
         announce(f"{len(source) - len(readable)} of {len(source)} images cannot be read and are left out.")
-    kept, features = source.subset(source.keys[readable]), features[readable]
+    embedded, features = source.subset(source.keys[readable]), features[readable]
     width = features.shape[1]
-    labels = None if kept.labels is None else [_text(kept.classes[c]) for c in kept.selected_labels]
+    labels = None if embedded.labels is None else [_text(embedded.classes[c]) for c in embedded.selected_labels]
     table = pa.table(
         {
-            "key": pa.array(kept.keys),
-            "name": pa.array([_text(kept.images.name(int(key))) for key in kept.keys]),
-            "label": pa.array(labels if labels is not None else [None] * len(kept), type=pa.string()),
+            "key": pa.array(embedded.keys),
+            "name": pa.array([_text(embedded.images.name(int(key))) for key in embedded.keys]),
+            "label": pa.array(labels if labels is not None else [None] * len(embedded), type=pa.string()),
             "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), width),
         }
     )
-    described = {
+    metadata = {
         "encoder": encoder,
         "source": data,
         "pooling": pooling,
@@ -62,9 +62,9 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
         "read": source.options.words(),
     }
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"layergraft": json.dumps(described)}), buffer)
+    pq.write_table(table.replace_schema_metadata({"layergraft": json.dumps(metadata)}), buffer)
     write_bytes(out, buffer.getvalue())
-    announce(f"{len(kept)} features of {width} numbers are in {out}.")
+    announce(f"{len(embedded)} features of {width} numbers are in {out}.")
     return out
 
 

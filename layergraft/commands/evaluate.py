@@ -63,25 +63,25 @@ def evaluate_command(
 ) -> Results:
     """Measure encoders and the pixels; see `layergraft.evaluate`."""
     fabric = launch()
-    given = {key: value for key, value in changes.items() if value is not None}
+    settings = {key: value for key, value in changes.items() if value is not None}
     count, files = _count(splits)
-    if files and "shots" in given:
+    if files and "shots" in settings:
         raise UserError(
             "Both --shots and lists of labelled images are given.", "The lists say how many shots there are."
         )
-    if "shots" in given:
-        given["shots"] = [parse_value(str(shots)) for shots in given["shots"]]
-    config, engine = load_evaluate(given | {"splits": count}, overrides)
-    own = expanded(encoder.partition("?")[0])
-    if out is None and encoder_directory(own) is not None:
-        out = _run_of(encoder) or own
-    named = {encoder_name(one, out) if out else one: one for one in [encoder, *against]}
-    encoders = {name: load_encoder(one) for name, one in named.items()}
+    if "shots" in settings:
+        settings["shots"] = [parse_value(str(shots)) for shots in settings["shots"]]
+    config, engine = load_evaluate(settings | {"splits": count}, overrides)
+    path = expanded(encoder.partition("?")[0])
+    if out is None and encoder_directory(path) is not None:
+        out = _run_of(encoder) or path
+    addresses = {encoder_name(enc, out) if out else enc: enc for enc in [encoder, *against]}
+    encoders = {name: load_encoder(enc) for name, enc in addresses.items()}
     source = _settled(open_source(data), encoders)
     spec = test or default_test_source(source.spec)
     if labels is not None:
         source = read_labels(labels, source).labelled
-        _check_labels_for(test, bool(files) or "shots" in given)
+        _check_labels_for(test, bool(files) or "shots" in settings)
         if test is None:
             return _cross_validate(source, config, encoders, out, fabric)
     if spec is None:
@@ -108,7 +108,7 @@ def evaluate_command(
         with together():
             if out is not None and fabric.is_global_zero:
                 stack.enter_context(locked(out, announce))
-        return _measure(task, config, engine, named, encoders, out, fabric)
+        return _measure(task, config, engine, addresses, encoders, out, fabric)
 
 
 def _settled(source: Source, encoders: Mapping[str, Encoder]) -> Source:
@@ -127,7 +127,7 @@ def _measure(
     task: Task,
     config: EvaluateConfig,
     engine: EngineConfig,
-    named: Mapping[str, str],
+    addresses: Mapping[str, str],
     encoders: Mapping[str, Encoder],
     out: Path | None,
     fabric: Fabric,
@@ -138,7 +138,7 @@ def _measure(
         task: labels, and what is classified.
         config: protocols, shots, splits, poolings.
         engine: how the trained protocols are trained.
-        named: `encoder` of the rows -> ENC.
+        addresses: `encoder` of the rows -> ENC.
         encoders: `encoder` of the rows -> encoder.
         out: directory of the results, or None.
         fabric: launched.
@@ -154,9 +154,9 @@ def _measure(
             rows = evaluate_encoders(task, config, encoders, out, keep)
             show_results(rows)
         if "head" in config.protocols and fabric.is_global_zero:
-            for name, place in named.items():
+            for name, enc in addresses.items():
                 check()
-                rows.append(evaluate_head(place, name, task))
+                rows.append(evaluate_head(enc, name, task))
                 keep(rows[-1:])
                 (group,) = group_by_images([(name, rows[-1])])
                 announce(
@@ -165,7 +165,7 @@ def _measure(
                 )
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
-            trained = _train(task, config, engine, fabric, name, named[name], loaded, out)
+            trained = _train(task, config, engine, fabric, name, addresses[name], loaded, out)
             keep(trained)
             rows += trained
     if fabric.is_global_zero:
@@ -232,8 +232,8 @@ def _count(splits: int | list[str]) -> tuple[int, list[str]]:
 
 
 def _run_of(encoder: str) -> Path | None:
-    place = run_directory(encoder)
-    return place[0] if place else None
+    run = run_directory(encoder)
+    return run[0] if run else None
 
 
 def _recipe_of(encoder: str) -> Recipe | None:

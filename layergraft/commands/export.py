@@ -32,7 +32,8 @@ from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.interruption import check
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]
-Run = Callable[[Tensor], Tensor]
+ExportedModel = Callable[[Tensor], Tensor]
+"""What another program makes of the file: normalised images -> features or logits."""
 TOLERANCE = 1e-4  # of the largest entry of the features
 _LARGEST_PROTOBUF = 1.9e9  # bytes; larger weights go into a file beside the .onnx
 
@@ -157,7 +158,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 @torch.inference_mode()
-def _difference(job: _Job, exported: Run) -> float:
+def _difference(job: _Job, exported: ExportedModel) -> float:
     """Compare features or logits on batches of several sizes.
 
     Raises:
@@ -175,11 +176,11 @@ def _difference(job: _Job, exported: Run) -> float:
     return worst
 
 
-def _write_timm(job: _Job, out: Path) -> Run:
+def _write_timm(job: _Job, out: Path) -> ExportedModel:
     """A directory for `timm.create_model("local-dir:…", pretrained=True)`."""
     _refuse_conv_stem(job.encoder, "timm")
     save_encoder(job.encoder, out, {"exported_from": job.about["exported_from"]})
-    model: Run = timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=0).eval()
+    model: ExportedModel = timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=0).eval()
     return model
 
 
@@ -191,7 +192,7 @@ def _refuse_conv_stem(encoder: Encoder, whose: str) -> None:
         )
 
 
-def _write_hf(job: _Job, out: Path) -> Run:
+def _write_hf(job: _Job, out: Path) -> ExportedModel:
     """A directory for `transformers.ViTModel.from_pretrained`, with its image processor."""
     encoder, vit = job.encoder, job.encoder.vit
     _refuse_conv_stem(encoder, "Hugging Face's ViTModel")
@@ -201,16 +202,16 @@ def _write_hf(job: _Job, out: Path) -> Run:
         row = torch.zeros(1, 1, encoder.embed_dim)
         weights["pos_embed"] = torch.cat([row, weights["pos_embed"]], dim=1)
     renamed = from_timm(weights)
-    homeless = [key for key in renamed if key in weights]
-    homeless += [key for key in renamed if ".attn." in key or ".ls" in key or ".mlp." in key]
+    inexpressible = [key for key in renamed if key in weights]
+    inexpressible += [key for key in renamed if ".attn." in key or ".ls" in key or ".mlp." in key]
     activations = {type(block.mlp.act) for block in vit.blocks}
-    reasons = [f"it has no place for {', '.join(homeless[:4])}"] if homeless else []
-    reasons += (
-        [] if encoder.feature_is_token else ["its feature is the class token, here it is the mean of the patches"]
-    )
-    reasons += (
-        [] if activations == {nn.GELU} and vit.blocks[0].mlp.act.approximate == "none" else ["another activation"]
-    )
+    reasons = []
+    if inexpressible:
+        reasons.append(f"it has no place for {', '.join(inexpressible[:4])}")
+    if not encoder.feature_is_token:
+        reasons.append("its feature is the class token, here it is the mean of the patches")
+    if activations != {nn.GELU} or vit.blocks[0].mlp.act.approximate != "none":
+        reasons.append("another activation")
     if reasons:
         raise UserError(
             f"Hugging Face's ViTModel cannot express this encoder: {'; '.join(reasons)}.", "Use timm or onnx."
@@ -255,7 +256,7 @@ def _write_hf(job: _Job, out: Path) -> Run:
     return lambda images: model(images).last_hidden_state[:, 0]
 
 
-def _write_onnx(job: _Job, out: Path) -> Run:
+def _write_onnx(job: _Job, out: Path) -> ExportedModel:
     """One file with a dynamic batch: input `images`, output `features` or `logits`; metadata as `_Job.about`."""
     missing = [
         package for package in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(package) is None
@@ -280,7 +281,7 @@ def _write_onnx(job: _Job, out: Path) -> Run:
     return lambda images: torch.from_numpy(session.run([job.output], {"images": images.numpy()})[0])
 
 
-def _write_torch_export(job: _Job, out: Path) -> Run:
+def _write_torch_export(job: _Job, out: Path) -> ExportedModel:
     """A `.pt2` for `torch.export.load` with a dynamic batch; mean, std and classes are in its `layergraft.json`."""
     program = torch.export.export(
         job.module, (_example(job.encoder),), dynamic_shapes=({0: torch.export.Dim("batch")},)
@@ -288,7 +289,7 @@ def _write_torch_export(job: _Job, out: Path) -> Run:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={"layergraft.json": json.dumps(job.about)})
     write_bytes(out, buffer.getvalue())
-    model: Run = torch.export.load(str(out)).module()
+    model: ExportedModel = torch.export.load(str(out)).module()
     return model
 
 

@@ -137,12 +137,12 @@ def plan_table(stage: dict[str, Any]) -> Group:
     }
     common = {name: cells[0] for name, cells in columns.items() if len(rows) > 1 and len(set(cells)) == 1}
     table = Table()
-    own = {name: cells for name, cells in columns.items() if name not in common}
-    for name in own:
+    varied = {name: cells for name, cells in columns.items() if name not in common}
+    for name in varied:
         # What may be long is a source, which goes on below itself; no other cell is cut or broken.
         text = name in ("layer", "source")
         table.add_column(name, justify="left" if text else "right", no_wrap=name != "source", overflow="fold")
-    for cells in zip(*own.values(), strict=True):
+    for cells in zip(*varied.values(), strict=True):
         table.add_row(*map(escape, cells))
     same = ", ".join(f"{name} {cell}" for name, cell in common.items() if cell)
     return Group(Text(title, style="bold"), table, Text(f"All layers: {same}.\n" if same else ""))

@@ -26,20 +26,22 @@ class DataConfig(Config, frozen=True, kw_only=True):
 
     Args:
         source: a folder, list, table, tar shards, `hf:NAME`, any of them at a URL, or a built-in set.
-        holdout: images that never train anything and are where every choice is made: a count, or a fraction below 1;
-            capped at a fifth of the source.
-        holdout_by: how many of each class, where there are labels: in `proportion` to its size (at least one of three
-            or more, and never all), or as many of each `class` (at most half of a small one, where the others have
-            enough), as versions before this key did; a run that such a version began goes on so.
+        holdout: how many images are held out, as a count or as a fraction below 1; at most a fifth of the source. They
+            never train anything; every choice is made on them.
+        holdout_by: how they are spread over the classes, where there are labels. `proportion`: the same fraction of
+            every class (at least one image of three or more, never all). `class`: the same number of every class (at
+            most half of a small one, where the others have enough); a run begun before this key existed goes on so.
         max_bad: fraction of images that may be unreadable before the run stops.
         workers: threads that prepare batches; 0 prepares them between the steps. The numbers do not depend on it.
-        augment: `fast`, or `exact`: operation by operation as torchvision's transforms of Pillow images.
-        augment_on: where `fast` does colour, blur and solarisation: `cpu` in the workers, `device` in one batch beside
-            the network, `auto` there if it is a CUDA GPU. The parameters are the same, the pixels within 2 grey levels.
-        cache: keep decoded images while the stages run: in the memory of each process (`ram`) or in `RUN/cache`, which
-            the processes of a machine share (`disk`), as far as there is room. The numbers do not depend on it.
-        mean: mean of each channel, of pixels in [0, 1]; null takes the recipe's `start`'s, else the source's own, else
-            ImageNet's.
+        augment: `exact` does one operation after another, as torchvision's transforms do on Pillow images; `fast` draws
+            the same parameters and joins operations.
+        augment_on: where `fast` does colour, blur and solarisation. `cpu`: in the workers, image by image. `device`:
+            where the network is, batch by batch. `auto`: `device` on a CUDA GPU, else `cpu`. The parameters are the
+            same, the pixels within 2 grey levels.
+        cache: keep decoded images while the stages run, as far as there is room: `ram`, in the memory of each process;
+            `disk`, in `RUN/cache`, which the processes of a machine share. The numbers do not depend on it.
+        mean: mean of each channel, of pixels in [0, 1]; null takes that of the recipe's `start`, else the source's own,
+            else ImageNet's.
         std: standard deviation of each channel, likewise.
     """
 

@@ -56,7 +56,7 @@ class MaeConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="mae"):
     views: ClassVar[dict[str, ViewConfig]] = {"image": ViewConfig(crop_scale=(0.2, 1.0), interpolation="bicubic")}
 
 
-# MoCo v3's two views; SimCLR, VICReg and nearest neighbours are trained on the same here.
+# The two views of MoCo v3. Here SimCLR, VICReg and NNCLR take them too, instead of those of their papers.
 _TWO_VIEWS = {
     "first": ViewConfig(jitter=0.8, gray=0.2, blur=1.0),
     "second": ViewConfig(jitter=0.8, gray=0.2, blur=0.1, solarize=0.2),
@@ -93,8 +93,8 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
         momentum: the momentum at the first step; it rises to 1 over the stage along a cosine.
         projector: widths of the projector's layers.
         predictor: widths of the predictor's layers.
-        keep_ratio: fraction of the patches of a view that both encoders see, chosen at random per image and view;
-            1 keeps all. Features at evaluation always see all.
+        keep_ratio: fraction of a view's patches that both encoders see, drawn for each image and view; 1 keeps all.
+            Evaluation always sees all.
         full_view_teacher: whether the momentum encoder sees all patches, so that `keep_ratio` masks the student alone.
         gate: makes the predictor a gated mixture of several; null is a single one.
     """

@@ -54,12 +54,13 @@ class AnchorConfig(Config, frozen=True, kw_only=True):
 
 
 class HeadsPlanConfig(Config, frozen=True, kw_only=True):
-    """The rows of the heads, where they differ from the highest block.
+    """What the rows of the heads get: projector, predictor, decoder, all that an objective adds to the encoder.
 
     Args:
-        lr_scale: scale of their learning rate; null is that of the final norm.
-        weight_decay: their weight decay, of matrices; null is the optimizer's.
-        source: where their weights come from, unless the plan's `source` names them: `previous`, `fresh` or an encoder.
+        lr_scale: scale of the heads' learning rate; null takes the final norm's.
+        weight_decay: weight decay of the heads' matrices; null takes the optimizer's.
+        source: where the heads' weights come from: `previous`, `fresh` or an encoder; a pattern of the plan's own
+            `source` that matches a head wins.
     """
 
     lr_scale: NonNegativeFloat | None = None
@@ -71,9 +72,9 @@ class PlanConfig(Config, frozen=True, kw_only=True):
     """How each layer moves in a stage.
 
     Args:
-        lr_scale: a number for all layers; a list over equal thirds, quarters, ... of the blocks; or
-            `{blocks: [...]}` or `{decay: r}`. Layers below block 0
-            follow the lowest block, norm and heads the highest; of a decay the former are a power below, the latter 1.
+        lr_scale: scale of the learning rate: a number for all layers; a list for equal parts of the blocks (three
+            numbers: thirds); `{blocks: [...]}` or `{decay: r}`. Layers below block 0 take the lowest block's, final
+            norm and heads the highest's; with `decay` r the former take r**(L + 1) and the latter 1.
         freeze: names or patterns of rows that do not move (`patch_embed`, `blocks.*`), or `{blocks: K}`.
         source: where a row's weights come from, pattern -> `previous`, `fresh` or an encoder; the first match wins.
         force_positions: take positions and patch embedding from different encoders all the same.

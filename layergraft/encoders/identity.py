@@ -21,9 +21,8 @@ _IRRELEVANT = {"training", "frozen", "inplace", "momentum", "num_classes", "fuse
 def _settings(module: nn.Module) -> Iterator[tuple[str, object]]:
     """Numbers, names and tuples of them that a module keeps, such as eps, heads, patch size and pooling."""
     for name, value in sorted(vars(module).items()):
-        plain = all(
-            isinstance(part, bool | int | float | str) for part in (value if isinstance(value, tuple) else [value])
-        )
+        parts = value if isinstance(value, tuple) else (value,)
+        plain = all(isinstance(part, bool | int | float | str) for part in parts)
         if plain and not name.startswith("_") and name not in _IRRELEVANT:
             yield name, value
 

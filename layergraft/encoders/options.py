@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from layergraft.errors import UserError, nearest
 
+Number = TypeVar("Number", int, float)
 EXAMPLES = {
     "encoder": "?encoder=momentum",
     "num_heads": "?num_heads=6",
@@ -55,35 +58,24 @@ def parse_options(query: str, address: str) -> EncoderOptions:
             raise UserError(f"An encoder has no option {key!r} ({address}?{query}).", nearest(key, EXAMPLES))
     return EncoderOptions(
         encoder=texts.get("encoder"),
-        num_heads=_positive_int("num_heads", texts, address),
-        img_size=_positive_int("img_size", texts, address),
-        norm_eps=_positive_float("norm_eps", texts, address),
+        num_heads=_positive("num_heads", texts, address, int, "whole number"),
+        img_size=_positive("img_size", texts, address, int, "whole number"),
+        norm_eps=_positive("norm_eps", texts, address, float, "number"),
         mean=_levels("mean", texts, address),
         std=_levels("std", texts, address),
     )
 
 
-def _positive_int(key: str, texts: dict[str, str], address: str) -> int | None:
+def _positive(key: str, texts: dict[str, str], address: str, read: Callable[[str], Number], kind: str) -> Number | None:
+    """A positive, finite number of a kind; None where the option is not given."""
     if key not in texts:
         return None
     try:
-        value = int(texts[key])
+        value = read(texts[key])
     except ValueError:
-        value = 0
-    if value <= 0:
-        raise _wrong(key, texts[key], "no positive whole number", address)
-    return value
-
-
-def _positive_float(key: str, texts: dict[str, str], address: str) -> float | None:
-    if key not in texts:
-        return None
-    try:
-        value = float(texts[key])
-    except ValueError:
-        value = math.nan
+        value = read("0")
     if not 0 < value < math.inf:
-        raise _wrong(key, texts[key], "no positive number", address)
+        raise _wrong(key, texts[key], f"no positive {kind}", address)
     return value
 
 

@@ -92,12 +92,12 @@ def few_labels(
 
 def draw_splits(source: Source, shots: Iterable[int | str], count: int) -> list[Split]:
     """`count` random splits of each number of shots; all labels are one split."""
-    labels = source.selected_labels
-    return [
-        Split(shots=k, number=n, rows=few_labels(labels, source.keys, source.classes, k, n))
-        for k in dict.fromkeys(map(str, shots))
-        for n in range(1 if parse_shots(k)[1] == 1.0 else count)
-    ]
+    splits = []
+    for k in dict.fromkeys(map(str, shots)):
+        for number in range(1 if parse_shots(k)[1] == 1.0 else count):
+            rows = few_labels(source.selected_labels, source.keys, source.classes, k, number)
+            splits.append(Split(shots=k, number=number, rows=rows))
+    return splits
 
 
 def write_splits(directory: Path, source: Source, splits: Iterable[Split]) -> None:

@@ -42,12 +42,16 @@ class Joint(Objective):
                 self.heads[head] = module
 
     def unused_layers(self, encoder: Encoder) -> list[str]:
-        rows = [part.unused_layers(encoder) for part in self.parts.values()]
-        return [row for row in rows[0] if all(row in others for others in rows)]
+        """Those that no part uses."""
+        first, *others = (part.unused_layers(encoder) for part in self.parts.values())
+        unused = set(first).intersection(*others)
+        return [row for row in first if row in unused]
 
     def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
-        parts = [part.zero_gradient_parameters(encoder) for part in self.parts.values()]
-        return [p for p in parts[0] if all(any(p is other for other in others) for others in parts)]
+        """Those whose gradient is zero in every part."""
+        first, *others = (part.zero_gradient_parameters(encoder) for part in self.parts.values())
+        in_all = set(map(id, first)).intersection(*(map(id, parameters) for parameters in others))
+        return [parameter for parameter in first if id(parameter) in in_all]
 
     def begin_stage(self, encoder: Encoder) -> None:
         for part in self.parts.values():

@@ -22,7 +22,7 @@ def at_least_float32(value: Tensor) -> Tensor:
 
 
 def without_autocast(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Decorate a loss to compute in the precision of its arguments: a cosine in bf16, over T = 0.2, is percents off."""
+    """Make a loss compute in the precision of its arguments: in bf16 a cosine over T = 0.2 is wrong by percents."""
 
     @wraps(loss)
     def precise(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -71,8 +71,8 @@ def info_nce_loss(
     return F.cross_entropy(logits / temperature, labels)
 
 
-def contrastive_loss(queries: Tensor, keys: Tensor, temperature: float, offset: int = 0) -> Tensor:
-    """MoCo v3's loss, 2T * cross-entropy of queries against keys (Chen et al., ICCV 2021, algorithm 1).
+def moco_v3_loss(queries: Tensor, keys: Tensor, temperature: float, offset: int = 0) -> Tensor:
+    """MoCo v3's contrastive loss: InfoNCE times 2T (Chen et al., ICCV 2021, algorithm 1).
 
     Args:
         queries: of shape (N, D), not normalised.

@@ -18,14 +18,14 @@ from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.heads import Mixture, mlp_head
-from layergraft.objectives.losses import at_least_float32, contrastive_loss
+from layergraft.objectives.losses import at_least_float32, moco_v3_loss
 from layergraft.objectives.views import batches
 
 VIEWS = ("first", "second")
 
 
 class Moco(Objective):
-    """Each view's query against the momentum encoder's keys of the other view (section 3, algorithm 1).
+    """MoCo v3: InfoNCE of each view's queries against the momentum encoder's keys of the other view (algorithm 1).
 
     Args:
         config: temperature, momentum, heads.
@@ -42,7 +42,7 @@ class Moco(Objective):
         )
 
     def zero_gradient_parameters(self, encoder: Encoder) -> list[nn.Parameter]:
-        """A shift of all features: the projector's first BatchNorm takes it away."""
+        """The final norm's bias: it shifts all features alike, which the projector's first BatchNorm cancels."""
         return encoder.final_bias
 
     def begin_stage(self, encoder: Encoder) -> None:
@@ -82,12 +82,13 @@ class Moco(Objective):
         """
         momentum_encoder = self.momentum_copies["encoder"]
         assert isinstance(momentum_encoder, Encoder)
-        # A teacher that sees other patches has no trunk to share.
-        shared, seen = (None, None) if self.config.full_view_teacher else (frozen_blocks(encoder), keep)
+        # A momentum encoder that sees other patches has no blocks to share.
+        full_view = self.config.full_view_teacher
+        shared = None if full_view else frozen_blocks(encoder)
         if shared is None:
             query = encoder.features_from(encoder.tokens(images, keep))
             with torch.no_grad():
-                key = momentum_encoder.features_from(momentum_encoder.tokens(images, seen))
+                key = momentum_encoder.features_from(momentum_encoder.tokens(images, None if full_view else keep))
         else:
             with torch.no_grad():
                 trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
@@ -128,7 +129,7 @@ class Moco(Objective):
         gathered = [gather(at_least_float32(key)) for key in keys]
         losses = []
         for query, (every_key, offset) in zip(queries, reversed(gathered), strict=True):
-            losses.append(contrastive_loss(at_least_float32(query), every_key, self.config.temperature, offset))
+            losses.append(moco_v3_loss(at_least_float32(query), every_key, self.config.temperature, offset))
         return {"loss": losses[0] + losses[1]}, collect_pending(self)
 
 

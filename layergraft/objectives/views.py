@@ -29,8 +29,7 @@ def batches(encoder: Encoder, views: Mapping[str, Tensor]) -> Iterator[tuple[lis
 
 def encode_views(encoder: Encoder, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Compute the feature of each view, images (N, C, H, W) -> features (N, D), by its name."""
-    return {
-        name: feature
-        for names, images in batches(encoder, views)
-        for name, feature in zip(names, encoder(images).chunk(len(names)), strict=True)
-    }
+    features: dict[str, Tensor] = {}
+    for names, images in batches(encoder, views):
+        features |= zip(names, encoder(images).chunk(len(names)), strict=True)
+    return features

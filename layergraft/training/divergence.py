@@ -6,6 +6,7 @@ after the spot; after two such returns it stops and leaves a file with which the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -120,11 +121,7 @@ def replay_steps(trainer: Trainer, replay: State) -> tuple[list[str], bool]:
             )
         with _FirstBad(trainer.gradients.step) as first:
             outcome = trainer.compute(batch)
-        rows = [
-            name
-            for name, parameters in trainer.rows.items()
-            if not all(torch.isfinite(p.grad).all() for p in parameters if p.grad is not None)
-        ]
+        rows = [name for name, parameters in trainer.rows.items() if not _has_finite_gradients(parameters)]
         losses = ", ".join(f"{name} {float(value):.6g}" for name, value in outcome.losses.items())
         keys = f"{len(spot['keys'])} images, keys {', '.join(map(str, spot['keys'][:8]))}"
         bad = f"first bad output: {first.name or 'none'}; bad gradients: {', '.join(rows) or 'none'}"
@@ -132,6 +129,10 @@ def replay_steps(trainer: Trainer, replay: State) -> tuple[list[str], bool]:
         still = still or not bool(torch.isfinite(outcome.size))
         trainer.optimizer.zero_grad(set_to_none=True)
     return lines, still
+
+
+def _has_finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
+    return all(bool(torch.isfinite(p.grad).all()) for p in parameters if p.grad is not None)
 
 
 class _FirstBad:

@@ -119,12 +119,10 @@ class Gradients:
         with torch.no_grad():
             done: list[Features] = [self.model(self.step.encode, part) for part in parts[:-1]]
         last: Features = self.model(self.step.encode, parts[-1])
-        leaves = {
-            name: torch.cat([*(features[name] for features in done), value.detach()]).requires_grad_(
-                value.requires_grad
-            )
-            for name, value in last.items()
-        }
+        leaves: Features = {}  # features of the whole batch
+        for name, value in last.items():
+            whole = torch.cat([features[name] for features in done] + [value.detach()])
+            leaves[name] = whole.requires_grad_(value.requires_grad)
         losses, pending = self.model(self.step.objective.losses, leaves, progress)
         _backward(losses["loss"] * scale)
         sizes = [len(part.keys) for part in parts]
@@ -133,17 +131,16 @@ class Gradients:
             for index in reversed(range(len(parts))):
                 features = self.model(self.step.encode, parts[index]) if index < len(done) else last
                 last = {}  # its graph goes with its backward
-                torch.autograd.backward(
-                    [features[name] for name in gradients], [parts_[index] for parts_ in gradients.values()]
-                )
+                shares = [gradient[index] for gradient in gradients.values()]
+                torch.autograd.backward([features[name] for name in gradients], shares)
         return losses, pending
 
     def _average(self) -> None:
-        own = [parameter.grad for parameter in self.step.parameters() if parameter.grad is not None]
-        for work in [dist.all_reduce(gradient, async_op=True) for gradient in own]:
+        gradients = [parameter.grad for parameter in self.step.parameters() if parameter.grad is not None]
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
             assert work is not None
             work.wait()
-        torch._foreach_div_(own, float(dist.get_world_size()))
+        torch._foreach_div_(gradients, float(dist.get_world_size()))
 
 
 def _backward(loss: Tensor) -> None:

@@ -225,10 +225,9 @@ class Trainer:
         if self.ema:
             load_full(self.ema, state["ema"])
         optimizer = state["optimizer"]
-        moments = {
-            index: {name: like(value, self.parameters[index]) for name, value in entry.items()}
-            for index, entry in optimizer["state"].items()
-        }
+        moments = {}
+        for index, entry in optimizer["state"].items():
+            moments[index] = {name: like(value, self.parameters[index]) for name, value in entry.items()}
         self.optimizer.load_state_dict({**optimizer, "state": moments})
         self.scaler.load_state_dict(state["scaler"])
         self.anchor.start = [like(s, now) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]

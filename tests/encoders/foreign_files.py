@@ -17,11 +17,11 @@ NAMES = json.loads((FIXTURES / "formats.json").read_text())
 def random_weights(shapes: dict[str, list[int]], seed: int = 0) -> Weights:
     """Weights of the size of trained ones: norms near 1, all else small, nothing zero."""
     generator = torch.Generator().manual_seed(seed)
-    found = {}
+    changed = {}
     for name, shape in shapes.items():
         value = torch.randn(shape, generator=generator) * 0.05
-        found[name] = value + 1 if "norm" in name and name.endswith("weight") else value
-    return found
+        changed[name] = value + 1 if "norm" in name and name.endswith("weight") else value
+    return changed
 
 
 def images(size: int = 224) -> Tensor:

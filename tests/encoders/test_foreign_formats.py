@@ -72,9 +72,9 @@ REFINER = random_weights(NAMES["mim_refiner"]["state_dict"], 4)
 
 def refiner_features() -> Tensor:
     """Position by position: patches get theirs, then the class token, without one, is put in front."""
-    own = {name: value for name, value in REFINER.items() if not name.startswith(("pos_embed", "cls_tokens"))}
+    trunk = {name: value for name, value in REFINER.items() if not name.startswith(("pos_embed", "cls_tokens"))}
     vit = timm.create_model("vit_small_patch16_224", depth=2, num_classes=0).eval()
-    vit.load_state_dict(own, strict=False)
+    vit.load_state_dict(trunk, strict=False)
     with torch.no_grad():
         patches = vit.patch_embed(images()) + REFINER["pos_embed.embed"].reshape(1, 196, 384)
         tokens = torch.cat([REFINER["cls_tokens.tokens"].expand(2, -1, -1), patches], dim=1)
@@ -161,11 +161,11 @@ CASES: dict[str, tuple[Any, str, str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_features_are_those_of_timm(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content, options, said, expected = CASES[case]
+    content, options, note, expected = CASES[case]
     torch.save(content, tmp_path / "file.pth")
     encoder = load_encoder(f"{tmp_path / 'file.pth'}{options}")
     printed = capsys.readouterr().err
-    assert said in printed
+    assert note in printed
     assert ("num_heads 6 is assumed" in printed) == ("num_heads" not in options)
     with torch.no_grad():
         assert_close(encoder(images()), expected())

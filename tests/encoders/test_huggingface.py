@@ -76,8 +76,8 @@ def test_decoder_of_vitmae(tmp_path: Path) -> None:
     model = build("ViTMAEForPreTraining", mask_ratio=0.75, layer_norm_eps=1e-6)
     model.save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
-    for place in (tmp_path, tmp_path / "model.safetensors"):
-        heads = load_heads(place)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        heads = load_heads(path)
         assert heads.keys() == checkpoint.heads.keys()
         assert all(torch.equal(heads[name], value) for name, value in checkpoint.heads.items())
     decoder = MaeDecoder(48, (4, 4), 8 * 8 * 3, embed_dim=32, depth=2, num_heads=2)
@@ -114,8 +114,8 @@ def test_names_in_memory(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     recorded = {name: tuple(shape) for name, shape in NAMES[kind].items()}
     backbone = {name: shape for name, shape in recorded.items() if not name.startswith("decoder")}
     assert backbone == {name: tuple(value.shape) for name, value in weights.items() if "pooler" not in name}
-    rest = {name: torch.zeros(shape) for name, shape in recorded.items() if name not in backbone}
-    save_file(weights | rest, tmp_path / "model.safetensors")
+    decoder = {name: torch.zeros(shape) for name, shape in recorded.items() if name not in backbone}
+    save_file(weights | decoder, tmp_path / "model.safetensors")
     encoder = layergraft.load_encoder(tmp_path / "model.safetensors")
     printed = capsys.readouterr().err
     assert "num_heads 6 is assumed" in printed

@@ -15,7 +15,7 @@ from layergraft.encoders.partial_block import block_of_projected, partial_block,
 from layergraft.encoders.vit import create_encoder
 from layergraft.objectives.mae_decoder import MaeDecoder
 
-WANTED: dict[str, slice | Tensor] = {
+SELECTIONS: dict[str, slice | Tensor] = {
     "class token": slice(0, 1),
     "patches": slice(1, None),
     "each its own": torch.tensor([[2, 5, 1], [6, 0, 3], [4, 2, 6], [1, 3, 5]]),
@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-def compare(block: nn.Module, wanted: slice | Tensor, ours: Callable[..., Tensor] = partial_block) -> None:
+def compare(block: nn.Module, selection: slice | Tensor, ours: Callable[..., Tensor] = partial_block) -> None:
     """In double precision, so that only a mistake can make a difference."""
     block = block.double()
     generator = torch.Generator().manual_seed(0)
@@ -38,19 +38,19 @@ def compare(block: nn.Module, wanted: slice | Tensor, ours: Callable[..., Tensor
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     tokens = torch.randn(4, 7, 24, generator=generator, dtype=torch.float64, requires_grad=True)
     leaves = [tokens, *block.parameters()]
-    whole, part = take(block(tokens), wanted), ours(block, tokens, wanted)
+    whole, part = take(block(tokens), selection), ours(block, tokens, selection)
     assert part.shape == whole.shape
     torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)
     weight = torch.randn(whole.shape, generator=generator, dtype=torch.float64)
-    expected, found = (torch.autograd.grad((x * weight).sum(), leaves) for x in (whole, part))
-    for own, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-10)
+    expected, gradients = (torch.autograd.grad((x * weight).sum(), leaves) for x in (whole, part))
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED.keys())
+@pytest.mark.parametrize("selection", SELECTIONS.values(), ids=SELECTIONS.keys())
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_equals_the_whole_block(kind: dict[str, object], wanted: slice | Tensor) -> None:
-    compare(Block(24, 3, **kind), wanted)
+def test_equals_the_whole_block(kind: dict[str, object], selection: slice | Tensor) -> None:
+    compare(Block(24, 3, **kind), selection)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
@@ -70,9 +70,9 @@ def test_decoder_is_mask_tokens_positions_and_blocks(depth: int, prefix: int) ->
     latent = torch.randn(3, prefix + 2, 20, generator=generator, dtype=torch.float64)
     embedded = decoder.embed(latent)
     x = torch.cat([embedded[:, :prefix], decoder.mask_token.expand(3, 6, 24)], dim=1)
-    for image, places in enumerate(keep.tolist()):
-        for number, place in enumerate(places):
-            x[image, prefix + place] = embedded[image, prefix + number]
+    for image, patch_indices in enumerate(keep.tolist()):
+        for number, patch in enumerate(patch_indices):
+            x[image, prefix + patch] = embedded[image, prefix + number]
     x = x + decoder.positions
     for block in decoder.blocks:
         x = block(x)
@@ -80,9 +80,9 @@ def test_decoder_is_mask_tokens_positions_and_blocks(depth: int, prefix: int) ->
     torch.testing.assert_close(decoder(latent, keep), whole, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(decoder(latent, keep, patches), take(whole, patches), rtol=1e-12, atol=1e-12)
     weights = list(decoder.parameters())
-    expected, found = (torch.autograd.grad(y.square().sum(), weights) for y in (whole, decoder(latent, keep)))
-    for own, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(own, theirs, rtol=1e-10, atol=1e-10)
+    expected, gradients = (torch.autograd.grad(y.square().sum(), weights) for y in (whole, decoder(latent, keep)))
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-10)
 
 
 def test_a_dropped_branch_is_dropped() -> None:

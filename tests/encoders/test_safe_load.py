@@ -24,8 +24,8 @@ from layergraft.training.checkpoints import Checkpoints
 
 
 def test_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path) -> None:
-    said: list[str] = []
-    checkpoints = Checkpoints(tmp_path, EngineConfig(keep=2), said.append)
+    warnings: list[str] = []
+    checkpoints = Checkpoints(tmp_path, EngineConfig(keep=2), warnings.append)
     with checkpoints:
         for step in (1, 2, 3):
             checkpoints.save({"step": step, "returns": 0, "weights": torch.full((4,), float(step))})
@@ -34,10 +34,10 @@ def test_damaged_checkpoint_is_named_and_passed_over(tmp_path: Path) -> None:
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    found = checkpoints.newest()
-    assert found is not None
-    assert found[1]["step"] == 2
-    assert newest.name in said[0]
+    restored = checkpoints.newest()
+    assert restored is not None
+    assert restored[1]["step"] == 2
+    assert newest.name in warnings[0]
 
 
 def test_failed_write_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +92,9 @@ def test_truncated_and_damaged_files(tmp_path: Path, fixtures: Path, suffix: str
             load_encoder(f"{file}?num_heads=4")
     random = np.random.default_rng(0)
     refused = 0
-    for place in random.integers(0, len(content) if suffix == ".pth" else 4000, 60):
+    for position in random.integers(0, len(content) if suffix == ".pth" else 4000, 60):
         changed = bytearray(content)
-        changed[place] ^= 0x55
+        changed[position] ^= 0x55
         file.write_bytes(changed)
         try:
             read = read_file(file)

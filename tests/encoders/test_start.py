@@ -122,21 +122,23 @@ def test_statistics_belong_to_the_weights(
 ) -> None:
     config = load_recipe("fashion_tiny", TINY).encoder
     save_encoder(create_encoder(config, 3, (0.4,), (0.2,)), tmp_path / "start", {})
-    given = [tuple(data.get(f"data.{key}", [default])) for key, default in (("mean", 0.5), ("std", 0.25))]
-    encoder = first_encoder(load_recipe("fashion_tiny", TINY | data | {"start": str(tmp_path / "start")}), *given)
+    statistics = [tuple(data.get(f"data.{key}", [default])) for key, default in (("mean", 0.5), ("std", 0.25))]
+    encoder = first_encoder(load_recipe("fashion_tiny", TINY | data | {"start": str(tmp_path / "start")}), *statistics)
     assert (encoder.mean, encoder.std) == ((mean,), (std,))
-    said = capsys.readouterr().err
-    assert words.format(start=tmp_path / "start") in said
-    assert ("normalised" in said) == bool(words)
+    stderr = capsys.readouterr().err
+    assert words.format(start=tmp_path / "start") in stderr
+    assert ("normalised" in stderr) == bool(words)
 
 
-@pytest.mark.parametrize(("rows", "mean", "said"), [("*", 0.4, True), ("blocks.*", 0.4, False), ("*", 0.5, False)])
+@pytest.mark.parametrize(
+    ("rows", "mean", "is_announced"), [("*", 0.4, True), ("blocks.*", 0.4, False), ("*", 0.5, False)]
+)
 def test_other_statistics_of_a_plan_source_are_said(
-    rows: str, mean: float, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rows: str, mean: float, is_announced: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run has one mean and one standard deviation, which the patch embedding sees."""
     recipe = load_recipe("fashion_tiny", TINY | {"stages.mae.plan.source": {rows: str(tmp_path / "donor")}})
     save_encoder(create_encoder(recipe.encoder, 3, (mean,), (0.25,)), tmp_path / "donor", {})
     like = create_encoder(recipe.encoder, 0, (0.5,), (0.25,))
     Donors(recipe=recipe, stage="mae", like=like, before=None).load(str(tmp_path / "donor"))
-    assert ("was trained with mean 0.4 and std 0.25; stage mae has mean 0.5" in capsys.readouterr().err) == said
+    assert ("was trained with mean 0.4 and std 0.25; stage mae has mean 0.5" in capsys.readouterr().err) == is_announced

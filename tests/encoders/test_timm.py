@@ -57,9 +57,9 @@ def test_what_a_file_of_timm_does_not_tell_is_said(name: str, eps: float, tmp_pa
         theirs.pos_embed *= 1e-2
     torch.save(theirs.state_dict(), tmp_path / "file.pth")
     checkpoint = open_checkpoint(tmp_path / "file.pth")
-    said = " ".join(checkpoint.notes)
-    assert f"LayerNorm's eps {eps:g} is assumed" in said
-    assert "Block with GELU is assumed" in said
+    notes = " ".join(checkpoint.notes)
+    assert f"LayerNorm's eps {eps:g} is assumed" in notes
+    assert "Block with GELU is assumed" in notes
     save_encoder(checkpoint.encoder, tmp_path / "saved", {})
     with torch.no_grad():
         assert_close(checkpoint.encoder(images(32)), theirs(images(32)))

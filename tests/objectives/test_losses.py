@@ -10,7 +10,7 @@ from lightly.loss import NTXentLoss, VICRegLoss
 from torch import Tensor
 
 from layergraft.config import VicregConfig
-from layergraft.objectives.losses import contrastive_loss, covariance_loss, invariance_loss, nt_xent_loss, variance_loss
+from layergraft.objectives.losses import covariance_loss, invariance_loss, moco_v3_loss, nt_xent_loss, variance_loss
 
 from test_batches import START, build  # isort: skip
 
@@ -75,18 +75,18 @@ def test_no_batchnorm_ends_the_expander() -> None:
     assert sum(type(layer).__name__ == "BatchNorm" for layer in objective.heads["expander"]) == 2
 
 
-def test_contrastive_loss_by_hand() -> None:
+def test_moco_v3_loss_by_hand() -> None:
     """Two samples, orthogonal: the positive has cosine 1, the negative 0."""
     x = torch.eye(2)
     expected = 2 * 0.5 * -math.log(math.exp(1 / 0.5) / (math.exp(1 / 0.5) + 1))
-    assert float(contrastive_loss(3 * x, 5 * x, 0.5)) == pytest.approx(expected, rel=1e-6)
+    assert float(moco_v3_loss(3 * x, 5 * x, 0.5)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_half_precision_of_the_network_does_not_reach_the_losses() -> None:
     first, second = (x.detach() for x in pair(16, 24))
 
     def all_losses() -> list[float]:
-        both = [contrastive_loss(first, second, 0.2), nt_xent_loss(first, second, first, second, 0.2)]
+        both = [moco_v3_loss(first, second, 0.2), nt_xent_loss(first, second, first, second, 0.2)]
         return [float(loss) for loss in (*both, covariance_loss(first))]
 
     plain = all_losses()

@@ -191,7 +191,8 @@ def albumentations(files: FilesInMemory, views: list[ViewConfig], size: int) -> 
 
     def make(chosen: list[int]) -> object:
         images = [opencv_image(files.read(index)) for index in chosen]
-        return [[np.ascontiguousarray(c(image=image)["image"].transpose(2, 0, 1)) for image in images] for c in chains]
+        views = [chain(image=image)["image"] for chain in chains for image in images]
+        return [np.ascontiguousarray(view.transpose(2, 0, 1)) for view in views]
 
     return make
 
@@ -210,7 +211,7 @@ def pipelines(
     files: FilesInMemory, views: list[ViewConfig], size: int, say: Callable[[str], None]
 ) -> dict[str, Pipeline]:
     """Every pipeline that is installed and can read all files; says which cannot."""
-    found = {"fast": ours(files, views, size, "fast"), "exact": ours(files, views, size, "exact")}
+    usable = {"fast": ours(files, views, size, "fast"), "exact": ours(files, views, size, "exact")}
     others: dict[str, tuple[Callable[..., Pipeline], Callable[[bytes], object]]] = {
         "torchvision_v1_pillow_blur": (partial(torchvision_v1, pillow_blur=True), pillow_image),
         "torchvision_v1": (torchvision_v1, pillow_image),
@@ -225,8 +226,8 @@ def pipelines(
         if reason := _missing(files, read):
             say(f"{name} is left out, for it cannot read all of the files: {reason}.")
         else:
-            found[name] = pipeline
-    return found
+            usable[name] = pipeline
+    return usable
 
 
 def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) -> dict[str, float]:
@@ -261,12 +262,12 @@ def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) 
     finally:
         torch.set_num_threads(threads)
         cv2.setNumThreads(-1)
-    found = {name: float(np.median(own)) for name, own in rates.items()}
+    median_rates = {name: float(np.median(rounds)) for name, rounds in rates.items()}
     average = np.mean([len(content) for content in files.contents]) / 1024
-    rates_of_all = ", ".join(f"{name} {rate:.0f}" for name, rate in found.items())
+    rates_of_all = ", ".join(f"{name} {rate:.0f}" for name, rate in median_rates.items())
     console.print(
         f"{views} views at {size} px of {len(files)} files of {source} ({average:.0f} KiB on average), "
         f"images/s per core: {rates_of_all}"
     )
-    print(json.dumps(found))
-    return found
+    print(json.dumps(median_rates))
+    return median_rates

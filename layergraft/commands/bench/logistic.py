@@ -1,11 +1,11 @@
-"""Time the logistic regression against scikit-learn and Cyanure: to no worse an objective than theirs.
+"""Time the logistic regression against other solvers: to no worse an objective than theirs.
 
-Same rows in float32, same threads, same penalty (lambda = 2.5e-4 / n), no intercept. Each reference runs first, with
-the settings it is used with: scikit-learn's `lbfgs` at its usual tolerance, Cyanure's `auto` solver at its usual
-tolerance, stopped by its own duality gap. Then ours starts from nothing and stops at the first step whose objective is
-no worse. Where that takes seconds both run several times in turn, and the medians are reported. torch's full-batch
-L-BFGS with several settings then runs once to the same objective, and scikit-learn's `newton-cholesky`, at its usual
-tolerance, where its Hessian fits.
+Same rows in float32, same threads, same penalty (lambda = 2.5e-4 / n), no intercept. Each rival runs at its usual
+tolerance and at a tight one (`_tight`) and ends by its own rule; then ours starts from nothing and stops at the first
+step whose objective is no worse. Where the rival takes seconds both run several times in turn, and the medians are
+reported: seconds of the clock and of all cores, beside the objective that each ended at. The rivals are scikit-learn's
+`lbfgs` and `newton-cholesky` (where its Hessian fits), torch's L-BFGS over all rows, and Cyanure's `auto` solver, which
+its own duality gap stops.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -30,7 +33,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation import logistic
 from layergraft.evaluation.features import Array, center_and_normalize
 
-# (rows, features, classes, the reference).
+# (rows, features, classes, the rival whose figures stand beside ours).
 CASES = (
     (1_300, 768, 100, "sklearn"),
     (10_000, 128, 10, "sklearn"),
@@ -38,17 +41,28 @@ CASES = (
     (1_300, 768, 100, "cyanure"),
 )
 _PAUSE = 0.5  # seconds before each fit: threads of BLAS that have just worked wait for more by spinning
-# Settings of torch.optim.LBFGS: as it comes, and with a line search and several lengths of memory.
-_LBFGS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "strong_wolfe": {"line_search_fn": "strong_wolfe"},
-    "strong_wolfe_10": {"line_search_fn": "strong_wolfe", "history_size": 10},
-    "strong_wolfe_30": {"line_search_fn": "strong_wolfe", "history_size": 30},
-}
-_EVALUATIONS, _PATIENCE = 10_000, 60.0  # evaluations and seconds after which L-BFGS is given up
-_MOST_UNKNOWNS = 8192  # of newton-cholesky
-_REPEATS, _SHORT = 5, 5.0  # a case of less than so many seconds runs so often
-Fitted = tuple[float, npt.NDArray[np.float64]]  # seconds, weights (D, C)
+_EVALUATIONS, _PATIENCE = 10_000, 120.0  # evaluations and seconds after which torch's L-BFGS is given up
+_MOST_UNKNOWNS = 8192  # of newton-cholesky, whose Hessian has the square of it
+_REPEATS, _SHORT = 5, 5.0  # a fit of less than so many seconds is made so often
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One fit.
+
+    Args:
+        seconds: of the clock.
+        cpu_seconds: of all threads.
+        weights: of shape (D, C).
+    """
+
+    seconds: float
+    cpu_seconds: float
+    weights: npt.NDArray[np.floating[Any]]
+
+
+Solver = Callable[[Array, Labels, int, float], Fit]
+"""Fits features (N, D) and labels (N,) of so many classes with a weight decay."""
 
 
 def features_like_an_encoders(rows: int, width: int, classes: int) -> tuple[Array, Labels]:
@@ -60,24 +74,24 @@ def features_like_an_encoders(rows: int, width: int, classes: int) -> tuple[Arra
     return center_and_normalize((centres[labels] + spread).astype(np.float32)), labels
 
 
-def _timed(fit: Callable[..., object], x: Array, y: Labels) -> float:
-    """Seconds of a library's fit; what it warns of is its users' business."""
+def _timed(solve: Callable[[], npt.NDArray[np.floating[Any]]]) -> Fit:
+    """Call what gives weights; what a library warns of is its users' business."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        began = time.perf_counter()
-        fit(x, y)
-        return time.perf_counter() - began
+        began, cpu_began = time.perf_counter(), time.process_time()
+        weights = solve()
+        return Fit(seconds=time.perf_counter() - began, cpu_seconds=time.process_time() - cpu_began, weights=weights)
 
 
-def _sklearn(x: Array, y: Labels, weight_decay: float, solver: str = "lbfgs") -> Fitted:
+def _sklearn(x: Array, y: Labels, classes: int, weight_decay: float, *, solver: str, tolerance: float) -> Fit:
     from sklearn.linear_model import LogisticRegression
 
     strength = 1 / (weight_decay * len(x))
-    model = LogisticRegression(C=strength, fit_intercept=False, tol=1e-4, max_iter=1000, solver=solver)
-    return _timed(model.fit, x, y), np.asarray(model.coef_.T)
+    model = LogisticRegression(C=strength, fit_intercept=False, tol=tolerance, max_iter=10_000, solver=solver)
+    return _timed(lambda: np.asarray(model.fit(x, y).coef_.T))
 
 
-def _cyanure(x: Array, y: Labels, weight_decay: float, threads: int) -> Fitted:
+def _cyanure_here(x: Array, y: Labels, weight_decay: float, tolerance: float, threads: int) -> Fit:
     from cyanure.estimators import Classifier
 
     model = Classifier(
@@ -85,104 +99,126 @@ def _cyanure(x: Array, y: Labels, weight_decay: float, threads: int) -> Fitted:
         penalty="l2",
         lambda_1=weight_decay,
         fit_intercept=False,
-        tol=1e-3,
+        tol=tolerance,
         max_iter=1000,
         n_threads=threads,
         verbose=False,
     )
-    return _timed(model.fit, x, y), np.asarray(model.get_weights())
+    return _timed(lambda: np.asarray(model.fit(x, y).get_weights()))
 
 
-class _Reached(Exception):
-    """The objective of the reference is reached, or it takes too long."""
+def _cyanure(x: Array, y: Labels, classes: int, weight_decay: float, *, tolerance: float, process: Executor) -> Fit:
+    """Fit in a process of its own.
+
+    Cyanure leaves OpenMP set so that it may give fewer threads than are asked for, in torch's copy of it, too. That
+    slows what comes after, and MKL's QR waits for ever for the threads that do not come.
+    """
+    return process.submit(_cyanure_here, x, y, weight_decay, tolerance, torch.get_num_threads()).result()
 
 
-def _lbfgs(x: Array, y: Labels, classes: int, weight_decay: float, goal: float, **settings: Any) -> float | None:
-    """Seconds that torch's L-BFGS takes on the full batch to the goal; None if it does not get there."""
+class _OutOfTime(Exception):
+    """L-BFGS takes too long."""
+
+
+def _torch_lbfgs(
+    x: Array, y: Labels, classes: int, weight_decay: float, *, history_size: int, gradient: float, change: float
+) -> Fit:
+    """torch's L-BFGS with its line search, over all rows at once; given up after a while, at the weights of then."""
     features, labels = torch.from_numpy(x), torch.from_numpy(y)
     weights = torch.zeros(x.shape[1], classes, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [weights], max_iter=_EVALUATIONS, max_eval=_EVALUATIONS, tolerance_grad=0, tolerance_change=0, **settings
+        [weights],
+        max_iter=_EVALUATIONS,
+        max_eval=_EVALUATIONS,
+        tolerance_grad=gradient,
+        tolerance_change=change,
+        history_size=history_size,
+        line_search_fn="strong_wolfe",
     )
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = logistic.objective(weights, features, labels, weight_decay)
-        if float(value.detach()) <= goal or time.perf_counter() - began > _PATIENCE:
-            raise _Reached
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    began = time.perf_counter()
-    try:
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    except _Reached:
-        seconds = time.perf_counter() - began
-        return seconds if seconds <= _PATIENCE else None
-    return None
-
-
-def _rivals(x: Array, y: Labels, classes: int, weight_decay: float, goal: float) -> dict[str, Any]:
-    """Seconds of solvers that are there already: `lbfgs` (by settings) and `newton_cholesky`; null where one fails.
-
-    scikit-learn's newton-cholesky holds a Hessian of (classes * features)^2 numbers, so it is left out of large cases.
-    """
-    time.sleep(_PAUSE)
-    seconds = {name: _lbfgs(x, y, classes, weight_decay, goal, **settings) for name, settings in _LBFGS.items()}
-    newton = None
-    if classes * x.shape[1] <= _MOST_UNKNOWNS:
-        newton, _ = _sklearn(x, y, weight_decay, "newton-cholesky")
-    return {"lbfgs": seconds, "newton_cholesky": {"seconds": newton}}
-
-
-def _reference(name: str, x: Array, y: Labels, weight_decay: float) -> Fitted:
-    """Seconds and weights of a reference.
-
-    Cyanure gets a process of its own, whose start does not count: it leaves OpenMP set so that it may give fewer
-    threads than are asked for, in torch's copy of it, too. That slows what comes after, and MKL's QR waits for ever for
-    the threads that do not come.
-    """
-    if name == "sklearn":
-        return _sklearn(x, y, weight_decay)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_cyanure, x, y, weight_decay, torch.get_num_threads()).result()
-
-
-def _case(rows: int, width: int, classes: int, reference: str) -> dict[str, Any]:
-    x, y = features_like_an_encoders(rows, width, classes)
-    features, labels, weight_decay = torch.from_numpy(x), torch.from_numpy(y), logistic.PUBLISHED_LAMBDA_N / rows
-
-    def objective(weights: torch.Tensor) -> float:
-        return float(logistic.objective(weights.double(), features.double(), labels, weight_decay))
-
-    def reference_fit() -> tuple[float, torch.Tensor]:
-        time.sleep(_PAUSE)
-        seconds, weights = _reference(reference, x, y, weight_decay)
-        return seconds, torch.from_numpy(weights)
-
-    def our_fit(goal: float) -> tuple[float, torch.Tensor]:
-        time.sleep(_PAUSE)
+    def solve() -> npt.NDArray[np.floating[Any]]:
         began = time.perf_counter()
+
+        def closure() -> torch.Tensor:
+            if time.perf_counter() - began > _PATIENCE:
+                raise _OutOfTime
+            optimizer.zero_grad()
+            value = logistic.objective(weights, features, labels, weight_decay)
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        with suppress(_OutOfTime):
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
+        return weights.detach().numpy()
+
+    return _timed(solve)
+
+
+def _rivals(reference: str, unknowns: int, process: Executor) -> dict[str, Solver]:
+    """Name -> solver.
+
+    Args:
+        reference: `cyanure` has a case of its own, as it needs a process of its own.
+        unknowns: weights of the case; where they are many, newton-cholesky is left out.
+        process: for Cyanure.
+    """
+    if reference == "cyanure":
+        cyanure = partial(_cyanure, process=process)
+        return {"cyanure": partial(cyanure, tolerance=1e-3), "cyanure_tight": partial(cyanure, tolerance=1e-6)}
+    rivals: dict[str, Solver] = {
+        "sklearn": partial(_sklearn, solver="lbfgs", tolerance=1e-4),
+        "sklearn_tight": partial(_sklearn, solver="lbfgs", tolerance=1e-8),
+    }
+    for history_size in (10, 100):
+        lbfgs = partial(_torch_lbfgs, history_size=history_size)
+        rivals[f"torch_lbfgs_{history_size}"] = partial(lbfgs, gradient=1e-7, change=1e-9)
+        rivals[f"torch_lbfgs_{history_size}_tight"] = partial(lbfgs, gradient=1e-9, change=1e-12)
+    if unknowns <= _MOST_UNKNOWNS:
+        rivals["newton_cholesky"] = partial(_sklearn, solver="newton-cholesky", tolerance=1e-4)
+        rivals["newton_cholesky_tight"] = partial(_sklearn, solver="newton-cholesky", tolerance=1e-8)
+    return rivals
+
+
+def _ours(x: Array, y: Labels, classes: int, weight_decay: float, *, goal: float) -> Fit:
+    """The first step whose objective is no worse than the goal, or the optimum within float32's precision."""
+    features, labels = torch.from_numpy(x), torch.from_numpy(y)
+
+    def solve() -> npt.NDArray[np.floating[Any]]:
         steps = logistic.newton(features, labels, classes, weight_decay, logistic.TOLERANCE[torch.float32])
         weights, value = next(steps)
         while value > goal:
             weights, value = next(steps, (weights, -np.inf))
-        return time.perf_counter() - began, weights
+        return weights.numpy()
 
-    theirs = [reference_fit()]
-    goal = objective(theirs[0][1])
-    ours = [our_fit(goal)]
-    if theirs[0][0] < _SHORT:
-        for _ in range(_REPEATS - 1):
-            theirs.append(reference_fit())
-            ours.append(our_fit(goal))
-    return {
-        "rows": rows,
-        "features": width,
-        "classes": classes,
-        "ours": {"seconds": statistics.median(t for t, _ in ours), "objective": objective(ours[-1][1])},
-        reference: {"seconds": statistics.median(t for t, _ in theirs), "objective": goal},
-    } | _rivals(x, y, classes, weight_decay, goal)
+    return _timed(solve)
+
+
+def _compare(solver: Solver, x: Array, y: Labels, classes: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of a rival, and of ours to no worse an objective, as often as the rival ran and in turn with it."""
+    weight_decay = logistic.PUBLISHED_LAMBDA_N / len(x)
+    features, labels = torch.from_numpy(x).double(), torch.from_numpy(y)
+
+    def objective(fit: Fit) -> float:
+        return float(logistic.objective(torch.from_numpy(fit.weights).double(), features, labels, weight_decay))
+
+    def paused(fit_once: Solver) -> Fit:
+        time.sleep(_PAUSE)
+        return fit_once(x, y, classes, weight_decay)
+
+    def figures(fits: list[Fit]) -> dict[str, float]:
+        return {
+            "seconds": statistics.median(fit.seconds for fit in fits),
+            "cpu_seconds": statistics.median(fit.cpu_seconds for fit in fits),
+            "objective": objective(fits[-1]),
+        }
+
+    theirs = [paused(solver)]
+    solve_to_goal = partial(_ours, goal=objective(theirs[0]))
+    ours = [paused(solve_to_goal)]
+    while theirs[0].seconds < _SHORT and len(theirs) < _REPEATS:
+        theirs.append(paused(solver))
+        ours.append(paused(solve_to_goal))
+    return figures(theirs), figures(ours)
 
 
 def bench_logistic(quiet: bool) -> dict[str, Any]:
@@ -191,22 +227,36 @@ def bench_logistic(quiet: bool) -> dict[str, Any]:
     if "sklearn" in missing:
         raise UserError("`bench logistic` compares with scikit-learn.", "pip install scikit-learn cyanure")
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    # Whoever comes first pays for starting threads and loading libraries; that is not what is compared.
-    for reference in {"sklearn", "cyanure"} - missing:
-        _case(200, 32, 4, reference)
     cases = []
-    for rows, width, classes, reference in CASES:
-        if reference in missing:
-            console.print(f"{reference} is not installed: its case is skipped.")
-            continue
-        case = _case(rows, width, classes, reference)
-        cases.append(case)
-        ours, theirs = case["ours"], case[reference]
-        console.print(
-            f"{rows} x {width}, {classes} classes: {reference} {theirs['seconds']:.2f} s to {theirs['objective']:.6f}, "
-            f"ours {ours['seconds']:.2f} s to {ours['objective']:.6f} "
-            f"({theirs['seconds'] / ours['seconds']:.1f} times as fast)"
-        )
-    found = {"cases": cases}
-    print(json.dumps(found))
-    return found
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        # Whoever comes first pays for starting threads and loading libraries; that is not what is compared.
+        x, y = features_like_an_encoders(200, 32, 4)
+        for reference in {"sklearn", "cyanure"} - missing:
+            for solver in _rivals(reference, 128, process).values():
+                solver(x, y, 4, logistic.PUBLISHED_LAMBDA_N / len(x))
+        _ours(x, y, 4, logistic.PUBLISHED_LAMBDA_N / len(x), goal=0.0)
+        for rows, width, classes, reference in CASES:
+            if reference in missing:
+                console.print(f"{reference} is not installed: its case is skipped.")
+                continue
+            console.print(f"{rows} x {width}, {classes} classes: seconds of the clock, of all threads, objective")
+            x, y = features_like_an_encoders(rows, width, classes)
+            case: dict[str, Any] = {"rows": rows, "features": width, "classes": classes, "rivals": {}}
+            for name, solver in _rivals(reference, width * classes, process).items():
+                theirs, ours = _compare(solver, x, y, classes)
+                case["rivals"][name] = theirs | {"ours": ours}
+                console.print(f"  {name}: {_text(theirs)}; ours: {_text(ours)} ({_ratios(theirs, ours)})")
+            rival = case["rivals"][reference]
+            cases.append(case | {"ours": rival["ours"], reference: {key: rival[key] for key in rival["ours"]}})
+    results = {"cases": cases}
+    print(json.dumps(results))
+    return results
+
+
+def _text(figures: dict[str, float]) -> str:
+    return f"{figures['seconds']:.2f} s, {figures['cpu_seconds']:.2f} s, {figures['objective']:.7f}"
+
+
+def _ratios(theirs: dict[str, float], ours: dict[str, float]) -> str:
+    seconds, cpu_seconds = (theirs[key] / ours[key] for key in ("seconds", "cpu_seconds"))
+    return f"{seconds:.1f} times as fast, {cpu_seconds:.1f} in time of all threads"

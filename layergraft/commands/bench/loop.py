@@ -112,7 +112,7 @@ def bench_loop(stage: str, seconds: float, quiet: bool) -> dict[str, Any]:
     count = len(turns.loop_times) // WINDOW * WINDOW
     loop, bare = (np.array(t[:count]).reshape(-1, WINDOW).sum(1)[1:] for t in (turns.loop_times, turns.bare_times))
     per_step = float(np.median(bare)) / WINDOW
-    found = {
+    figures = {
         "images_per_second": run.config.batch_size / (float(np.median(loop)) / WINDOW),
         "bare_images_per_second": run.config.batch_size / per_step,
         "overhead": float(np.median(loop / bare)) - 1,
@@ -120,11 +120,11 @@ def bench_loop(stage: str, seconds: float, quiet: bool) -> dict[str, Any]:
     }
     if not quiet:
         Console(stderr=True).print(
-            f"Stage {stage} of fashion_tiny: the loop adds {100 * found['overhead']:.1f} % to a step of "
+            f"Stage {stage} of fashion_tiny: the loop adds {100 * figures['overhead']:.1f} % to a step of "
             f"{1000 * per_step:.1f} ms (median of {len(loop)} windows of {WINDOW} steps, in turn)."
         )
-    print(json.dumps(found))
-    return found
+    print(json.dumps(figures))
+    return figures
 
 
 def bench_checkpoint(encoder: str, img_size: int, quiet: bool) -> dict[str, Any]:
@@ -150,10 +150,10 @@ def bench_checkpoint(encoder: str, img_size: int, quiet: bool) -> dict[str, Any]
                 waits.append(time.perf_counter() - began)
                 checkpoints.wait()
                 writes.append(time.perf_counter() - began)
-            found_file = checkpoints.newest()
-        assert found_file is not None
-        size = found_file[0].stat().st_size
-    found = {
+            newest = checkpoints.newest()
+        assert newest is not None
+        size = newest[0].stat().st_size
+    figures = {
         "bytes": size,
         "wait_seconds": float(np.median(waits)),
         "write_seconds": float(np.median(writes)),
@@ -161,9 +161,9 @@ def bench_checkpoint(encoder: str, img_size: int, quiet: bool) -> dict[str, Any]
     }
     if not quiet:
         Console(stderr=True).print(
-            f"A checkpoint of {size / 1e9:.2f} GB: training waits {found['wait_seconds']:.2f} s, "
-            f"{100 * found['wait_fraction']:.1f} % with one a minute; it is on the disk after "
-            f"{found['write_seconds']:.1f} s."
+            f"A checkpoint of {size / 1e9:.2f} GB: training waits {figures['wait_seconds']:.2f} s, "
+            f"{100 * figures['wait_fraction']:.1f} % with one a minute; it is on the disk after "
+            f"{figures['write_seconds']:.1f} s."
         )
-    print(json.dumps(found))
-    return found
+    print(json.dumps(figures))
+    return figures

@@ -99,16 +99,16 @@ def reference_model(stage: StageRun) -> reference.Mae | reference.Moco:
     encoder, objective = stage.encoder, stage.objective
     heads = int(encoder.vit.blocks[0].attn.num_heads)
 
-    def plain(own: Encoder) -> reference.Vit:
-        vit = reference.Vit(own.img_size, own.in_chans, own.patch_size, own.embed_dim, own.depth, heads)
+    def plain(source: Encoder) -> reference.Vit:
+        vit = reference.Vit(source.img_size, source.in_chans, source.patch_size, source.embed_dim, source.depth, heads)
         try:
-            vit.load_state_dict(own.vit.state_dict())
+            vit.load_state_dict(source.vit.state_dict())
         except RuntimeError:
             raise UserError(
                 f"The reference of `bench step` cannot be built as {encoder.architecture!r}.",
                 "Take a plain one with a class token, such as vit_small_patch16_224.",
             ) from None
-        trained = {name for name, parameter in own.vit.named_parameters() if parameter.requires_grad}
+        trained = {name for name, parameter in source.vit.named_parameters() if parameter.requires_grad}
         for name, parameter in vit.named_parameters():
             parameter.requires_grad_(name in trained)
         return vit
@@ -120,10 +120,10 @@ def reference_model(stage: StageRun) -> reference.Mae | reference.Moco:
         decoder.load_state_dict(objective.heads["decoder"].state_dict())
         return reference.Mae(plain(encoder), decoder, encoder.patch_size, objective.config.mask_ratio)
     assert isinstance(objective, Moco)
-    config, slow = objective.config, objective.momentum_copies["encoder"]
-    assert isinstance(slow, Encoder)
+    config, momentum_encoder = objective.config, objective.momentum_copies["encoder"]
+    assert isinstance(momentum_encoder, Encoder)
     widths = (encoder.embed_dim, config.projector, config.predictor)
-    model = reference.Moco(plain(encoder), plain(slow), *widths, config.temperature)
+    model = reference.Moco(plain(encoder), plain(momentum_encoder), *widths, config.temperature)
     model.projector.load_state_dict(objective.heads["projector"].state_dict())
     model.predictor.load_state_dict(objective.heads["predictor"].state_dict())
     model.slow_projector.load_state_dict(objective.momentum_copies["projector"].state_dict())
@@ -222,7 +222,7 @@ def bench_step(
     device = prepared[0][0].parameters[0].device
     (*ours, plain), peak = alternate(steps, reference_step(*prepared[0]), seconds, device)
     rate, plain_rate = batch_size / ours[0], batch_size / plain
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "images_per_second": rate,
         "gflop_per_image": gflop,
         "gemm_peak_gflops": peak,
@@ -231,20 +231,20 @@ def bench_step(
         "ratio": rate / plain_rate,
     }
     if frozen:
-        found["cases"] = [
-            {"frozen": count, "images_per_second": batch_size / own, "ratio": ours[0] / own}
-            for count, own in zip(frozen, ours, strict=True)
+        figures["cases"] = [
+            {"frozen": count, "images_per_second": batch_size / step_time, "ratio": ours[0] / step_time}
+            for count, step_time in zip(frozen, ours, strict=True)
         ]
     if not quiet:
         console = Console(stderr=True)
         console.print(
             f"{objective} on {encoder_name}, {img_size} px, batch {batch_size}: {rate:.1f} images/s, "
-            f"{found['ratio']:.2f} x the straightforward step; {gflop:.2f} GFLOP an image there, "
-            f"{found['gemm_fraction']:.2f} of this machine's {peak:.0f} GFLOP/s"
+            f"{figures['ratio']:.2f} x the straightforward step; {gflop:.2f} GFLOP an image there, "
+            f"{figures['gemm_fraction']:.2f} of this machine's {peak:.0f} GFLOP/s"
         )
-        for case in found.get("cases", []):
+        for case in figures.get("cases", []):
             console.print(
                 f"{case['frozen']} blocks frozen: {case['images_per_second']:.1f} images/s, {case['ratio']:.2f} x"
             )
-    print(json.dumps(found))
-    return found
+    print(json.dumps(figures))
+    return figures

@@ -47,50 +47,25 @@ CONFLICT = "joint"  # on this arm's encoders the conflict is measured
 _PLAN = "stages.graft.plan."
 
 
+def _after_mae(name: str, title: str, recipe: str, stages: tuple[str, ...] = ("graft",), **other: Any) -> Arm:
+    return Arm(name=name, title=title, recipe=recipe, stages=stages, first="mae", parents=PARENTS, **other)
+
+
 def _graft(name: str, title: str, changes: Mapping[str, Any], **other: Any) -> Arm:
-    return Arm(
-        name=name,
-        title=title,
-        recipe="fashion_tiny",
-        stages=("graft",),
-        first="mae",
-        changes=changes,
-        parents=PARENTS,
-        graft=True,
-        **other,
-    )
+    return _after_mae(name, title, "fashion_tiny", changes=changes, graft=True, **other)
 
 
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm(name="mae", title="MAE", recipe="fashion_tiny", stages=("mae",)),
-        Arm(
-            name="scratch",
-            title="MoCo v3 from scratch",
-            recipe="fashion_cl_mim",
-            stages=("moco",),
-        ),
-        Arm(
-            name="joint",
-            title="multi-task",
-            recipe="fashion_joint",
-            stages=("joint",),
-            parents=PARENTS,
-        ),
+        Arm(name="scratch", title="MoCo v3 from scratch", recipe="fashion_cl_mim", stages=("moco",)),
+        Arm(name="joint", title="multi-task", recipe="fashion_joint", stages=("joint",), parents=PARENTS),
         _graft("graft_uniform", "graft, all layers alike", {_PLAN + "lr_scale": 1.0}),
         _graft("graft_slow", "graft, slow lower layers", {_PLAN + "lr_scale": [0.3, 0.3, 1.0]}),
         _graft("graft_geometric", "graft, geometric 0.65", {_PLAN + "lr_scale": {"decay": 0.65}}),
         _graft("graft_suggested", "graft, suggested plan", {}, suggested=True),
-        Arm(
-            name="graft_frozen",
-            title="MIM→CL, frozen lower layers",
-            recipe="fashion_frozen",
-            stages=("graft",),
-            first="mae",
-            parents=PARENTS,
-            graft=True,
-        ),
+        _after_mae("graft_frozen", "MIM→CL, frozen lower layers", "fashion_frozen", graft=True),
         Arm(
             name="cl_mim",
             title="CL→MIM, frozen lower layers",
@@ -99,23 +74,8 @@ ARMS: dict[str, Arm] = {
             first="scratch",
             parents=PARENTS,
         ),
-        Arm(
-            name="refiner",
-            title="MIM-Refiner's recipe",
-            recipe="fashion_refiner",
-            stages=("heads", "refine"),
-            first="mae",
-            encoder="encoder_ema",
-            parents=PARENTS,
-        ),
-        Arm(
-            name="graft_vicreg",
-            title="graft with VICReg",
-            recipe="fashion_vicreg",
-            stages=("graft",),
-            first="mae",
-            parents=PARENTS,
-        ),
+        _after_mae("refiner", "MIM-Refiner's recipe", "fashion_refiner", ("heads", "refine"), encoder="encoder_ema"),
+        _after_mae("graft_vicreg", "graft with VICReg", "fashion_vicreg"),
         Arm(name="random", title="random weights", compute=False),
         Arm(name="pixels", title="pixels", compute=False),
     )

@@ -101,12 +101,13 @@ def _columns(study: MeasuredStudy) -> dict[str, Values]:
 
 
 def _accuracies(study: MeasuredStudy) -> list[Accuracy]:
-    return [
-        Accuracy(arm=arm.name, column=column, accuracy=interval(by_seed))
-        for arm in study.arms
-        for column, values in _columns(study).items()
-        if (by_seed := values(arm))
-    ]
+    accuracies = []
+    for arm in study.arms:
+        for column, values in _columns(study).items():
+            by_seed = values(arm)
+            if by_seed:
+                accuracies.append(Accuracy(arm=arm.name, column=column, accuracy=interval(by_seed)))
+    return accuracies
 
 
 def _differences(
@@ -116,12 +117,14 @@ def _differences(
     graft = study.find(study.chosen_graft, budget)
     if graft is None:
         return []
-    return [
-        Difference(budget=budget, graft=graft.name, against=other.name, column=column, difference=difference)
-        for column, values in columns.items()
-        for other in others
-        if other is not graft and (difference := paired(values(graft), values(other))) is not None
-    ]
+    rows = []
+    for column, values in columns.items():
+        for other in others:
+            effect = None if other is graft else paired(values(graft), values(other))
+            if effect is not None:
+                pair = {"graft": graft.name, "against": other.name}
+                rows.append(Difference(budget=budget, **pair, column=column, difference=effect))
+    return rows
 
 
 def _one_family(rows: list[Difference]) -> list[Difference]:
@@ -142,35 +145,33 @@ def graft_vs_parents(study: MeasuredStudy, budget: Budget) -> GraftVsParents | N
     graft = study.find(study.chosen_graft, budget)
     chosen = next(arm for arm in study.arms if arm.name == study.chosen_graft)
     parents = [study.find(name, budget) for name in chosen.parents]
-    known = [arm for arm in parents if arm is not None]
-    if graft is None or not parents or len(known) < len(parents):
+    trained = [arm for arm in parents if arm is not None]
+    if graft is None or not parents or len(trained) < len(parents):
         return None
     columns = {name: values for name, values in _columns(study).items() if name in study.few_shots}
-    rows = _one_family(_differences(study, budget, known, columns))
+    rows = _one_family(_differences(study, budget, trained, columns))
     lows = [row.difference.low for row in rows]
-    complete = len(rows) == len(known) * len(columns) and None not in lows
+    complete = len(rows) == len(trained) * len(columns) and None not in lows
     return GraftVsParents(
         budget=budget,
         graft=graft.name,
-        parents=[arm.name for arm in known],
+        parents=[arm.name for arm in trained],
         rows=rows,
         beats_both=all(low is not None and low > 0 for low in lows) if complete else None,
     )
 
 
 def _conflict(study: MeasuredStudy) -> list[BlockOfSeeds]:
-    by_seed = {measured.seed: {block.block: block for block in measured.blocks} for measured in study.conflict}
-    conflict = []
-    for block in sorted({block for blocks in by_seed.values() for block in blocks}):
-        measured = {seed: blocks[block] for seed, blocks in by_seed.items() if block in blocks}
-        conflict.append(
-            BlockOfSeeds(
-                block=block,
-                cosine=interval({seed: value.mean for seed, value in measured.items()}),
-                negative=interval({seed: 100 * value.negative for seed, value in measured.items()}),
-            )
-        )
-    return conflict
+    cosines: dict[int, dict[int, float]] = {}  # block -> seed -> mean cosine
+    shares: dict[int, dict[int, float]] = {}  # block -> seed -> images with a negative one, in percent
+    for measured in study.conflict:
+        for block in measured.blocks:
+            cosines.setdefault(block.block, {})[measured.seed] = block.mean
+            shares.setdefault(block.block, {})[measured.seed] = 100 * block.negative
+    return [
+        BlockOfSeeds(block=block, cosine=interval(cosines[block]), negative=interval(shares[block]))
+        for block in sorted(cosines)
+    ]
 
 
 def make_claims(study: MeasuredStudy) -> Claims:

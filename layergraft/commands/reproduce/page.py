@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 from layergraft.commands.reproduce.figures import (
@@ -62,15 +63,12 @@ def _judgement(claim: Claim) -> Judgement:
 
 
 def _verdicts(claims: Claims) -> Section:
-    cards = [
-        Verdict(
-            title=f"{number}. {same_claim[0].statement}",
-            judgements=[_judgement(claim) for claim in same_claim],
-            tables=[parts_table(claim) for claim in same_claim],
-        )
-        for number in sorted({claim.number for claim in claims.claims})
-        if (same_claim := [claim for claim in claims.claims if claim.number == number])
-    ]
+    cards = []
+    for number, group in groupby(sorted(claims.claims, key=lambda claim: claim.number), lambda claim: claim.number):
+        same_claim = list(group)
+        title = f"{number}. {same_claim[0].statement}"
+        judgements, tables = map(_judgement, same_claim), map(parts_table, same_claim)
+        cards.append(Verdict(title=title, judgements=list(judgements), tables=list(tables)))
     return Section(
         name="verdicts", title="The paper's claims, at this scale", intro=RULE, blocks=[*_bars(claims), *cards]
     )

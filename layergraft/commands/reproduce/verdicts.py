@@ -132,7 +132,7 @@ def few_shot(arm: MeasuredArm, study: MeasuredStudy) -> dict[int, float]:
     """Seed -> accuracy averaged over the numbers of images per class."""
     columns = [arm.by_seed(column) for column in study.few_shots]
     seeds = set.intersection(*(set(column) for column in columns)) if columns else set()
-    return {seed: float(np.mean([column[seed] for column in columns])) for seed in seeds}
+    return {seed: float(np.mean([accuracies[seed] for accuracies in columns])) for seed in seeds}
 
 
 def _compare(study: MeasuredStudy, budget: Budget, first: str, sign: Sign, second: str) -> Part:

@@ -51,12 +51,13 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     shape += [f"patch {encoder.patch_size}"] if encoder.patch_size else []
     shape += [f"width {encoder.embed_dim}"] if encoder.embed_dim else []
     shape += [f"depth {encoder.depth}"] if encoder.depth else []
-    stages = [
-        f"{number}. **{stage['name']}**: {stage['objective']}, {stage['epochs']} epochs, {stage['steps']} steps of "
-        f"{stage['batch_size']} images; frozen: "
-        f"{', '.join(row['name'] for row in stage['layers'] if row['frozen']) or 'nothing'}"
-        for number, stage in enumerate(run.stages, start=1)
-    ]
+    stages = []
+    for number, stage in enumerate(run.stages, start=1):
+        frozen = ", ".join(row["name"] for row in stage["layers"] if row["frozen"])
+        stages.append(
+            f"{number}. **{stage['name']}**: {stage['objective']}, {stage['epochs']} epochs, {stage['steps']} steps of "
+            f"{stage['batch_size']} images; frozen: {frozen or 'nothing'}"
+        )
     trained, held = data.get("train"), data.get("holdout")
     counts = f", {trained:,} images trained and {held:,} were held out" if trained is not None else ""
     tables = accuracy_tables(group_by_images(named_results([run])))

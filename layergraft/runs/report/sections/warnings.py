@@ -8,34 +8,38 @@ from layergraft.runs.report.section import Notes, Section
 
 def run_warnings(run: RunFiles) -> list[str]:
     """Sentences, none where all is well."""
-    found = []
+    sentences = []
     if run.recipe is not None and not run.summary:
-        missing = [name for name in run.recipe.stages if name not in {stage["name"] for stage in run.stages}]
+        finished = {stage["name"] for stage in run.stages}
+        missing = [name for name in run.recipe.stages if name not in finished]
         waits = f"stage {', '.join(missing)} is missing" if missing else "its evaluation is missing"
-        found.append(f"The run is not finished: {waits}. The same command goes on.")
+        sentences.append(f"The run is not finished: {waits}. The same command goes on.")
     for stage in run.stages:
         name, known = stage["name"], run.recipe.stages.get(stage["name"]) if run.recipe else None
         asked = known.batch_size if known else None
         rows = [row for row in run.metrics if row["stage"] == name]
         if asked is not None and stage["batch_size"] < asked:
-            found.append(f"Stage {name}: the batch of {asked} was capped at {stage['batch_size']} images.")
+            sentences.append(f"Stage {name}: the batch of {asked} was capped at {stage['batch_size']} images.")
         ranks = [row["rankme"] for row in rows if isinstance(row.get("rankme"), int | float)]
         if len(ranks) > 1 and ranks[-1] < 0.25 * max(ranks):
-            found.append(
+            sentences.append(
                 f"Stage {name}: the rank of the features fell from {max(ranks):.0f} to {ranks[-1]:.0f}: a collapse?"
             )
         waited = [row["data_wait"] for row in rows if isinstance(row.get("data_wait"), int | float)]
         if waited and sum(waited) / len(waited) > 0.3:
             share = sum(waited) / len(waited)
-            found.append(
+            sentences.append(
                 f"Stage {name} waited for images {share:.0%} of the time: raise data.workers, or pack the images."
             )
-    return found
+    return sentences
 
 
 def warnings(runs: list[RunFiles]) -> Section | None:
     """All runs' warnings, at the top of the page."""
-    lines = [w if len(runs) == 1 else f"{run.name}: {w}" for run in runs for w in run_warnings(run)]
+    lines: list[str] = []
+    for run in runs:
+        prefix = "" if len(runs) == 1 else f"{run.name}: "
+        lines += [prefix + sentence for sentence in run_warnings(run)]
     if not lines:
         return None
     return Section(name="warnings", title="Worth knowing", blocks=[Notes(lines=lines, warning=True)])
