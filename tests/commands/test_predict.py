@@ -7,12 +7,14 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import Open
 from msgspec.structs import replace
 
 import layergraft
@@ -226,3 +228,21 @@ def test_a_run_that_is_killed_goes_on(
     assert sum(computed) == IMAGES - 31  # 32 files were done, one of which cannot be read
     assert rows_of(tmp_path / "p.csv") == list(csv.DictReader(at_once.decode().splitlines()))
     assert len(list((tmp_path / "cache").rglob("*.features"))) == 1  # parts of what is whole are gone
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_was_predicted(
+    encoder: str, photos: tuple[Path, dict[str, str]], tmp_path: Path, visit: Open
+) -> None:
+    """Each picture leads to its file; the confusion matrix is drawn; nothing is asked from anywhere."""
+    root, truth = photos
+    labels = label(tmp_path / "l.csv", truth, 30)
+    result = layergraft.predict(encoder=encoder, data=str(root), labels=labels, out=tmp_path / "p.csv")
+    page = visit(result.page)
+    places = page.locator(".sheet a").evaluate_all("links => links.map(link => link.href)")
+    assert len(places) > 20
+    assert {Path(unquote(urlparse(place).path)) for place in places} <= {root / name for name in truth}
+    assert page.locator(".sheet img").first.get_attribute("alt") in truth
+    page.locator("[data-figure=confusion]").scroll_into_view_if_needed()
+    page.wait_for_selector("[data-figure=confusion] svg")
+    assert page.locator("#unreadable tbody tr").count() == 2

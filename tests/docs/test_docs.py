@@ -6,6 +6,7 @@ ImageNet are checked without it; `console` and `bash` blocks (installing, a Slur
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ import yaml
 
 import layergraft
 from layergraft.commands.cli import build_parser, main
+from layergraft.data.fashion.load import CLASSES, embedded
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
@@ -92,6 +94,19 @@ def run_command(line: str, page: str) -> None:
         if command == "plan" and "--data" in arguments:  # which asks for as many shots as train does
             short += SHORT_WORDS
         assert main([command, *arguments, *short]) == 0
+        if command == "pick":
+            fill_in(Path(arguments[arguments.index("--out") + 1]))
+
+
+def fill_in(file: Path) -> None:
+    """Label the built-in images that were picked, as the reader does by hand."""
+    with open(file, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    classes = embedded("train")[1]
+    with open(file, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"label": CLASSES[classes[int(row["path"].split()[1])]]} for row in rows)
 
 
 @pytest.mark.parametrize("kind", ["sh", "python", "yaml"])

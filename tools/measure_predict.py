@@ -1,0 +1,139 @@
+"""What the probabilities of `layergraft predict` are worth, and what it takes beside `embed`: the table of the docs.
+
+    python tools/measure_predict.py ENC [--draws 20] [--source builtin:fashion-canvas:test] [--times 3]
+
+Labels are drawn at random, 30 and 100 of all images; the others are the test. Rows: how often the class is right; the
+expected calibration error (15 bins) of `predict`, of the same classifier without its temperature, and of protocol
+`logistic` as published, whose penalty nobody calibrates; how many sets at 90 % hold the right class, over the draws.
+A test image of a class that no label names counts as an error of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from layergraft.data.randomness import Randomness
+from layergraft.data.sources.open import open_source
+from layergraft.data.sources.source import Source
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.calibration import calibration_error
+from layergraft.evaluation.conformal import sets
+from layergraft.evaluation.features import Array, center_and_normalize
+from layergraft.evaluation.few_shot import FEW_SHOT, exact
+from layergraft.evaluation.labelled_classifier import LabelledClassifier, fit_labelled
+
+ERROR = 0.1
+NUMBERS = (30, 100)
+MEASURED = ("accuracy", "ece", "ece_same_classifier", "ece_published", "coverage", "set_size", "sure", "accuracy_sure")
+
+
+def one_draw(features: Array, truth: np.ndarray, number: int, seed: int) -> dict[str, float]:
+    """Label `number` images at random and measure on the others."""
+    order = Randomness(seed=seed, scope="measure predict").permutation("draw", np.arange(len(truth)), 0)
+    rows, rest = order[:number], order[number:]
+    present, labels = np.unique(truth[rows], return_inverse=True)
+    fitted = fit_labelled(features[rows], labels.astype(np.int64), len(present), ERROR)
+    published = _published(features[rows], labels.astype(np.int64), len(present))
+    right = np.searchsorted(present, truth[rest]).clip(0, len(present) - 1)
+    right[present[right] != truth[rest]] = -1
+    known = fitted.probabilities(features[rest])
+    correct = known.argmax(1) == right
+    held = sets(known, fitted.threshold or 0.0)
+    sure = held.sum(1) == 1
+    covered = held[np.arange(len(right)), right] & (right >= 0)
+    errors = {}
+    for name, one in (("ece_same_classifier", replace(fitted, temperature=1.0)), ("ece_published", published)):
+        others = one.probabilities(features[rest])
+        errors[name] = calibration_error(others.max(1), others.argmax(1) == right)
+    return errors | {
+        "accuracy": float(correct.mean()),
+        "ece": calibration_error(known.max(1), correct),
+        "coverage": float(covered.mean()),
+        "set_size": float(held.sum(1).mean()),
+        "sure": float(sure.mean()),
+        "accuracy_sure": float(correct[sure].mean()) if sure.any() else float("nan"),
+    }
+
+
+def _published(features: Array, labels: np.ndarray, classes: int) -> LabelledClassifier:
+    """Protocol `logistic` with the penalty of the literature."""
+    logistic = FEW_SHOT["logistic"]
+    rows = exact(torch.from_numpy(center_and_normalize(features)))
+    fitted = logistic.fit_path(rows, torch.from_numpy(labels), classes, [logistic.fixed])[0]
+    return LabelledClassifier(classifier=fitted)
+
+
+def measure(encoder: str, source: Source, draws: int) -> dict[int, list[dict[str, float]]]:
+    """All draws of each number of labels."""
+    features = features_of(load_encoder(encoder), source, ["cls"])["cls"]
+    truth = source.selected_labels
+    return {number: [one_draw(features, truth, number, seed) for seed in range(draws)] for number in NUMBERS}
+
+
+def cpu_seconds(words: list[str], cache: str) -> float:
+    """What a command takes of the processor, which other work on the machine changes little; features are not kept."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = os.environ | {"LAYERGRAFT_CACHE": cache}
+    command = [sys.executable, "-m", "layergraft", *words]
+    subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)  # noqa: S603 - of our own words
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def compare_times(encoder: str, spec: str, times: int) -> list[tuple[float, float]]:
+    """Seconds of `embed` and of `predict` with 100 labels, in turn, each with an empty cache."""
+    source = open_source(spec)
+    rows = Randomness(seed=0, scope="measure predict").permutation("draw", np.arange(len(source)), 0)[:100]
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        labels = Path(folder) / "labels.csv"
+        with open(labels, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("path", "label"))
+            for row in rows:
+                name, label = source.images.name(int(source.keys[row])), source.classes[source.selected_labels[row]]
+                writer.writerow((name, label))
+        shared = ["--encoder", encoder, "--data", spec]
+        embed = ["embed", *shared, "--out", f"{folder}/e.parquet"]
+        predict = ["predict", *shared, "--labels", str(labels), "--out", f"{folder}/p.csv"]
+        for number in range(times):
+            pair = [cpu_seconds(words, f"{folder}/{number}-{words[0]}") for words in (embed, predict)]
+            found.append((pair[0], pair[1]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("encoder")
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--source", default="builtin:fashion-canvas:test")
+    parser.add_argument("--times", type=int, default=3)
+    arguments = parser.parse_args()
+    found = measure(arguments.encoder, open_source(arguments.source), arguments.draws)
+    print("| labels | " + " | ".join(MEASURED) + " |")
+    print("|---" * (len(MEASURED) + 1) + "|")
+    for number, draws in found.items():
+        cells = []
+        for name in MEASURED:
+            values = np.array([draw[name] for draw in draws])
+            cells.append(f"{np.nanmean(values):.3f} ± {np.nanstd(values, ddof=1):.3f}")
+        print(f"| {number} | " + " | ".join(cells) + " |")
+    times = compare_times(arguments.encoder, arguments.source, arguments.times) if arguments.times else []
+    for embed, predict in times:
+        print(f"embed {embed:.2f} s, predict {predict:.2f} s of the processor: {predict / embed:.3f}")
+
+
+if __name__ == "__main__":
+    main()
