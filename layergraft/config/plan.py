@@ -1,4 +1,7 @@
-"""The graft plan as a recipe writes it. `layergraft.graft.plan` turns it into the table with a row per layer."""
+"""The graft plan as a recipe writes it.
+
+`layergraft.graft.plan` makes the table with a row per layer of it, `graft.optimizer_groups` the optimizer's groups.
+"""
 
 from __future__ import annotations
 

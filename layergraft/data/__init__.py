@@ -1,1 +1,1 @@
-"""From a source of images to batches of views."""
+"""From a source of images (`sources`, one kind a file; a new kind goes there) to batches of views (`loader`)."""

@@ -1,9 +1,8 @@
-"""Carry out a plan: freezing, the optimizer's parameter groups, anchor."""
+"""Carry out a plan: freezing, anchor; what the optimizer gets is in `optimizer_groups`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,23 +63,6 @@ def hold_statistics(encoder: Encoder, objective: Objective, plan: Plan) -> None:
         if isinstance(network, Encoder) and isinstance(network.vit.patch_embed, ConvStem):
             network.vit.patch_embed.frozen = plan["patch_embed"].frozen
             network.train(network.training)
-
-
-def parameter_groups(rows: RowParameters, plan: Plan) -> list[dict[str, Any]]:
-    """Optimizer groups: the trained parameters by (lr, weight decay), each with its `peak_lr`.
-
-    1-D parameters (biases, norms) take `weight_decay_1d`; class and mask tokens have more dimensions and decay.
-    """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for row in plan.rows:
-        if not row.frozen:
-            for parameter in rows[row.name]:
-                decay = row.weight_decay_1d if parameter.ndim <= 1 else row.weight_decay
-                groups.setdefault((row.lr, decay), []).append(parameter)
-    return [
-        {"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": decay}
-        for (lr, decay), parameters in groups.items()
-    ]
 
 
 class Anchor:

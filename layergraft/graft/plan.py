@@ -1,7 +1,7 @@
 """The graft plan: where each layer's weights come from and how it moves.
 
 Thirds, geometric decay, freezing, fine-tuning with layer decay: all are ways to write this one table.
-`graft.apply.parameter_groups` turns it into the optimizer's groups, with each row's `lr` and `weight_decay`.
+`graft.optimizer_groups.parameter_groups` turns it into the optimizer's groups, with each row's `lr` and `weight_decay`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The loop, its schedule, and what survives a kill."""
+"""A stage: its loop, optimizer and schedule (`optim`), what a step changes (`trainer`), and what survives a kill."""

@@ -11,7 +11,7 @@ from layergraft.config.stage import OptimizerConfig
 
 
 def build_optimizer(settings: OptimizerConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The configured optimizer; the groups are those of `graft.apply.parameter_groups`, each with its `lr`."""
+    """The configured optimizer; the groups, each with its `lr`, are those of `graft.optimizer_groups`."""
     if settings.name == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum, fused=True)
     return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True)

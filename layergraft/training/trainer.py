@@ -21,7 +21,8 @@ from layergraft.encoders.batchnorm import Pending, apply_pending, collect_pendin
 from layergraft.encoders.distributed import is_distributed
 from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
-from layergraft.graft.apply import Anchor, parameter_groups, stage_rows
+from layergraft.graft.apply import Anchor, stage_rows
+from layergraft.graft.optimizer_groups import parameter_groups
 from layergraft.objectives.base import Losses, Progress
 from layergraft.training.checkpoints import COUNTERS, State
 from layergraft.training.gradients import Gradients, TrainStep

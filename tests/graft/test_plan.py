@@ -11,7 +11,8 @@ from layergraft.config import load_recipe
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.graft import build_plan
-from layergraft.graft.apply import count_parameters, parameter_groups, set_frozen, stage_rows
+from layergraft.graft.apply import count_parameters, set_frozen, stage_rows
+from layergraft.graft.optimizer_groups import parameter_groups
 from layergraft.objectives import create_objective
 
 ROWS = {"patch_embed": 10, "positions": 5, "tokens": 2} | {f"blocks.{i}": 100 for i in range(6)}

@@ -16,7 +16,8 @@ from layergraft.data.sources.open import open_source
 from layergraft.encoders.drop_path import draw_paths, install_drop_path
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.graft.apply import count_parameters, parameter_groups, set_frozen, stage_rows
+from layergraft.graft.apply import count_parameters, set_frozen, stage_rows
+from layergraft.graft.optimizer_groups import parameter_groups
 from layergraft.graft.plan import build_plan
 from layergraft.objectives.base import Progress
 from layergraft.objectives.classify import Classify

@@ -18,8 +18,9 @@ from rich.console import Console
 from layergraft.config.loading import load_recipe
 from layergraft.data.batch import Batch, Normalize
 from layergraft.data.loader import TrainLoader
-from layergraft.graft.apply import parameter_groups, stage_rows
+from layergraft.graft.apply import stage_rows
 from layergraft.graft.donors import first_encoder
+from layergraft.graft.optimizer_groups import parameter_groups
 from layergraft.objectives.base import Progress
 from layergraft.training.checkpoints import Checkpoints
 from layergraft.training.launch import launch
