@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from layergraft.data.arrays import Pixels
-from layergraft.data.decode.jpeg import START, decode_jpeg
 from layergraft.data.decode.picture import BadImage, Picture, Request
 from layergraft.data.decode.ranges import is_plain, needs_range
-from layergraft.data.decode.readers import read_picture
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.blocks import BlockImages
 from layergraft.data.sources.files import FileImages
@@ -63,7 +61,7 @@ def _count_levels(tally: _Tally, levels: Pixels, side: int) -> None:
     tally.coloured += bool((np.ptp(levels, axis=2) > _SPREAD).mean() > _SHARE)
 
 
-def _count_picture(tally: _Tally, picture: Picture) -> None:
+def _count_picture(tally: _Tally, picture: Picture, side: int) -> None:
     """Take note of a file as it is stored."""
     array = picture.array
     tally.remarks.update(picture.remarks)
@@ -75,7 +73,7 @@ def _count_picture(tally: _Tally, picture: Picture) -> None:
     levels = array[:, :, :3] if picture.colours == 3 else np.zeros((1, 1, 3), dtype=np.uint8)
     if levels.dtype != np.uint8 and not needs_range(picture):
         levels = levels.astype(np.float64) * (255 / max(1, levels.max()))
-    _count_levels(tally, np.asarray(levels, dtype=np.uint8), min(array.shape[:2]))
+    _count_levels(tally, np.asarray(levels, dtype=np.uint8), side)
 
 
 def look_at(source: Source, channels: int = 3) -> FirstLook:
@@ -90,7 +88,6 @@ def look_at(source: Source, channels: int = 3) -> FirstLook:
         return FirstLook(images=0, coloured=0, side=0)
     order = Randomness(seed=0, scope="first look").permutation("sample", source.keys, 0, first=LOOKED_AT)
     tally = _Tally()
-    request = Request(channels=channels, options=source.options, whole=True)
     for key in source.keys[order].tolist():
         whole: list[tuple[int, int]] = []
 
@@ -103,13 +100,9 @@ def look_at(source: Source, channels: int = 3) -> FirstLook:
                 pixels = files.load(key, 3)
                 _count_levels(tally, pixels, min(pixels.shape[:2]))
                 continue
-            content = files.read(key)
-            jpeg = decode_jpeg(content, 3, smallest) if content.startswith(START) else None
-            if jpeg is not None:
-                tally.plain += 1
-                _count_levels(tally, jpeg, min(whole[-1]))
-            else:
-                _count_picture(tally, read_picture(content, request))
+            request = Request(channels=channels, options=source.options, whole=True, reduction=smallest)
+            picture = files.picture(key, request)
+            _count_picture(tally, picture, min(whole[-1] if whole else picture.array.shape[:2]))
         except BadImage:
             continue
     return FirstLook(

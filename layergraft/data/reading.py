@@ -17,7 +17,6 @@ from layergraft.data.decode.colours import select
 from layergraft.data.decode.options import Range, ReadOptions, with_options
 from layergraft.data.decode.picture import BadImage, Picture, Request
 from layergraft.data.decode.ranges import is_plain
-from layergraft.data.decode.readers import read_picture
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import AS_THEY_ARE, EncodedImages, Source
 from layergraft.errors import UserError
@@ -45,14 +44,14 @@ class _Sample:
     reasons: Counter[str]
 
 
-def _sample(source: Source, channels: int) -> _Sample:
+def _sample(source: Source, images: EncodedImages, channels: int) -> _Sample:
     order = Randomness(seed=0, scope="value range").permutation("sample", source.keys, 0, first=SAMPLED)
     values, grouped, plain, reasons = [], True, 0, Counter[str]()
     request = Request(channels=channels, options=replace(source.options, range=None), whole=True)
     for key in source.keys[order].tolist():
         check()
         try:
-            picture = read_picture(source.images.read(key), request)
+            picture = images.picture(key, request)
             if request.options.channels is not None:
                 picture = select(picture, request.options.channels)
         except BadImage as error:
@@ -101,7 +100,7 @@ def find_range(source: Source, channels: int, say: Say) -> Range | None:
     if not isinstance(source.images, EncodedImages):
         say(f"{source.spec}: the images are arrays of 8 bits: range=auto changes nothing.")
         return None
-    sample = _sample(source, channels)
+    sample = _sample(source, source.images, channels)
     looked_at = sample.plain + len(sample.values)
     if not looked_at:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sample.reasons.most_common())

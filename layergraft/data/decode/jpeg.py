@@ -8,7 +8,8 @@ import numpy as np
 import simplejpeg
 
 from layergraft.data.arrays import Pixels
-from layergraft.data.decode.picture import BadImage, Reduction, check_size
+from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request, check_size
+from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.orientation import orientation_of_jpeg, upright
 
 START = b"\xff\xd8\xff"
@@ -39,3 +40,24 @@ def decode_jpeg(content: bytes, channels: int, reduction: Reduction | None) -> P
     except ValueError:
         return None
     return upright(np.asarray(pixels, dtype=np.uint8), lies)
+
+
+def _is_grey(content: bytes) -> bool:
+    try:
+        return bool(simplejpeg.decode_jpeg_header(content)[2].upper() == "GRAY")
+    except ValueError:
+        return False
+
+
+def read_jpeg(content: bytes, request: Request) -> Picture:
+    """Read a JPEG that is wanted as it is stored, or that `decode_jpeg` leaves to Pillow: CMYK, and damaged ones.
+
+    Raises:
+        BadImage: it is damaged.
+    """
+    if request.whole and request.options.page is None:
+        channels = 1 if _is_grey(content) else 3
+        pixels = decode_jpeg(content, channels, request.reduction)
+        if pixels is not None:
+            return Picture(array=pixels, colours=channels)
+    return read_pillow(content, request)

@@ -56,11 +56,13 @@ class Request:
         channels: how many the encoder takes.
         options: what follows the `?` of the SOURCE.
         whole: whether all channels are wanted as they are stored, to look at them.
+        reduction: as in `decode`.
     """
 
     channels: int
     options: ReadOptions
     whole: bool = False
+    reduction: Reduction | None = None
 
     @property
     def as_stored(self) -> bool:

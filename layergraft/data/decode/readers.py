@@ -13,7 +13,7 @@ import numpy as np
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode import npy
 from layergraft.data.decode.colours import select, to_channels
-from layergraft.data.decode.jpeg import START, decode_jpeg
+from layergraft.data.decode.jpeg import START, decode_jpeg, read_jpeg
 from layergraft.data.decode.options import ReadOptions
 from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request
 from layergraft.data.decode.pillow import read_pillow
@@ -38,6 +38,7 @@ class Reader(NamedTuple):
 
 READERS = (
     Reader("NumPy array", lambda content: content.startswith(npy.START), npy.read_npy),
+    Reader("JPEG", lambda content: content.startswith(START), read_jpeg),
     Reader("TIFF", lambda content: content[:4] in STARTS, read_tiff),
     Reader("image", lambda content: True, read_pillow),
 )

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from layergraft.data.arrays import ClassIds, Labels, Mask, Pixels
 from layergraft.data.decode import ReadOptions, Reduction, decode
+from layergraft.data.decode.picture import Picture, Request
+from layergraft.data.decode.readers import read_picture
 from layergraft.data.sources.file_state import Stamp
 from layergraft.errors import UserError
 
@@ -82,6 +84,10 @@ class EncodedImages(ABC):
     def start(self, index: int, count: int) -> bytes:
         """The first bytes of the image's file, where its size can be told; raises `BadImage`."""
         return self.read(index)[:count]
+
+    def picture(self, index: int, request: Request) -> Picture:
+        """One image before its numbers become grey levels; raises `BadImage`."""
+        return read_picture(self.read(index), request)
 
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
         return decode(self.read(index), channels, reduction, self.options)
