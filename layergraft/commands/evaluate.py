@@ -151,7 +151,7 @@ def _measure(
 
     with together():
         if config.frozen_protocols and fabric.is_global_zero:
-            rows = evaluate_encoders(task, config, encoders, out, keep)
+            rows = evaluate_encoders(task, config, encoders, out, keep, look_for_leak=True)
             show_results(rows)
         if "head" in config.protocols and fabric.is_global_zero:
             for name, enc in addresses.items():

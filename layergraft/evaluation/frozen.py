@@ -18,6 +18,7 @@ from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.evaluation.auditing.leak import find_leak
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import (
     POOLINGS,
@@ -307,6 +308,7 @@ def evaluate_encoders(
     encoders: Mapping[str, Encoder],
     out: Path | None = None,
     keep: Keep | None = None,
+    look_for_leak: bool = False,
 ) -> list[ResultRow]:
     """The pixels at the size of the first encoder, then every encoder.
 
@@ -316,6 +318,7 @@ def evaluate_encoders(
         encoders: `encoder` of the rows -> encoder.
         out: directory of the results: splits go to `splits/`, fitted classifiers to `probes/`; None keeps neither.
         keep: called with rows as soon as they are there, so that a signal costs none.
+        look_for_leak: warn of test images that are among the training images.
 
     Returns:
         The rows of results.json.
@@ -338,18 +341,28 @@ def evaluate_encoders(
     del floor
     if out is not None and any(name in FEW_SHOT for name in config.frozen_protocols):
         write_splits(out / "splits" / slug(task.train.spec), task.train, task.labelled_splits(config))
-    for name, encoder in encoders.items():
-        rows += _evaluate(task, config, name, encoder, out, keep)
+    for number, (name, encoder) in enumerate(encoders.items()):
+        rows += _evaluate(task, config, name, encoder, out, keep, look_for_leak and number == 0)
     return rows
 
 
 def _evaluate(
-    task: Task, config: EvaluateConfig, name: str, encoder: Encoder, out: Path | None, keep: Keep | None
+    task: Task,
+    config: EvaluateConfig,
+    name: str,
+    encoder: Encoder,
+    out: Path | None,
+    keep: Keep | None,
+    look_for_leak: bool,
 ) -> list[ResultRow]:
     """All protocols and poolings on one encoder."""
     poolings = POOLINGS if "auto" in config.pooling else config.pooling
     with features_named(name):
         by_part = {part: features_of(encoder, source, poolings) for part, source in task.sources.items()}
+    if look_for_leak:
+        train, test = (center_and_normalize(by_part[part][poolings[0]]) for part in ("train", "test"))
+        if warning := find_leak(task.train, task.test, train, test).warning:
+            announce(warning)
     notes: dict[str, dict[str, Any]] = {pooling: {} for pooling in config.pooling if pooling != "auto"}
     if "auto" in config.pooling:
         x = {p: torch.from_numpy(center_and_normalize(array)) for p, array in by_part["holdout"].items()}
