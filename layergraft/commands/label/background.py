@@ -24,6 +24,8 @@ _CALM = 0.3  # seconds without an answer after which slow work begins
 _ERROR = 0.1  # of the prediction sets, which are not shown
 _POINTS = 20  # of the curve, at most, when a file with labels is opened
 _BLOCK = 2**15
+_PATIENCE = 60.0  # seconds that clusters of many images may take
+_READY = 2 * SHOWN  # picks below which more are made; of 100,000 images that takes some seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,13 @@ def guess(features: Array, known: Known, strength: float, temperature: float | N
         top, best = logits.max(1)
         label[part] = best.numpy()
         certainty[part] = (top - logits.logsumexp(1)).exp().numpy()
-    return Guesses(classes=known.classes, label=label, certainty=certainty, calibrated=temperature is not None)
+    return Guesses(
+        classes=known.classes,
+        label=label,
+        certainty=certainty,
+        calibrated=temperature is not None,
+        labels=len(known.rows),
+    )
 
 
 class Background:
@@ -84,9 +92,9 @@ class Background:
             thread.start()
 
     def join(self) -> None:
-        """Wait for a moment until they have ended, once the session is closed."""
+        """Wait until they have ended, once the session is closed: a process that ends amid their C code may crash."""
         for thread in self._threads:
-            thread.join(timeout=2.0)
+            thread.join(timeout=_PATIENCE)
 
     def _loop(self, work: Callable[[], None]) -> None:
         seen, session = -1, self.session
@@ -121,7 +129,7 @@ class Background:
         """Pick what comes next; what is about to be shown stays, the rest is picked anew as labels come."""
         session = self.session
         waiting = session.waiting()
-        if len(waiting) >= SHOWN:
+        if len(waiting) >= _READY:
             return
         known = session.known()
         taken = np.array(sorted({*known.rows.tolist(), *waiting, *session.skipped}), dtype=np.int64)
@@ -129,9 +137,9 @@ class Background:
         among = np.searchsorted(usable, taken)
         features = session.features[usable]
         try:
-            picked = pick_rows(features, SHOWN, AUTO, among)
+            picked = pick_rows(features, _READY, AUTO, among)
         except UserError:  # without scikit-learn
-            picked = pick_rows(features, SHOWN, "maxherding", among)
+            picked = pick_rows(features, _READY, "maxherding", among)
         with session.changed:
             new = usable[picked].tolist()
             session.queue = [*waiting, *(row for row in new if row not in waiting)]

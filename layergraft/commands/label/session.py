@@ -33,12 +33,14 @@ class Guesses:
         label: class of each image, of shape (N,).
         certainty: its probability, of shape (N,).
         calibrated: whether the probabilities are; else they say nothing.
+        labels: how many the classifier was fitted to.
     """
 
     classes: list[str]
     label: Labels
     certainty: Array
     calibrated: bool
+    labels: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +211,7 @@ class Session:
                     {"name": name, "labels": counts[name], "guesses": shares.get(name)} for name in self.classes
                 ],
                 "labelled": len(labels),
+                "fitted": 0 if guesses is None else guesses.labels,
                 "images": int(self.usable.sum()),
                 "goal": self.goal,
                 "skipped": len(self.skipped),

@@ -124,8 +124,8 @@ function foreign() {
 function take(news) {
   if (state && news.version < state.version && news.project === state.project) return;
   state = news;
-  document.documentElement.dataset.version = news.version;
   render();
+  document.documentElement.dataset.fitted = news.fitted;
 }
 
 async function listen() {
