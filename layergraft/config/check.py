@@ -68,7 +68,7 @@ def select(expected: Any, value: Mapping[str, Any], path: str) -> type[msgspec.S
         return options[0]
     by_tag = {_tag(option): option for option in options}
     name = value.get("name")
-    if name not in by_tag:
+    if not isinstance(name, str) or name not in by_tag:  # a list has no place in a dict
         names = sorted(tag for tag in by_tag if tag)
         if name is None:
             raise UserError(f"`{path}` has no `name`.", f"Valid: {', '.join(names)}.")

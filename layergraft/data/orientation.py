@@ -18,6 +18,7 @@ _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # OpenCV's codes; from 5 on, of
 # Pillow's readers raise whatever a damaged file leads them to.
 READER_ERRORS = (
     OSError,
+    RuntimeError,  # AVIF
     ValueError,
     SyntaxError,
     EOFError,

@@ -56,7 +56,7 @@ def _join_qkv(weights: Weights) -> Weights:
         key, value = (name.replace("q_proj", part) for part in ("k_proj", "v_proj"))
         if name.endswith(".bias") and value in weights:
             joined.setdefault(key, torch.zeros_like(query))
-        if {key, value} <= joined.keys():
+        if {key, value} <= joined.keys() and query.shape == joined[key].shape == joined[value].shape != ():
             parts = [joined.pop(part) for part in (name, key, value)]
             joined[name.replace("attention.q_proj", "attn.qkv")] = torch.cat(parts)
     return joined

@@ -66,7 +66,10 @@ def read_file(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} holds a {type(content).__name__}, not named weights.")
-    unusual = _unusual(content)
+    try:
+        unusual = _unusual(content)
+    except RecursionError:
+        raise UserError(f"{str(path)!r} holds dicts in dicts without end.", "Save its state_dict alone.") from None
     if unusual:
         raise UserError(
             f"{str(path)!r} holds tensors that are sparse, quantised or without numbers: {', '.join(unusual[:4])}.",

@@ -119,6 +119,14 @@ def test_sparse_and_empty_tensors_are_refused(tensor: torch.Tensor, tmp_path: Pa
         read_file(tmp_path / "file.pth")
 
 
+def test_a_file_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, object] = {"model": {}}
+    content["again"] = content
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"file\.pth.*without end"):
+        read_file(tmp_path / "file.pth")
+
+
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": null}', '{"weight_map": []}'])
 def test_an_index_that_names_no_parts(content: str, tmp_path: Path) -> None:
     (tmp_path / PARTS).write_text(content)

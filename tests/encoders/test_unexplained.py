@@ -12,6 +12,7 @@ from foreign_files import Weights
 from test_foreign_formats import CASES, dinov2_weights
 
 from layergraft import load_encoder
+from layergraft.encoders.huggingface import to_timm
 from layergraft.errors import UserError
 
 # One of each reader.
@@ -73,3 +74,11 @@ def test_tensors_beside_and_below_the_weights_are_explained(
         torch.save(content, tmp_path / "file.pth")
         with pytest.raises(UserError, match=r"surprise\.below"):
             load_encoder(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,)])
+def test_a_query_of_another_shape_than_its_key(shape: tuple[int, ...]) -> None:
+    """A foreign file's triple that is none stays as it is, and is named as unknown."""
+    rest = {f"encoder.layer.0.attention.attention.{part}.bias": torch.zeros(48) for part in ("key", "value")}
+    weights = rest | {"encoder.layer.0.attention.attention.query.bias": torch.zeros(shape)}
+    assert not any("qkv" in name for name in to_timm(weights))
