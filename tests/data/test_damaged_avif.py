@@ -10,9 +10,11 @@ from layergraft.data.decode import BadImage, decode
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-@pytest.mark.parametrize("byte", [b"\xff", b"\0"])
-def test_a_damaged_avif_is_no_bug(byte: bytes) -> None:
-    content = save(Image.fromarray(SMOOTH), "AVIF")
-    half = len(content) // 2
-    with pytest.raises(BadImage):
-        decode(content[:half] + byte * (len(content) - half), 3)
+def test_a_damaged_avif_is_no_bug() -> None:
+    content, refused = save(Image.fromarray(SMOOTH), "AVIF"), 0
+    for start in range(84, len(content), 7):
+        try:
+            decode(content[:start] + b"\xff" * 4 + content[start + 4 :], 3)
+        except BadImage:
+            refused += 1
+    assert refused

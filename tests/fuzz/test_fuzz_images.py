@@ -157,7 +157,7 @@ def fuzz(root: Path, seed: int, count: int) -> dict[str, str]:
 
 
 def test_a_sample_of_images(tmp_path: Path) -> None:
-    assert fuzz(tmp_path, 7000, 120) == {}
+    assert fuzz(tmp_path, 7000, 60) == {}
 
 
 @pytest.mark.soak
