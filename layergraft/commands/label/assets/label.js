@@ -159,9 +159,9 @@ function render() {
   if (!state) return;
   const waiting = pending.filter(one => one.to === "/answer").length;
   const card = current();
-  at("progress").textContent = state.labelled < state.goal ? `${state.labelled} of ${state.goal} labels` : `${state.labelled} labels, goal reached`;
+  at("progress").textContent = state.labelled < state.goal ? `${state.labelled} of ${state.goal} labels` : `${state.labelled} labels, goal ${state.goal}`;
   at("share").value = Math.min(1, state.labelled / state.goal);
-  at("saved").textContent = waiting ? `${waiting} not saved yet` : state.labelled ? "all saved" : "";
+  at("saved").textContent = waiting ? `${waiting} not saved yet` : state.labelled ? "saved" : "";
   at("undo").disabled = !done.length;
   at("skip").disabled = !card;
   renderCard(card);
@@ -195,7 +195,7 @@ function renderClasses(card) {
   if (list.dataset.names !== names) {
     list.dataset.names = names;
     list.replaceChildren(...state.classes.map((one, number) => make("li", {}, make("button", { type: "button", onclick: () => give(one.name) },
-      make("kbd", { textContent: number < 9 ? number + 1 : "" , hidden: number > 8 }), make("span", { textContent: one.name }), make("small", { title: "labels" }), make("small", { title: "of the others, by the classifier" })))));
+      make("kbd", { textContent: number + 1, className: number < 9 ? "" : "none" }), make("span", { textContent: one.name }), make("small", { title: "labels" }), make("small", { title: "of the others, by the classifier" })))));
   }
   state.classes.forEach((one, number) => {
     const item = list.children[number];
