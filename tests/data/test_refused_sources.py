@@ -27,6 +27,12 @@ def test_braces_that_stand_for_too_many_shards(tmp_path: Path, braces: str, mess
         open_source(f"{tmp_path}/{braces}.tar")
 
 
+@pytest.mark.parametrize("spec", ["images\ud800", "t.csv?image=\ud800", "images?seed=\udfff"])
+def test_half_a_character(spec: str) -> None:
+    with pytest.raises(UserError, match="half a character"):
+        open_source(spec)
+
+
 @pytest.mark.parametrize("spec", ["zip://x::y", "zip://", "hf:", "hf::", "hf::train", "hf:?streaming=true"])
 def test_half_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
     if spec.startswith("hf:"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -139,6 +140,10 @@ def open_source(spec: str, index: Path | None = None) -> Source:
         UserError: there is no such place, or no image in it.
     """
     place, _, options = spec.partition("?")
+    try:
+        os.fsencode(spec)
+    except UnicodeEncodeError:
+        raise UserError(f"The SOURCE {spec!r} holds half a character, which no path can have.") from None
     if not place:
         raise UserError(f"The SOURCE {spec!r} names no images.", "Give a folder, or `builtin:fashion-canvas`.")
     query = dict(parse_qsl(options, keep_blank_values=True))
