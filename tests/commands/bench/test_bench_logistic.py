@@ -13,7 +13,7 @@ def test_ours_stops_at_no_worse_an_objective(
 ) -> None:
     monkeypatch.setattr(logistic, "_PAUSE", 0.0)
     monkeypatch.setattr(logistic, "_REPEATS", 1)
-    monkeypatch.setattr(logistic, "CASES", ((400, 32, 8, "sklearn"), (400, 32, 8, "cyanure")))
+    monkeypatch.setattr(logistic, "CASES", ((400, 32, 8, "float32", "sklearn"), (400, 32, 8, "float32", "cyanure")))
     assert main(["bench", "logistic", "--json", "true"]) == 0
     cases = json.loads(capsys.readouterr().out.splitlines()[-1])["cases"]
     for case, reference in zip(cases, ("sklearn", "cyanure"), strict=True):
