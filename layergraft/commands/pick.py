@@ -22,6 +22,7 @@ from layergraft.evaluation.picking.methods import AUTO, CLASSES, Method, pick_ro
 from layergraft.evaluation.picking.pool import Rows
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
+from layergraft.runs.notebook import data_frame
 
 COLUMNS = ("path", "label", "rank")
 _SHOWN = 5
@@ -51,11 +52,7 @@ class Picks:
 
     def to_pandas(self) -> Any:
         """A data frame of the columns `rank` and `path`; raises `UserError` where pandas is missing."""
-        try:
-            import pandas
-        except ImportError:
-            raise UserError("A data frame needs pandas.", "pip install pandas") from None
-        return pandas.DataFrame({"rank": range(1, len(self.paths) + 1), "path": self.paths})
+        return data_frame(("rank", "path"), enumerate(self.paths, 1))
 
 
 def pick_command(*, encoder: str, data: str, number: int, labels: str | None, method: str, out: Path) -> Picks:

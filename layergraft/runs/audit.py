@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json_as
+from layergraft.runs.notebook import data_frame, html_table
 
-_SHOWN = 3
+_SHOWN, _SHOWN_ROWS = 3, 50
+_COLUMNS = ("finding", "path", "other", "value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +165,13 @@ class Audit:
 
     def to_pandas(self) -> Any:
         """`rows` as a data frame; raises `UserError` where pandas is missing."""
-        try:
-            import pandas
-        except ImportError:
-            raise UserError("A data frame needs pandas.", "pip install pandas") from None
-        return pandas.DataFrame(list(self.rows()), columns=["finding", "path", "other", "value"])
+        return data_frame(_COLUMNS, self._cells())
+
+    def _repr_html_(self) -> str:
+        return html_table(" ".join(self.lines()), _COLUMNS, itertools.islice(self._cells(), _SHOWN_ROWS))
+
+    def _cells(self) -> Iterator[list[Any]]:
+        return ([row.get(name) for name in _COLUMNS] for row in self.rows())
 
     def __repr__(self) -> str:
         return "\n".join([f"Audit of {self.images:,} images of {self.data}:", *(f"  {line}" for line in self.lines())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -37,6 +38,12 @@ class Run:
     encoder: Path
     results: Path
     report: Path
+
+    def _repr_html_(self) -> str:
+        from layergraft.runs.results import Results, read_results
+
+        measured = Results.of(read_results(self.results))._repr_html_()
+        return f"<p>{html.escape(str(self.out))}: {html.escape(self.report.name)}</p>{measured}"
 
 
 def has_weights(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from layergraft.runs.atomic import write_text
 from layergraft.runs.intervals import interval
 from layergraft.runs.json_files import read_json_as
+from layergraft.runs.notebook import data_frame, html_table
 
 SUMMARIES = ("mean", "std")
 CROSS_VALIDATION = "cross-validation"  # `test` of rows whose labelled images are classified by one another
@@ -162,6 +163,19 @@ class Results:
     def __getitem__(self, index: int) -> ResultRow:
         return self.rows[index]
 
+    def to_pandas(self) -> Any:
+        """The rows as a data frame; raises `UserError` where pandas is missing."""
+        columns = [field.name for field in fields(ResultRow)]
+        return data_frame(columns, ([getattr(row, name) for name in columns] for row in self.rows))
+
+    def _repr_html_(self) -> str:
+        shown = [
+            (one.encoder, one.pooling or "", one.protocol, one.variant or "", one.shots, one.metric, _accuracy(one))
+            for one in self.summary
+        ]
+        columns = ("encoder", "pooling", "protocol", "variant", "shots", "metric", "percent (95 % interval)")
+        return html_table(f"{len(self.summary)} measurements", columns, shown)
+
     def __repr__(self) -> str:
         lines = [f"Results of {len(self.rows)} rows, {len(self.summary)} measurements (percent, 95 % interval):"]
         for one in self.summary:
@@ -172,6 +186,11 @@ class Results:
             measured = f"{one.protocol}{variant}, {one.shots} shots, {one.metric} {one.mean:.1f}{spread}{ends}"
             lines.append(f"  {one.encoder}{pooling}: {measured} on {one.n_test} images of {one.test}")
         return "\n".join(lines)
+
+
+def _accuracy(one: Summary) -> str:
+    ends = f" ({one.low:.1f}–{one.high:.1f})" if one.low is not None else ""
+    return f"{one.mean:.1f}{ends}"
 
 
 def _summary(rows: list[ResultRow]) -> Summary:

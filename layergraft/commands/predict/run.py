@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from layergraft.commands.predict.page import write_prediction_page
-from layergraft.commands.predict.table import check_out, reasons, write_predictions
+from layergraft.commands.predict.table import check_out, read_predictions, reasons, write_predictions
 from layergraft.data.arrays import Indices, Labels
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import settle
@@ -30,6 +30,7 @@ from layergraft.evaluation.prediction import Prediction, predict_all
 from layergraft.evaluation.probes import load_probe
 from layergraft.runs.announce import announce
 from layergraft.runs.intervals import wilson
+from layergraft.runs.notebook import data_frame, html_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +78,13 @@ class Predicted:
         shown = ", ".join(f"{name} {count:,}" for name, count in most[:10]) + (" …" if len(most) > 10 else "")
         return "\n".join([*self.sentences(), f"  {shown}", f"  rows: {self.out}", f"  page: {self.page}"])
 
+    def _repr_html_(self) -> str:
+        return html_table(" ".join(self.sentences()), ("class", "images"), self.classes.items())
+
     def to_pandas(self) -> Any:
         """The rows as a data frame; raises `UserError` where pandas is missing."""
-        try:
-            import pandas
-        except ImportError:
-            raise UserError("A data frame needs pandas.", "pip install pandas") from None
-        if self.out.suffix == ".parquet":
-            return pandas.read_parquet(self.out)
-        text = dict.fromkeys(("path", "label", "second", "nearest"), str)
-        return pandas.read_csv(self.out, dtype=text, keep_default_na=False, na_values={"sure": ""})
+        columns, rows = read_predictions(self.out)
+        return data_frame(columns, rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,25 @@ def write_predictions(out: Path, source: Source, prediction: Prediction, notes: 
     return write_file(out.parent, fill)
 
 
+def read_predictions(out: Path) -> tuple[list[str], list[tuple[str | float | bool | None, ...]]]:
+    """(columns, rows) of a file that `write_predictions` left."""
+    if out.suffix == ".parquet":
+        table = pyarrow.parquet.read_table(out)
+        return table.column_names, list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    with open(out, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        columns, *rows = csv.reader(file)
+    kinds = dict(zip(COLUMNS, _TYPES, strict=True)) | {"note": pa.string()}
+    return columns, [tuple(_value(cell, kinds[name]) for name, cell in zip(columns, row, strict=True)) for row in rows]
+
+
+def _value(cell: str, kind: pa.DataType) -> str | float | bool | None:
+    if cell == "":
+        return None
+    if kind == pa.float64():
+        return float(cell)
+    return cell == "true" if kind == pa.bool_() else cell
+
+
 def _blocks(source: Source, prediction: Prediction, notes: Mapping[int, str]) -> Iterator[list[Row]]:
     def name(row: int) -> str:
         return source.images.name(int(source.keys[row]))

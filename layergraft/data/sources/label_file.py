@@ -20,6 +20,7 @@ from layergraft.data.sources.labels import UNLABELLED, label_texts
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import explained, table_batches, table_columns, table_schema
 from layergraft.errors import UserError, nearest
+from layergraft.runs.announce import announce
 
 _NAMED = 5  # examples in a message
 
@@ -43,7 +44,8 @@ def read_labels(file: str | Path, source: Source) -> Source:
         UserError: there is no such file or column, it names what the source lacks, or one image has two labels.
     """
     text = str(file)
-    rows = read_label_rows(text)
+    rows, remark = _read(text)
+    announce(*filter(None, [remark]))
     key_of = match_paths(text, [path for path, _ in rows], source)
     label_of: dict[int, str] = {}
     twice: dict[str, None] = {}
@@ -83,6 +85,11 @@ def read_label_rows(file: str) -> list[tuple[str, str]]:
     Raises:
         UserError: there is no such file or column, or a row has a label and no path.
     """
+    return _read(file)[0]
+
+
+def _read(file: str) -> tuple[list[tuple[str, str]], str]:
+    """(rows with a label, what was assumed about the columns)."""
     name, _, options = file.partition("?")
     query = dict(parse_qsl(options, keep_blank_values=True))
     for key in query:
@@ -91,7 +98,7 @@ def read_label_rows(file: str) -> list[tuple[str, str]]:
     place = Place(name)
     if not place.exists():
         raise UserError(f"There is no label file {name!r}.", "It is a table with the columns `path` and `label`.")
-    if not name.endswith((".csv", ".tsv", ".parquet")):
+    if not name.lower().endswith((".csv", ".tsv", ".parquet")):
         raise UserError(f"The label file {name!r} is no .csv and no .parquet.", "Write `path,label` a line.")
     columns = table_columns(place, table_schema(place), Chosen(image=query.get("image"), label=query.get("label")))
     if columns.label is None:
@@ -106,7 +113,7 @@ def read_label_rows(file: str) -> list[tuple[str, str]]:
     nameless = sum(not path.strip() and label != UNLABELLED for path, label in rows)
     if nameless:
         raise UserError(f"{_counted(nameless, 'row')} of {file!r} have a label and no path.", "Say which images.")
-    return [(path, label) for path, label in rows if label != UNLABELLED]
+    return [(path, label) for path, label in rows if label != UNLABELLED], columns.remark
 
 
 def _some(texts: Collection[str]) -> str:
@@ -134,8 +141,8 @@ class _Names:
     @classmethod
     def of(cls, source: Source) -> _Names:
         images = source.images
-        local = isinstance(images, FileImages) and not images.root.remote
-        names = cls(root=images.root.path if local and isinstance(images, FileImages) else None)
+        is_local = isinstance(images, FileImages) and not images.root.remote
+        names = cls(root=images.root.path if isinstance(images, FileImages) and is_local else None)
         for key in source.keys.tolist():
             names.keys.setdefault(images.name(key), []).append(key)
         return names

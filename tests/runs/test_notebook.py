@@ -1,0 +1,63 @@
+"""What a notebook shows of results: tables, of text that cannot act."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layergraft.commands.predict.run import Predicted
+from layergraft.runs.layout import Run
+from layergraft.runs.notebook import html_table
+from layergraft.runs.results import ResultRow, Results, write_results
+
+ROW = ResultRow(
+    encoder="<b>",
+    source="s",
+    test="t",
+    protocol="knn",
+    variant=None,
+    shots="100%",
+    split="0",
+    pooling="cls",
+    metric="top1",
+    value=50.0,
+    n_train=10,
+    n_test=40,
+    chosen={},
+    seconds=0.0,
+    seed=0,
+).with_interval()
+
+
+def test_names_are_text() -> None:
+    assert html_table("a & b", ["c"], [["<img>"]]) == (
+        "<p>a &amp; b</p><table><tr><th>c</th></tr><tr><td>&lt;img&gt;</td></tr></table>"
+    )
+
+
+def test_results_and_the_run_that_has_them(tmp_path: Path) -> None:
+    shown = Results.of([ROW])._repr_html_()
+    assert "&lt;b&gt;" in shown
+    assert "50.0 (35.2–64.8)" in shown
+    write_results(tmp_path / "results.json", [ROW])
+    run = Run(out=tmp_path, encoder=tmp_path, results=tmp_path / "results.json", report=tmp_path / "report.html")
+    assert shown in run._repr_html_()
+
+
+def test_a_table_of_predictions_comes_back_with_its_types(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    (tmp_path / "p.csv").write_text(
+        "path,label,probability,second,second_probability,sure,nearest,note\n"
+        "a.png,007,0.7500,1.0,0.2500,true,b.png,\nb.png,,,,,,,not an image\n"
+    )
+    predicted = Predicted(
+        out=tmp_path / "p.csv", page=tmp_path, images=2, unreadable=1, sure=1, error=0.1, classes={"007": 1, "1.0": 0}
+    )
+    frame = predicted.to_pandas()
+    assert frame["label"].tolist()[0] == "007"
+    assert frame["probability"].tolist()[0] == 0.75
+    assert frame["sure"].tolist()[0] is True
+    assert frame["second"].tolist()[0] == "1.0"
+    assert frame.loc[1, ["label", "probability", "nearest"]].isna().all()
+    assert "<td>007</td><td>1</td>" in predicted._repr_html_()
