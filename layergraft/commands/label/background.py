@@ -105,13 +105,17 @@ class Background:
                 if session.closed:
                     return
                 seen = session.revision
+            note = ""
             try:
                 work()
             except Stopped:
                 return
             except Exception as error:  # a page without guesses still takes labels
                 traceback.print_exc()
-                session.publish(note=f"No guesses: {error}")
+                note = f"{error} Labels are taken all the same."
+            with session.changed:
+                if note != session.shown.notes.get(work.__name__, ""):
+                    session.publish(notes=session.shown.notes | {work.__name__: note})
 
     def guess_all(self) -> None:
         """Classify every image anew."""

@@ -54,9 +54,8 @@ class Advice:
 
     def sentence(self) -> str:
         """For a person."""
-        measured = (
-            f"the last doubling gained {self.gain:+.0f} points (95 % interval {self.low:+.0f} to {self.high:+.0f})"
-        )
+        gain, low, high = (f"{value:+.0f}".replace("-", "−") for value in (self.gain, self.low, self.high))
+        measured = f"the last doubling gained {gain} points (95 % interval {low} to {high})"
         if self.enough:
             return f"More labels hardly help: {measured}."
         if self.low > 0:

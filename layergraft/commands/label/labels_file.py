@@ -155,7 +155,11 @@ class LabelsFile:
                 del content.rows[number], content.keys[number - 1]
                 content.added = [one for one in content.added if one is not row]
         self._state = None  # if writing fails, what is on the disk counts
+        mode = self.path.stat().st_mode if self.path.exists() else None
         write_bytes(self.path, content.to_bytes())
+        if mode is not None:
+            with suppress(OSError):  # of another user
+                self.path.chmod(mode)
         self._state = self._now()
 
     def _now(self) -> object:

@@ -73,14 +73,14 @@ class _Shown:
         points: number of labels -> estimated accuracy.
         advice: whether more labels help.
         exhausted: whether no image is left to pick.
-        note: what went wrong.
+        notes: work -> what went wrong with it last.
     """
 
     guesses: Guesses | None = None
     points: dict[int, Point] = field(default_factory=dict)
     advice: Advice | None = None
     exhausted: bool = False
-    note: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 class Session:
@@ -100,6 +100,7 @@ class Session:
         self.version = 0  # of all that the page shows
         self.revision = 0  # of labels and of what is skipped
         self.skipped: dict[int, None] = {}
+        self.answered: dict[str, str] = {}  # path -> label, the last one last: what can be undone
         self.classes: list[str] = []  # in the order of their keys
         self.shown = _Shown()
         self.position = {int(key): row for row, key in enumerate(source.keys)}
@@ -134,7 +135,10 @@ class Session:
                 if now != before.strip():
                     raise Conflict(now)
                 self.file.set_label(path, text)
-            if not text:
+            self.answered.pop(path, None)
+            if text:
+                self.answered[path] = text
+            else:
                 self._next(self.position[key])
             self._changed()
 
@@ -216,6 +220,7 @@ class Session:
                 "goal": self.goal,
                 "skipped": len(self.skipped),
                 "cards": [self._card(row) for row in self.waiting()[:SHOWN]],
+                "answered": list(self.answered.items())[-SHOWN:],
                 "exhausted": self.shown.exhausted,
                 "curve": [
                     {"labels": number, "accuracy": point.accuracy, "low": point.low, "high": point.high}
@@ -224,7 +229,7 @@ class Session:
                 ],
                 "advice": "" if self.shown.advice is None else self.shown.advice.sentence(),
                 "enough": self.shown.advice is not None and self.shown.advice.enough,
-                "note": self.shown.note,
+                "note": " ".join(self.shown.notes.values()),
             }
 
     def _card(self, row: int) -> dict[str, Any]:

@@ -136,10 +136,30 @@ def test_guess_typing_zoom_and_moving(start: Start, tab: Visit, tmp_path: Path) 
     path = shown(page)
     type_class(page, "c")  # a class of its own
     progress(page, 12)
+    page.reload()
+    progress(page, 12)
     page.keyboard.press("Control+z")
     progress(page, 11)
     assert path not in dict(rows_of(file)[1:])
     assert page.locator("#classes button").count() == 3
+
+
+def test_a_new_class_has_its_key_before_the_server_knows_it(start: Start, tab: Visit, tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    page = tab(start(file).url)
+    held: list[Any] = []
+    page.route("**/answer", held.append)
+    first = shown(page)
+    type_class(page, "cat")
+    second = shown(page)
+    page.keyboard.press("1")
+    assert shown(page) not in (first, second)
+    assert page.text_content("#saved") == "2 not saved yet"
+    page.unroute("**/answer")
+    page.wait_for_timeout(20)
+    held[0].continue_()
+    progress(page, 2)
+    assert rows_of(file)[1:] == [[first, "cat"], [second, "cat"]]
 
 
 def test_two_tabs(start: Start, tab: Visit, tmp_path: Path) -> None:

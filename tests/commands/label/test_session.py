@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from label_page import class_of, rows_of, session_of, write_photos
 
-from layergraft.commands.label import labels_file
+from layergraft.commands.label import background, labels_file
 from layergraft.commands.label.background import Background, guess
 from layergraft.commands.label.estimate import advise
 from layergraft.commands.label.labels_file import LabelsFile
@@ -77,11 +77,13 @@ def test_what_is_skipped_comes_back(photos: Path, tmp_path: Path) -> None:
 def test_the_file_keeps_what_it_held(before: bytes, after: bytes, photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_bytes(before)
+    file.chmod(0o640)
     session = session_of(photos, file)
     if session.file.blank:
         assert session.waiting()[0] == session.position[session.file.named["a 01.png"][0]]
     session.answer("a 01.png", "new", "")
     assert file.read_bytes() == after
+    assert file.stat().st_mode & 0o777 == 0o640
     labels = read_labels(str(file), session.source)
     assert "new" in labels.classes
     session_of(photos, file).answer("a 01.png", "", "new")
@@ -189,6 +191,29 @@ def test_background_work_guesses_picks_and_judges(photos: Path, tmp_path: Path) 
     assert "doubling" in state["advice"]
     session.answer("a 23.png", "", class_of("a 23.png"))
     assert [point["labels"] for point in session.state()["curve"]] == [10, 15, 20]
+
+
+def test_work_that_fails_costs_no_label_and_is_said(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = session_of(photos, tmp_path / "labels.csv")
+    work = Background(session)
+
+    def wait_for_note(text: str) -> None:
+        with session.changed:
+            assert session.changed.wait_for(lambda: text == session.state()["note"], 30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(background, "pick_rows", lambda *_: 1 / 0)
+        work.start()
+        wait_for_note("division by zero Labels are taken all the same.")
+        session.answer("a 01.png", "cat", "")
+    session.answer("a 02.png", "dog", "")
+    wait_for_note("")
+    session.close()
+    work.join()
+    assert len(rows_of(tmp_path / "labels.csv")) == 3
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_guesses_are_those_of_the_protocol(photos: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ try { store = window.localStorage; store.getItem("layergraft"); } catch { store 
 async function ask(address, body) {
   const headers = { "X-Layergraft-Token": token };
   const options = body ? { method: "POST", headers: { ...headers, "Content-Type": "application/json" }, body: JSON.stringify(body) } : { headers };
-  const reply = await fetch(address, options);
+  const reply = await fetch(address, { ...options, signal: AbortSignal.timeout(40000) });  // a tunnel may be gone without a word
   return { status: reply.status, content: await reply.json() };
 }
 
@@ -29,6 +29,12 @@ function cards() {  // without those whose answer is on its way; one whose undo 
 function current() {
   const shown = cards();
   return shown.find(card => card.path === chosen) ?? shown[0] ?? null;
+}
+
+function classes() {  // with new ones whose first answer is on its way: their keys work at once
+  const known = [...state.classes];
+  for (const one of pending) if (one.label && !known.some(other => other.name === one.label)) known.push({ name: one.label, labels: 0, guesses: null });
+  return known;
 }
 
 // ---- answers
@@ -138,7 +144,9 @@ async function listen() {
       if (!reachable) { state = null; connection(true); }
       const first = state === null;
       take(reply.content);
+      if (first && !done.length) done.push(...state.answered.map(([path, label]) => ({ to: "/answer", path, label })));
       if (first && !pending.length) adopt();
+      if (first) render();
     } catch { connection(false); await pause(1000); }
   }
 }
@@ -191,13 +199,13 @@ function renderCard(card) {
 
 function renderClasses(card) {
   const typed = at("text").value.trim(), fitting = matches(typed);
-  const list = at("classes"), names = state.classes.map(one => one.name).join("\0");
+  const list = at("classes"), names = classes().map(one => one.name).join("\0");
   if (list.dataset.names !== names) {
     list.dataset.names = names;
-    list.replaceChildren(...state.classes.map((one, number) => make("li", {}, make("button", { type: "button", onclick: () => give(one.name) },
+    list.replaceChildren(...classes().map((one, number) => make("li", {}, make("button", { type: "button", onclick: () => give(one.name) },
       make("kbd", { textContent: number + 1, className: number < 9 ? "" : "none" }), make("span", { textContent: one.name }), make("small", { title: "labels" }), make("small", { title: "of the others, by the classifier" })))));
   }
-  state.classes.forEach((one, number) => {
+  classes().forEach((one, number) => {
     const item = list.children[number];
     item.classList.toggle("guessed", card?.guess === one.name);
     item.hidden = typed !== "" && !fitting.includes(one.name);
@@ -209,10 +217,10 @@ function renderClasses(card) {
   at("meant").textContent = !typed ? "" : fitting.length ? `Enter: ${fitting[0]}.` + (exact(typed) ? "" : ` Shift+Enter: a new class, ${typed}.`) : `Enter: a new class, ${typed}.`;
 }
 
-const exact = typed => state.classes.some(one => one.name === typed);
+const exact = typed => classes().some(one => one.name === typed);
 function matches(typed) {  // the class of this name, then those that begin so
   if (!typed) return [];
-  const names = state.classes.map(one => one.name), small = typed.toLowerCase();
+  const names = classes().map(one => one.name), small = typed.toLowerCase();
   return [...names.filter(name => name === typed), ...names.filter(name => name !== typed && name.toLowerCase().startsWith(small))];
 }
 
@@ -291,7 +299,7 @@ document.addEventListener("keydown", event => {
   const control = event.target.closest("button, summary");
   if ((event.key === "Enter" || event.key === " ") && control) return;
   const open = at("large").open;
-  if (/^[1-9]$/.test(event.key)) { const one = state.classes[event.key - 1]; if (one && !event.repeat) give(one.name); }
+  if (/^[1-9]$/.test(event.key)) { const one = classes()[event.key - 1]; if (one && !event.repeat) give(one.name); }
   else if (event.key === "0") { if (!event.repeat) skip(); }
   else if (event.key === "Enter") { const card = current(); if (card?.guess && !event.repeat) give(card.guess); }
   else if (event.key === "Backspace") { if (!event.repeat) undo(); }
