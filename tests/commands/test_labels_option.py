@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 import layergraft
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
-from layergraft.data.fashion.load import CLASSES, embedded
+from layergraft.data.fashion.load import CLASSES, canvases, embedded
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
@@ -105,3 +106,33 @@ def test_analyses_use_the_labels_of_the_file(encoder: str, tmp_path: Path) -> No
     assert shown <= {"trouser", "bag", "sandal"}
     assert np.isfinite(numbers["neighbours"].numbers["of_same_class"])
     assert "map" not in numbers or all("label" not in cell for figure in numbers["map"].figures for cell in figure.data)
+
+
+def folder(root: Path) -> Path:
+    """Four images of each of two classes, as a test set."""
+    images, labels = canvases("train"), embedded("train")[1]
+    for c in (1, 8):
+        (root / CLASSES[c]).mkdir(parents=True)
+        for row in np.flatnonzero(labels == c)[:4]:
+            cv2.imwrite(str(root / CLASSES[c] / f"{row}.png"), images[row])
+    return root
+
+
+@pytest.mark.slow
+def test_a_stage_of_other_labels_is_not_taken_for_done(encoder: str, tmp_path: Path) -> None:
+    """A label file that was mended has as many labels of the same images; what was trained before is no answer."""
+    labels = label(tmp_path / "labels.csv", [1, 8], 5)
+    text = Path(labels).read_text()
+    test = folder(tmp_path / "test")
+    for other in (text, text.replace("trouser", "x").replace("bag", "trouser").replace("x", "bag")):
+        Path(labels).write_text(other)
+        layergraft.evaluate(
+            encoder=encoder,
+            data=SOURCE,
+            labels=labels,
+            test=str(test),
+            protocols=["linear"],
+            out=tmp_path / "out",
+            overrides={"linear.epochs": 2, "linear.warmup_epochs": 0},
+        )
+    assert len(list((tmp_path / "out" / "trained").iterdir())) == 2
