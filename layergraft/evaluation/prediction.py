@@ -13,7 +13,7 @@ from layergraft.evaluation.features import Array
 from layergraft.evaluation.labelled_classifier import LabelledClassifier, nearest_rows
 from layergraft.runs.interruption import check
 
-_BLOCK = 2**16
+_BLOCK = 2**14
 NOTHING = -1
 
 

@@ -158,6 +158,11 @@ def test_what_is_refused(encoder: str, photos: tuple[Path, dict[str, str]], tmp_
     refused("no .csv and no .parquet", out=tmp_path / "p.txt")
     refused("It is a share above 0", error=10)
     refused("holds no classifier", labels=None, head=True)
+    before = labels.read_bytes()
+    refused("exists and holds no predictions", out=labels)
+    assert labels.read_bytes() == before
+    (tmp_path / "q.parquet").write_bytes(b"no table")
+    refused("exists and holds no predictions", out=tmp_path / "q.parquet")
     (tmp_path / "one.csv").write_text(f"path,label\n{next(iter(truth))},x\n")
     refused("1 labels of 1 class", labels=tmp_path / "one.csv")
 

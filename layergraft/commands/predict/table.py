@@ -28,11 +28,24 @@ Row = dict[str, str | float | bool | None]
 
 
 def check_out(out: Path) -> None:
-    """Refuse a file of another kind, before anything is computed."""
+    """Refuse a file of another kind, and one that holds anything but predictions, before anything is computed."""
     if out.suffix not in SUFFIXES:
         raise UserError(f"--out is {str(out)!r}: no .csv and no .parquet.", f"For instance {out.name}.csv.")
     if out.is_dir():
         raise UserError(f"--out is {str(out)!r}, a folder.", "Give a file.")
+    if out.exists() and tuple(_columns(out)[: len(COLUMNS)]) != COLUMNS:
+        raise UserError(f"{str(out)!r} exists and holds no predictions.", "It is kept: give another --out.")
+
+
+def _columns(out: Path) -> list[str]:
+    """The columns of a file; none where it cannot be read as what its ending says."""
+    try:
+        if out.suffix == ".parquet":
+            return list(pyarrow.parquet.read_schema(out).names)
+        with open(out, newline="", encoding="utf-8", errors="replace") as file:
+            return next(csv.reader(file), [])
+    except (pa.ArrowException, csv.Error):
+        return []
 
 
 def reasons(source: Source, prediction: Prediction, channels: int) -> dict[int, str]:
