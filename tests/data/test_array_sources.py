@@ -121,6 +121,10 @@ def test_one_image_a_file(tmp_path: Path) -> None:
         np.save(tmp_path / "ab"[key % 2] / f"{key}.npy", RGB[key] if key else np.moveaxis(RGB[key], 2, 0))
     source = open_source(str(tmp_path))
     assert np.array_equal(pixels_of(source), RGB[[0, 2, 1]])
+    (tmp_path / "a" / "1.png").write_bytes(b"")  # beside pictures they are features, labels or the like
+    beside = open_source(str(tmp_path))
+    assert (beside.images.name(0), len(beside)) == ("a/1.png", 1)
+    assert beside.remarks == (f"{str(tmp_path)!r}: left out by their ending: 3 .npy.",)
     np.save(tmp_path / "a" / "0.npy", RGB)
     with pytest.raises(BadImage, match="of many images give the file itself"):
         source.images.load(0, 3)

@@ -61,6 +61,16 @@ def _pictures(paths: Iterable[str], others: OtherFiles) -> Iterator[str]:
             others.add(path)
 
 
+def _without_features(paths: list[bytes], others: OtherFiles) -> list[bytes]:
+    """Without `.npy` files among pictures, which are not images but features or labels of theirs; they are counted."""
+    arrays = {path for path in paths if path.lower().endswith(b".npy")}
+    if len(arrays) == len(paths):
+        return paths
+    for path in arrays:
+        others.add(os.fsdecode(path))
+    return [path for path in paths if path not in arrays]
+
+
 def _unchanged(signature: str) -> bool:
     """Whether no folder has gained or lost a file; a remote listing is taken as it was."""
     try:
@@ -77,7 +87,7 @@ def _build(root: Place, path: Path | None) -> Index:
         paths = [os.fsencode(file) for file in _pictures(names, others)]
     else:
         paths = [os.fsencode(file) for file in _walk(root.path, stamps, others)]
-    paths.sort()
+    paths = sorted(_without_features(paths, others))
     if not paths:
         raise no_images(root.path, others)
     inside = check_layout(root.path, paths)
