@@ -13,7 +13,10 @@ import numpy as np
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode import npy
 from layergraft.data.decode.colours import select, to_channels
+from layergraft.data.decode.dicom import is_dicom, read_dicom
+from layergraft.data.decode.fits import is_fits, read_fits
 from layergraft.data.decode.jpeg import START, decode_jpeg, read_jpeg
+from layergraft.data.decode.nifti import is_nifti, read_nifti
 from layergraft.data.decode.options import ReadOptions
 from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request
 from layergraft.data.decode.pillow import read_pillow
@@ -40,6 +43,9 @@ READERS = (
     Reader("NumPy array", lambda content: content.startswith(npy.START), npy.read_npy),
     Reader("JPEG", lambda content: content.startswith(START), read_jpeg),
     Reader("TIFF", lambda content: content[:4] in STARTS, read_tiff),
+    Reader("DICOM", is_dicom, read_dicom),
+    Reader("FITS", is_fits, read_fits),
+    Reader("NIfTI", is_nifti, read_nifti),
     Reader("image", lambda content: True, read_pillow),
 )
 _PLAIN = ReadOptions()

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
 from layergraft.data.decode.pillow import read_pillow
+from layergraft.data.decode.stack import MOST_BYTES, project
 from layergraft.data.decode.tiff_tags import ALPHAS, Directory, geo_of, read_tags, suits_pillow
 from layergraft.data.orientation import READER_ERRORS, orientation, upright
 from layergraft.errors import UserError
 
 Array = npt.NDArray[Any]
 MOST_CHANNELS = 64
-_MOST_BYTES = 2**32  # of one picture with all its channels
 _ASSOCIATED = 1
 _OFFSETS = {273, 324}  # of strips or tiles, without which there are no pixels
 _UNKNOWN_AXES = "IQ"  # tifffile's: a sequence of pages that nobody says the meaning of
@@ -169,23 +169,6 @@ class _Planes:
         return picture
 
 
-def _stacked(planes: _Planes, choice: _Choice, z: Any) -> Array:
-    """The largest or mean value over the slices, one at a time in memory."""
-    assert choice.stack is not None
-    count = choice.shape[choice.stack]
-    first = planes.take(choice, 0)
-    if z == "max":
-        highest = first.copy()
-        for number in range(1, count):
-            np.maximum(highest, planes.take(choice, number), out=highest)
-        return highest
-    total = first.astype(np.float64)
-    for number in range(1, count):
-        total += planes.take(choice, number)
-    mean = total / count
-    return np.rint(mean).astype(first.dtype) if first.dtype.kind in "iu" else mean.astype(first.dtype)
-
-
 def _names(file: Any, choice: _Choice, descriptions: dict[int, str]) -> tuple[str, ...] | None:
     """Names of the channels, by OME, ImageJ or GDAL."""
     count = choice.channels
@@ -254,9 +237,14 @@ def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Pictu
     choice = _choose(planes.series.axes, tuple(planes.series.shape), request)
     height, width = choice.shape[choice.axes.index("Y")], choice.shape[choice.axes.index("X")]
     check_size(height, width, len(content))
-    if height * width * choice.channels * keyframe.dtype.itemsize > _MOST_BYTES:
+    if height * width * choice.channels * keyframe.dtype.itemsize > MOST_BYTES:
         raise BadImage(f"{choice.channels} channels of {height} by {width} pixels, which is more than 4 GiB")
-    array = planes.take(choice, None) if choice.stack is None else _stacked(planes, choice, request.options.z)
+    if choice.stack is None:
+        array = planes.take(choice, None)
+    else:
+        array = project(
+            choice.shape[choice.stack], partial(planes.take, choice), "max" if request.options.z == "max" else "mean"
+        )
     array = array[:, :, np.newaxis] if array.ndim == 2 else array
     colours, alpha, remarks = _meaning(keyframe, choice, array, tags)
     photometric, bits = keyframe.photometric.name, keyframe.bitspersample

@@ -131,7 +131,7 @@ def _sample(parts: list[_Part], unused: set[str]) -> Iterator[Member]:
 
 
 def _rank(part: _Part) -> int:
-    return IMAGE_SUFFIXES.index(f".{part.kind}")
+    return next(rank for rank, suffix in enumerate(IMAGE_SUFFIXES) if suffix.endswith(f".{part.kind}"))
 
 
 def _ending(extension: str) -> str:

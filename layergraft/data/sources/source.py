@@ -23,6 +23,7 @@ PUT_INTO_FOLDERS = "Put each class into a folder of its own."
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"),
     *(".jfif", ".jpe", ".pgm", ".ppm", ".gif", ".jp2", ".avif", ".npy"),
+    *(".dcm", ".fits", ".fit", ".fts", ".nii", ".nii.gz"),
 )
 
 

@@ -1,0 +1,112 @@
+"""DICOM: radiographs, CT, MR, ultrasound.
+
+pydicom decodes the stored numbers alone. What they mean is applied here, as the standard has it (PS3.3, C.7.6.3 and
+C.11): slope and intercept, the window, white for black in MONOCHROME1, palettes.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layergraft.data.decode.picture import BadImage, Picture, Request, as_channels_last, check_size
+from layergraft.data.decode.stack import take_plane
+from layergraft.errors import UserError
+
+Array = npt.NDArray[Any]
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+
+
+def is_dicom(content: bytes) -> bool:
+    """Whether a file has DICOM's preamble."""
+    return content[128:132] == b"DICM"
+
+
+def _window(dataset: Any) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """(black and white by the file's first window, remarks): PS3.3, C.11.2.1.2, LINEAR and LINEAR_EXACT."""
+    centres, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if centres is None or widths is None:
+        return None, ()
+    several = not isinstance(centres, int | float)  # else a list of them
+    centre, width = (float(centres[0]), float(widths[0])) if several else (float(centres), float(widths))
+    exact = dataset.get("VOILUTFunction", "LINEAR") != "LINEAR"
+    if width < (1 if not exact else 0) or not np.isfinite([centre, width]).all():
+        return None, ("a window without a width, which is not used",)
+    low, high = (centre - width / 2, centre + width / 2) if exact else (centre - width / 2, centre + width / 2 - 1)
+    low, high = (low, high) if low < high else (centre - 1, centre)  # of width 1: a threshold
+    said = (f"{len(centres)} windows; the first is taken (?range=LOW,HIGH takes another)",) if several else ()
+    return (low, high), said
+
+
+def _grey(stored: Array, dataset: Any) -> tuple[Array, tuple[float, float] | None, int | None, tuple[str, ...]]:
+    """(numbers, range, bits, remarks) of a picture without colours; 0 or the lowest is black."""
+    from pydicom.pixels import apply_modality_lut
+
+    bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
+    table = "ModalityLUTSequence" in dataset
+    plain = not table and (slope, intercept) == (1.0, 0.0)
+    values = stored if plain else apply_modality_lut(stored, dataset)
+    if not plain and values.dtype.kind == "f":
+        # 16 bits and a rescaling fit into a float's 24 bits of precision; whole numbers stay whole.
+        values = values.astype(np.float32)
+    span, remarks = _window(dataset)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        ends = (float(values.min()) + float(values.max())) if table else slope * (least + most) + 2 * intercept
+        values = (ends - values.astype(np.float64)).astype(values.dtype)
+        span = None if span is None else (ends - span[1], ends - span[0])
+    return values, span, bits if plain and not signed else None, remarks
+
+
+def _picture(content: bytes, request: Request) -> Picture:
+    from pydicom import dcmread
+    from pydicom.pixels import apply_color_lut, pixel_array
+
+    dataset = dcmread(io.BytesIO(content))
+    if "Rows" not in dataset or not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(dataset.dir()):
+        raise BadImage("a DICOM file without pixels")
+    check_size(int(dataset.Rows), int(dataset.Columns), len(content))
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    stored, remarks = take_plane(
+        frames, lambda number: pixel_array(dataset, index=number), request.options, called="frames"
+    )
+    kind = dataset.PhotometricInterpretation
+    if kind == "PALETTE COLOR":
+        colours = apply_color_lut(stored, dataset)
+        deep = colours.dtype.itemsize > 1
+        return Picture(array=(colours >> 8).astype(np.uint8) if deep else colours, colours=3, remarks=remarks)
+    if stored.ndim == 3:
+        return Picture(array=stored, colours=3, bits=int(dataset.BitsStored), remarks=remarks)
+    if kind not in _GREY:
+        raise BadImage(f"a DICOM file of {kind} pixels")
+    if stored.dtype.kind == "f":
+        return Picture(array=as_channels_last(stored), colours=1, range=_window(dataset)[0], remarks=remarks)
+    values, span, bits, said = _grey(stored, dataset)
+    return Picture(array=as_channels_last(values), colours=1, bits=bits, range=span, remarks=(*remarks, *said))
+
+
+def read_dicom(content: bytes, request: Request) -> Picture:
+    """Read a DICOM file: numbers after slope and intercept, and the window as their range.
+
+    Numbers of MONOCHROME1 are turned over within their bits, so that the lowest is black; a `?range=` is of those.
+
+    Raises:
+        BadImage: it is damaged, has no pixels, or no such frame.
+        UserError: pydicom is not installed.
+    """
+    try:
+        import pydicom  # noqa: F401 - whether it is there
+    except ImportError:
+        raise UserError("A DICOM file needs pydicom.", "Install it: pip install 'layergraft[medical]'.") from None
+    try:
+        return _picture(content, request)
+    except BadImage:
+        raise
+    except Exception as error:  # its readers raise whatever a damaged file leads them to
+        if isinstance(error, RuntimeError) and "plugin" in str(error).lower():
+            raise BadImage("compressed in a way that needs another decoder of pydicom's") from None
+        raise BadImage(f"damaged ({type(error).__name__})") from None
