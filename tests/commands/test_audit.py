@@ -81,6 +81,16 @@ def test_what_was_planted_is_found_and_kept(
     assert json.loads((tmp_path / "out" / "audit.json").read_text())[0]["encoder"] == encoder
 
 
+def test_the_report_shows_the_last_audit(encoder: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    train, test = folders
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text("[]")
+    layergraft.audit(encoder=encoder, data=str(train), test=str(test), out=tmp_path / "run")
+    page = layergraft.report(runs=[str(tmp_path / "run")]).read_text()
+    for text in ("Audit of", "Test images among the training images", "leak.jpg", "Near-duplicates", "resized.png"):
+        assert text in page
+
+
 def test_labels_may_lie_in_a_file(encoder: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Without a directory nothing is written; an image that is alone in its class is left out."""
     train, _ = folders

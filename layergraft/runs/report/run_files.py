@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 from layergraft.config.loading import read_run_recipe, recipe_text
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
+from layergraft.runs.audit import Audit, read_audits
 from layergraft.runs.findings import Entry, read_analysis
 from layergraft.runs.json_files import read_json, read_json_as
 from layergraft.runs.layout import stage_directories
@@ -89,6 +90,7 @@ class RunFiles:
         analyses: entries of analysis.json.
         summary: run.json; empty while the run is not finished.
         record: what was recorded for the recipe of the package that it followed; empty where it followed none.
+        audits: of audit.json.
     """
 
     path: Path
@@ -101,6 +103,7 @@ class RunFiles:
     analyses: list[Entry]
     summary: dict[str, Any]
     record: dict[str, Any]
+    audits: list[Audit] = field(default_factory=list)
 
     @property
     def last_stage(self) -> str:
@@ -128,6 +131,7 @@ def read_run(path: Path, name: str | None = None) -> RunFiles:
         metrics=[row for stage in directories for row in read_metrics(stage / "metrics.jsonl")],
         results=read_results(path / "results.json"),
         analyses=read_analysis(path / "analysis.json"),
+        audits=read_audits(path / "audit.json"),
         summary=_checked(path / "run.json", _Summary) if (path / "run.json").exists() else {},
         record=find_record(recipe) if recipe is not None else {},
     )

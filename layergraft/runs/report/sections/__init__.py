@@ -8,6 +8,7 @@ from collections.abc import Callable
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Section
 from layergraft.runs.report.sections.analyses import layers, losses, pictures
+from layergraft.runs.report.sections.audit import audited
 from layergraft.runs.report.sections.compared import compared
 from layergraft.runs.report.sections.curves import curves
 from layergraft.runs.report.sections.plans import plans
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[list[RunFiles]], Section | None], ...] = (
     losses,
     layers,
     pictures,
+    audited,
     plans,
     compared,
     provenance,
