@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import msgspec
 from rich.console import Console
 
 from layergraft.data.decode import BadImage
-from layergraft.data.fast_augment import resize_image
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.shrink import shrunk
 from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.open import open_source
@@ -28,7 +28,6 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import check
 from layergraft.runs.json_files import read_json_as
 
-QUALITY = 95
 PROGRESS = "unfinished.json"  # in `out` while not all shards are written: where the next shard begins
 _ANEW = "Remove the directory, and pack again. Nothing was changed."
 _SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PN": ".png", b"RIF": ".webp", b"BM": ".bmp", b"\x93NUMPY": ".npy"}
@@ -71,26 +70,12 @@ def _suffix(content: bytes, name: str) -> str:
     return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), named)
 
 
-def _resized(source: Source, key: int, channels: int, short: int) -> bytes:
-    """The image with its shorter side at `short` where it is longer, as a JPEG."""
-    image = source.images.load(key, channels)
-    scale = short / min(image.shape[:2])
-    if scale < 1:
-        height, width = (max(short, round(side * scale)) for side in image.shape[:2])
-        image = resize_image(image, height, width, "bicubic")
-    if channels == 3:
-        image = image[:, :, ::-1]
-    done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert done
-    return bytes(content)
-
-
 def _members(source: Source, first: int, channels: int, short: int | None) -> Iterator[list[tuple[str, bytes]] | str]:
     """The members of each image from the first one on, file and class; the reason for one that cannot be read."""
     for key in source.keys[first:].tolist():
         check()
         try:
-            content = _resized(source, key, channels, short) if short else source.images.read(key)
+            content = shrunk(source, key, channels, short) if short else source.images.read(key)
         except BadImage as error:
             yield str(error)
             continue
@@ -151,7 +136,9 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     """See `layergraft.pack`."""
     _check(out, short, channels, shard_images)
     source = open_source(data)
-    announce(*source.remarks)
+    announce(*source.remarks, *remarks_on_files(look_at(source, channels), source))
+    if source.options.words():
+        announce("Files are packed with their own numbers: append ?range= and the like to the packed SOURCE, too.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,0 +1,119 @@
+"""Ranges found in the images, taken over from an encoder, and kept for a run that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layergraft.config.loading import dump_recipe, load_recipe
+from layergraft.data.cache import CachedImages, MemoryStore
+from layergraft.data.decode import ReadOptions
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import read_as_trained, settle
+from layergraft.data.sources.open import default_test_source, open_source
+from layergraft.encoders.checkpoint import load_encoder, save_encoder
+from layergraft.encoders.vit import create_encoder
+from layergraft.errors import UserError
+from layergraft.evaluation.features import extract_all
+from layergraft.training.run_data import read_as_begun
+
+tifffile = pytest.importorskip("tifffile")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve grey images of 12 bits in 16."""
+    random = np.random.default_rng(0)
+    (tmp_path / "train").mkdir()
+    for number in range(12):
+        pixels = random.integers(100, 3000, (36, 36)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "train" / f"{number}.tif", pixels)
+    return tmp_path / "train"
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+def test_a_range_is_found_and_said(folder: Path) -> None:
+    said: list[str] = []
+    source = settle(open_source(f"{folder}?range=auto&seed=3"), 1, said.append)
+    numbers = np.concatenate([tifffile.imread(file).ravel() for file in sorted(folder.iterdir())])
+    low, high = np.percentile(numbers, (0.1, 99.9))
+    assert source.options.range == ((np.floor(low), np.ceil(high)),)
+    assert source.spec == f"{folder}?seed=3&range={np.floor(low):g},{np.ceil(high):g}"
+    assert len(said) == 1
+    assert source.spec.partition("range=")[2] in said[0]
+    again = settle(open_source(source.spec), 1, quiet)
+    assert np.array_equal(again.images.load(0, 1), source.images.load(0, 1))
+    assert source.images.load(0, 1).max() == 255
+    (folder.parent / "test").mkdir()
+    assert default_test_source(source.spec) == f"{folder.parent / 'test'}?{source.options}"
+
+
+def test_bands_have_ranges_of_their_own(tmp_path: Path) -> None:
+    bands = np.stack([np.arange(1600).reshape(40, 40) * factor for factor in (1, 7)]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "0.tif", bands, imagej=True, metadata={"axes": "CYX"})
+    found = settle(open_source(f"{tmp_path}?range=auto"), 2, quiet).options.fixed_range
+    assert found is not None
+    assert len(found) == 2
+    assert found[1][1] == pytest.approx(7 * found[0][1], rel=0.01)
+
+
+def test_dark_images_are_warned_of(folder: Path) -> None:
+    source = open_source(str(folder))
+    (line,) = remarks_on_files(look_at(source, 1), source)
+    assert "nearly black" in line
+    assert "?range=0,4095" in line
+    ranged = source.read_by(ReadOptions(range=((0, 4095),)))
+    assert remarks_on_files(look_at(ranged, 1), ranged) == []
+
+
+def test_the_range_travels_with_the_encoder(folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("fashion_tiny")
+    encoder = create_encoder(recipe.encoder, 0)
+    encoder.reads = ReadOptions(range=((0, 4095),), channels=(1,))
+    save_encoder(encoder, tmp_path / "encoder", {"stage": "mae"})
+    loaded = load_encoder(tmp_path / "encoder")
+    assert loaded.reads == encoder.reads
+    source = open_source(str(folder))
+    said: list[str] = []
+    settled = settle(source, 1, said.append, loaded.reads, "'encoder'")
+    assert settled.options == loaded.reads
+    assert said == [f"{folder} is read as 'encoder' was trained: range=0,4095&channels=1."]
+    found = extract_all(loaded, source, ["cls"])["cls"]
+    assert np.array_equal(found, extract_all(loaded, settled, ["cls"])["cls"])
+    plain = load_encoder(tmp_path / "encoder")
+    plain.reads = ReadOptions()
+    assert not np.allclose(found, extract_all(plain, source, ["cls"])["cls"])
+    said.clear()
+    other = settle(open_source(f"{folder}?range=0,900"), 1, said.append, loaded.reads, "'encoder'")
+    assert other.options.range == ((0, 900),)
+    assert "range=0,900, but 'encoder' was trained with range=0,4095" in said[0]
+    with pytest.raises(UserError, match="names 2 channels, and 1 are wanted"):
+        settle(open_source(f"{folder}?channels=1,2"), 1, quiet)
+
+
+def test_a_run_goes_on_with_the_range_that_it_found(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    begun = f"{folder}?range=3,2999"
+    (out / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_tiny", {"data.source": begun})))
+    for spec, expected in (
+        (f"{folder}?range=auto", begun),
+        (str(folder), begun),
+        (begun, begun),
+        (f"{folder}?range=0,1", f"{folder}?range=0,1"),  # which is refused as another run
+        (f"{folder}?range=auto&seed=1", f"{folder}?range=auto&seed=1"),
+    ):
+        assert read_as_begun(load_recipe("fashion_tiny", {"data.source": spec}), out).data.source == expected
+
+
+def test_cached_images_are_those_of_the_range(folder: Path) -> None:
+    source = open_source(f"{folder}?range=0,3000")
+    cached = CachedImages(source.images, MemoryStore(lambda: 2**40))
+    for _ in range(2):
+        assert np.array_equal(cached.load(0, 1), source.images.load(0, 1))
+    assert read_as_trained(source, ReadOptions(range=((0, 1),))) is source
