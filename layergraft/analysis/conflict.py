@@ -74,12 +74,12 @@ def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int |
     if chunk is None:
         size = sum(parameter.numel() * parameter.element_size() for parameter in encoder.parameters())
         chunk = max(1, min(CHUNK, CHUNK_BYTES // size))
-    own = plain_attention(encoder)
-    blocks = {name: block for name, (block, _) in block_parameters(own).items()}
+    plain = plain_attention(encoder)
+    blocks = {name: block for name, (block, _) in block_parameters(plain).items()}
     parts = []
-    for a, b in zip(sample_gradients(own, first, chunk), sample_gradients(own, second, chunk), strict=True):
+    for a, b in zip(sample_gradients(plain, first, chunk), sample_gradients(plain, second, chunk), strict=True):
         count = len(next(iter(a.values())))
-        sums = torch.zeros(3, own.depth, count, dtype=torch.float64)
+        sums = torch.zeros(3, plain.depth, count, dtype=torch.float64)
         for name, block in blocks.items():
             x, y = a[name].flatten(1), b[name].flatten(1)
             for row, (p, q) in enumerate(((x, y), (x, x), (y, y))):
@@ -130,11 +130,11 @@ def conflict(subject: Subject) -> Findings:
     numbers = [
         {
             "block": block,
-            "mean": float(own.mean()),
-            "standard_error": float(own.std() / len(own) ** 0.5),
-            "negative": float((own < 0).double().mean()),
+            "mean": float(of_block.mean()),
+            "standard_error": float(of_block.std() / len(of_block) ** 0.5),
+            "negative": float((of_block < 0).double().mean()),
         }
-        for block, own in enumerate(cosines.T)
+        for block, of_block in enumerate(cosines.T)
     ]
     notes.append(
         f"{len(cosines)} images as one batch; keys and BatchNorm statistics of the batch are computed once and held "

@@ -90,9 +90,9 @@ class Monitor:
         """
         if objective.selection_metric is not None:
             encoder.eval(), objective.eval()
-            found = objective.evaluate_holdout(encoder, self.all_held_out)
+            metrics = objective.evaluate_holdout(encoder, self.all_held_out)
             encoder.train(), objective.train()
-            return found
+            return metrics
         train_mode = encoder.training
         try:
             return self._watch(encoder)
@@ -107,7 +107,7 @@ class Monitor:
         if largest > LARGE:  # both figures are of directions; squares would overflow
             held = held / largest
         normed = torch.nn.functional.normalize(held, dim=1)
-        found = {"feature_std": float(normed.std(dim=0).mean()), "rankme": rankme(held)}
+        metrics = {"feature_std": float(normed.std(dim=0).mean()), "rankme": rankme(held)}
         if self.train.labels is not None:
             bank, labels, truth = (
                 extract(encoder, self.train, "cls"),
@@ -115,10 +115,10 @@ class Monitor:
                 self.holdout.selected_labels,
             )
             if "knn" in self.config.protocols:
-                found["knn"] = knn_accuracy(bank, labels, held.numpy(), truth)
+                metrics["knn"] = knn_accuracy(bank, labels, held.numpy(), truth)
             if "ridge" in self.config.protocols:
-                found["ridge"] = ridge_accuracy(bank, labels, held.numpy(), truth, len(self.train.classes))
-        return found
+                metrics["ridge"] = ridge_accuracy(bank, labels, held.numpy(), truth, len(self.train.classes))
+        return metrics
 
     def warnings(self, numbers: dict[str, Any], width: int) -> list[str]:
         """Sentences about features that say little: all images alike, or all along few directions.
@@ -127,14 +127,14 @@ class Monitor:
             numbers: what `evaluate` found, among others.
             width: of the features.
         """
-        found = []
+        warnings = []
         if numbers.get("nonfinite_features"):
-            found.append(
+            warnings.append(
                 f"the features of {numbers['nonfinite_features']} images are not finite: weights are too large."
             )
         part = numbers.get("feature_std", float("inf")) * width**0.5
         if part < self.config.min_feature_std:
-            found.append(f"the features of all images are nearly alike (feature_std {part:.3f} of an even spread).")
+            warnings.append(f"the features of all images are nearly alike (feature_std {part:.3f} of an even spread).")
         if numbers.get("rankme", float("inf")) < self.config.min_rankme:
-            found.append(f"the features have collapsed to few directions (RankMe {numbers['rankme']:.2f}).")
-        return found
+            warnings.append(f"the features have collapsed to few directions (RankMe {numbers['rankme']:.2f}).")
+        return warnings

@@ -54,18 +54,20 @@ class RunData:
         return self.train.subset(np.concatenate((self.train.keys, self.holdout.keys)))
 
 
-def _statistics(name: str, source: Source, own: tuple[float, ...] | None, channels: int) -> tuple[float, ...] | None:
+def _statistics(
+    name: str, source: Source, statistic: tuple[float, ...] | None, channels: int
+) -> tuple[float, ...] | None:
     """Mean or standard deviation that the source gives, one number a channel; None where it has no say in it."""
-    if own is None:
+    if statistic is None:
         return None
-    if len(own) != channels:
+    if len(statistic) != channels:
         if f"{name}=" not in source.spec:  # a built-in set's own, which no user gave
             return None
         raise UserError(
-            f"{source.spec!r} has {len(own)} number(s) as {name}; the encoder has {channels} channel(s).",
+            f"{source.spec!r} has {len(statistic)} number(s) as {name}; the encoder has {channels} channel(s).",
             f"Give one number a channel: {name}={','.join(['0.5'] * channels)}.",
         )
-    return own
+    return statistic
 
 
 def load_data(recipe: Recipe, out: Path | None = None) -> RunData:

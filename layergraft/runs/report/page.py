@@ -35,15 +35,15 @@ def write_report(runs: list[Path], out: Path | None = None) -> Path:
     Raises:
         UserError: a directory is no run.
     """
-    found = read_runs(runs)
+    run_files = read_runs(runs)
     sections = []
     for build in SECTIONS:
         check()
-        if (section := build(found)) is not None:
+        if (section := build(run_files)) is not None:
             sections.append(section)
     return write_page(
-        title=" · ".join(run.name for run in found),
-        subtitles=[(run.name if len(found) > 1 else "", _subtitle(run)) for run in found],
+        title=" · ".join(run.name for run in run_files),
+        subtitles=[(run.name if len(run_files) > 1 else "", _subtitle(run)) for run in run_files],
         sections=sections,
         out=out or runs[0] / "report.html",
     )

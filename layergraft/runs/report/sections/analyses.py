@@ -27,16 +27,16 @@ def _section(
         blocks: list[Figure | Notes | Code] = []
         notes: list[str] = []
         for number, (run, entry) in enumerate(entries):
-            own = entry.encoder if len(runs) == 1 else f"{run.name}: {entry.encoder}"
+            encoder = entry.encoder if len(runs) == 1 else f"{run.name}: {entry.encoder}"
             for figure in entry.figures:
-                shown = f"{figure.title} · {own}" if several else figure.title
-                anchor = re.sub(r"[^\w-]+", "-", f"{figure.name}-{own}")
+                shown = f"{figure.title} · {encoder}" if several else figure.title
+                anchor = re.sub(r"[^\w-]+", "-", f"{figure.name}-{encoder}")
                 blocks.append(replace(figure, name=f"{anchor}-{number}", title=shown))
             if entry.snippet:
                 blocks.append(
-                    Code(title=f"{entry.analysis} ({own}): copy it into a stage of a recipe", text=entry.snippet)
+                    Code(title=f"{entry.analysis} ({encoder}): copy it into a stage of a recipe", text=entry.snippet)
                 )
-            label = f"{entry.analysis} ({own})" if several else entry.analysis
+            label = f"{entry.analysis} ({encoder})" if several else entry.analysis
             notes += [f"{label}: {note}" for note in entry.notes]
         if not blocks:
             return None

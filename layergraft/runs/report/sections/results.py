@@ -15,7 +15,7 @@ def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
     """(how the page calls the encoder, row); with several runs the last stages alone, and the floors once."""
     if len(runs) == 1:
         return [*((row.encoder, row) for row in runs[0].results), *_recorded_baseline(runs[0])]
-    found: list[tuple[str, ResultRow]] = []
+    results: list[tuple[str, ResultRow]] = []
     floor_of: dict[tuple[str, str], str] = {}
     for run in runs:
         for row in run.results:
@@ -24,10 +24,10 @@ def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
                 owner = floor_of.setdefault((row.source, row.test), run.name)
                 if owner == run.name:
                     alone = next(iter(floor_of.values())) == owner
-                    found.append(("pixels" if alone else f"{run.name}: pixels", row))
+                    results.append(("pixels" if alone else f"{run.name}: pixels", row))
             elif row.encoder not in FLOORS and row.encoder in (run.last_stage, *_others(run)):
-                found.append((f"{run.name}: {row.encoder}", row))
-    return found
+                results.append((f"{run.name}: {row.encoder}", row))
+    return results
 
 
 def _recorded_baseline(run: RunFiles) -> list[tuple[str, ResultRow]]:
