@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from conftest import Open
 from msgspec.structs import replace
@@ -251,3 +252,28 @@ def test_the_page_shows_what_was_predicted(
     page.locator("[data-figure=confusion]").scroll_into_view_if_needed()
     page.wait_for_selector("[data-figure=confusion] svg")
     assert page.locator("#unreadable tbody tr").count() == 2
+
+
+def test_a_head_gives_the_probabilities_that_timm_gives(tmp_path: Path) -> None:
+    """Without names its classes are numbers, and that is said; the numbers are timm's own softmax."""
+    torch.manual_seed(0)
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2}
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=4, **arguments).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    torch.nn.init.normal_(model.head.bias)
+    torch.save({"model": model.state_dict()}, tmp_path / "file.pth")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(pixels):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), image[:, :, ::-1])
+    words = ["--encoder", str(tmp_path / "file.pth"), "--data", str(tmp_path / "photos")]
+    assert main(["predict", *words, "--head", "--out", str(tmp_path / "p.csv")]) == 0
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = model(((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)).softmax(1)
+    best, order = expected.sort(dim=1, descending=True)
+    rows = rows_of(tmp_path / "p.csv")
+    assert [(row["label"], row["second"]) for row in rows] == [(str(int(a)), str(int(b))) for a, b in order[:, :2]]
+    found = [[float(row["probability"]), float(row["second_probability"])] for row in rows]
+    assert np.abs(np.array(found) - best[:, :2].numpy()).max() < 2e-3
+    assert {row["sure"] + row["nearest"] for row in rows} == {""}
