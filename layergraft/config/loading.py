@@ -245,6 +245,8 @@ def _load(raw: dict[str, Any], overrides: Mapping[str, Any]) -> Recipe:
         }
         evaluate = None if recipe.evaluate is None else _convert_evaluate(raw["evaluate"])
         return msgspec.structs.replace(recipe, stages=stages, evaluate=evaluate)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{str(error.object)!r} in the recipe holds half a character.", "Type it again.") from None
     except msgspec.ValidationError as error:
         problem, _, position = str(error).partition(" - at ")
         path = _named(position.strip("`").rpartition("$.")[2], raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from torch import Tensor
@@ -123,7 +124,7 @@ def infer_architecture(
     arguments |= {
         "img_size": side * arguments["patch_size"],
         "embed_dim": width,
-        "depth": 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("blocks.")),
+        "depth": 1 + max(int(block[1]) for key in weights if (block := re.match(r"blocks\.(\d{1,4})\.", key))),
         "num_heads": heads,
         "mlp_ratio": _mlp_ratio(hidden, width),
         "class_token": "cls_token" in weights,

@@ -254,8 +254,9 @@ def _square(arguments: dict[str, Any]) -> dict[str, Any]:
     """timm writes the size of an image as two numbers."""
     size = arguments.get("img_size")
     if isinstance(size, list):
-        if size[0] != size[1]:
-            raise UserError(f"An encoder for images of {size[0]}×{size[1]} pixels is not known here, square ones are.")
+        if len(size) != 2 or size[0] != size[1]:
+            shown = "×".join(map(str, size))
+            raise UserError(f"An encoder for images of {shown} pixels is not known here, square ones are.")
         arguments["img_size"] = size[0]
     return arguments
 

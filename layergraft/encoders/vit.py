@@ -275,7 +275,7 @@ def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
     try:
         stem = {"embed_layer": ConvStem} if arguments.get("stem") == "conv" else {}
         vit = timm.create_model(name, **timms, **stem)
-    except (AssertionError, TypeError, RuntimeError, ValueError, ArithmeticError) as error:
+    except (AssertionError, AttributeError, LookupError, TypeError, RuntimeError, ValueError, ArithmeticError) as error:
         raise UserError(f"timm cannot build {name!r} with {arguments}: {error}") from None
     # A subclass has tokens of its own, a hybrid a whole network in front of them.
     if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed | ConvStem):

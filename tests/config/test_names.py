@@ -12,3 +12,8 @@ from layergraft.errors import UserError
 def test_what_is_no_name(name: object) -> None:
     with pytest.raises(UserError, match="name"):
         load_recipe({"stages": {"mae": {"objective": {"name": name}}}})
+
+
+def test_half_a_character() -> None:
+    with pytest.raises(UserError, match="half a character"):
+        load_recipe("fashion_tiny", {"data.augment": "\ud800"})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import two_classes
 
+from layergraft.data.sources.labels import label_texts
 from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
 
@@ -79,3 +81,9 @@ def saved(folder: Path) -> Path:
     features = datasets.Features({"image": datasets.Image()})
     datasets.Dataset.from_dict({"image": paths}, features=features).save_to_disk(str(folder / "saved"))
     return folder / "saved"
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [0, 2**40], ["a"]])
+def test_numbers_of_classes_that_are_not_there(labels: list[int] | list[str]) -> None:
+    with pytest.raises(UserError, match="no numbers of the 2 classes"):
+        label_texts(pa.array(labels), ["a", "b"])

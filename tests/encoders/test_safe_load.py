@@ -134,7 +134,7 @@ def test_an_index_that_names_no_parts(content: str, tmp_path: Path) -> None:
         read_directory(tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [None, [], {"num_heads": 0}, {"depth": "two"}])
+@pytest.mark.parametrize("arguments", [None, [], {"num_heads": 0}, {"depth": "two"}, {"act_layer": 0.5}])
 def test_damaged_configuration_of_an_encoder(arguments: object, tmp_path: Path) -> None:
     save_encoder(create_encoder(EncoderConfig(name="vit_tiny_patch16_224", img_size=32, depth=1), 0), tmp_path, {})
     config = json.loads((tmp_path / "config.json").read_text())
@@ -149,3 +149,13 @@ def test_code_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     error = capsys.readouterr().err
     assert "wants to run code (posix.system)" in error
     assert not Path("/tmp/layergraft-was-here").exists()
+
+
+@pytest.mark.parametrize("size", [[], [32], [32, 16], [32, 32, 32]])
+def test_a_size_that_is_no_square(size: list[int], tmp_path: Path) -> None:
+    save_encoder(create_encoder(EncoderConfig(name="vit_tiny_patch16_224", img_size=32, depth=1), 0), tmp_path, {})
+    config = json.loads((tmp_path / "config.json").read_text())
+    changed = config | {"model_args": config["model_args"] | {"img_size": size}}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="square ones are"):
+        load_encoder(tmp_path)

@@ -24,10 +24,19 @@ def label_texts(column: pa.Array, declared: Collection[str] = ()) -> pa.Array:
     Args:
         column: labels.
         declared: classes that the labels are numbers of, if they are; a negative number, then, is none of them.
+
+    Raises:
+        UserError: a number has no class.
     """
     if declared:
-        numbers = column.cast(pa.int64())
-        column = pa.array(declared, pa.string()).take(pc.if_else(pc.less(numbers, 0), None, numbers))
+        try:
+            numbers = column.cast(pa.int64())
+            column = pa.array(declared, pa.string()).take(pc.if_else(pc.less(numbers, 0), None, numbers))
+        except pa.ArrowException as error:
+            raise UserError(
+                f"The labels are no numbers of the {len(declared)} classes that come with them: {error}.",
+                "The file may be damaged, or the names of its classes incomplete.",
+            ) from None
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     return pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null(UNLABELLED))
