@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from dicom_files import dicom
 
 import layergraft
 from layergraft.commands.cli import build_parser, main
@@ -73,6 +74,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def write_fields(root: Path) -> None:
+    """Folders of small files as microscopes, satellites, scanners and telescopes write them."""
+    fits, nibabel = pytest.importorskip("astropy.io.fits"), pytest.importorskip("nibabel")
+    tifffile = pytest.importorskip("tifffile")
+    random = np.random.default_rng(0)
+    for folder in ("cells", "tiles", "ct", "mri", "sky"):
+        (root / folder).mkdir()
+    for index in range(80):
+        deep = random.integers(0, 4000, (6, 48, 48)).astype(np.uint16)
+        axes = {"axes": "CYX", "mode": "composite"}
+        tifffile.imwrite(root / "cells" / f"{index}.tif", deep[:5], imagej=True, metadata=axes)
+        tifffile.imwrite(root / "tiles" / f"{index}.tif", deep, photometric="minisblack", planarconfig="separate")
+        (root / "ct" / f"{index}.dcm").write_bytes(dicom(deep[0].astype(np.int16), RescaleIntercept="-1024"))
+        volume = nibabel.Nifti1Image(np.moveaxis(deep, 0, 2).astype(np.int16), np.eye(4))
+        nibabel.save(volume, root / "mri" / f"{index}.nii.gz")
+        fits.PrimaryHDU(deep[0].astype(np.float32)).writeto(root / "sky" / f"{index}.fits")
+
+
 def run_command(line: str, page: str) -> None:
     words = shlex.split(line, comments=True)
     start = words.index("layergraft") + 1
@@ -119,6 +138,8 @@ def test_there_are_code_blocks(kind: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_code_blocks(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    if page == "fields.md":
+        write_fields(place)
     train = layergraft.train
 
     def short(**arguments: Any) -> Any:

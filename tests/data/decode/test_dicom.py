@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import dicom
 
 from layergraft.data.decode import BadImage, ReadOptions, decode
 from layergraft.data.decode.picture import Request
@@ -17,45 +18,12 @@ ROWS, COLUMNS = np.mgrid[:48, :64]
 RAMP = (ROWS * 64 + COLUMNS).astype(np.uint16)  # 0 to 3071
 
 
-def write(array: np.ndarray, syntax: str = "1.2.840.10008.1.2.1", compress: str | None = None, **tags: Any) -> bytes:
-    """A Secondary Capture of these stored numbers."""
-    from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
-    dataset = FileDataset("x.dcm", Dataset(), file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    colours = array.shape[-1] == 3
-    dataset.Rows, dataset.Columns = array.shape[-3:-1] if colours else array.shape[-2:]
-    if array.ndim == (4 if colours else 3):
-        dataset.NumberOfFrames = len(array)
-    bits = 8 * array.dtype.itemsize
-    dataset.SamplesPerPixel = 3 if colours else 1
-    dataset.PhotometricInterpretation = "RGB" if colours else "MONOCHROME2"
-    if colours:
-        dataset.PlanarConfiguration = 0
-    dataset.BitsAllocated, dataset.BitsStored = bits, tags.pop("BitsStored", bits)
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(array.dtype.kind == "i")
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.PixelData = array.tobytes()
-    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
-    if compress:
-        dataset.compress(compress)
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
-
-
 def levels(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def test_bits_stored_are_the_depth() -> None:
-    assert np.array_equal(decode(write(RAMP, BitsStored=12), 1)[:, :, 0], RAMP >> 4)
+    assert np.array_equal(decode(dicom(RAMP, BitsStored=12), 1)[:, :, 0], RAMP >> 4)
 
 
 def test_the_window_is_the_range_as_pydicom_applies_it() -> None:
@@ -64,7 +32,7 @@ def test_the_window_is_the_range_as_pydicom_applies_it() -> None:
 
     signed = (RAMP.astype(np.int16) - 1000) * 2
     tags = {"RescaleSlope": "0.5", "RescaleIntercept": "-24", "WindowCenter": "40", "WindowWidth": "400"}
-    content = write(signed, **tags)
+    content = dicom(signed, **tags)
     dataset = dcmread(io.BytesIO(content))
     shown = apply_windowing(apply_modality_lut(dataset.pixel_array, dataset), dataset)
     expected = levels(shown, shown.min(), shown.max())
@@ -73,16 +41,16 @@ def test_the_window_is_the_range_as_pydicom_applies_it() -> None:
 
 
 def test_white_is_black_in_monochrome1() -> None:
-    content = write(RAMP, BitsStored=12, PhotometricInterpretation="MONOCHROME1")
+    content = dicom(RAMP, BitsStored=12, PhotometricInterpretation="MONOCHROME1")
     assert np.array_equal(decode(content, 1)[:, :, 0], (4095 - RAMP) >> 4)
-    windowed = write(
+    windowed = dicom(
         RAMP, BitsStored=12, PhotometricInterpretation="MONOCHROME1", WindowCenter="1000", WindowWidth="1000"
     )
     assert np.array_equal(decode(windowed, 1)[:, :, 0], levels(-RAMP.astype(float), -1499, -500))
 
 
 def test_hounsfield_units_need_a_range() -> None:
-    content = write(RAMP.astype(np.int16), RescaleSlope="1", RescaleIntercept="-1024")
+    content = dicom(RAMP.astype(np.int16), RescaleSlope="1", RescaleIntercept="-1024")
     with pytest.raises(BadImage, match="range"):
         decode(content, 1)
     mapped = decode(content, 1, options=ReadOptions(range=((-1000.0, 400.0),)))
@@ -90,7 +58,7 @@ def test_hounsfield_units_need_a_range() -> None:
 
 
 def test_a_given_range_goes_before_the_window() -> None:
-    content = write(RAMP, BitsStored=12, WindowCenter="100", WindowWidth="10")
+    content = dicom(RAMP, BitsStored=12, WindowCenter="100", WindowWidth="10")
     mapped = decode(content, 1, options=ReadOptions(range=((0.0, 4095.0),)))
     assert np.array_equal(mapped[:, :, 0], levels(RAMP, 0, 4095))
 
@@ -101,16 +69,16 @@ def test_compressed_as_plain(syntax: str) -> None:
 
     if syntax == "JPEGLSLossless":
         pytest.importorskip("jpeg_ls")
-    content = write(RAMP, BitsStored=12, compress=getattr(uid, syntax))
-    assert len(content) != len(write(RAMP, BitsStored=12))
+    content = dicom(RAMP, BitsStored=12, compress=getattr(uid, syntax))
+    assert len(content) != len(dicom(RAMP, BitsStored=12))
     assert np.array_equal(decode(content, 1)[:, :, 0], RAMP >> 4)
 
 
 def test_colours_and_frames() -> None:
     rgb = np.stack([RAMP >> 4, RAMP >> 5, 255 - (RAMP >> 4)], axis=2).astype(np.uint8)
-    assert np.array_equal(decode(write(rgb), 3), rgb)
+    assert np.array_equal(decode(dicom(rgb), 3), rgb)
     frames = np.stack([RAMP // (k + 1) for k in range(3)])
-    content = write(frames, BitsStored=12)
+    content = dicom(frames, BitsStored=12)
     assert np.array_equal(decode(content, 1)[:, :, 0], frames[0] >> 4)
     assert np.array_equal(decode(content, 1, options=ReadOptions(page=3))[:, :, 0], frames[2] >> 4)
     assert np.array_equal(decode(content, 1, options=ReadOptions(z="max"))[:, :, 0], frames.max(0) >> 4)
@@ -128,19 +96,19 @@ def test_a_palette_is_looked_up() -> None:
         tags[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         tags[f"{colour}PaletteColorLookupTableData"] = table.astype("<u2").tobytes()
     expected = np.stack([(table >> 8)[index] for table in tables], axis=2)
-    assert np.array_equal(decode(write(index, **tags), 3), expected)
+    assert np.array_equal(decode(dicom(index, **tags), 3), expected)
 
 
 def test_no_pixels_and_damage_are_named() -> None:
     from pydicom import dcmread
 
-    dataset = dcmread(io.BytesIO(write(RAMP)))
+    dataset = dcmread(io.BytesIO(dicom(RAMP)))
     del dataset.PixelData
     file = io.BytesIO()
     dataset.save_as(file)
     with pytest.raises(BadImage, match="without pixels"):
         decode(file.getvalue(), 1)
-    content = write(RAMP)
+    content = dicom(RAMP)
     for cut in (140, 200, len(content) // 2, len(content) - 7):
         with pytest.raises(BadImage, match=r"damaged|without pixels"):
             decode(content[:cut], 1)
