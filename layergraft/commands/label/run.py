@@ -53,8 +53,8 @@ def label_command(*, encoder: str, data: str, labels: str, number: int, port: in
         while guard.received is None:
             signalled.wait(0.1)
         session.close()
+        announce(f"{len(file.labels)} images have labels, in {file.path}.")
         server.shutdown()
         server.server_close()
         background.join()
-    announce(f"{len(file.labels)} images have labels, in {file.path}.")
     return file.path

@@ -16,7 +16,10 @@ from layergraft.commands.label.background import Background
 from layergraft.commands.label.labels_file import LabelsFile
 from layergraft.commands.label.server import LabelServer
 from layergraft.commands.label.session import Session
+from layergraft.config import EncoderConfig
 from layergraft.data.sources.open import open_source
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.evaluation.features import center_and_normalize
 
 CLASSES = ("cat", "dog", "emu")
@@ -47,6 +50,13 @@ def session_of(photos: Path, file: Path, goal: int = 30) -> Session:
     features = np.stack([centres[CLASSES.index(class_of(name))] for name in names])
     features = center_and_normalize((features + 0.5 * random.standard_normal(features.shape)).astype(np.float32))
     return Session(source, features, LabelsFile(str(file), source), goal)
+
+
+def write_encoder(folder: Path) -> None:
+    config = EncoderConfig(
+        name="vit_tiny_patch16_224", img_size=36, in_chans=3, patch_size=9, embed_dim=32, depth=2, num_heads=2
+    )
+    save_encoder(create_encoder(config, 0), folder, {})
 
 
 def rows_of(file: Path) -> list[list[str]]:

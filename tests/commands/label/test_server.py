@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from label_page import Start, rows_of, servers, write_photos
+from label_page import Start, rows_of, servers, write_encoder, write_photos
 
+from layergraft.commands.cli import main
 from layergraft.commands.label import server as server_module
 from layergraft.commands.label.server import HEADER, LabelServer
 from layergraft.errors import UserError
@@ -136,3 +141,32 @@ def test_it_listens_on_the_loopback_address_alone(start: Start, tmp_path: Path) 
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n")  # without a Host
         assert raw.recv(100).startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_with_0(
+    number: int, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_encoder(tmp_path / "encoder")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def end() -> None:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=10).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=end, daemon=True).start()
+    words = ["label", "--encoder", str(tmp_path / "encoder"), "--data", str(photos), "--port", str(port)]
+    assert main([*words, "--labels", str(tmp_path / "labels.csv")]) == 0
+    said = capsys.readouterr()
+    assert f"http://127.0.0.1:{port}/?token=" in said.out
+    assert f"-L {port}:127.0.0.1:{port}" in said.out
+    assert "0 images have labels" in said.err
+    assert main([*words, "--labels", "labels.parquet"]) == 2
+    assert main([*words, "--labels", "labels.csv", "--number", "0"]) == 2
