@@ -140,8 +140,10 @@ def read_pillow(content: bytes, request: Request) -> Picture:
                 assert request.channels is not None
                 pixels = convert(image, request.channels)  # loads it; some formats have their tags behind the pixels
                 picture = Picture(array=pixels, colours=request.channels if request.channels in (1, 3) else 0)
-            array = upright(picture.array, orientation(image.getexif))
-            return replace(picture, array=array, remarks=(*picture.remarks, *remarks))
+            lies = orientation(image.getexif)
+            if lies == 1 and not remarks:  # most are: a small image notices every copy
+                return picture
+            return replace(picture, array=upright(picture.array, lies), remarks=remarks)
     except UnidentifiedImageError:
         raise BadImage("not an image") from None
     except Pillow.DecompressionBombError as error:

@@ -59,7 +59,10 @@ def read_picture(content: bytes, request: Request) -> Picture:
     """
     if not content:
         raise BadImage("empty file")
-    return next(reader for reader in READERS if reader.knows(content)).read(content, request)
+    for reader in READERS:
+        if reader.knows(content):
+            return reader.read(content, request)
+    raise BadImage("not an image")
 
 
 def as_levels(picture: Picture, request: Request) -> Pixels:
