@@ -23,7 +23,7 @@ from layergraft.data.decode.colours import convert
 from layergraft.data.decode.picture import MAX_PIXELS, BadImage, Picture, Request, as_channels_last, check_size
 from layergraft.data.orientation import READER_ERRORS, orientation, upright
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "PPM", "GIF", "JPEG2000", "AVIF", "TGA", "PCX", "ICO")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "PPM", "GIF", "JPEG2000", "AVIF", "TGA", "PCX", "ICO")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _LARGEST = 65535
 # The size of an image is checked here; and what Pillow logs of a file is said once, by the reason.
