@@ -106,8 +106,8 @@ def attempt(
     assert "Traceback" not in said, said
     if ended == 2:
         assert os.strerror(code) in said, said
-    if ended == 2 and command == "pack":
-        shutil.rmtree(work / "packed", ignore_errors=True)  # it begins anew, in an empty folder
+    if command == "pack":  # it begins anew, in an empty folder; a finished one is refused
+        shutil.rmtree(work / "packed", ignore_errors=True)
     assert main(words) == 0, f"{command}, call {number}: not gone on with\n{capsys.readouterr().err}"
     return met
 
