@@ -18,11 +18,7 @@ from layergraft.commands import api
 from layergraft.errors import Lost, Stopped, UserError, nearest
 from layergraft.runs.interruption import FORCED, SignalGuard
 
-COMMANDS: dict[str, Callable[..., Any]] = {
-    name: function
-    for name, function in vars(api).items()
-    if inspect.isfunction(function) and function.__module__ == api.__name__ and not name.startswith("_")
-}
+COMMANDS: dict[str, Callable[..., Any]] = {name: getattr(api, name) for name in api.__all__}
 # Arguments that are given without an option's name.
 POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
 
@@ -117,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub = subparsers.add_parser(
             command, help=description.partition("\n")[0], description=description, allow_abbrev=False
         )
-        hints = typing.get_type_hints(function, {**vars(api), **_LAZY})
+        hints = typing.get_type_hints(function, {**function.__globals__, **_LAZY})
         for name, parameter in inspect.signature(function).parameters.items():
             if name != "overrides":
                 positional = POSITIONAL.get(command) == name

@@ -161,11 +161,16 @@ def test_is_faster_than_a_loop_at_the_size_of_the_joint_recipe() -> None:
         found = cosines()
         return time.perf_counter() - began, found
 
-    times, found = zip(*(timed(cosines) for cosines in (at_once, one_by_one) * 2), strict=True)  # in turn
-    ours, looped = min(times[::2]), min(times[1::2])
-    assert float((found[0] - found[1]).abs().max()) < 1e-4
-    limit = 20 * 195 / gemm_peak_gflops(torch.device("cpu"))
-    print(f"conflict of 256 images: {ours:.1f} s, a loop {looped:.1f} s, limit {limit:.1f} s")
+    # In turn. Other work on the machine only adds time, so the least of each counts, of more rounds where it is busy.
+    ours, looped = float("inf"), float("inf")
+    for _ in range(4):
+        (seconds, cosines), (seconds_of_loop, expected) = timed(at_once), timed(one_by_one)
+        ours, looped = min(ours, seconds), min(looped, seconds_of_loop)
+        assert float((cosines - expected).detach().abs().max()) < 1e-4
+        limit = 20 * 195 / gemm_peak_gflops(torch.device("cpu"))
+        print(f"conflict of 256 images: {ours:.1f} s, a loop {looped:.1f} s, limit {limit:.1f} s")
+        if ours <= limit and looped >= 1.5 * ours:
+            break
     assert ours <= limit
     assert looped >= 1.5 * ours
 

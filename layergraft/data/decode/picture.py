@@ -85,7 +85,7 @@ def check_size(height: int, width: int, size: int) -> None:
         raise BadImage("no pixels")
     if height * width > MAX_PIXELS:
         honest = size * _PIXELS_PER_BYTE >= height * width
-        raise BadImage(f"{height * width / 1e6:.0f} megapixels: give ?tile=" if honest else "decompression bomb")
+        raise BadImage(f"{height * width / 1e6:.0f} megapixels: cut it into tiles" if honest else "decompression bomb")
 
 
 def as_channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

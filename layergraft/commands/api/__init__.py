@@ -1,0 +1,30 @@
+"""The public functions. Each is a command of the same name with the same arguments; `cli` reads them from here.
+
+Nothing heavy is imported before a function is called, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from layergraft.commands.api.encoders import analyze, embed, evaluate, export, inspect
+from layergraft.commands.api.labels import audit, label, pick, predict
+from layergraft.commands.api.training import bench, demo, pack, plan, report, reproduce, train
+
+# In the order in which they are listed.
+__all__ = [
+    "analyze",
+    "audit",
+    "bench",
+    "demo",
+    "embed",
+    "evaluate",
+    "export",
+    "inspect",
+    "label",
+    "pack",
+    "pick",
+    "plan",
+    "predict",
+    "report",
+    "reproduce",
+    "train",
+]

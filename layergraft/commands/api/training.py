@@ -1,0 +1,226 @@
+"""Commands that train, and what comes before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from layergraft.commands.paths import optional_path
+from layergraft.config.loading import load_recipe
+from layergraft.config.paths import expanded
+from layergraft.config.recipe import Recipe
+
+if TYPE_CHECKING:
+    from layergraft.commands.pack import Packed
+    from layergraft.runs.layout import Run
+
+Overrides = Mapping[str, Any]
+
+
+def _recipe(recipe: str | Path | Mapping[str, Any], data: str | None, overrides: Overrides | None) -> Recipe:
+    changes = dict(overrides or {})
+    if data is not None:
+        changes["data.source"] = data
+    return load_recipe(recipe, changes)
+
+
+def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
+    """Train the built-in recipe on built-in images and write a report, in a few minutes on a laptop.
+
+    Args:
+        out: directory of the run.
+        baseline: also train MoCo v3 from scratch, for comparison.
+
+    Returns:
+        The files of the run.
+
+    Raises:
+        UserError: the directory holds something else.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
+    """
+    from layergraft.commands.demo import run_demo
+
+    return run_demo(expanded(out), baseline)
+
+
+def train(
+    *,
+    recipe: str | Path | Mapping[str, Any],
+    data: str | None = None,
+    out: str | Path,
+    resume: Literal["auto", "never", "must"] = "auto",
+    during: float | None = None,
+    replay: str | None = None,
+    overrides: Overrides | None = None,
+) -> Run:
+    """Train a recipe's stages, measure the encoders and write a report.
+
+    Any key of the recipe can be set: --stages.mae.epochs 100 --encoder.img_size 96.
+
+    Args:
+        recipe: name of a recipe, or a YAML file.
+        data: a folder of images, or a built-in set; sets data.source.
+        out: directory of the run; the same command resumes a run that was interrupted.
+        resume: auto: resume if the directory holds this run, else start; never: fail if it does; must: fail if not.
+        during: measure kNN and ridge regression on held-out images every this many epochs of training.
+        replay: the file that a diverged run left; recomputes its last steps and reports what is not finite.
+        overrides: dotted recipe key -> value.
+
+    Returns:
+        The files of the run.
+
+    Raises:
+        UserError: a wrong recipe, images that cannot be read, a directory that holds another run, or divergence.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
+    """
+    watched = {} if during is None else {"monitor.every": during, "monitor.protocols": ["knn", "ridge"]}
+    complete = _recipe(recipe, data, watched | dict(overrides or {}))
+    from layergraft.commands.train import train_run
+
+    return train_run(complete, expanded(out), resume, optional_path(replay))
+
+
+def plan(
+    *,
+    recipe: str | Path | None = None,
+    data: str | None = None,
+    stage: str | None = None,
+    json: bool = False,
+    overrides: Overrides | None = None,
+) -> dict[str, Any]:
+    """Show the graft plan of every stage, a row per layer, without training; without a recipe, list the recipes.
+
+    Args:
+        recipe: name of a recipe, or a YAML file.
+        data: a folder of images, or a built-in set; sets data.source, and the number of steps.
+        stage: show only this stage.
+        json: print JSON instead of tables.
+        overrides: dotted recipe key -> value.
+
+    Returns:
+        What `--json` prints: the stages with their layers, or name -> first line of each recipe.
+
+    Raises:
+        UserError: a wrong recipe, or one that does not fit its encoder.
+    """
+    if recipe is None:
+        from layergraft.commands.recipe_list import list_recipes
+
+        return list_recipes(as_json=json)
+    from layergraft.commands.plan import show_plan
+
+    return show_plan(_recipe(recipe, data, overrides), stage, as_json=json)
+
+
+def pack(
+    *, data: str, out: str | Path, resize: int | None = None, channels: int = 3, shard_images: int = 1000
+) -> Packed:
+    """Pack images into tar shards with an index, which are faster to read and to copy than many files.
+
+    Args:
+        data: the images.
+        out: an empty or new directory.
+        resize: shrink the shorter side to this many pixels and save as JPEG; by default files are kept unchanged.
+        channels: channels of resized images: 3 for colour, 1 for grey.
+        shard_images: images per shard.
+
+    Returns:
+        The shards and the index, and how many images could not be read.
+
+    Raises:
+        UserError: no image can be read, `out` is not empty, or cannot be written.
+    """
+    from layergraft.commands.pack import pack as write
+
+    return write(data, expanded(out), resize, channels, shard_images)
+
+
+def report(*, runs: list[str], out: str | Path | None = None) -> Path:
+    """Rebuild report.html and the model card from a run directory, or compare several runs on one page.
+
+    Args:
+        runs: directories of the runs; or the directory of one study, whose claims.json is rebuilt as well.
+        out: the page to write; by default report.html in the first directory.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: a directory holds neither a run nor a study, or a study is among several.
+    """
+    from layergraft.commands.report import write_page
+
+    return write_page([expanded(run) for run in runs], optional_path(out))
+
+
+def bench(
+    *,
+    what: Literal["step", "data", "logistic", "loop", "checkpoint"] = "step",
+    objective: Literal["mae", "moco"] = "mae",
+    encoder: str = "vit_small_patch16_224",
+    img_size: int = 224,
+    batch_size: int = 32,
+    frozen: list[int] | None = None,
+    data: str | None = None,
+    views: Literal["mae", "moco"] = "moco",
+    seconds: float = 10.0,
+    json: bool = False,
+) -> dict[str, Any]:
+    """Measure how fast this machine runs a training step, makes views, fits classifiers or saves checkpoints.
+
+    The last line of the output is one JSON object.
+
+    Args:
+        what: step: a training step; data: making views; logistic: logistic regression beside scikit-learn and Cyanure;
+            loop: what logging, guards and checkpoints add to a step; checkpoint: how long training waits for one.
+        objective: for step and loop: mae or moco.
+        encoder: for step and checkpoint: timm's model name.
+        img_size: side of the images in pixels.
+        batch_size: for step: images per step.
+        frozen: for step: numbers of frozen lowest blocks to compare, 0 4 6; the first meets the reference.
+        data: for data: the images to make views of.
+        views: for data: mae (one view) or moco (two), on one core.
+        seconds: how long to measure.
+        json: print only the JSON object.
+
+    Returns:
+        What the last line says.
+
+    Raises:
+        UserError: an unknown model, or no images to read.
+    """
+    from layergraft.commands.bench.run import run_bench
+
+    return run_bench(what, objective, encoder, img_size, batch_size, frozen, data, views, seconds, quiet=json)
+
+
+def reproduce(
+    *,
+    scale: Literal["smoke", "tiny", "small"] = "tiny",
+    data: str | None = None,
+    seeds: int = 3,
+    out: str | Path,
+    jobs: int | None = None,
+) -> Path:
+    """Test the claims of layer grafting: tune every method alike, train it with several seeds, and compare.
+
+    At scale tiny with three seeds: under an hour on two cores. The same command resumes a study that was interrupted.
+
+    Args:
+        scale: smoke (a minute, proves nothing), tiny (built-in images), small (images of your own, hours).
+        data: labelled images, a folder with train/ and val/; by default those of the scale.
+        seeds: pre-training seeds of MAE, MoCo v3 from scratch and the chosen graft; other methods get at most three.
+        out: directory of the study.
+        jobs: runs at a time, each on one core; by default one per core, or one on a GPU.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: the images do not suit the scale, or the directory holds another study.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
+    """
+    from layergraft.commands.reproduce.study import reproduce_study
+
+    return reproduce_study(scale, data, seeds, expanded(out), jobs)
