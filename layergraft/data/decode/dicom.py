@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.decode.picture import BadImage, Picture, Request, as_channels_last, check_size
+from layergraft.data.decode.picture import BadImage, Picture, Request, as_channels_last, check_size, damage_named
 from layergraft.data.decode.stack import take_plane
 from layergraft.errors import UserError
 
@@ -71,9 +71,13 @@ def _picture(content: bytes, request: Request) -> Picture:
         raise BadImage("a DICOM file without pixels")
     check_size(int(dataset.Rows), int(dataset.Columns), len(content))
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    stored, remarks = take_plane(
-        frames, lambda number: pixel_array(dataset, index=number), request.options, called="frames"
-    )
+    try:
+        stored, remarks = take_plane(
+            frames, lambda number: pixel_array(dataset, index=number), request.options, called="frames"
+        )
+    except RuntimeError as error:
+        needs = "plugin" in str(error).lower()
+        raise BadImage("compressed in a way that needs another decoder of pydicom's" if needs else "damaged") from None
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, dataset)
@@ -102,11 +106,5 @@ def read_dicom(content: bytes, request: Request) -> Picture:
         import pydicom  # noqa: F401 - whether it is there
     except ImportError:
         raise UserError("A DICOM file needs pydicom.", "Install it: pip install 'layergraft[medical]'.") from None
-    try:
+    with damage_named():
         return _picture(content, request)
-    except BadImage:
-        raise
-    except Exception as error:  # its readers raise whatever a damaged file leads them to
-        if isinstance(error, RuntimeError) and "plugin" in str(error).lower():
-            raise BadImage("compressed in a way that needs another decoder of pydicom's") from None
-        raise BadImage(f"damaged ({type(error).__name__})") from None

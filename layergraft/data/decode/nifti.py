@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
+from layergraft.data.decode.picture import BadImage, Picture, Request, check_size, damage_named
 from layergraft.data.decode.stack import MOST_BYTES, Array, take_plane
 from layergraft.errors import UserError
 
@@ -102,9 +102,5 @@ def read_nifti(content: bytes, request: Request) -> Picture:
         import nibabel  # noqa: F401 - whether it is there
     except ImportError:
         raise UserError("A NIfTI file needs nibabel.", "Install it: pip install 'layergraft[medical]'.") from None
-    try:
+    with damage_named():
         return _picture(content, request)
-    except BadImage:
-        raise
-    except Exception as error:  # its readers raise whatever a damaged file leads them to
-        raise BadImage(f"damaged ({type(error).__name__})") from None

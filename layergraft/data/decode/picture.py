@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,17 @@ _PIXELS_PER_BYTE = 1000  # no picture of anything is compressed so well
 
 class BadImage(Exception):
     """A file that is no readable image; the text is the reason."""
+
+
+@contextmanager
+def damage_named() -> Iterator[None]:
+    """Turn whatever a library's reader raises over a damaged file into `BadImage`."""
+    try:
+        yield
+    except BadImage:
+        raise
+    except Exception as error:
+        raise BadImage(f"damaged ({type(error).__name__})") from None
 
 
 @dataclass(frozen=True, kw_only=True)
