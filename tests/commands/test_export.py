@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import FIXTURES
+from conftest import FIXTURES, TINY
 from safetensors.torch import load_file
 
 import layergraft
@@ -218,3 +218,35 @@ def test_heads_that_do_not_fit(format_name: str, width: int, message: str, tmp_p
     with pytest.raises(UserError, match=message):
         layergraft.export(encoder=source, format=format_name, out=tmp_path / "out", with_head=probe)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+def test_onnx_runs_on_raw_arrays_by_its_metadata_alone(tmp_path: Path) -> None:
+    """Trained on 16-bit ImageJ files of five channels through a range; features of the arrays equal those of `embed`."""
+    needs(*ONNX, "tifffile")
+    import onnxruntime
+    import pyarrow.parquet
+    import tifffile
+
+    random = np.random.default_rng(0)
+    cells = tmp_path / "cells"
+    cells.mkdir()
+    arrays = random.integers(0, 4096, (40, 5, 36, 36)).astype(np.uint16)
+    for index, array in enumerate(arrays):
+        tifffile.imwrite(cells / f"{index:02d}.tif", array, imagej=True, metadata={"axes": "CYX", "mode": "composite"})
+    source = f"{cells}?range=100,4000;0,4095;0,3000;50,2000;0,4095"
+    changes = TINY | {"encoder.in_chans": 5, "data.source": source, "data.holdout": 4, "stages.mae.steps": 2}
+    changes |= {"stages.graft.steps": 2, "stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "evaluate": None}
+    changes |= {"stages.mae.epochs": None, "stages.graft.epochs": None, "analyze": [], "monitor.every": 0}
+    run = layergraft.train(recipe="fashion_tiny", out=tmp_path / "run", overrides=changes)
+    layergraft.export(encoder=str(run.out), format="onnx", out=tmp_path / "encoder.onnx")
+    layergraft.embed(encoder=str(run.out), data=str(cells), out=tmp_path / "features.parquet")
+    ours = np.array(pyarrow.parquet.read_table(tmp_path / "features.parquet")["feature"].to_pylist())
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    about = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert about["levels"] == "pixels = round(clip((x - low) / (high - low), 0, 1) * 255) / 255"
+    low, high = (np.array(ends)[:, None, None] for ends in zip(*about["range"], strict=True))
+    pixels = np.round(np.clip((arrays - low) / (high - low), 0, 1) * 255) / 255
+    mean, std = (np.array(about[name])[:, None, None] for name in ("mean", "std"))
+    (features,) = session.run(["features"], {"images": ((pixels - mean) / std).astype(np.float32)})
+    assert np.abs(features - ours).max() < 1e-4 * np.abs(ours).max()
