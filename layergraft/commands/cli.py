@@ -128,6 +128,7 @@ _LAZY: Mapping[str, Any] = {
     "Entry": object,
     "Export": object,
     "Packed": object,
+    "Look": object,
     "Picks": object,
     "Predicted": object,
     "Audit": object,

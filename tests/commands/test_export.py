@@ -221,7 +221,7 @@ def test_heads_that_do_not_fit(format_name: str, width: int, message: str, tmp_p
 
 
 def test_onnx_runs_on_raw_arrays_by_its_metadata_alone(tmp_path: Path) -> None:
-    """Trained on 16-bit ImageJ files of five channels through a range; features of the arrays equal those of `embed`."""
+    """Trained on 16-bit ImageJ files of five channels through a range: features of the arrays equal `embed`'s."""
     needs(*ONNX, "tifffile")
     import onnxruntime
     import pyarrow.parquet

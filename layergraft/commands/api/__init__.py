@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from layergraft.commands.api.encoders import analyze, embed, evaluate, export, inspect
 from layergraft.commands.api.labels import audit, label, pick, predict
-from layergraft.commands.api.training import bench, demo, pack, plan, report, reproduce, train
+from layergraft.commands.api.training import bench, demo, look, pack, plan, report, reproduce, train
 
 # In the order in which they are listed.
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "export",
     "inspect",
     "label",
+    "look",
     "pack",
     "pick",
     "plan",

@@ -12,6 +12,7 @@ from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
 
 if TYPE_CHECKING:
+    from layergraft.commands.look.run import Look
     from layergraft.commands.pack import Packed
     from layergraft.runs.layout import Run
 
@@ -79,6 +80,26 @@ def train(
     from layergraft.commands.train import train_run
 
     return train_run(complete, expanded(out), resume, optional_path(replay))
+
+
+def look(*, data: str, out: str | Path | None = None, channels: int | None = None, images: int = 100) -> Look:
+    """Say what the package sees of a source: kinds, sizes, channels, numbers, and what is left out.
+
+    Args:
+        data: a folder of images, or any other SOURCE.
+        out: a directory for look.html: images as they are decoded, views beside them, and their numbers.
+        channels: of the encoder to be trained; by default 3 where images have colours, else as many as they have.
+        images: how many to look at.
+
+    Returns:
+        What was printed, and the page.
+
+    Raises:
+        UserError: there are no such images, or the options of the SOURCE do not fit them.
+    """
+    from layergraft.commands.look.run import look_command
+
+    return look_command(data=data, out=optional_path(out), channels=channels, images=images)
 
 
 def plan(
