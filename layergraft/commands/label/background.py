@@ -145,6 +145,7 @@ class Background:
         except UserError:  # without scikit-learn
             picked = pick_rows(features, _READY, "maxherding", among)
         with session.changed:
+            waiting = session.waiting()  # anew: picking took a while, and an answer may have been undone
             new = usable[picked].tolist()
             session.queue = [*waiting, *(row for row in new if row not in waiting)]
             session.publish(exhausted=len(new) == 0)

@@ -54,7 +54,7 @@ class Advice:
 
     def sentence(self) -> str:
         """For a person."""
-        gain, low, high = (f"{value:+.0f}".replace("-", "−") for value in (self.gain, self.low, self.high))
+        gain, low, high = (f"{round(value):+d}".replace("-", "−") for value in (self.gain, self.low, self.high))
         measured = f"the last doubling gained {gain} points (95 % interval {low} to {high})"
         if self.enough:
             return f"More labels hardly help: {measured}."

@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -58,7 +58,7 @@ class _Content:
         encoding: of the text.
         mark: bytes in front of it.
         keys: sample keys of the image of each row but the header.
-        added: rows that were added here, and go when their label does.
+        added: first sample keys of the images whose row was added here, and goes when its label does.
     """
 
     rows: list[list[str]]
@@ -69,7 +69,7 @@ class _Content:
     encoding: str = "utf-8"
     mark: bytes = b""
     keys: list[list[int]] = field(default_factory=list)
-    added: list[list[str]] = field(default_factory=list)
+    added: set[int] = field(default_factory=set)
 
     def to_bytes(self) -> bytes:
         text = io.StringIO(newline="")
@@ -99,7 +99,8 @@ class LabelsFile:
         for key in source.keys.tolist():
             self.named.setdefault(source.images.name(key), []).append(key)
         self._state: object = None
-        self._content = self._read()
+        self._content = _Content(rows=[])
+        self._renew()
 
     @property
     def labels(self) -> dict[int, str]:
@@ -126,8 +127,7 @@ class LabelsFile:
         try:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if self._state != self._now():
-                self._content = self._read()
+            self._renew()
             yield
         finally:
             os.close(descriptor)
@@ -139,24 +139,27 @@ class LabelsFile:
             path: name of the image in the source.
             label: its class; blank takes it away.
         """
-        content, keys = self._content, self.named[path]
-        rows = [row for row, own in zip(content.rows[1:], content.keys, strict=True) if keys[0] in own]
-        if not rows:
+        key, before = self.named[path][0], self._content
+        content = replace(before, rows=list(before.rows), keys=list(before.keys), added=set(before.added))
+        numbers = [number for number, keys in enumerate(content.keys, 1) if key in keys]
+        if not numbers:
             row = ["" for _ in content.rows[0]]
             row[content.image] = path
+            numbers = [len(content.rows)]
             content.rows.append(row)
-            content.keys.append(keys)
-            content.added.append(row)
-            rows = [row]
-        for row in rows:
+            content.keys.append(self.named[path])
+            content.added.add(key)
+        for number in numbers:
+            row = list(content.rows[number])  # that of `before` stays as it is
             row[content.label] = label
-            if not label and any(row is one for one in content.added):
-                number = next(number for number, one in enumerate(content.rows) if one is row)
-                del content.rows[number], content.keys[number - 1]
-                content.added = [one for one in content.added if one is not row]
+            content.rows[number] = row
+        if not label and key in content.added:
+            del content.rows[numbers[0]], content.keys[numbers[0] - 1]
+            content.added.remove(key)
         self._state = None  # if writing fails, what is on the disk counts
         mode = self.path.stat().st_mode if self.path.exists() else None
         write_bytes(self.path, content.to_bytes())
+        self._content = content  # only now: what could not be written is not shown as saved
         if mode is not None:
             with suppress(OSError):  # of another user
                 self.path.chmod(mode)
@@ -170,9 +173,19 @@ class LabelsFile:
             return "missing"
         return status.st_ino, status.st_size, status.st_mtime_ns
 
-    def _read(self) -> _Content:
-        self._state = self._now()
-        if self._state == "missing":
+    def _renew(self) -> None:
+        """Read the file if it has changed; one that cannot be read leaves all as it was, so the next call refuses, too.
+
+        Raises:
+            UserError: it cannot be read, or not be kept as it is.
+        """
+        state = self._now()  # before reading: what is written meanwhile makes another
+        if state != self._state:
+            content = self._read(missing=state == "missing")
+            self._state, self._content = state, content
+
+    def _read(self, missing: bool) -> _Content:
+        if missing:
             return _Content(rows=[[self.options.get("image", "path"), self.options.get("label", "label")]])
         read_labels(self.file, self.source)  # says what is wrong with it, if anything is
         place = Place(str(self.path))
@@ -187,7 +200,7 @@ class LabelsFile:
             mark=mark,
         )
         text = raw[len(mark) :].decode(content.encoding)
-        content.line_end = "\r\n" if "\r\n" in text.partition("\n")[0] + "\n" else "\n"
+        content.line_end = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=content.delimiter)
         content.rows = [row for row in lines if row]
         chosen = Chosen(image=self.options.get("image"), label=self.options.get("label"))

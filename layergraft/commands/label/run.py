@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
+import time
 from pathlib import Path
 
 from layergraft.commands.label.background import Background
@@ -49,9 +50,8 @@ def label_command(*, encoder: str, data: str, labels: str, number: int, port: in
             "and the same address there"
         )
         print(f"Each answer is written to {file.path} at once. Ctrl-C ends.", flush=True)
-        signalled = threading.Event()
         while guard.received is None:
-            signalled.wait(0.1)
+            time.sleep(0.1)
         session.close()
         announce(f"{len(file.labels)} images have labels, in {file.path}.")
         server.shutdown()

@@ -162,7 +162,7 @@ class Session:
         self.publish()
 
     def publish(self, **found: Any) -> None:
-        """Show what background work has found; `changed` is taken."""
+        """Set attributes of `shown`, and wake whoever waits for a change."""
         with self.changed:
             for name, value in found.items():
                 setattr(self.shown, name, value)
@@ -170,7 +170,7 @@ class Session:
             self.changed.notify_all()
 
     def _note_classes(self) -> None:
-        """A class keeps its key for as long as there may be labels of a later one."""
+        """Append new classes, and drop those at the end that have no label: so that no class changes its key."""
         counts = Counter(self.file.labels.values())
         self.classes += [name for name in counts if name not in self.classes]
         while self.classes and not counts[self.classes[-1]]:

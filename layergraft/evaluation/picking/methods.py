@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from layergraft.data.arrays import Labels
+from layergraft.errors import UserError
 from layergraft.evaluation.features import Array
 from layergraft.evaluation.picking.by_chance import by_chance
 from layergraft.evaluation.picking.margin import margin
@@ -34,6 +35,9 @@ def picks(pool: Pool, method: Method, labelled: Rows, labels: Labels, seed: int 
         labelled: rows that have a label, of shape (L,).
         labels: their classes, of shape (L,).
         seed: of what is drawn at random.
+
+    Raises:
+        UserError: no method has that name.
     """
     if method == "typiclust":
         return typiclust(pool, seed=seed)
@@ -44,7 +48,9 @@ def picks(pool: Pool, method: Method, labelled: Rows, labels: Labels, seed: int 
         return maxherding(pool)
     if method == "margin":
         return margin(pool, labelled, labels)
-    return by_chance(pool, seed)
+    if method == "random":
+        return by_chance(pool, seed)
+    raise UserError(f"No method of picking is called {method!r}.", f"Take one of {', '.join(get_args(Method))}.")
 
 
 def pick_rows(

@@ -61,7 +61,7 @@ def typiclust(pool: Pool, k: int = 20, seed: int = 0) -> Iterator[int]:
         seed: of k-means.
 
     Yields:
-        Rows; the largest clusters come first.
+        Rows; in each round, of the largest cluster without a label first.
     """
     while bool(pool.free.any()):
         batch = max(FIRST_ROUND, len(pool.known))
@@ -79,7 +79,7 @@ def typiclust(pool: Pool, k: int = 20, seed: int = 0) -> Iterator[int]:
             pool.take(row)
             picked += 1
             yield row
-        if not picked:  # what is free lies in clusters that have labels: the largest comes first there, too
+        if not picked:  # what is free lies in clusters that have labels: in the order of rows, a round for each
             row = int(pool.free.nonzero()[0])
             pool.take(row)
             yield row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from label_page import class_of, rows_of, session_of, write_photos
 
 from layergraft.commands.label import background, labels_file
 from layergraft.commands.label.background import Background, guess
-from layergraft.commands.label.estimate import advise
+from layergraft.commands.label.estimate import Advice, advise
 from layergraft.commands.label.labels_file import LabelsFile
 from layergraft.commands.label.session import Conflict, Session
 from layergraft.data.sources.label_file import read_labels
@@ -110,9 +111,10 @@ def test_what_cannot_be_read_is_never_overwritten(content: str, message: str, ph
     session = session_of(photos, file)
     session.answer("a 02.png", "cat", "")
     file.write_text(content, encoding="utf-8")  # it has become so meanwhile
-    with pytest.raises(UserError, match=message):
-        session.answer("a 03.png", "cat", "")
-    assert file.read_text(encoding="utf-8") == content
+    for _ in range(2):  # a refused answer does not make the next one pass
+        with pytest.raises(UserError, match=message):
+            session.answer("a 03.png", "cat", "")
+        assert file.read_text(encoding="utf-8") == content
     assert "a 03.png" not in {session.source.images.name(key) for key in session.file.labels}
 
 
@@ -141,7 +143,11 @@ def test_a_full_disk_costs_the_answer_alone(photos: Path, tmp_path: Path, monkey
         patch.setattr(labels_file, "write_bytes", full)
         with pytest.raises(UserError, match="No space"):
             session.answer("a 02.png", "dog", "")
+        with pytest.raises(UserError, match="No space"):
+            session.answer("a 01.png", "", "cat")
     assert rows_of(file)[1:] == [["a 01.png", "cat"]]
+    assert list(session.file.labels.values()) == ["cat"]  # nothing is shown as saved that is not
+    assert session.state()["labelled"] == 1
     session.answer("a 03.png", "emu", "")
     assert rows_of(file)[1:] == [["a 01.png", "cat"], ["a 03.png", "emu"]]
 
@@ -191,6 +197,24 @@ def test_background_work_guesses_picks_and_judges(photos: Path, tmp_path: Path) 
     assert "doubling" in state["advice"]
     session.answer("a 23.png", "", class_of("a 23.png"))
     assert [point["labels"] for point in session.state()["curve"]] == [10, 15, 20]
+
+
+def test_what_is_undone_while_picks_are_made_comes_next(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(photos, tmp_path / "labels.csv")
+    session.answer("a 05.png", "cat", "")
+    pick_rows = background.pick_rows
+
+    def pick_slowly(*arguments: Any) -> Any:
+        session.answer("a 05.png", "", "cat")
+        return pick_rows(*arguments)
+
+    monkeypatch.setattr(background, "pick_rows", pick_slowly)
+    Background(session).pick()
+    waiting = session.waiting()
+    assert waiting[0] == session.position[session.file.named["a 05.png"][0]]
+    assert len(waiting) == len(set(waiting)) > 12
 
 
 def test_work_that_fails_costs_no_label_and_is_said(
@@ -246,6 +270,10 @@ def test_advice_on_what_is_learned_and_on_what_is_not() -> None:
     helped = advise(hard, (hard[:, :20].sum(1) > 0).astype(np.int64), 2, 2.5e-4)
     assert helped.gain > 0
     assert not helped.enough
+
+
+def test_a_gain_that_rounds_to_none_has_no_minus() -> None:
+    assert "gained +0 points (95 % interval −3 to +0)" in Advice(gain=-0.3, low=-2.6, high=0.4).sentence()
 
 
 def test_images_that_no_file_can_name_are_left_out(tmp_path: Path, photos: Path) -> None:

@@ -202,3 +202,8 @@ def test_no_matrix_of_all_pairs_is_made(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(pool, "_NUMBERS", 3 * len(features))
     for method, rows in whole.items():
         assert np.array_equal(pick_rows(features, 25, method, known, labels[known]), rows)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(UserError, match="'typiclast'"):
+        pick_rows(blobs()[0], 5, "typiclast")  # type: ignore[arg-type]
