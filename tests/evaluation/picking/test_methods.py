@@ -141,13 +141,14 @@ def test_a_round_of_typiclust_is_that_of_scikit_activeml(count: int) -> None:
     features, labels = blobs()
     known = some(labels, count)
     ours = pick_rows(features, 60, "typiclust", known, labels[known], threshold=2).tolist()
-    strategy = pool.TypiClust(k=20, cluster_algo_dict={"random_state": 0})
+    strategy = pool.TypiClust(k=20, cluster_algo_dict={"random_state": 0}, random_state=0)
     done = 0
     while done < 40:
         batch = max(10, count + done)
         theirs, utilities = answers(strategy, features, known.tolist() + ours[:done], batch_size=batch)
         best = utilities >= np.nanmax(utilities, axis=1, keepdims=True) - 1e-4  # of a cluster of two, both
-        assert best[:, ours[done : done + batch - 3]].any(axis=0).all()
+        # Of the smallest clusters, which are of one size, it leaves out one that it draws.
+        assert best[:, ours[done : done + batch - 5]].any(axis=0).all()
         if not done and not count:
             assert set(theirs.tolist()) == set(ours[:10])
         done += batch
