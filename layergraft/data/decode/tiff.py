@@ -230,8 +230,19 @@ def _unmultiplied(array: Array, alpha: int) -> Array:
     return np.concatenate([np.rint(colours).astype(array.dtype), array[:, :, alpha:]], axis=2)
 
 
+def _bands_as_rows(series: Any, request: Request) -> bool:
+    """Whether an array (H, W, C) was written as it is: tifffile makes H pages of it, W rows by C columns each."""
+    pages, _, bands = series.shape if len(series.shape) == 3 else (0, 0, 0)
+    plain = request.options.page is None and request.options.z is None and series.axes[0] in _UNKNOWN_AXES
+    return plain and series.kind == "shaped" and bands == request.channels > 4 and pages != bands
+
+
 def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Picture:
     number, request = _series_of(file, request)
+    if len(file.series) == 1 and _bands_as_rows(file.series[number], request):
+        height, width, bands = file.series[number].shape
+        check_size(height, width * bands, len(content))
+        return Picture(array=file.asarray(series=number, maxworkers=1))
     planes = _Planes(file, number, content)
     keyframe = planes.keyframe
     choice = _choose(planes.series.axes, tuple(planes.series.shape), request)

@@ -211,3 +211,16 @@ def test_compressions_that_pillow_lacks(compression: str, channels: int) -> None
     expected = tifffile.imread(io.BytesIO(content))
     found = decode(content, 3 if stored.ndim == 3 else 1)
     assert np.array_equal(found, expected.reshape(found.shape))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_array_written_with_its_channels_last(dtype: str) -> None:
+    """tifffile makes (40, 30, 12) to 40 pages of 30 rows and 12 columns, unless it is told that 12 are samples."""
+    array = np.random.default_rng(0).integers(0, 250, (40, 30, 12)).astype(dtype)
+    file = io.BytesIO()
+    tifffile.imwrite(file, array)
+    request = Request(channels=12, options=ReadOptions())
+    assert np.array_equal(read_picture(file.getvalue(), request).array, array)
+    other = read_picture(file.getvalue(), Request(channels=1, options=ReadOptions()))
+    assert np.array_equal(other.array[:, :, 0], array[0])
+    assert "40 pages" in other.remarks[0]
