@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.decode.colours import select
+from layergraft.data.decode.colours import has_spare_band, select
 from layergraft.data.decode.options import Range, ReadOptions, with_options
-from layergraft.data.decode.picture import BadImage, Picture, Request
+from layergraft.data.decode.picture import BadImage, Picture, Request, spread_numbers
 from layergraft.data.decode.ranges import is_plain
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import AS_THEY_ARE, EncodedImages, Source
@@ -33,21 +33,22 @@ class _Sample:
 
     Args:
         values: of each image that is deeper than 8 bits, of shape (channels, numbers).
-        grouped: whether all channels share a range, as colours do.
+        all_colour: whether all images are grey or RGB, whose channels share a range.
         plain: how many images have 8 bits.
         reasons: why others cannot be read.
     """
 
     values: list[npt.NDArray[Any]]
-    grouped: bool
+    all_colour: bool
     plain: int
     reasons: Counter[str]
 
 
 def _sample(source: Source, images: EncodedImages, channels: int) -> _Sample:
     order = Randomness(seed=0, scope="value range").permutation("sample", source.keys, 0, first=SAMPLED)
-    values, grouped, plain, reasons = [], True, 0, Counter[str]()
-    request = Request(channels=channels, options=replace(source.options, range=None), whole=True)
+    values, all_colour, plain, reasons = [], True, 0, Counter[str]()
+    # What will be read is sampled, not all that a file holds; by any range, as files are read at full depth with one.
+    request = Request(channels=channels, options=replace(source.options, range=((0.0, 1.0),)))
     for key in source.keys[order].tolist():
         check()
         try:
@@ -60,16 +61,16 @@ def _sample(source: Source, images: EncodedImages, channels: int) -> _Sample:
         if is_plain(picture):
             plain += 1
             continue
-        values.append(_numbers(picture))
-        grouped &= picture.colours > 0
-    return _Sample(values=values, grouped=grouped, plain=plain, reasons=reasons)
+        values.append(_numbers(picture, channels))
+        all_colour &= picture.colours > 0
+    return _Sample(values=values, all_colour=all_colour, plain=plain, reasons=reasons)
 
 
-def _numbers(picture: Picture) -> npt.NDArray[Any]:
-    """Some of the finite numbers of each channel but alpha, spread over the picture."""
-    opaque = [channel for channel in range(picture.array.shape[2]) if channel != picture.alpha]
-    flat = picture.array[:, :, opaque].reshape(-1, len(opaque))
-    return flat[:: max(1, len(flat) // VALUES)].T
+def _numbers(picture: Picture, channels: int) -> npt.NDArray[Any]:
+    """Some numbers of each channel that an encoder gets, but alpha, of shape (channels, numbers)."""
+    count = 3 if has_spare_band(picture, channels) else picture.array.shape[2]
+    opaque = [channel for channel in range(count) if channel != picture.alpha]
+    return spread_numbers(picture.array, VALUES)[:, opaque].T
 
 
 def _limits(numbers: npt.NDArray[Any]) -> tuple[float, float]:
@@ -110,7 +111,7 @@ def find_range(source: Source, channels: int, say: Say) -> Range | None:
         return None
     count, _ = Counter(len(values) for values in sample.values).most_common(1)[0]
     kept = [values for values in sample.values if len(values) == count]
-    if sample.grouped or count != channels:
+    if sample.all_colour or count != channels:
         found: Range = (_limits(np.concatenate([values.reshape(-1) for values in kept])),)
     else:
         found = tuple(_limits(np.concatenate([values[c] for values in kept])) for c in range(count))

@@ -10,6 +10,7 @@ import pytest
 from layergraft.config.loading import dump_recipe, load_recipe
 from layergraft.data.cache import CachedImages, MemoryStore
 from layergraft.data.decode import ReadOptions
+from layergraft.data.decode.picture import spread_numbers
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import read_as_trained, settle
 from layergraft.data.sources.open import default_test_source, open_source
@@ -60,6 +61,44 @@ def test_bands_have_ranges_of_their_own(tmp_path: Path) -> None:
     assert found is not None
     assert len(found) == 2
     assert found[1][1] == pytest.approx(7 * found[0][1], rel=0.01)
+
+
+def test_a_range_is_of_the_channel_that_is_read(tmp_path: Path) -> None:
+    bands = np.stack([np.arange(1600).reshape(40, 40) * factor for factor in (1, 7)]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "0.tif", bands, imagej=True, metadata={"axes": "CYX"})
+    for options, factor in (("range=auto", 1), ("range=auto&channels=1", 1), ("range=auto&channels=2", 7)):
+        (found,) = settle(open_source(f"{tmp_path}?{options}"), 1, quiet).options.fixed_range or ()
+        assert found == pytest.approx((factor, factor * 1598), abs=factor)
+
+
+def test_a_band_that_is_left_out_has_no_part_in_a_range(tmp_path: Path) -> None:
+    bands = np.dstack([np.arange(1600).reshape(40, 40) * factor for factor in (1, 1, 1, 30)]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "0.tif", bands, photometric="rgb", extrasamples=[0])
+    (found,) = settle(open_source(f"{tmp_path}?range=auto"), 3, quiet).options.fixed_range or ()
+    assert found == pytest.approx((1, 1598), abs=1)
+    (found,) = settle(open_source(f"{tmp_path}?range=auto"), 4, quiet).options.fixed_range or ()
+    assert found[1] > 30_000
+
+
+@pytest.mark.parametrize("shape", [(4096, 4096), (2048, 4096), (987, 1597), (1, 50_000), (50_000, 2), (256, 300)])
+def test_numbers_are_spread_over_rows_and_columns_of_any_size(shape: tuple[int, int]) -> None:
+    """Of stripes one, 2 and 16 pixels wide, along rows and columns, as many numbers are taken as of any others."""
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    for axis, line in ((0, rows), (1, columns)):
+        size = shape[axis]
+        for stripes in (line % 2, line // 2 % 2, line // 16 % 2, line * 4 // size):
+            expected = stripes.mean()
+            striped = np.broadcast_to(stripes, shape)[:, :, np.newaxis]
+            taken = spread_numbers(striped, 4096)
+            assert taken.shape == (4096, 1)
+            assert taken.mean() == pytest.approx(expected, abs=0.06)
+
+
+def test_a_range_is_of_all_columns_of_a_large_image(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(4096, dtype=np.uint16), (4096, 4096))
+    tifffile.imwrite(tmp_path / "0.tif", ramp)
+    (found,) = settle(open_source(f"{tmp_path}?range=auto"), 1, quiet).options.fixed_range or ()
+    assert found == pytest.approx((4, 4091), abs=4)
 
 
 def test_dark_images_are_warned_of(folder: Path) -> None:

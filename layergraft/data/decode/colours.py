@@ -58,6 +58,11 @@ def convert(image: Pillow.Image, channels: int) -> Pixels:
     return np.array(image.convert(MODES[channels]), dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
+def has_spare_band(picture: Picture, channels: int) -> bool:
+    """Whether the fourth band, infrared or the like, is left out: it is in no colour."""
+    return picture.colours == 3 and picture.alpha is None and picture.array.shape[2] == 4 and channels in (1, 3)
+
+
 def to_channels(levels: Pixels, picture: Picture, channels: int) -> Pixels:
     """Grey, RGB and transparency turn into each other; other bands are taken as they are, where there are as many.
 
@@ -73,8 +78,8 @@ def to_channels(levels: Pixels, picture: Picture, channels: int) -> Pixels:
     if count == channels and (picture.alpha is None or channels in (2, 4)):
         return levels
     known = picture.colours + (picture.alpha is not None)
-    if picture.colours == 3 and picture.alpha is None and channels in (1, 3) and count == 4:
-        levels, count = levels[:, :, :3], 3  # infrared or the like is in no colour
+    if has_spare_band(picture, channels):
+        levels, count = levels[:, :, :3], 3
         if channels == 3:
             return levels
     if not picture.colours or known != count:

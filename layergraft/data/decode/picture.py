@@ -15,6 +15,7 @@ from layergraft.data.decode.options import ReadOptions
 Reduction = Callable[[int, int], int]
 # Pillow refuses more than this: 600 MB of RGB from a file of any size.
 MAX_PIXELS = 178_956_970
+_PLASTIC = 1.32471795724474602596  # the real root of x³ = x + 1
 _PIXELS_PER_BYTE = 1000  # no picture of anything is compressed so well
 
 
@@ -98,6 +99,26 @@ def check_size(height: int, width: int, size: int) -> None:
     if height * width > MAX_PIXELS:
         honest = size * _PIXELS_PER_BYTE >= height * width
         raise BadImage(f"{height * width / 1e6:.0f} megapixels: cut it into tiles" if honest else "decompression bomb")
+
+
+def spread_numbers(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Take numbers spread evenly over an image, in step with none of its rows, columns or patterns.
+
+    Args:
+        array: of shape (H, W, C).
+        count: how many of each channel; all where there are no more.
+
+    Returns:
+        Shape (n, C), n at most `count`: pixels of the sequence R2 (M. Roberts, 2018, "The unreasonable effectiveness
+        of quasirandom sequences"), the same for every image of a size.
+    """
+    height, width, channels = array.shape
+    if height * width <= count:
+        return array.reshape(-1, channels)
+    steps = np.arange(1, count + 1)
+    rows = (steps / _PLASTIC % 1 * height).astype(int)
+    columns = (steps / _PLASTIC**2 % 1 * width).astype(int)
+    return np.asarray(array[rows, columns])
 
 
 def as_channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

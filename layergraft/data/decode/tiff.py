@@ -75,8 +75,8 @@ def _choose(axes: str, shape: tuple[int, ...], request: Request) -> _Choice:
     if channels:
         choice.channel = channels[0]
     elif len(free) == 1 and options.page is None and options.z is None:
-        named = options.channels is not None and axes[free[0]] in _UNKNOWN_AXES
-        if named or shape[free[0]] == wanted:
+        unknown = axes[free[0]] in _UNKNOWN_AXES  # slices and times are no channels, however many there are
+        if unknown and (options.channels is not None or shape[free[0]] == wanted):
             choice.channel = free[0]
     left = [p for p in free if p != choice.channel]
     slices = [p for p in left if axes[p] == "Z"]
@@ -88,12 +88,10 @@ def _choose(axes: str, shape: tuple[int, ...], request: Request) -> _Choice:
     elif isinstance(options.z, int) and options.z > 1:
         raise BadImage(f"no slice {options.z}: it has 1")
     _choose_page(choice, [p for p in left if p not in slices[:1]], options.page)
-    first = choice.channel is not None and axes[choice.channel] != "S" and wanted == 1
-    if first and options.channels is None and not request.whole:
-        assert choice.channel is not None
-        choice.fixed[choice.channel], choice.channel = 0, None
-    if first and options.channels is None:
-        choice.remarks.append(f"{shape[channels[0]]} channels; the first is taken (?channels=N takes another)")
+    if choice.channel is not None and axes[choice.channel] != "S" and wanted == 1 and options.channels is None:
+        choice.remarks.append(f"{choice.channels} channels; the first is taken (?channels=N takes another)")
+        if not request.whole:
+            choice.fixed[choice.channel], choice.channel = 0, None
     return choice
 
 
@@ -214,12 +212,17 @@ def _meaning(keyframe: Any, choice: _Choice, array: Array, tags: Directory) -> t
         colours = 1
     alpha = colours if colours and len(extras) == 1 and count == colours + 1 and extras[0] in ALPHAS else None
     named = geo.interpretations.get(3)
-    if alpha == 3 and (geo.located or named) and named != "Alpha":
-        band = np.unique(array[:, :, 3])
-        if not (len(band) == 2 and band[0] == 0 and band[1] == np.iinfo(band.dtype).max):
-            said = () if named else ("a fourth band that counts as infrared, not as transparency",)
-            return 3, None, said
+    if alpha == 3 and (geo.located or named) and named != "Alpha" and not _is_opacity(array[:, :, 3]):
+        said = () if named else ("a fourth band that counts as infrared, not as transparency",)
+        return 3, None, said
     return colours, alpha, ()
+
+
+def _is_opacity(band: Array) -> bool:
+    """Whether a band is opaque everywhere, or else nothing but opaque and transparent."""
+    full = np.iinfo(band.dtype).max if band.dtype.kind in "iu" else 1
+    opaque = band == full
+    return bool(opaque.any() and (opaque | (band == 0)).all())
 
 
 def _unmultiplied(array: Array, alpha: int) -> Array:

@@ -114,6 +114,19 @@ def test_infrared_is_no_transparency() -> None:
     clear = decode(raster(np.concatenate([colours, mask[np.newaxis]]), **located()), 3)
     assert np.array_equal(clear[mask > 0], expected[mask > 0])
     assert (clear[mask == 0] == 255).all()  # a mask is one: it lies on white
+    opaque = raster(np.concatenate([colours, np.full_like(mask, 255)[np.newaxis]]), **located())
+    found = read_picture(opaque, Request(channels=3, options=ReadOptions(), whole=True))
+    assert (found.remarks, found.alpha) == ((), 3)
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint16", "float32"])
+@pytest.mark.parametrize("fourth", [250 - GREY, np.where(GREY > 100, 255, 0)])
+def test_a_fourth_band_of_any_numbers(kind: str, fourth: np.ndarray) -> None:
+    colours = channels_of(3, 1).astype(kind)
+    bands = np.concatenate([colours, fourth[np.newaxis].astype(kind)])
+    content = raster(bands, photometric="RGB", alpha="YES", **located())
+    found = decode(content, 3, options=options("range=0,255"))
+    assert np.array_equal(found, np.moveaxis(colours, 0, 2).astype(np.uint8))
 
 
 def test_numbers_as_the_file_declares_them() -> None:
@@ -165,7 +178,8 @@ def test_stacks_and_series() -> None:
     ):
         assert np.array_equal(decode(volume, 1, options=options(text))[:, :, 0], expected >> 8)
     assert np.array_equal(decode(volume, 1)[:, :, 0], stack[0] >> 8)
-    assert np.array_equal(decode(volume, 7), np.moveaxis(stack >> 8, 0, 2))
+    with pytest.raises(BadImage, match="1 band instead of 7"):
+        decode(volume, 7)
     with pytest.raises(BadImage, match="no slice 8: it has 7"):
         decode(volume, 1, options=options("z=8"))
     hyper = np.stack([channels_of(12)[3 * number : 3 * number + 3] for number in range(4)])
@@ -177,6 +191,19 @@ def test_stacks_and_series() -> None:
     assert np.array_equal(
         decode(deep, 2, options=options("z=2&channels=3,1")), np.moveaxis(hyper[1, [2, 0]] >> 8, 0, 2)
     )
+
+
+@pytest.mark.parametrize(("axes", "called"), [("ZYX", "slices"), ("TYX", "pages")])
+@pytest.mark.parametrize("count", [3, 5])
+def test_slices_and_times_are_no_channels_however_many(axes: str, called: str, count: int) -> None:
+    stack = channels_of(count)
+    for how in ({"imagej": True}, {"ome": True, "photometric": "minisblack"}):
+        content = tiff(stack, metadata={"axes": axes}, **how)
+        found = read_picture(content, Request(channels=count, options=ReadOptions()))
+        assert found.remarks[0].startswith(f"{count} {called}; the first is taken")
+        assert np.array_equal(found.array[:, :, 0], stack[0])
+        assert found.array.shape[2] == 1
+    assert np.array_equal(decode(tiff(stack, photometric="minisblack"), count), np.moveaxis(stack >> 8, 0, 2))
 
 
 def test_pages_that_are_not_channels_are_said() -> None:
