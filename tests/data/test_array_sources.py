@@ -80,7 +80,11 @@ def test_the_layout_of_medmnist(tmp_path: Path, kind: str) -> None:
     assert test.fingerprint != source.fingerprint
     if kind.endswith(".npz"):
         assert default_test_source(f"{place}?mean=0.5") == f"{place}?images=test_images&labels=test_labels&mean=0.5"
-        assert default_test_source(f"{place}?images=val_images") is None
+        for name in ("images", "image"):
+            assert default_test_source(f"{place}?{name}=val_images") is None
+            assert (
+                default_test_source(f"{place}?{name}=train_images") == f"{place}?images=test_images&labels=test_labels"
+            )
     with ThreadPoolExecutor(2) as pool:
         rows = list(pool.map(lambda key: source.images.load(key, 3), list(range(12)) * 5))
     assert np.array_equal(np.stack(rows), np.tile(RGB, (5, 1, 1, 1)))

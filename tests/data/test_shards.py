@@ -138,3 +138,19 @@ def test_wrong_shards_are_explained(tmp_path: Path) -> None:
     assert len(open_source(str(tmp_path / "x.tar"))) == 2
     with pytest.raises(UserError, match=r"backwards.\nWrite \{1\.\.5\}"):
         open_source(str(tmp_path / "{5..1}.tar"))
+
+
+def test_endings_count_in_capitals_too(packed: Path, tmp_path: Path) -> None:
+    (shard,) = sorted(packed.glob("*.tar"))[:1]
+    expected = listed(open_source(str(shard)))
+    (tmp_path / "capitals").mkdir()
+    capitals = tmp_path / "capitals" / f"{shard.stem}.TAR"
+    capitals.write_bytes(shard.read_bytes())
+    for place in (str(capitals), str(capitals.parent)):
+        assert [image[1:] for image in listed(open_source(place))] == [image[1:] for image in expected]
+    assert len(open_source(f"{shard}::{capitals}")) == 2 * len(expected)
+    for number, (_, _, content) in enumerate(expected):
+        (tmp_path / f"{number}.png").write_bytes(content)
+    lines = [f"{number}.png {label}" for number, (_, label, _) in enumerate(expected)]
+    (tmp_path / "LIST.TXT").write_text("\n".join(lines))
+    assert len(open_source(str(tmp_path / "LIST.TXT"))) == len(expected)

@@ -1,4 +1,4 @@
-"""TIFF by its axes and the kind of its numbers: ImageJ, Fiji, OME-TIFF, GeoTIFF; by Pillow where that is as right."""
+"""TIFF as ImageJ, Fiji, OME and GDAL write it, read by tifffile; by Pillow where that gives the same numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 MOST_CHANNELS = 64
 _ASSOCIATED = 1
 _OFFSETS = {273, 324}  # of strips or tiles, without which there are no pixels
-_UNKNOWN_AXES = "IQ"  # tifffile's: a sequence of pages that nobody says the meaning of
+_UNKNOWN_AXES = "IQ"  # tifffile's letters for pages whose meaning the file does not say
 _INKS = ("PALETTE", "SEPARATED", "YCBCR", "CIELAB")
 
 
@@ -167,15 +167,16 @@ class _Planes:
         return picture
 
 
-def _names(file: Any, choice: _Choice, descriptions: dict[int, str]) -> tuple[str, ...] | None:
-    """Names of the channels, by OME, ImageJ or GDAL."""
+def _names(file: Any, number: int, choice: _Choice, descriptions: dict[int, str]) -> tuple[str, ...] | None:
+    """Names of the channels of a series, by OME, ImageJ or GDAL."""
     count = choice.channels
     names: list[str] = []
     if file.is_ome and file.ome_metadata:
-        first = file.ome_metadata.partition("</Image>")[0]
+        images = file.ome_metadata.split("</Image>")[:-1]  # one a series, unless a series has no pixels here
+        image = images[number] if len(images) == len(file.series) or number == 0 else ""
         names = [
             match[1] if (match := re.search(r'\bName="([^"]*)"', tag)) else ""
-            for tag in re.findall(r"<Channel\b[^>]*>", first)
+            for tag in re.findall(r"<Channel\b[^>]*>", image)
         ]
     elif file.is_imagej:
         labels = (file.imagej_metadata or {}).get("Labels") or []
@@ -188,18 +189,20 @@ def _names(file: Any, choice: _Choice, descriptions: dict[int, str]) -> tuple[st
 def _series_of(file: Any, request: Request) -> tuple[int, Request]:
     """(number of the series that holds the wanted page, the request within it)."""
     page = request.options.page
-    for number, series in enumerate(file.series if page is not None else ()):
+    if page is None:
+        return 0, request
+    before = 0  # pages of the series so far
+    for number, series in enumerate(file.series):
         sizes = zip(series.axes, series.shape, strict=True)
         count = int(np.prod([size for axis, size in sizes if axis not in "YXSCZ"], dtype=np.int64))
-        assert page is not None
-        if page <= count:
-            return number, replace(request, options=replace(request.options, page=page))
-        page -= count
-    return 0, request
+        if page <= before + count:
+            return number, replace(request, options=replace(request.options, page=page - before))
+        before += count
+    raise BadImage(f"no page {page}: it has {before}")
 
 
 def _meaning(keyframe: Any, choice: _Choice, array: Array, tags: Directory) -> tuple[int, int | None, tuple[str, ...]]:
-    """(how many channels are colours, which one is alpha, remarks)."""
+    """(how many of the first channels are colours, position of alpha if any, remarks)."""
     samples = choice.channel is not None and choice.axes[choice.channel] == "S"
     photometric = keyframe.photometric.name
     if not samples:
@@ -274,7 +277,7 @@ def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Pictu
         array=upright(array, orientation(partial(read_tags, content))),
         colours=colours,
         alpha=alpha,
-        names=_names(file, choice, geo_of(tags).descriptions) if request.as_stored else None,
+        names=_names(file, number, choice, geo_of(tags).descriptions) if request.as_stored else None,
         bits=int(bits) if array.dtype.kind == "u" and isinstance(bits, int) else None,
         remarks=(*choice.remarks, *remarks),
     )
@@ -308,7 +311,7 @@ def read_tiff(content: bytes, request: Request) -> Picture:
     try:
         # Not from Pillow's image: there are bands for which it refuses to open one.
         tags = read_tags(content)
-        suits = not tags.keys() & _OFFSETS or suits_pillow(tags, request)  # cut off within the tags: Pillow says so
+        suits = not tags.keys() & _OFFSETS or suits_pillow(tags, request)  # without: Pillow names the damage
     except READER_ERRORS:
         return read_pillow(content, request)
     if not suits:

@@ -62,8 +62,8 @@ def geo_of(tags: Directory) -> Geo:
 def suits_pillow(tags: Directory, request: Request) -> bool:
     """Whether Pillow gives what is wanted of a TIFF file.
 
-    It drops or refuses bands that are no colours, and pages; of 16 bits it mixes up planes that are not compressed,
-    takes white for black where that is 0, and keeps 8 of colours; signed numbers it takes for unsigned ones.
+    It drops or refuses pages, and bands that are no colours, and takes signed numbers for unsigned ones. Of 16 bits it
+    mixes up planes that are not compressed, does not turn over grey whose 0 is white, and keeps 8 bits of colours.
     """
     samples = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)

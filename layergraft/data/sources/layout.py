@@ -151,7 +151,7 @@ def shards_of(place: str, names: Iterable[str]) -> list[str]:
     """
     tars = []
     for name in names:
-        if name.endswith(".tar") and not is_hidden(name):
+        if name.lower().endswith(".tar") and not is_hidden(name):
             tars.append(name)
         elif not (is_hidden(name) or name in _NO_ENDING or _ending(name) in _TEXTS | {".arrow"}):
             return []

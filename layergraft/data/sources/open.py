@@ -97,7 +97,7 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
             f"{spec!r}: `image` and `label` name columns of a table or of an hf: source, members of shards, or arrays.",
             "Leave them out.",
         )
-    if place.endswith(".tar"):
+    if place.lower().endswith(".tar"):
         return open_shards(spec, place, [Place(path) for path in shard_paths(place)], index, chosen)
     where = Place(place)
     if not where.exists():
@@ -111,7 +111,7 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
         if shards := shards_of(where.path, where.names()):
             return open_shards(spec, place, [where / name for name in shards], index)
         return open_folder(spec, where, index)
-    if place.endswith(".txt"):
+    if place.lower().endswith(".txt"):
         return open_list(spec, where, root, index)
     if place.lower().endswith(TABLES):
         return open_table(spec, where, root, index, chosen)
@@ -167,7 +167,8 @@ def default_test_source(spec: str) -> str | None:
     if place.startswith("builtin:"):
         return place.removesuffix(":train").removesuffix(":test") + ":test" + tail
     if place.lower().endswith(".npz"):
-        images = dict(parse_qsl(options)).get("images", "train_images")
+        query = dict(parse_qsl(options))
+        images = query.get("image", query.get("images", "train_images"))
         names = array_names(Place(place)) if images == "train_images" else ()
         arrays = "?images=test_images&labels=test_labels" + (f"&{statistics}" if statistics else "")
         return place + arrays if {"test_images", "test_labels"} <= set(names) else None

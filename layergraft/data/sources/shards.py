@@ -60,7 +60,7 @@ def shard_paths(place: str) -> list[str]:
     With anything else before the `::` it is a chain of fsspec's (`simplecache::s3://bucket/a.tar`).
     """
     parts = place.split("::")
-    are_shards = all(part.endswith(".tar") and not part.startswith(_ARCHIVES) for part in parts)
+    are_shards = all(part.lower().endswith(".tar") and not part.startswith(_ARCHIVES) for part in parts)
     return [path for part in (parts if are_shards else [place]) for path in expand_braces(part)]
 
 

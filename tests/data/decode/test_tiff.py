@@ -222,6 +222,25 @@ def test_pages_that_are_not_channels_are_said() -> None:
             writer.write(np.dstack([GREY[::size, ::size]] * 3), photometric="rgb", metadata=None)
     assert decode(buffer.getvalue(), 3).shape == (40, 60, 3)
     assert decode(buffer.getvalue(), 3, options=options("page=2")).shape == (6, 9, 3)
+    with pytest.raises(BadImage, match="no page 7: it has 2"):
+        decode(buffer.getvalue(), 3, options=options("page=7"))
+
+
+def test_channels_have_the_names_of_their_own_image() -> None:
+    bands, buffer = channels_of(4), io.BytesIO()
+    with tifffile.TiffWriter(buffer, ome=True) as writer:
+        for first, names in ((0, ["DAPI", "GFP"]), (2, ["GFP", "CY5"])):
+            described = {"axes": "CYX", "Channel": {"Name": names}}
+            writer.write(bands[first : first + 2], photometric="minisblack", metadata=described)
+    for text, position in (
+        ("channels=GFP", 1),
+        ("page=1&channels=GFP", 1),
+        ("page=2&channels=GFP", 2),
+        ("page=2&channels=CY5", 3),
+    ):
+        assert np.array_equal(decode(buffer.getvalue(), 1, options=options(text))[:, :, 0], bands[position] >> 8)
+    with pytest.raises(BadImage, match="no channel 'DAPI': its channels are GFP, CY5"):
+        decode(buffer.getvalue(), 1, options=options("page=2&channels=DAPI"))
 
 
 @pytest.mark.parametrize("compression", ["webp", "lerc", "jpeg2000", "jpegxl"])
