@@ -18,7 +18,7 @@ from layergraft.commands import api
 from layergraft.errors import Lost, Stopped, UserError, nearest
 from layergraft.runs.interruption import FORCED, SignalGuard
 
-COMMANDS: dict[str, Callable[..., Any]] = {name: getattr(api, name) for name in api.__all__}
+COMMANDS: dict[str, Callable[..., Any]] = {function.__name__: function for function in api.COMMANDS}
 # Arguments that are given without an option's name.
 POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
 

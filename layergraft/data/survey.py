@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.arrays import Indices, Pixels
-from layergraft.data.decode.picture import BadImage, Picture, Request
+from layergraft.data.decode.picture import BadImage, Picture, Request, spread_numbers
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.runs.interruption import check
@@ -77,12 +77,6 @@ class _Tally:
     remarks: Counter[str] = field(default_factory=Counter)
 
 
-def _some(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Numbers spread over an image (H, W, C), of shape (n, C)."""
-    flat = array.reshape(-1, array.shape[2])
-    return flat[:: max(1, len(flat) // VALUES)]
-
-
 def _layout(picture: Picture) -> str:
     count = picture.array.shape[2]
     colours = {1: "grey", 3: "RGB"}.get(picture.colours, "")
@@ -117,12 +111,12 @@ def _look(source: Source, key: int, channels: int, tally: _Tally) -> None:
         stored = images.picture(key, request)
         tally.remarks.update(stored.remarks)
         tally.layouts[_layout(stored)] += 1
-        tally.stored.append(_some(stored.array))
+        tally.stored.append(spread_numbers(stored.array, VALUES))
         tally.names.append(stored.names or ())
     levels: Pixels = images.load(key, channels)
     if stored is None:
         tally.layouts[f"uint8, {levels.shape[2]} channels of an array"] += 1
-    tally.levels.append(_some(levels))
+    tally.levels.append(spread_numbers(levels, VALUES))
     tally.sizes.append((stored.array if stored else levels).shape[:2])
     tally.keys.append(key)
 

@@ -9,7 +9,6 @@ from layergraft.commands.api.encoders import analyze, embed, evaluate, export, i
 from layergraft.commands.api.labels import audit, label, pick, predict
 from layergraft.commands.api.training import bench, demo, look, pack, plan, report, reproduce, train
 
-# In the order in which they are listed.
 __all__ = [
     "analyze",
     "audit",
@@ -29,3 +28,11 @@ __all__ = [
     "reproduce",
     "train",
 ]
+
+# In the order in which they are listed: what comes first, training, encoders, few labels, and what goes with them.
+COMMANDS = (
+    *(demo, look, plan, train),
+    *(evaluate, embed, analyze, inspect, export),
+    *(pick, label, predict, audit),
+    *(report, pack, bench, reproduce),
+)

@@ -144,7 +144,7 @@ def audit(
     labels: str | Path | None = None,
     out: str | Path | None = None,
 ) -> Audit:
-    """Find duplicates, test images among the others, outliers, likely label errors, and classes that are alike.
+    """Find duplicates, test images among the others, outliers, doubted labels, and classes that are alike.
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
