@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from layergraft.commands.pack import pack
-from layergraft.data.decode import BadImage
+from layergraft.data.decode import BadImage, ReadOptions
+from layergraft.data.decode.picture import Request
+from layergraft.data.decode.readers import read_picture
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
@@ -205,3 +207,23 @@ def test_packing_keeps_every_number(tmp_path: Path) -> None:
     assert packed.images.name(0) == "000000.tar:000000000.npy"
     assert [packed.images.read(key) for key in range(12)] == [source.images.read(key) for key in range(12)]
     assert default_test_source(source.spec) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (36, 31",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (99999999999999999999, 2), }",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (24, 20, -1), }",
+        "{'descr': '<q9', 'fortran_order': False, 'shape': (36, 31), }",
+        "{'descr': ",
+    ],
+)
+def test_a_damaged_header_is_named(header: str, tmp_path: Path) -> None:
+    text = header.ljust(117).encode() + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(3000)
+    with pytest.raises(BadImage):
+        read_picture(content, Request(channels=1, options=ReadOptions()))
+    (tmp_path / "stack.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"stack\.npy"):
+        open_source(str(tmp_path / "stack.npy"))

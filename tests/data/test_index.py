@@ -9,6 +9,7 @@ import pytest
 
 from layergraft.data.sources.index import Index, IndexBuilder, open_index, read_index
 from layergraft.data.sources.open import open_source
+from layergraft.errors import UserError
 
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
 
@@ -46,3 +47,11 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
     assert read_index(file) is None
     assert open_source(spec, index).fingerprint == first.fingerprint
     assert read_index(file) is not None
+
+
+@pytest.mark.parametrize("number", [2, -1])
+def test_classes_without_a_name_are_refused(number: int) -> None:
+    table = pa.table({"path": pa.array([b"a", b"b"], pa.large_binary()), "label": pa.array([0, number], pa.int32())})
+    index = Index(table=table, classes=["x", "y"], signature="", fingerprint="")
+    with pytest.raises(UserError, match="damaged"):
+        index.labels()

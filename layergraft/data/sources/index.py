@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from layergraft.data.arrays import ClassIds
+from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 
 _SIDE = b"layergraft"
@@ -114,8 +115,8 @@ class Index:
         if not self.classes or "label" not in self.table.column_names:
             return None, []
         names = self.classes if as_written else _whole_numbers(self.classes)
-        numbers = all(name.isdecimal() for name in names)
-        ordered = sorted(set(names), key=int if numbers else str)
+        numeric = all(name.isdecimal() for name in names)
+        ordered = sorted(set(names), key=int if numeric else str)
         numbers_of = {name: number for number, name in enumerate(ordered)}
         renumbered = np.array([numbers_of[name] for name in names], dtype=np.int32)
         column = self.table.column("label")
@@ -123,7 +124,11 @@ class Index:
             only = pa.ipc.IpcReadOptions(included_fields=[self.table.column_names.index("label")])
             with pa.OSFile(str(self.mapped.path)) as file:
                 column = pa.ipc.open_file(file, options=only).read_all().column("label")
-        return renumbered[column.to_numpy()], ordered
+        ids = column.to_numpy()
+        if len(ids) and not 0 <= ids.min() <= ids.max() < len(renumbered):
+            where = repr(str(self.mapped.path)) if self.mapped else "The index"
+            raise UserError(f"{where} is damaged: it has classes without a name.", "Delete it: it is made anew.")
+        return renumbered[ids], ordered
 
 
 def _whole_numbers(names: list[str]) -> list[str]:
