@@ -30,6 +30,7 @@ from layergraft.commands.label.labels_file import LabelsFile
 from layergraft.commands.label.server import LabelServer
 from layergraft.commands.label.session import Session
 from layergraft.data.arrays import Pixels
+from layergraft.data.decode import BadImage
 from layergraft.data.sources.source import EncodedImages, Source
 
 SIZES = ((12_000, 128, 0.2), (100_000, 384, 1.0))  # images, width, promised seconds
@@ -62,7 +63,7 @@ class _Grey(EncodedImages):
         return f"{index:06d}.png"
 
     def read(self, index: int) -> bytes:
-        raise NotImplementedError
+        raise BadImage("made in memory: there is no file")
 
     def load(self, index: int, channels: int, reduction: object = None) -> Pixels:
         return np.full((36, 36, channels), index % 256, dtype=np.uint8)

@@ -32,13 +32,15 @@ def _window(dataset: Any) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
         return None, ()
     several = not isinstance(centres, int | float)  # else a list of them
     centre, width = (float(centres[0]), float(widths[0])) if several else (float(centres), float(widths))
-    exact = dataset.get("VOILUTFunction", "LINEAR") != "LINEAR"
+    function = dataset.get("VOILUTFunction", "LINEAR")
+    exact = function != "LINEAR"
     if width < (1 if not exact else 0) or not np.isfinite([centre, width]).all():
         return None, ("a window without a width, which is not used",)
     low, high = (centre - width / 2, centre + width / 2) if exact else (centre - width / 2, centre + width / 2 - 1)
     low, high = (low, high) if low < high else (centre - 1, centre)  # of width 1: a threshold
     said = (f"{len(centres)} windows; the first is taken (?range=LOW,HIGH takes another)",) if several else ()
-    return (low, high), said
+    curved = ("a sigmoid window, of which the straight line with its ends is taken",) if function == "SIGMOID" else ()
+    return (low, high), (*said, *curved)
 
 
 def _grey(stored: Array, dataset: Any) -> tuple[Array, tuple[float, float] | None, int | None, tuple[str, ...]]:

@@ -78,12 +78,16 @@ def open_npy(spec: str, file: Place, chosen: Chosen) -> Source:
     return open_stack(spec, file.path, {file.name.removesuffix(".npy"): _open_array(file.path, file.path)}, chosen)
 
 
+# What zipfile raises over a file that is none, is cut off, or is packed in a way that it does not know.
+_BAD_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError)
+
+
 def array_names(file: Place) -> list[str]:
     """Names of the arrays of a `.npz` file; none where it cannot be read."""
     try:
         with zipfile.ZipFile(file.path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    except (OSError, zipfile.BadZipFile, NotImplementedError):
+    except _BAD_ZIP:
         return []
 
 
@@ -97,7 +101,7 @@ def open_npz(spec: str, file: Place, chosen: Chosen, index_directory: Path | Non
             for member in archive.infolist():
                 if member.filename.endswith(".npy"):
                     arrays[member.filename.removesuffix(".npy")] = _Member(archive, member, file, directory)
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _BAD_ZIP as error:
         raise _refuse(file.path, error) from None
     return open_stack(spec, file.path, arrays, chosen, keep=temporary)
 
@@ -114,7 +118,7 @@ class _Member:
         try:
             with archive.open(member) as stream:
                 self.shape, _, self.dtype = read_header(stream)  # type: ignore[arg-type]
-        except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except (*_BAD_ZIP, ValueError, RuntimeError) as error:  # RuntimeError: it has a password
             raise _refuse(file.path, error) from None
 
     def row(self, index: int) -> npt.NDArray[Any]:

@@ -112,3 +112,12 @@ def test_no_pixels_and_damage_are_named() -> None:
     for cut in (140, 200, len(content) // 2, len(content) - 7):
         with pytest.raises(BadImage, match=r"damaged|without pixels"):
             decode(content[:cut], 1)
+
+
+def test_a_curved_window_and_further_ones_are_said() -> None:
+    tags = {"WindowCenter": "1000", "WindowWidth": "500", "VOILUTFunction": "SIGMOID"}
+    curved = read_picture(dicom(RAMP, BitsStored=12, **tags), Request(channels=1, options=ReadOptions()))
+    assert curved.range == (750, 1250)
+    assert "sigmoid" in curved.remarks[0]
+    two = dicom(RAMP, BitsStored=12, WindowCenter=["1000", "2000"], WindowWidth=["500", "900"])
+    assert "2 windows" in read_picture(two, Request(channels=1, options=ReadOptions())).remarks[0]
