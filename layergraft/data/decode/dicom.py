@@ -57,6 +57,8 @@ def _grey(stored: Array, dataset: Any) -> tuple[Array, tuple[float, float] | Non
         # 16 bits and a rescaling fit into a float's 24 bits of precision; whole numbers stay whole.
         values = values.astype(np.float32)
     span, remarks = _window(dataset)
+    if "VOILUTSequence" in dataset:
+        remarks = (*remarks, "a look-up table for display, which is not applied")
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         ends = (float(values.min()) + float(values.max())) if table else slope * (least + most) + 2 * intercept
         values = (ends - values.astype(np.float64)).astype(values.dtype)

@@ -121,3 +121,8 @@ def test_a_curved_window_and_further_ones_are_said() -> None:
     assert "sigmoid" in curved.remarks[0]
     two = dicom(RAMP, BitsStored=12, WindowCenter=["1000", "2000"], WindowWidth=["500", "900"])
     assert "2 windows" in read_picture(two, Request(channels=1, options=ReadOptions())).remarks[0]
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [4096, 0, 16], (np.arange(4096, dtype="<u2") ** 2 // 256).tobytes()
+    table["LUTData"].VR = "OW"
+    tabled = dicom(RAMP, BitsStored=12, VOILUTSequence=pydicom.Sequence([table]))
+    assert "look-up table" in read_picture(tabled, Request(channels=1, options=ReadOptions())).remarks[0]
