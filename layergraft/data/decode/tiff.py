@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import logging
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.data.decode.axes import UNKNOWN_AXES, Choice, choose
 from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES, project
@@ -23,7 +24,6 @@ Array = npt.NDArray[Any]
 MOST_CHANNELS = 64
 _ASSOCIATED = 1
 _OFFSETS = {273, 324}  # of strips or tiles, without which there are no pixels
-_UNKNOWN_AXES = "IQ"  # tifffile's letters for pages whose meaning the file does not say
 _INKS = ("PALETTE", "SEPARATED", "YCBCR", "CIELAB")
 
 
@@ -37,87 +37,6 @@ def _tifffile(channels: int) -> Any:
         ) from None
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd, file by file
     return tifffile
-
-
-@dataclass(kw_only=True)
-class _Choice:
-    """Which part of a series becomes the picture, axis by axis.
-
-    Args:
-        axes: of the series, one letter each.
-        shape: likewise.
-        channel: position of the axis of channels, or None.
-        stack: position of the axis of slices, or None.
-        fixed: position -> index, of the other axes but Y and X.
-        remarks: what was assumed.
-    """
-
-    axes: str
-    shape: tuple[int, ...]
-    channel: int | None = None
-    stack: int | None = None
-    fixed: dict[int, int] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.channel is None else self.shape[self.channel]
-
-
-def _choose(axes: str, shape: tuple[int, ...], request: Request) -> _Choice:
-    """Say which axes of a series are channels, slices and pages."""
-    choice = _Choice(axes=axes, shape=shape)
-    options, wanted = request.options, request.channels
-    free = [p for p, (axis, size) in enumerate(zip(axes, shape, strict=True)) if axis not in "YX" and size > 1]
-    channels = [p for p in free if axes[p] in "CS"]
-    if len(channels) > 1:
-        raise BadImage(f"axes {axes} with two of channels")
-    if channels:
-        choice.channel = channels[0]
-    elif len(free) == 1 and options.page is None and options.z is None:
-        unknown = axes[free[0]] in _UNKNOWN_AXES  # slices and times are no channels, however many there are
-        if unknown and (options.channels is not None or shape[free[0]] == wanted):
-            choice.channel = free[0]
-    left = [p for p in free if p != choice.channel]
-    slices = [p for p in left if axes[p] == "Z"]
-    if not slices and len(left) == 1 and options.z is not None and axes[left[0]] in _UNKNOWN_AXES:
-        slices = left
-    choice.fixed = {p: 0 for p in range(len(axes)) if axes[p] not in "YX" and p != choice.channel}
-    if slices:
-        _choose_slice(choice, slices[0], options.z)
-    elif isinstance(options.z, int) and options.z > 1:
-        raise BadImage(f"no slice {options.z}: it has 1")
-    _choose_page(choice, [p for p in left if p not in slices[:1]], options.page)
-    if choice.channel is not None and axes[choice.channel] != "S" and wanted == 1 and options.channels is None:
-        choice.remarks.append(f"{choice.channels} channels; the first is taken (?channels=N takes another)")
-        if not request.whole:
-            choice.fixed[choice.channel], choice.channel = 0, None
-    return choice
-
-
-def _choose_slice(choice: _Choice, position: int, z: int | str | None) -> None:
-    count = choice.shape[position]
-    if z in ("max", "mean"):
-        choice.stack = position
-        del choice.fixed[position]
-        return
-    if isinstance(z, int) and z > count:
-        raise BadImage(f"no slice {z}: it has {count}")
-    choice.fixed[position] = z - 1 if isinstance(z, int) else 0
-    if z is None:
-        choice.remarks.append(f"{count} slices; the first is taken (?z=max, ?z=mean or ?z=N)")
-
-
-def _choose_page(choice: _Choice, positions: list[int], page: int | None) -> None:
-    sizes = [choice.shape[p] for p in positions]
-    count = int(np.prod(sizes)) if sizes else 1
-    if page is not None and page > count:
-        raise BadImage(f"no page {page}: it has {count}")
-    choice.fixed |= dict(
-        zip(positions, map(int, np.unravel_index((page or 1) - 1, sizes)) if sizes else (), strict=True)
-    )
-    if count > 1 and page is None:
-        choice.remarks.append(f"{count} pages; the first is taken (?page=N takes another)")
 
 
 class _Planes:
@@ -138,7 +57,7 @@ class _Planes:
             kind = np.dtype(file.byteorder + self.keyframe.dtype.char)
             self.whole = np.ndarray(self.series.shape, kind, content, self.series.dataoffset)
 
-    def take(self, choice: _Choice, at: int | None) -> Array:
+    def take(self, choice: Choice, at: int | None) -> Array:
         """One picture of shape (H, W) or, with an axis of channels, (H, W, C); `at` is a slice of the stack."""
         fixed = choice.fixed | ({} if choice.stack is None or at is None else {choice.stack: at})
         if self.whole is not None:
@@ -160,14 +79,14 @@ class _Planes:
         return self._ordered(planes[0], choice)
 
     @staticmethod
-    def _ordered(picture: Array, choice: _Choice) -> Array:
+    def _ordered(picture: Array, choice: Choice) -> Array:
         """Channels last: of the axes left, all but Y and X are channels."""
         if choice.channel is not None and choice.channel < choice.axes.index("Y"):
             return np.moveaxis(picture, 0, 2)
         return picture
 
 
-def _names(file: Any, number: int, choice: _Choice, descriptions: dict[int, str]) -> tuple[str, ...] | None:
+def _names(file: Any, number: int, choice: Choice, descriptions: dict[int, str]) -> tuple[str, ...] | None:
     """Names of the channels of a series, by OME, ImageJ or GDAL."""
     count = choice.channels
     names: list[str] = []
@@ -201,7 +120,7 @@ def _series_of(file: Any, request: Request) -> tuple[int, Request]:
     raise BadImage(f"no page {page}: it has {before}")
 
 
-def _meaning(keyframe: Any, choice: _Choice, array: Array, tags: Directory) -> tuple[int, int | None, tuple[str, ...]]:
+def _meaning(keyframe: Any, choice: Choice, array: Array, tags: Directory) -> tuple[int, int | None, tuple[str, ...]]:
     """(how many of the first channels are colours, position of alpha if any, remarks)."""
     samples = choice.channel is not None and choice.axes[choice.channel] == "S"
     photometric = keyframe.photometric.name
@@ -239,7 +158,7 @@ def _unmultiplied(array: Array, alpha: int) -> Array:
 def _bands_as_rows(series: Any, request: Request) -> bool:
     """Whether an array (H, W, C) was written as it is: tifffile makes H pages of it, W rows by C columns each."""
     pages, _, bands = series.shape if len(series.shape) == 3 else (0, 0, 0)
-    plain = request.options.page is None and request.options.z is None and series.axes[0] in _UNKNOWN_AXES
+    plain = request.options.page is None and request.options.z is None and series.axes[0] in UNKNOWN_AXES
     return plain and series.kind == "shaped" and bands == request.channels > 4 and pages != bands
 
 
@@ -251,7 +170,7 @@ def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Pictu
         return Picture(array=file.asarray(series=number, maxworkers=1))
     planes = _Planes(file, number, content)
     keyframe = planes.keyframe
-    choice = _choose(planes.series.axes, tuple(planes.series.shape), request)
+    choice = choose(planes.series.axes, tuple(planes.series.shape), request)
     height, width = choice.shape[choice.axes.index("Y")], choice.shape[choice.axes.index("X")]
     check_size(height, width, len(content))
     if height * width * choice.channels * keyframe.dtype.itemsize > MOST_BYTES:
