@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -45,17 +45,23 @@ def _tags_of_exif(exif: bytes) -> Pillow.Exif:
     return tags
 
 
-def orientation_of_jpeg(content: bytes) -> int:
-    """That of its Exif segment, behind whatever others it lies."""
+def segments_of_jpeg(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, where the segment's content begins, where it ends) of those before the scan."""
     at = 2
     while at + 4 <= len(content) and content[at] == _FILL and content[at + 1] != _SCAN:
         if content[at + 1] == _FILL:
             at += 1
             continue
         end = at + 2 + (content[at + 2] << 8 | content[at + 3])
-        if content[at + 1] == _APP1 and content.startswith(b"Exif\0\0", at + 4):
-            return orientation(partial(_tags_of_exif, content[at + 4 : end]))
+        yield content[at + 1], at + 4, end
         at = end
+
+
+def orientation_of_jpeg(content: bytes) -> int:
+    """That of its Exif segment, behind whatever others it lies."""
+    for marker, start, end in segments_of_jpeg(content):
+        if marker == _APP1 and content.startswith(b"Exif\0\0", start):
+            return orientation(partial(_tags_of_exif, content[start:end]))
     return 1
 
 

@@ -8,11 +8,22 @@ import numpy as np
 import simplejpeg
 
 from layergraft.data.arrays import Pixels
-from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request, check_size
+from layergraft.data.decode.codecs import load_codecs
+from layergraft.data.decode.picture import (
+    BadImage,
+    Picture,
+    Reduction,
+    Request,
+    as_channels_last,
+    check_size,
+    damage_named,
+)
 from layergraft.data.decode.pillow import read_pillow
-from layergraft.data.orientation import orientation_of_jpeg, upright
+from layergraft.data.orientation import orientation_of_jpeg, segments_of_jpeg, upright
 
 START = b"\xff\xd8\xff"
+_SCAN, _END, _JPEG_LS = b"\xff\xda", b"\xff\xd9", 0xF7
+_FRAMES = {*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC}  # SOF; the others are tables
 # Huffman codes take at least one bit for each 8 × 8 block of a JPEG's finest channel. libjpeg fills what is missing
 # with grey, however much it is: a file of a few bytes would take gigabytes. Small images are left to the decoder.
 JPEG_PIXELS_PER_BYTE = 8 * 8 * 8
@@ -49,8 +60,33 @@ def _is_grey(content: bytes) -> bool:
         return False
 
 
+def _frame(content: bytes) -> tuple[int, int, int, int] | None:
+    """(marker, bits, height, width) of the picture (ITU-T T.81, B.2.2); None where there is none."""
+    for marker, start, end in segments_of_jpeg(content):
+        if marker in _FRAMES and start + 6 <= min(end, len(content)):
+            height, width = content[start + 1] << 8 | content[start + 2], content[start + 3] << 8 | content[start + 4]
+            return marker, content[start], height, width
+    return None
+
+
+def _deep(content: bytes, bits: int, height: int, width: int) -> Picture:
+    """Of 9 to 16 bits: lossy ones of 12, and lossless ones."""
+    check_size(height, width, len(content))
+    if height * width > max(_SMALL, JPEG_PIXELS_PER_BYTE * len(content)):
+        raise BadImage("its header claims more pixels than the file can hold")
+    codecs = load_codecs(f"a JPEG of {bits} bits")
+    if content.rfind(_END) < content.find(_SCAN):  # it fills what is missing, without a word
+        raise BadImage("truncated")
+    with damage_named():
+        array = as_channels_last(np.asarray(codecs.jpeg8_decode(content)))
+    count = array.shape[2]
+    if count not in (1, 3):
+        raise BadImage(f"a JPEG of {bits} bits and {count} channels")
+    return Picture(array=upright(array, orientation_of_jpeg(content)), colours=count, bits=bits)
+
+
 def read_jpeg(content: bytes, request: Request) -> Picture:
-    """Read a JPEG that is wanted as it is stored, or that `decode_jpeg` leaves to Pillow: CMYK, and damaged ones.
+    """Read a JPEG that is wanted as it is stored, or that `decode_jpeg` leaves: CMYK, over 8 bits, damaged.
 
     Raises:
         BadImage: it is damaged.
@@ -60,4 +96,9 @@ def read_jpeg(content: bytes, request: Request) -> Picture:
         pixels = decode_jpeg(content, channels, request.reduction)
         if pixels is not None:
             return Picture(array=pixels, colours=channels)
+    frame = _frame(content)
+    if frame is not None and frame[0] == _JPEG_LS:
+        raise BadImage("JPEG-LS files are not read")
+    if frame is not None and frame[1] > 8:
+        return _deep(content, *frame[1:])
     return read_pillow(content, request)

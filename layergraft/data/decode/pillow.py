@@ -20,6 +20,7 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from layergraft.data.decode.colours import convert
+from layergraft.data.decode.others import name_of
 from layergraft.data.decode.picture import MAX_PIXELS, BadImage, Picture, Request, as_channels_last, check_size
 from layergraft.data.orientation import READER_ERRORS, orientation, upright
 
@@ -67,12 +68,6 @@ def _whole_numbers(image: Pillow.Image, content: bytes) -> Picture:
     if image.format == "JPEG2000":  # Pillow has shifted them to 16 bits
         bits = _depth_of_jpeg2000(content)
         return Picture(array=array >> (16 - bits) if 8 < bits < 16 else array, colours=1, bits=max(bits, 9))
-    largest = re.match(rb"P[25]\s(?:\s*#[^\n]*\n)*\s*\d+\s+\d+\s+(\d+)", content[:512])
-    if image.format == "PPM" and largest and 255 < int(largest[1]) < _LARGEST:  # Pillow has stretched them to 16 bits
-        top = int(largest[1])
-        array = ((array.astype(np.uint32) * top + _LARGEST // 2) // _LARGEST).astype(np.uint16)
-        full = top & (top + 1) == 0
-        return Picture(array=array, colours=1, bits=top.bit_length(), range=None if full else (0, top))
     return Picture(array=array, colours=1, bits=16)
 
 
@@ -145,7 +140,8 @@ def read_pillow(content: bytes, request: Request) -> Picture:
                 return picture
             return replace(picture, array=upright(picture.array, lies), remarks=remarks)
     except UnidentifiedImageError:
-        raise BadImage("not an image") from None
+        other = name_of(content)
+        raise BadImage(f"{other} files are not read" if other else "not an image") from None
     except Pillow.DecompressionBombError as error:
         number = re.search(r"\((\d+) pixels", str(error))
         check_size(int(number[1]) if number else MAX_PIXELS + 1, 1, len(content))

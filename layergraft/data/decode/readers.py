@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from layergraft.data.arrays import Pixels
-from layergraft.data.decode import npy
+from layergraft.data.decode import jpeg2000, npy
+from layergraft.data.decode.avif import is_avif, read_avif
 from layergraft.data.decode.colours import select, to_channels
 from layergraft.data.decode.dicom import is_dicom, read_dicom
 from layergraft.data.decode.fits import is_fits, read_fits
@@ -21,6 +22,7 @@ from layergraft.data.decode.nifti import is_nifti, read_nifti
 from layergraft.data.decode.options import ReadOptions
 from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request
 from layergraft.data.decode.pillow import read_pillow
+from layergraft.data.decode.pnm import is_pnm, read_pnm
 from layergraft.data.decode.ranges import to_levels
 from layergraft.data.decode.tiff import read_tiff
 from layergraft.data.decode.tiff_tags import STARTS
@@ -47,6 +49,9 @@ READERS = (
     Reader("DICOM", is_dicom, read_dicom),
     Reader("FITS", is_fits, read_fits),
     Reader("NIfTI", is_nifti, read_nifti),
+    Reader("JPEG 2000", lambda content: content.startswith(jpeg2000.STARTS), jpeg2000.read_jpeg2000),
+    Reader("AVIF", is_avif, read_avif),
+    Reader("PGM or PPM", is_pnm, read_pnm),
     Reader("image", lambda content: True, read_pillow),
 )
 _PLAIN = ReadOptions()

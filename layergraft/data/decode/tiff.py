@@ -112,12 +112,30 @@ def _series_of(file: Any, request: Request) -> tuple[int, Request]:
         return 0, request
     before = 0  # pages of the series so far
     for number, series in enumerate(file.series):
-        sizes = zip(series.axes, series.shape, strict=True)
-        count = int(np.prod([size for axis, size in sizes if axis not in "YXSCZ"], dtype=np.int64))
+        count = _pages_of(series)
         if page <= before + count:
             return number, replace(request, options=replace(request.options, page=page - before))
         before += count
     raise BadImage(f"no page {page}: it has {before}")
+
+
+def _larger_behind(file: Any, request: Request) -> tuple[str, ...]:
+    """What is to be said where a thumbnail lies before the picture and nobody chose."""
+    if request.options.page is not None:
+        return ()
+    first, page = file.series[0].keyframe, 1
+    for series in file.series:
+        if series.keyframe.imagelength * series.keyframe.imagewidth > first.imagelength * first.imagewidth:
+            size = f"{first.imagelength} by {first.imagewidth} pixels"
+            larger = f"page {page} has {series.keyframe.imagelength} by {series.keyframe.imagewidth}"
+            return (f"the first page, of {size}, is taken, and {larger} (?page={page} takes it)",)
+        page += _pages_of(series)
+    return ()
+
+
+def _pages_of(series: Any) -> int:
+    sizes = zip(series.axes, series.shape, strict=True)
+    return int(np.prod([size for axis, size in sizes if axis not in "YXSCZ"], dtype=np.int64))
 
 
 def _meaning(keyframe: Any, choice: Choice, array: Array, tags: Directory) -> tuple[int, int | None, tuple[str, ...]]:
@@ -163,6 +181,7 @@ def _bands_as_rows(series: Any, request: Request) -> bool:
 
 
 def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Picture:
+    thumbnail = _larger_behind(file, request)
     number, request = _series_of(file, request)
     if len(file.series) == 1 and _bands_as_rows(file.series[number], request):
         height, width, bands = file.series[number].shape
@@ -198,7 +217,7 @@ def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Pictu
         alpha=alpha,
         names=_names(file, number, choice, geo_of(tags).descriptions) if request.as_stored else None,
         bits=int(bits) if array.dtype.kind == "u" and isinstance(bits, int) else None,
-        remarks=(*choice.remarks, *remarks),
+        remarks=(*choice.remarks, *remarks, *thumbnail),
     )
 
 

@@ -226,6 +226,18 @@ def test_pages_that_are_not_channels_are_said() -> None:
         decode(buffer.getvalue(), 3, options=options("page=7"))
 
 
+def test_a_thumbnail_before_its_picture_is_said() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for size in (4, 1):
+            writer.write(np.dstack([GREY[::size, ::size]] * 3), photometric="rgb", metadata=None)
+    found = read_picture(buffer.getvalue(), Request(channels=3, options=ReadOptions(), whole=True))
+    assert found.array.shape == (10, 15, 3)
+    said = "the first page, of 10 by 15 pixels, is taken, and page 2 has 40 by 60 (?page=2 takes it)"
+    assert found.remarks == (said,)
+    assert decode(buffer.getvalue(), 3, options=options("page=2")).shape == (40, 60, 3)
+
+
 def test_channels_have_the_names_of_their_own_image() -> None:
     bands, buffer = channels_of(4), io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as writer:
