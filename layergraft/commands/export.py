@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.conv_stem import ConvStem
-from layergraft.encoders.huggingface import from_timm
+from layergraft.encoders.foreign_formats.transformers_names import from_timm
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.probes import ProbeClassifier, load_probe

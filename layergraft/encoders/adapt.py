@@ -57,6 +57,13 @@ def set_norm_eps(encoder: Encoder, eps: float) -> None:
             module.eps = eps
 
 
+def use_mean_of_patches(encoder: Encoder) -> None:
+    """Make the mean of the patches, behind the final norm, the feature of an encoder with a class token."""
+    if encoder.feature_is_token:
+        encoder.vit.global_pool = "avg"
+        encoder.model_args = encoder.model_args | {"global_pool": "avg", "fc_norm": False}
+
+
 def num_heads(encoder: Encoder) -> int:
     """Attention heads of a block."""
     # Some of timm's blocks attend without a module for it and have the number themselves.

@@ -95,7 +95,8 @@ def infer_architecture(
         weights: with timm's names.
         name: the file, for messages.
         known: what weights do not tell, where it is known: `num_heads`, `grid` (rows, columns of patches),
-            `no_embed_class` (tokens in front of the patches have no position).
+            `no_embed_class` (tokens in front of the patches have no position), `act_layer` (timm's name of the
+            activation; of a gated MLP it is its own).
 
     Returns:
         (timm's model name, arguments of `create_model`, what was assumed).
@@ -141,6 +142,8 @@ def infer_architecture(
     arguments |= {key: value for key, value in optional.items() if value}
     if "blocks.0.attn.qkv.bias" not in weights:
         arguments["qkv_bias"] = False
+    if known.get("act_layer", "gelu") != "gelu" and hidden != 2 * gate:
+        arguments["act_layer"] = known["act_layer"]
     # timm's arguments ask for neither a gated MLP nor the eps of CLIP, whose mark is a norm in front of the blocks.
     if hidden == 2 * gate:
         return "vit_giant_patch14_dinov2", arguments, notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from layergraft.config.paths import expanded
-from layergraft.encoders import huggingface
-from layergraft.encoders.adapt import block_kind, fill, norm_eps, num_heads, resize_encoder, set_norm_eps
+from layergraft.encoders.adapt import (
+    block_kind,
+    fill,
+    norm_eps,
+    num_heads,
+    resize_encoder,
+    set_norm_eps,
+    use_mean_of_patches,
+)
 from layergraft.encoders.architecture import infer_architecture
-from layergraft.encoders.foreign_formats import Foreign, detect
+from layergraft.encoders.foreign_formats.detect import detect
+from layergraft.encoders.foreign_formats.foreign import Foreign
+from layergraft.encoders.foreign_formats.transformers_config import class_names, known_arguments
 from layergraft.encoders.input_statistics import InputStatistics, choose_statistics, read_image_processor, read_timm
-from layergraft.encoders.options import EncoderOptions, parse_options
+from layergraft.encoders.options import ACTIVATIONS, EncoderOptions, parse_options
 from layergraft.encoders.provenance import trained_reading
 from layergraft.encoders.safe_load import read_directory, read_file
 from layergraft.encoders.vit import Encoder, build_vit
@@ -148,11 +158,15 @@ def open_checkpoint(encoder: str | Path) -> Checkpoint:
         opened = _open_path(expanded(address), address, options)
     if options.norm_eps is not None:
         set_norm_eps(opened.encoder, options.norm_eps)
-    heads = num_heads(opened.encoder)
+    heads, kind = num_heads(opened.encoder), block_kind(opened.encoder)
     if options.num_heads not in (None, heads):
         raise UserError(f"{address!r} has {heads} heads and says so.", "Leave ?num_heads= out.")
+    if options.act is not None and ACTIVATIONS[options.act] not in kind.split():
+        raise UserError(f"{address!r} has a {kind} and says so.", "Leave ?act= out.")
     notes: list[str] = []
     resized = resize_encoder(opened.encoder, options.img_size or opened.encoder.img_size, address, notes.append)
+    if options.pool == "mean":
+        use_mean_of_patches(resized)
     return replace(opened, encoder=resized.eval(), notes=(*opened.notes, *notes))
 
 
@@ -193,10 +207,10 @@ def _open_path(path: Path, address: str, options: EncoderOptions) -> Checkpoint:
         config = _configuration(path)
         if "model_type" in config:
             foreign = detect(read_directory(path), address)
-            known = huggingface.known_arguments(config, address)
+            known = known_arguments(config, address)
             processor = path / "preprocessor_config.json"
             opened = _build(foreign, address, options, known, processor if processor.is_file() else None)
-            return replace(opened, classes=huggingface.class_names(config, address))
+            return replace(opened, classes=class_names(config, address))
         return _open_native(path, address, options)
     if not path.is_file():
         raise UserError(f"There is no encoder {address!r}.", "Give a run, a checkpoint file, or timm:NAME.")
@@ -278,9 +292,9 @@ def _build(
     if role not in roles:
         raise UserError(f"{address!r} ({foreign.format}) holds no encoder {role!r}.", f"It holds: {', '.join(roles)}.")
     weights = foreign.encoders[role]
-    settings = foreign.arguments | known
-    heads = {"num_heads": options.num_heads} if options.num_heads is not None else {}
-    name, arguments, assumed = infer_architecture(weights, address, heads | settings)
+    given = {"num_heads": options.num_heads, "act_layer": options.act}
+    settings = foreign.arguments | {key: value for key, value in given.items() if value is not None} | known
+    name, arguments, assumed = infer_architecture(weights, address, settings)
     stated = None
     if processor is not None and None in (options.mean, options.std):
         stated, unusual = read_image_processor(processor)
@@ -295,7 +309,7 @@ def _build(
         if not known:
             assumed.append(f"{block_kind(encoder)} is assumed, norms before attention and MLP: a file does not tell.")
     classifier = foreign.classifiers.get(role, {})
-    remarks = [*assumed, *chosen, *(foreign.notes if options.num_heads is None else ())]
+    remarks = [*assumed, *chosen, *(note for note in foreign.notes if _is_open(note, options, known))]
     if any(value.dtype not in (torch.float32, torch.int64) for value in weights.values()):
         remarks.append("Weights of half precision were widened to float32.")
     unused = [f"heads.{head}" for head in dict.fromkeys(key.partition(".")[0] for key in foreign.heads)]
@@ -310,6 +324,13 @@ def _build(
         classifier=classifier,
         notes=(_headline(foreign, role, encoder, address), *(f"  {remark}" for remark in remarks)),
     )
+
+
+def _is_open(note: str, options: EncoderOptions, known: dict[str, Any]) -> bool:
+    """Whether a note does not ask for an option that is given, or that a configuration makes needless."""
+    asked = set(re.findall(r"\?(\w+)=", note))
+    answered = {key for key in asked if getattr(options, key, None) is not None}
+    return not answered and not ("act" in asked and "act_layer" in known)
 
 
 def _headline(foreign: Foreign, role: str, encoder: Encoder, address: str) -> str:

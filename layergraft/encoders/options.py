@@ -10,12 +10,16 @@ from urllib.parse import parse_qsl
 
 from layergraft.errors import UserError, nearest
 
+# timm's names of the activations that ViTs with the same keys are trained with -> their classes.
+ACTIVATIONS = {"gelu": "GELU", "gelu_tanh": "GELUTanh", "quick_gelu": "QuickGELU"}
 Number = TypeVar("Number", int, float)
 EXAMPLES = {
     "encoder": "?encoder=momentum",
     "num_heads": "?num_heads=6",
     "img_size": "?img_size=224",
     "norm_eps": "?norm_eps=1e-6",
+    "act": "?act=quick_gelu",
+    "pool": "?pool=mean",
     "mean": "?mean=0.5,0.5,0.5",
     "std": "?std=0.5,0.5,0.5",
 }
@@ -30,6 +34,8 @@ class EncoderOptions:
         num_heads: attention heads of a block.
         img_size: side of the images that positions are resized for, in pixels.
         norm_eps: what LayerNorms add to the variance.
+        act: activation of the MLPs, one of `ACTIVATIONS`.
+        pool: `mean` makes the mean of the patches the feature, where it would be the class token.
         mean: mean of each channel, or one for all, of pixels in [0, 1].
         std: standard deviation of each channel, or one for all.
     """
@@ -38,6 +44,8 @@ class EncoderOptions:
     num_heads: int | None = None
     img_size: int | None = None
     norm_eps: float | None = None
+    act: str | None = None
+    pool: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -61,6 +69,8 @@ def parse_options(query: str, address: str) -> EncoderOptions:
         num_heads=_positive("num_heads", texts, address, int, "whole number"),
         img_size=_positive("img_size", texts, address, int, "whole number"),
         norm_eps=_positive("norm_eps", texts, address, float, "number"),
+        act=_one_of("act", texts, address, tuple(ACTIVATIONS)),
+        pool=_one_of("pool", texts, address, ("mean",)),
         mean=_levels("mean", texts, address),
         std=_levels("std", texts, address),
     )
@@ -77,6 +87,13 @@ def _positive(key: str, texts: dict[str, str], address: str, read: Callable[[str
     if not 0 < value < math.inf:
         raise _wrong(key, texts[key], f"no positive {kind}", address)
     return value
+
+
+def _one_of(key: str, texts: dict[str, str], address: str, choices: tuple[str, ...]) -> str | None:
+    """One of a few words; None where the option is not given."""
+    if key in texts and texts[key] not in choices:
+        raise _wrong(key, texts[key], f"none of {', '.join(choices)}", address)
+    return texts.get(key)
 
 
 def _levels(key: str, texts: dict[str, str], address: str) -> tuple[float, ...] | None:

@@ -12,7 +12,7 @@ from foreign_files import Weights
 from test_foreign_formats import CASES, dinov2_weights
 
 from layergraft import load_encoder
-from layergraft.encoders.huggingface import to_timm
+from layergraft.encoders.foreign_formats.transformers_names import to_timm
 from layergraft.errors import UserError
 
 # One of each reader.

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from layergraft.config import DecoderConfig, MaeConfig
 from layergraft.encoders.checkpoint import load_encoder
-from layergraft.encoders.foreign_formats import detect
+from layergraft.encoders.foreign_formats.detect import detect
 from layergraft.encoders.safe_load import read_file
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Progress

@@ -14,7 +14,7 @@ from layergraft.config import MocoConfig
 from layergraft.data.batch import Batch
 from layergraft.data.randomness import Randomness
 from layergraft.encoders.checkpoint import load_encoder
-from layergraft.encoders.foreign_formats import detect
+from layergraft.encoders.foreign_formats.detect import detect
 from layergraft.encoders.safe_load import read_file
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Progress
