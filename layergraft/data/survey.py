@@ -13,7 +13,7 @@ import numpy.typing as npt
 from layergraft.data.arrays import Indices, Pixels
 from layergraft.data.decode.picture import BadImage, Picture, Request, spread_numbers
 from layergraft.data.randomness import Randomness
-from layergraft.data.sources.source import EncodedImages, Source
+from layergraft.data.sources.source import EncodedImages, Source, file_of
 from layergraft.runs.interruption import check
 
 VALUES = 4096  # numbers of each channel of one image
@@ -153,7 +153,9 @@ def survey(source: Source, channels: int, count: int) -> Survey:
         channels: of the encoder's input.
         count: how many images to look at; names are counted of all.
     """
-    endings = Counter(os.path.splitext(source.images.name(int(key)))[1].lower() or "none" for key in source.keys)
+    endings = Counter(
+        os.path.splitext(file_of(source.images.name(int(key))))[1].lower() or "none" for key in source.keys
+    )
     tally = _Tally()
     for key in _sampled(source, count).tolist():
         check()

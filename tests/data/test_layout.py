@@ -126,6 +126,7 @@ def test_files_left_out_are_counted_by_their_endings(tmp_path: Path) -> None:
     write(tmp_path, "a/2.HEIC", "a/3.heic", "b/scan.svs", "b/IM000001", "b/x.mnc.gz", "a/._x.heic", content=b"")
     write(tmp_path, "a/notes.txt", "README", "a/1.json", "Thumbs.db", content=b"")
     line = f"{str(tmp_path)!r}: left out by their ending: 2 .heic, 1 .mnc.gz, 1 .svs, 1 without an ending."
+    line += " Whole slides are cut into tiles: ?tile=256&mpp=0.5."
     for _ in range(2):  # made, and read from the file
         assert open_source(str(tmp_path), tmp_path / ".index").remarks == (line,)
     write(tmp_path / "none", "1.heic", content=b"")

@@ -14,10 +14,13 @@ import fsspec
 from layergraft.config.paths import expanded
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
+from layergraft.data.decode.slide import SLIDE_SUFFIXES
 from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.index import Names
 from layergraft.data.sources.source import EncodedImages
 from layergraft.errors import UserError
+
+OUTSIDE = "outside its folder (?root=DIR names another)"
 
 
 def is_remote(place: str) -> bool:
@@ -157,6 +160,16 @@ class Place:
         return content
 
 
+def path_below(root: Place, path: bytes) -> bytes | None:
+    """A path below a root; None if it leads out of it."""
+    if not root.remote and b".." not in path and not path.startswith(b"/"):
+        return path
+    # The root itself stays as it is: the slashes of a URL count.
+    top = os.fsencode(root.path)
+    path = os.path.relpath(os.path.join(top, path), top)
+    return None if path.split(b"/")[0] == b".." else path
+
+
 class FileImages(EncodedImages):
     """Image files below a folder.
 
@@ -176,13 +189,7 @@ class FileImages(EncodedImages):
 
     def _path(self, index: int) -> bytes | None:
         """The path below the root; None if it leads out of it."""
-        path = self.paths[index]
-        if not self.root.remote and b".." not in path and not path.startswith(b"/"):
-            return path
-        # The root itself stays as it is: the slashes of a URL count.
-        root = os.fsencode(self.root.path)
-        path = os.path.relpath(os.path.join(root, path), root)
-        return None if path.split(b"/")[0] == b".." else path
+        return path_below(self.root, self.paths[index])
 
     def stamp(self, keys: Labels) -> Stamp | None:
         if self.root.remote:
@@ -204,10 +211,13 @@ class FileImages(EncodedImages):
         return self._file(index).read(0, count)
 
     def read(self, index: int) -> bytes:
-        return self._file(index).read()
+        file = self._file(index)
+        if file.path.lower().endswith(SLIDE_SUFFIXES):
+            raise BadImage("a whole slide: give ?tile=256&mpp=0.5")
+        return file.read()
 
     def _file(self, index: int) -> Place:
         path = self._path(index)
         if path is None:
-            raise BadImage("outside its folder (?root=DIR names another)")
+            raise BadImage(OUTSIDE)
         return self.root / os.fsdecode(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.layout import OtherFiles, check_layout, no_images, side_note
-from layergraft.data.sources.source import Source, is_hidden, is_picture
+from layergraft.data.sources.source import IMAGE_SUFFIXES, Source, is_hidden, is_picture
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 
 NO_IMAGES = ("lost+found",)  # what a file system keeps for itself in its uppermost folder
+PARTS_OF_SLIDES = (".dat", ".opt", ".jpg")  # of .mrxs, .vms
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
 
 
@@ -31,7 +33,7 @@ def _refuse(error: OSError) -> None:
         )
 
 
-def _walk(root: str, stamps: dict[str, int], others: OtherFiles) -> Iterator[str]:
+def _walk(root: str, stamps: dict[str, int], others: OtherFiles, endings: tuple[str, ...]) -> Iterator[str]:
     """Relative paths of the images below a folder; notes when each folder last changed. Links are followed once.
 
     Raises:
@@ -49,13 +51,13 @@ def _walk(root: str, stamps: dict[str, int], others: OtherFiles) -> Iterator[str
         seen.add((status.st_dev, status.st_ino))
         stamps[folder] = status.st_mtime_ns
         prefix = "" if folder == root else os.path.relpath(folder, root) + "/"
-        yield from _pictures((prefix + file for file in files), others)
+        yield from _pictures((prefix + file for file in files), others, endings)
 
 
-def _pictures(paths: Iterable[str], others: OtherFiles) -> Iterator[str]:
+def _pictures(paths: Iterable[str], others: OtherFiles, endings: tuple[str, ...]) -> Iterator[str]:
     """Those of images; the others are counted."""
     for path in paths:
-        if is_picture(path):
+        if is_picture(path, endings):
             yield path
         else:
             others.add(path)
@@ -79,14 +81,17 @@ def _unchanged(signature: str) -> bool:
         return False
 
 
-def _build(root: Place, path: Path | None) -> Index:
+def _build(root: Place, endings: tuple[str, ...], path: Path | None) -> Index:
     stamps: dict[str, int] = {}
     others = OtherFiles()
     if root.remote:
         names = [file.removeprefix(root.path + "/") for file in root.files()]
-        paths = [os.fsencode(file) for file in _pictures(names, others)]
+        paths = [os.fsencode(file) for file in _pictures(names, others, endings)]
     else:
-        paths = [os.fsencode(file) for file in _walk(root.path, stamps, others)]
+        paths = [os.fsencode(file) for file in _walk(root.path, stamps, others, endings)]
+    if endings != IMAGE_SUFFIXES:
+        for ending in PARTS_OF_SLIDES:
+            others.counts.pop(ending, None)
     paths = sorted(_without_features(paths, others))
     if not paths:
         raise no_images(root.path, others)
@@ -103,8 +108,18 @@ def _build(root: Place, path: Path | None) -> Index:
     return builder.finish(json.dumps(stamps))
 
 
-def open_folder(spec: str, root: Place, index_directory: Path | None) -> Source:
-    """Open a folder; sample key = place in the byte-sorted listing."""
-    index = open_index(index_directory, root.path, _unchanged, lambda path: _build(root, path))
+def open_folder(
+    spec: str, root: Place, index_directory: Path | None, endings: tuple[str, ...] = IMAGE_SUFFIXES
+) -> Source:
+    """Open a folder; sample key = place in the byte-sorted listing.
+
+    Args:
+        spec: what the user wrote.
+        root: the folder.
+        index_directory: of index files; without one nothing is written.
+        endings: of the files that are taken.
+    """
+    place = root.path if endings == IMAGE_SUFFIXES else f"{root.path} {endings}"
+    index = open_index(index_directory, place, _unchanged, partial(_build, root, endings))
     images = FileImages(root, index.names("path"))
     return as_source(spec, images, index)

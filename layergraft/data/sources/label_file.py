@@ -17,8 +17,9 @@ from layergraft.config.paths import expanded
 from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.labels import UNLABELLED, label_texts
-from layergraft.data.sources.source import Source
+from layergraft.data.sources.source import Source, file_of
 from layergraft.data.sources.table import explained, table_batches, table_columns, table_schema
+from layergraft.data.sources.tiles import TileImages
 from layergraft.errors import UserError, nearest
 from layergraft.runs.announce import announce
 
@@ -141,10 +142,15 @@ class _Names:
     @classmethod
     def of(cls, source: Source) -> _Names:
         images = source.images
-        is_local = isinstance(images, FileImages) and not images.root.remote
-        names = cls(root=images.root.path if isinstance(images, FileImages) and is_local else None)
+        root = images.root if isinstance(images, FileImages | TileImages) else None
+        names = cls(root=None if root is None or root.remote else root.path)
         for key in source.keys.tolist():
-            names.keys.setdefault(images.name(key), []).append(key)
+            name = images.name(key)
+            names.keys.setdefault(name, []).append(key)
+            if (
+                isinstance(images, TileImages) and (file := file_of(name)) != name
+            ):  # a slide's label is that of its tiles
+                names.keys.setdefault(file, []).append(key)
         return names
 
     def ending_in(self, path: str) -> list[str]:

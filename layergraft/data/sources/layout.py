@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
+from layergraft.data.decode.slide import SLIDE_SUFFIXES
 from layergraft.data.sources.source import IMAGE_SUFFIXES, is_hidden
 from layergraft.errors import UserError
 
@@ -23,6 +24,7 @@ _TEXTS |= {".html", ".htm", ".pdf", ".ini", ".db", ".log", ".lnk", ".url", ".py"
 _TEXTS |= {".doc", ".docx", ".xls", ".xlsx", ".md5", ".sha1", ".sha256"}
 _NO_ENDING = ("README", "LICENSE", "LICENCE", "COPYING", "NOTICE", "VERSION", "Makefile", "MD5SUMS", "SHA256SUMS")
 SHOWN = 8
+CUT = "?tile=256&mpp=0.5"
 
 
 class OtherFiles:
@@ -45,9 +47,11 @@ class OtherFiles:
         counts = {ending: n for ending, n in self.counts.items() if ending and ending not in _TEXTS}
         if not counts:
             return []
+        slides = any(ending in SLIDE_SUFFIXES for ending in counts)
+        hint = " Whole slides are cut into tiles: ?tile=256&mpp=0.5." if slides else ""
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         listed = [f"{count} {ending}" for ending, count in ordered[:SHOWN]]
-        return [f"{place!r}: left out by their ending: {', '.join(listed)}{' …' if len(counts) > SHOWN else ''}."]
+        return [f"{place!r}: left out by their ending: {', '.join(listed)}{' …' if len(counts) > SHOWN else ''}.{hint}"]
 
 
 def _ending(name: str) -> str:
@@ -136,6 +140,10 @@ def no_images(place: str, others: OtherFiles) -> UserError:
             f"Give hf:{place}{f':{part}' if part not in (None, 'train') else ''} for all of them, or one of them: "
             f"{os.path.join(place, first)}.",
         )
+    slides = {ending: others.counts[ending] for ending in SLIDE_SUFFIXES if ending in others.counts}
+    if slides:
+        listed = ", ".join(f"{count} {ending}" for ending, count in slides.items())
+        return UserError(f"The folder {place!r} holds whole slides: {listed}.", f"Cut them into tiles: {place}{CUT}.")
     seen = others.remark(place)
     return UserError(
         f"There is no image in the folder {place!r}." + (f" {seen[0]}" if seen else ""),

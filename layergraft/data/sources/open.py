@@ -8,29 +8,36 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import numpy as np
+import pyarrow as pa
 
 from layergraft.config.paths import expanded
 from layergraft.data.decode.options import READ_OPTIONS, parse_read_options
+from layergraft.data.decode.slide import PYRAMID_SUFFIXES, SLIDE_SUFFIXES
+from layergraft.data.decode.tiling import TILING_OPTIONS, Tiling, parse_tiling
 from layergraft.data.fashion.builtin import open_builtin
 from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.columns import USUAL, Chosen
-from layergraft.data.sources.files import Place
+from layergraft.data.sources.cut import SCHEMA, cut_into_tiles, no_files
+from layergraft.data.sources.files import FileImages, Place, is_remote
 from layergraft.data.sources.folder import open_folder
+from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.hdf5_file import open_hdf5
 from layergraft.data.sources.huggingface import open_hub
 from layergraft.data.sources.huggingface_stream import open_stream
-from layergraft.data.sources.layout import beside, shards_of
+from layergraft.data.sources.index import IndexBuilder
+from layergraft.data.sources.layout import CUT, beside, shards_of
 from layergraft.data.sources.list_file import open_list
 from layergraft.data.sources.npy_file import array_names, open_npy, open_npz
 from layergraft.data.sources.shards import open_shards, shard_paths
-from layergraft.data.sources.source import Source
+from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.data.sources.table import open_table
 from layergraft.data.sources.zarr_store import is_zarr, open_zarr
 from layergraft.errors import UserError, nearest
 
 OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming", "image", "label", "images", "labels"}
-OPTIONS |= {*READ_OPTIONS}
+OPTIONS |= {*READ_OPTIONS, *TILING_OPTIONS}
+KEPT = ("mean", "std", *READ_OPTIONS, *TILING_OPTIONS)  # of training images, for those that test them
 TABLES = (".csv", ".tsv", ".parquet")
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
 
@@ -83,6 +90,33 @@ def _open_arrays(spec: str, file: Place, chosen: Chosen, index: Path | None) -> 
     return open_npz(spec, file, chosen, index) if ending == "npz" else open_hdf5(spec, file, chosen)
 
 
+def _open_file(spec: str, file: Place) -> Source:
+    """One image file."""
+    builder = IndexBuilder(SCHEMA, None, "path")
+    builder.add({"path": pa.array([os.fsencode(file.name)], pa.large_binary()), "label": pa.array([0], pa.int32())})
+    listed = builder.finish("")
+    return as_source(spec, FileImages(file.parent, listed.names("path")), listed)
+
+
+def _open_large(
+    spec: str, place: str, root: Place | None, streaming: bool, chosen: Chosen, index: Path | None, tiling: Tiling
+) -> Source:
+    """Image files that are to be cut into tiles."""
+    if place.startswith(("builtin:", "hf:")) or place.lower().endswith((".tar", *ARRAYS)) or is_remote(place):
+        raise no_files(spec)
+    where = Place(place)
+    if not where.exists():
+        raise UserError(f"There is no folder or file {place!r}.", "Give whole slides, or other large images.")
+    elif where.is_folder():
+        endings = PYRAMID_SUFFIXES if tiling.scaled else (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
+        source = open_folder(spec, where, index, endings)
+    elif place.lower().endswith((*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)):
+        source = _open_file(spec, where)
+    else:
+        source = _open(spec, place, root, streaming, chosen, index)
+    return cut_into_tiles(source, tiling, index)
+
+
 def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Chosen, index: Path | None) -> Source:
     if place.startswith("builtin:"):
         return open_builtin(spec, place)
@@ -117,6 +151,8 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
         return open_table(spec, where, root, index, chosen)
     if place.lower().endswith(ARRAYS):
         return _open_arrays(spec, where, chosen, index)
+    if place.lower().endswith(SLIDE_SUFFIXES):
+        raise UserError(f"{place!r} is a whole slide.", f"Cut it into tiles: {place}{CUT}.")
     raise UserError(
         f"{place!r} is no folder, and no file of a known kind.",
         "Lists end in .txt, tables in .csv, .tsv or .parquet, shards in .tar, arrays in .npy, .npz, .h5 or .zarr.",
@@ -133,7 +169,8 @@ def open_source(spec: str, index: Path | None = None) -> Source:
             `hf:NAME[:SPLIT]`; or a built-in set. Appended to any of them `?fraction=0.1&seed=0`, `?shots=5&seed=0`,
             `?mean=…&std=…`, and how files are read: `?range=LOW,HIGH` or `auto`, `?channels=3,2,1`, `?page=N`,
             `?z=max`; to a list or a table `?root=DIR`, where its paths begin; to a table, `hf:`, shards or arrays
-            `?image=NAME&label=NAME` (or `images`, `labels`); to `hf:` `?streaming=true`.
+            `?image=NAME&label=NAME` (or `images`, `labels`); to `hf:` `?streaming=true`. To whole slides
+            `?tile=256&mpp=0.5` (or `&level=0`, `&tissue=0.5`), to other large images `?tile=256`.
         index: a directory for index files; without one nothing is written.
 
     Raises:
@@ -155,14 +192,18 @@ def open_source(spec: str, index: Path | None = None) -> Source:
     streaming = query.get("streaming", "false")
     if streaming not in ("true", "false"):
         raise UserError(f"{spec!r} has streaming={streaming}.", "It is `true` or `false`.")
-    reading = parse_read_options(query, spec)
-    return _select(_open(spec, place, root, streaming == "true", chosen, index), query).read_by(reading)
+    reading, tiling = parse_read_options(query, spec), parse_tiling(query, spec)
+    if tiling is None:
+        source = _open(spec, place, root, streaming == "true", chosen, index)
+    else:
+        source = _open_large(spec, place, root, streaming == "true", chosen, index, tiling)
+    return _select(source, query).read_by(reading)
 
 
 def default_test_source(spec: str) -> str | None:
     """The SOURCE of the test images that belong to training images, or None where there is none."""
     place, mark, options = spec.partition("?")
-    statistics = "&".join(f"{k}={v}" for k, v in parse_qsl(options) if k in ("mean", "std", *READ_OPTIONS))
+    statistics = "&".join(f"{k}={v}" for k, v in parse_qsl(options) if k in KEPT)
     tail = f"?{statistics}" if mark and statistics else ""
     if place.startswith("builtin:"):
         return place.removesuffix(":train").removesuffix(":test") + ":test" + tail

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
@@ -26,13 +27,20 @@ IMAGE_SUFFIXES = (
     *(".dcm", ".fits", ".fit", ".fts", ".nii", ".nii.gz"),
 )
 
+_TILE = re.compile(r"#\d+,\d+$")
 
-def is_picture(path: str) -> bool:
+
+def is_picture(path: str, endings: tuple[str, ...] = IMAGE_SUFFIXES) -> bool:
     """Whether a file is taken for an image: by its ending, unless it or a folder above it is hidden.
 
     macOS leaves `._name.jpg` and `__MACOSX/` in archives; notebooks leave `.ipynb_checkpoints/` in folders.
     """
-    return path.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(path)
+    return path.lower().endswith(endings) and not is_hidden(path)
+
+
+def file_of(name: str) -> str:
+    """The file that an image lies in, by the image's name: `slide.svs` of its tile `slide.svs#512,256`."""
+    return _TILE.sub("", name)
 
 
 def is_hidden(path: str) -> bool:
