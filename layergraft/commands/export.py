@@ -30,6 +30,8 @@ from layergraft.evaluation.probes import ProbeClassifier, load_probe
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.interruption import check
+from layergraft.runs.layout import run_directory
+from layergraft.runs.report.model_card import MODEL_CARD, write_model_card
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]
 ExportedModel = Callable[[Tensor], Tensor]
@@ -89,12 +91,17 @@ def export_encoder(encoder: str, format_name: Format, out: Path, with_head: Path
         check()
         difference = _difference(job, exported)
         check()
-        for path in working.iterdir():  # more than one for a large ONNX model
-            path.replace(out.parent / path.name)
+        if run := run_directory(encoder):
+            write_model_card(run[0], working / out.name, format_name, run[1])
+        # More than one beside a file: a model card, the weights of a large ONNX model. A command that is told again
+        # refuses an `out` that exists, so that comes last.
+        for path in sorted(working.iterdir(), key=lambda path: path.name == out.name):
+            if path.name != MODEL_CARD or not (out.parent / MODEL_CARD).exists():
+                path.replace(out.parent / path.name)
     except OSError as error:
         raise UserError(f"Cannot write {str(out)!r}: {error.strerror or error}.", "Nothing was written.") from None
     finally:
-        shutil.rmtree(working)
+        shutil.rmtree(working, ignore_errors=True)
     announce(
         f"{out} ({format_name}): {job.output} differ by {difference:.1e} of their largest entry. Input is normalised: "
         f"pixels in [0, 1]{_levels(job.encoder)}, mean {_numbers(job.encoder.mean)}, standard deviation "

@@ -24,9 +24,10 @@ from layergraft.data.sources.shards import PACKED, build_index
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
-from layergraft.runs.atomic import write_text
+from layergraft.runs.atomic import write_text, writing
 from layergraft.runs.interruption import check
 from layergraft.runs.json_files import read_json_as
+from layergraft.runs.lock import locked
 
 PROGRESS = "unfinished.json"  # in `out` while not all shards are written: where the next shard begins
 _ANEW = "Remove the directory, and pack again. Nothing was changed."
@@ -139,11 +140,18 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     announce(*source.remarks, *remarks_on_files(look_at(source, channels), source))
     if source.options.words():
         announce("Files are packed with their own numbers: append ?range= and the like to the packed SOURCE, too.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{str(out)!r} cannot be made: {error.strerror}.", "Use another --out.") from None
-    settings: dict[str, object] = {"data": data, "images": source.fingerprint, "resize": short, "channels": channels}
+    with locked(out, announce, clear=True):
+        return _pack(source, out, short, channels, shard_images)
+
+
+def _pack(source: Source, out: Path, short: int | None, channels: int, shard_images: int) -> Packed:
+    """Write the shards that are missing, and the index."""
+    settings: dict[str, object] = {
+        "data": source.spec,
+        "images": source.fingerprint,
+        "resize": short,
+        "channels": channels,
+    }
     settings["shard_images"] = shard_images
     looked_at, images, skipped = _begin(out, settings, len(source))
     shards = _earlier_shards(out, images // shard_images)
@@ -157,23 +165,27 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
             continue
         if images % shard_images == 0:
             if archive:
-                archive.close()
+                with writing(shards[-1]):
+                    archive.close()
             begun = {"settings": settings, "looked_at": looked_at - 1, "packed": images, "unreadable": skipped}
             write_text(out / PROGRESS, json.dumps(begun) + "\n")
             shards.append(out / f"{len(shards):06d}.tar")
-            archive = tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by the next
+            with writing(shards[-1]):
+                archive = tarfile.open(shards[-1], "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by the next
         assert archive is not None
         for name, content in members:
             header = tarfile.TarInfo(name)
             header.size = len(content)
-            archive.addfile(header, io.BytesIO(content))
+            with writing(shards[-1]):
+                archive.addfile(header, io.BytesIO(content))
         images += 1
     if archive is None:
         raise UserError(
             f"None of the {len(source)} images of {source.spec!r} can be read: {count_reasons(reasons)}.",
             "Mend them, or name others.",
         )
-    archive.close()
+    with writing(shards[-1]):
+        archive.close()
     images = build_index([Place(str(shard)) for shard in shards], out / PACKED).table.num_rows
     (out / PROGRESS).unlink()
     name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"

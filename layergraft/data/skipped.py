@@ -17,7 +17,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.file_state import Stamp
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.runs.atomic import write_bytes
+from layergraft.runs.atomic import write_bytes, writing
 from layergraft.runs.interruption import check
 
 _REPLACEMENTS = 20
@@ -127,8 +127,9 @@ class SkippedImages:
             self.reasons[key] = reason
             if self.file:
                 row = {"key": key, "name": source.images.name(key), "reason": reason}
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.file, "ab+") as file:
+                with writing(self.file):
+                    self.file.parent.mkdir(parents=True, exist_ok=True)
+                with writing(self.file), open(self.file, "ab+") as file:
                     end = file.seek(0, os.SEEK_END)
                     file.seek(max(0, end - 1))
                     cut = file.read(1) not in (b"", b"\n")  # a kill in the middle of a line must not cost the next

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +51,22 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     )
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes to a file that grows: name it where the system refuses.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: the disk is full or the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
 def flush_directory(directory: Path) -> None:
     """Bring renames within a directory to the disk."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -60,7 +76,7 @@ def flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-_LEFTOVER = re.compile(r"\.\d+-\d+\.tmp|[0-9a-f]+\.[0-9a-f]{32}\.part")
+_LEFTOVER = re.compile(r"\.\d+-\d+\.tmp|(index|[0-9a-f]+)\.[0-9a-f]{32}\.part")
 
 
 def is_leftover(name: str) -> bool:

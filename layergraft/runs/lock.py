@@ -58,16 +58,13 @@ def locked(directory: Path, say: Callable[[str], None], *, clear: bool = False) 
         UserError: another process holds it, or it cannot be written.
     """
     file = directory / LOCK
-    try:
+    with _refused(directory):
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = _take(file, time.monotonic() + _patience(), say)
-        if clear:
-            remove_leftovers(directory)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write to {str(directory)!r}: {error.strerror}.", "Use another --out. Nothing was changed."
-        ) from None
     try:
+        if clear:
+            with _refused(directory):
+                remove_leftovers(directory)
         yield
     finally:
         with suppress(OSError):
@@ -75,6 +72,17 @@ def locked(directory: Path, say: Callable[[str], None], *, clear: bool = False) 
         os.close(descriptor)
         with suppress(OSError):  # it holds something
             directory.rmdir()
+
+
+@contextmanager
+def _refused(directory: Path) -> Iterator[None]:
+    """Around what a disk or permission may refuse before anything is done."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {str(directory)!r}: {error.strerror}.", "Use another --out. Nothing was changed."
+        ) from None
 
 
 def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
@@ -108,7 +116,11 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
         os.close(descriptor)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     holder: _Holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
-    file.write_text(json.dumps(holder) + "\n", encoding="utf-8")
+    try:
+        file.write_text(json.dumps(holder) + "\n", encoding="utf-8")
+    except OSError:
+        os.close(descriptor)  # else this process would refuse itself the directory for as long as it lives
+        raise
     return descriptor
 
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layergraft.runs.atomic import cannot_write, write_text
+from layergraft.runs.atomic import write_text, writing
 from layergraft.runs.json_files import read_json_lines
 
 
@@ -30,20 +30,14 @@ class MetricsFile:
     def write(self, row: dict[str, Any]) -> None:
         """One line; numbers that are not finite (a step that was thrown away) become null, as JSON has none."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(finite, allow_nan=False) + "\n")
-        except OSError as error:
-            raise cannot_write(self.path, error) from None
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def to_disk(self) -> None:
         """Lines must be as safe as the checkpoint that comes after them."""
         if self.path.is_file():
-            try:
-                with open(self.path, "rb") as file:
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise cannot_write(self.path, error) from None
+            with writing(self.path), open(self.path, "rb") as file:
+                os.fsync(file.fileno())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def test_every_readable_file_is_packed_whatever_its_name(tmp_path: Path) -> None
         (["--resize", "0"], "--resize is 0"),
         (["--shard-images", "0"], "--shard-images is 0"),
         (["--out", "{file}"], "is a file"),
-        (["--out", "{file}/below"], "cannot be made: Not a directory"),
+        (["--out", "{file}/below"], "Cannot write to"),
     ],
 )
 def test_what_cannot_be_is_explained(

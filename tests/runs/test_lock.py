@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from layergraft.errors import UserError
+from layergraft.runs import lock
 from layergraft.runs.lock import LOCK, locked
 
 SILENT: list[str] = []
@@ -31,6 +32,24 @@ def test_the_second_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["file"]
     with locked(out, SILENT.append):
         pass
+
+
+def test_a_lock_that_could_not_be_written_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk while the lock is made: the same process, a notebook say, may try again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full_disk)
+        with pytest.raises(UserError, match="No space left"), locked(tmp_path / "run", SILENT.append):
+            pass
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "remove_leftovers", full_disk)
+        with pytest.raises(UserError, match="No space left"), locked(tmp_path / "run", SILENT.append, clear=True):
+            pass
+    with locked(tmp_path / "run", SILENT.append):
+        pass
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_an_empty_directory_goes_with_the_lock(tmp_path: Path) -> None:

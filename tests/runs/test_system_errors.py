@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import builtins
 import errno
-import itertools
+import io
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import commands, make_run, prepare
+from small_run import make_run, prepare, words_of
 
 from layergraft.commands.cli import main
 
@@ -63,6 +66,7 @@ class Faults:
             return failing
 
         patch.setattr(builtins, "open", open_file)
+        patch.setattr(io, "open", open_file)  # that of `Path`
         patch.setattr(os, "open", open_descriptor)
         for name in ("mkdir", "replace", "fsync"):
             patch.setattr(os, name, before(getattr(os, name), name != "fsync"))
@@ -71,15 +75,6 @@ class Faults:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_run(tmp_path_factory.mktemp("faults"))
-
-
-def words_of(command: str, images: Path, work: Path) -> list[str]:
-    run = work / "run"
-    if command == "embed":
-        return ["embed", "--encoder", str(run), "--data", str(images), "--out", str(work / "out" / "f.parquet")]
-    if command == "pack":
-        return ["pack", "--data", str(images), "--out", str(work / "packed")]
-    return commands(images, run)[command]
 
 
 def attempt(
@@ -93,7 +88,7 @@ def attempt(
         shutil.rmtree(work / "run")
     else:
         prepare(command, work / "run")
-    words = words_of("resume" if command == "train" else command, images, work)
+    words = words_of(command, images, work / "run", work / "out")
     faults = Faults(work, code, number)
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
@@ -107,12 +102,12 @@ def attempt(
     if ended == 2:
         assert os.strerror(code) in said, said
     if command == "pack":  # it begins anew, in an empty folder; a finished one is refused
-        shutil.rmtree(work / "packed", ignore_errors=True)
+        shutil.rmtree(work / "out", ignore_errors=True)
     assert main(words) == 0, f"{command}, call {number}: not gone on with\n{capsys.readouterr().err}"
     return met
 
 
-@pytest.mark.parametrize("command", ["report", "evaluate", "embed", "pack", "finish"])
+@pytest.mark.parametrize("command", ["report", "evaluate", "embed", "pack", "finish", "predict", "pick"])
 @pytest.mark.parametrize("number", [0, 3])
 def test_a_fault_costs_nothing(
     finished: tuple[Path, Path], tmp_path: Path, command: str, number: int, capsys: pytest.CaptureFixture[str]
@@ -129,13 +124,35 @@ def test_a_fault_while_training_costs_nothing(
     assert attempt(finished, tmp_path / "work", command, KINDS[number % 3], number, capsys)
 
 
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that lets system calls fail."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a C compiler is missing")
+    library = tmp_path_factory.mktemp("library") / "system_faults.so"
+    source = Path(__file__).with_name("system_faults.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+ALL = ["train", "resume", "finish", "report", "evaluate", "embed", "pack"]
+ALL += ["analyze", "predict", "pick", "audit", "look", "export"]
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("command", ["train", "resume", "finish", "report", "evaluate", "embed", "pack"])
+@pytest.mark.parametrize("command", ALL)
 @pytest.mark.parametrize("code", KINDS)
 def test_every_fault_costs_nothing(
-    finished: tuple[Path, Path], tmp_path: Path, command: str, code: int, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, Path], preloaded: Path, tmp_path: Path, command: str, code: int
 ) -> None:
-    for number in itertools.count():
-        if not attempt(finished, tmp_path / "work", command, code, number, capsys):
-            break
-    assert number > 0
+    """Every system call that writes, in turn; also those of writers in C++ and Rust, and each write to an open file."""
+    here = Path(__file__).parent
+    places = os.pathsep.join([*sys.path, str(here), str(here.parent)])
+    machine = [sys.executable, str(here / "fault_machine.py"), str(finished[1].parent), str(tmp_path / "work"), command]
+    environment = os.environ | {"LD_PRELOAD": str(preloaded), "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([*machine, str(code), "0", "1"], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    *wrong, last = ran.stdout.splitlines()
+    assert wrong == []
+    assert json.loads(last)["calls"] > 5

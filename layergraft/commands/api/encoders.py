@@ -192,10 +192,5 @@ def export(
         UserError: the format cannot express this encoder, the features differ, or `out` exists.
     """
     from layergraft.commands.export import export_encoder
-    from layergraft.runs.layout import run_directory
-    from layergraft.runs.report.model_card import write_model_card
 
-    written = export_encoder(str(encoder), format, expanded(out), optional_path(with_head))
-    if found := run_directory(str(encoder)):
-        write_model_card(found[0], written.out, format, found[1])
-    return written
+    return export_encoder(str(encoder), format, expanded(out), optional_path(with_head))

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from layergraft.data.arrays import ClassIds
 from layergraft.errors import UserError
+from layergraft.runs.atomic import writing
 from layergraft.runs.interruption import check
 
 _SIDE = b"layergraft"
@@ -139,7 +140,8 @@ def _whole_numbers(names: list[str]) -> list[str]:
 
 def _partial(path: Path) -> Path:
     """Where a file is written before it gets its name: no other process writes there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_suffix(f".{uuid4().hex}.part")
 
 
@@ -161,7 +163,10 @@ class IndexBuilder:
         self._digest = hashlib.blake2b(digest_size=8)
         self._batches: list[pa.RecordBatch] = []
         self._partial = _partial(path) if path else None
-        self._writer = pa.ipc.new_file(str(self._partial), schema) if self._partial else None
+        self._writer: pa.RecordBatchFileWriter | None = None
+        if path:
+            with writing(path):
+                self._writer = pa.ipc.new_file(str(self._partial), schema)
 
     def class_ids(self, names: Iterable[str]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         """Numbers of classes in the order of their first appearance."""
@@ -175,8 +180,9 @@ class IndexBuilder:
         offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(column) + 1]
         if len(column):
             self._digest.update(memoryview(column.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
-        if self._writer:
-            self._writer.write(batch)
+        if self._writer and self.path:
+            with writing(self.path):
+                self._writer.write(batch)
         else:
             self._batches.append(batch)
 
@@ -196,9 +202,10 @@ class IndexBuilder:
         assert self.path is not None
         assert self._partial is not None
         empty = pa.record_batch([pa.array([], field.type) for field in self.schema], schema=self.schema)
-        self._writer.write_batch(empty, custom_metadata={_SIDE: json.dumps(side)})
-        self._writer.close()
-        os.replace(self._partial, self.path)
+        with writing(self.path):
+            self._writer.write_batch(empty, custom_metadata={_SIDE: json.dumps(side)})
+            self._writer.close()
+            os.replace(self._partial, self.path)
         return _read(self.path)
 
 
@@ -220,8 +227,9 @@ def read_index(file: Path | bytes) -> Index | None:
 def copy_index(content: bytes, path: Path) -> Index:
     """Keep the content of an index file that lies elsewhere."""
     partial = _partial(path)
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with writing(path):
+        partial.write_bytes(content)
+        os.replace(partial, path)
     return _read(path)
 
 

@@ -12,6 +12,7 @@ from layergraft.runs.report.sections.warnings import run_warnings
 from layergraft.runs.result_tables import group_by_images
 
 # How each format of `layergraft export` is read.
+MODEL_CARD = "MODEL_CARD.md"
 USE = {
     "timm": 'import timm\n\nencoder = timm.create_model("local-dir:PATH", pretrained=True).eval()',
     "hf": 'from transformers import ViTModel\n\nencoder = ViTModel.from_pretrained("PATH").eval()',
@@ -94,7 +95,7 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
 
 
 def write_model_card(run: Path, out: Path, encoder_format: str = "timm", stage_name: str | None = None) -> None:
-    """Write MODEL_CARD.md into an encoder's directory, or beside its file.
+    """Write the model card into an encoder's directory, or beside its file.
 
     Args:
         run: the run's directory; where it is none, nothing is written.
@@ -102,6 +103,6 @@ def write_model_card(run: Path, out: Path, encoder_format: str = "timm", stage_n
         encoder_format: as in `model_card`.
         stage_name: likewise.
     """
-    card = (out if out.is_dir() else out.parent) / "MODEL_CARD.md"
+    card = (out if out.is_dir() else out.parent) / MODEL_CARD
     if (run / "recipe.yaml").is_file() and (out.is_dir() or not card.exists()):
         write_text(card, model_card(read_run(run), encoder_format, stage_name))
