@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,20 @@ Reduction = Callable[[int, int], int]
 MAX_PIXELS = 178_956_970
 _PLASTIC = 1.32471795724474602596  # the real root of x³ = x + 1
 _PIXELS_PER_BYTE = 1000  # no picture of anything is compressed so well
+
+
+# Readers are called with a file alone; how large a picture may be is said around the call.
+_times = ContextVar("_times", default=1)
+
+
+@contextmanager
+def larger_pictures() -> Iterator[None]:
+    """Read pictures of twice as many pixels, which are not kept in memory but cut into tiles."""
+    token = _times.set(2)
+    try:
+        yield
+    finally:
+        _times.reset(token)
 
 
 class BadImage(Exception):
@@ -96,9 +111,11 @@ def check_size(height: int, width: int, size: int) -> None:
     """
     if height < 1 or width < 1:
         raise BadImage("no pixels")
-    if height * width > MAX_PIXELS:
+    most = MAX_PIXELS * _times.get()
+    if height * width > most:
         honest = size * _PIXELS_PER_BYTE >= height * width
-        raise BadImage(f"{height * width / 1e6:.0f} megapixels: cut it into tiles" if honest else "decompression bomb")
+        advice = "give ?tile=256" if most == MAX_PIXELS else "write it as a TIFF file in tiles"
+        raise BadImage(f"{height * width / 1e6:.0f} megapixels: {advice}" if honest else "decompression bomb")
 
 
 def spread_numbers(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.decode.axes import UNKNOWN_AXES, Choice, choose
+from layergraft.data.decode.options import ReadOptions
 from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES, project
-from layergraft.data.decode.tiff_tags import ALPHAS, Directory, geo_of, read_tags, suits_pillow
+from layergraft.data.decode.tiff_tags import ALPHAS, Directory, geo_of, read_tags, suits_pillow, tags_of
+from layergraft.data.decode.tiff_window import Window, read_window
 from layergraft.data.orientation import READER_ERRORS, orientation, upright
 from layergraft.errors import UserError
 
@@ -45,15 +51,16 @@ class _Planes:
     Args:
         file: tifffile's file.
         number: of the series.
-        content: the file.
+        content: the file; not needed for a window.
+        window: the part of each plane that is wanted, or None.
     """
 
-    def __init__(self, file: Any, number: int, content: bytes) -> None:
-        self.file, self.number = file, number
+    def __init__(self, file: Any, number: int, content: bytes, window: Window | None) -> None:
+        self.file, self.number, self.window = file, number, window
         self.series = file.series[number]
         self.keyframe = self.series.keyframe
         self.whole: Array | None = None
-        if self.series.dataoffset is not None and self.keyframe.is_memmappable:
+        if window is None and self.series.dataoffset is not None and self.keyframe.is_memmappable:
             kind = np.dtype(file.byteorder + self.keyframe.dtype.char)
             self.whole = np.ndarray(self.series.shape, kind, content, self.series.dataoffset)
 
@@ -71,12 +78,22 @@ class _Planes:
         for number in range(count):
             place = [number if p == outer else fixed[p] for p in range(len(leading))]
             page = int(np.ravel_multi_index(place, leading)) if leading else 0
-            plane = self.file.asarray(series=self.number, key=page, maxworkers=1).reshape(self.keyframe.shape)
+            plane = self._plane(page)
             index = tuple(fixed.get(p, slice(None)) for p in range(len(leading), len(choice.shape)))
             planes.append(plane[index])
         if outer is not None:
             return np.stack(planes, axis=2)
         return self._ordered(planes[0], choice)
+
+    def _plane(self, number: int) -> Array:
+        if self.window is None:
+            whole = self.file.asarray(series=self.number, key=number, maxworkers=1)
+            return np.asarray(whole).reshape(self.keyframe.shape)
+        at, raw = self.series.dataoffset, self.keyframe.is_memmappable
+        if raw and at is not None:  # planes that follow each other, of which tifffile may list the first alone
+            return read_window(self.keyframe, at + number * self.keyframe.nbytes, self.window)
+        page = self.series.pages[number]
+        return read_window(page, page.dataoffsets[0] if raw else -1, self.window)
 
     @staticmethod
     def _ordered(picture: Array, choice: Choice) -> Array:
@@ -180,18 +197,21 @@ def _bands_as_rows(series: Any, request: Request) -> bool:
     return plain and series.kind == "shaped" and bands == request.channels > 4 and pages != bands
 
 
-def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Picture:
+def _read(file: Any, content: bytes, tags: Directory, request: Request, window: Window | None = None) -> Picture:
     thumbnail = _larger_behind(file, request)
     number, request = _series_of(file, request)
-    if len(file.series) == 1 and _bands_as_rows(file.series[number], request):
+    if window is None and len(file.series) == 1 and _bands_as_rows(file.series[number], request):
         height, width, bands = file.series[number].shape
         check_size(height, width * bands, len(content))
         return Picture(array=file.asarray(series=number, maxworkers=1))
-    planes = _Planes(file, number, content)
+    planes = _Planes(file, number, content, window)
     keyframe = planes.keyframe
     choice = choose(planes.series.axes, tuple(planes.series.shape), request)
     height, width = choice.shape[choice.axes.index("Y")], choice.shape[choice.axes.index("X")]
-    check_size(height, width, len(content))
+    if window is not None:
+        height, width = window.height, window.width
+    else:
+        check_size(height, width, len(content))
     if height * width * choice.channels * keyframe.dtype.itemsize > MOST_BYTES:
         raise BadImage(f"{choice.channels} channels of {height} by {width} pixels, which is more than 4 GiB")
     if choice.stack is None:
@@ -212,13 +232,58 @@ def _read(file: Any, content: bytes, tags: Directory, request: Request) -> Pictu
     if alpha is not None and _ASSOCIATED in keyframe.extrasamples and not request.as_stored and array.dtype.kind == "u":
         array = _unmultiplied(array, alpha)
     return Picture(
-        array=upright(array, orientation(partial(read_tags, content))),
+        array=upright(array, orientation(lambda: tags)),
         colours=colours,
         alpha=alpha,
         names=_names(file, number, choice, geo_of(tags).descriptions) if request.as_stored else None,
         bits=int(bits) if array.dtype.kind == "u" and isinstance(bits, int) else None,
         remarks=(*choice.remarks, *remarks, *thumbnail),
     )
+
+
+@contextmanager
+def _tiff_damage_named() -> Iterator[None]:
+    """As `damage_named`, and what is missing to decompress a file."""
+    try:
+        yield
+    except BadImage:
+        raise
+    except Exception as error:  # its readers raise whatever a damaged file leads them to
+        missing = "compressed, which needs the package imagecodecs" if "imagecodecs" in str(error) else ""
+        raise BadImage(missing or f"damaged ({type(error).__name__})") from None
+
+
+class OpenTiff:
+    """A TIFF file that is read a part at a time, by any number of threads.
+
+    Args:
+        path: of the file.
+        options: say which picture of several is meant.
+
+    Raises:
+        BadImage: it is damaged, or holds something else.
+        UserError: tifffile is not installed.
+    """
+
+    def __init__(self, path: str, options: ReadOptions) -> None:
+        tifffile = _tifffile(3)
+        with _tiff_damage_named():
+            self._file = tifffile.TiffFile(path)
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+            with open(path, "rb") as stream:
+                self._tags = tags_of(stream)
+            number, _ = _series_of(self._file, Request(channels=3, options=options))
+            series = self._file.series[number]
+            sizes = dict(zip(series.axes, series.shape, strict=True))
+            self.keyframe = series.keyframe
+            self.height, self.width = int(sizes["Y"]), int(sizes["X"])
+
+    def read(self, top: int, left: int, height: int, width: int, request: Request) -> Picture:
+        """A part of the picture that is wanted; raises `BadImage`."""
+        window = Window(file=self._descriptor, top=top, left=left, height=height, width=width)
+        with _tiff_damage_named():
+            return _read(self._file, b"", self._tags, request, window)
 
 
 def read_with_tifffile(content: bytes, tags: Directory, request: Request) -> Picture:
@@ -229,14 +294,8 @@ def read_with_tifffile(content: bytes, tags: Directory, request: Request) -> Pic
         UserError: tifffile is not installed.
     """
     tifffile = _tifffile(request.channels)
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            return _read(file, content, tags, request)
-    except BadImage:
-        raise
-    except Exception as error:  # its readers raise whatever a damaged file leads them to
-        missing = "compressed, which needs the package imagecodecs" if "imagecodecs" in str(error) else ""
-        raise BadImage(missing or f"damaged ({type(error).__name__})") from None
+    with _tiff_damage_named(), tifffile.TiffFile(io.BytesIO(content)) as file:
+        return _read(file, content, tags, request)
 
 
 def read_tiff(content: bytes, request: Request) -> Picture:

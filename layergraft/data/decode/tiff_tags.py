@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from PIL import TiffImagePlugin
 
@@ -27,8 +28,13 @@ Directory = TiffImagePlugin.ImageFileDirectory_v2
 
 def read_tags(content: bytes) -> Directory:
     """Those of the first image; raises one of `READER_ERRORS` where they cannot be read."""
-    tags = Directory(content[: 16 if b"+" in content[2:4] else 8])
-    file = io.BytesIO(content)
+    return tags_of(io.BytesIO(content))
+
+
+def tags_of(file: BinaryIO) -> Directory:
+    """As `read_tags`, of an open file."""
+    start = file.read(16)
+    tags = Directory(start[: 16 if b"+" in start[2:4] else 8])
     file.seek(tags.next)
     tags.load(file)
     return tags

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from layergraft.data.decode import BadImage
+from layergraft.data.decode.large import CutImage, open_image
+from layergraft.data.decode.options import ReadOptions
 from layergraft.data.decode.slide import NoScale, SlideTiles, is_slide
 from layergraft.data.decode.tiling import Tiling
 from layergraft.data.decode.tissue import find_tissue
@@ -110,11 +113,15 @@ class _Work:
         source: the large images.
         images: likewise, as files.
         tiling: how they are cut.
+        options: which picture of a file with several is meant.
+        directory: where images go that are decoded once.
     """
 
     source: Source
     images: FileImages
     tiling: Tiling
+    options: ReadOptions
+    directory: Path
 
     def path(self, file: str) -> str:
         """Where a file lies."""
@@ -128,18 +135,20 @@ class _Work:
 
     def signature(self) -> str:
         """Changes when an image comes, goes or is replaced, and with labels and tiling."""
-        digest = hashlib.blake2b(f"{FORMAT} {self.tiling} {self.source.classes}".encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            f"{FORMAT} {self.tiling} {self.options.page} {self.source.classes}".encode(), digest_size=16
+        )
         if self.source.labels is not None:
             digest.update(self.source.labels.tobytes())
         for name, state in self.states():
             digest.update(f"{name}\0{state}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def open(self, path: str) -> SlideTiles:
+    def open(self, path: str) -> SlideTiles | CutImage:
         """One of the images, to be read tile by tile."""
-        if not self.tiling.scaled:
-            raise BadImage("no whole slide: its tiles are not cut yet")
-        return SlideTiles(path, self.tiling)
+        if self.tiling.scaled:
+            return SlideTiles(path, self.tiling)
+        return open_image(path, self.tiling, self.options, self.directory)
 
 
 def _scales(tile: int) -> str:
@@ -272,13 +281,15 @@ def no_files(spec: str) -> UserError:
     return UserError(f"{spec!r}: `tile` cuts image files of this machine.", "Give a folder, a file, a list or a table.")
 
 
-def cut_into_tiles(source: Source, tiling: Tiling, directory: Path | None) -> Source:
+def cut_into_tiles(source: Source, tiling: Tiling, options: ReadOptions, directory: Path | None) -> Source:
     """Make each tile of a source's images an image; sample key = place in the order of files, rows, columns.
 
     Args:
         source: its images are files of this machine.
         tiling: how they are cut.
-        directory: of index files; without one nothing is written.
+        options: which picture of a file with several is meant.
+        directory: of index files, and of images that are decoded once; without one those lie in a temporary folder,
+            which goes when the source does.
 
     Raises:
         UserError: the images are no such files, are slides of unknown scale, or give no tile.
@@ -286,9 +297,12 @@ def cut_into_tiles(source: Source, tiling: Tiling, directory: Path | None) -> So
     images = source.images
     if not isinstance(images, FileImages) or images.root.remote:
         raise no_files(source.spec)
-    work = _Work(source=source, images=images, tiling=tiling)
-    place = f"{source.spec.partition('?')[0]} {tiling}"
+    temporary = None if directory else tempfile.TemporaryDirectory(prefix="layergraft-")
+    decoded = directory or Path(temporary.name if temporary else "")
+    work = _Work(source=source, images=images, tiling=tiling, options=options, directory=decoded)
+    place = f"{source.spec.partition('?')[0]} {tiling} {options.page}"
     index = open_index(directory, place, lambda old: old == work.signature(), partial(_build, work))
     digest = hashlib.blake2b(f"{index.fingerprint} {tiling}".encode(), digest_size=8)
     index = replace(index, fingerprint=digest.hexdigest())
-    return as_source(source.spec, TileImages(images.root, index.names("path"), tiling, OpenImages(work.open)), index)
+    tiles = TileImages(images.root, index.names("path"), tiling, OpenImages(work.open), temporary)
+    return as_source(source.spec, tiles, index)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from layergraft.config.paths import expanded
-from layergraft.data.decode.options import READ_OPTIONS, parse_read_options
+from layergraft.data.decode.options import READ_OPTIONS, ReadOptions, parse_read_options
 from layergraft.data.decode.slide import PYRAMID_SUFFIXES, SLIDE_SUFFIXES
 from layergraft.data.decode.tiling import TILING_OPTIONS, Tiling, parse_tiling
 from layergraft.data.fashion.builtin import open_builtin
@@ -99,7 +99,14 @@ def _open_file(spec: str, file: Place) -> Source:
 
 
 def _open_large(
-    spec: str, place: str, root: Place | None, streaming: bool, chosen: Chosen, index: Path | None, tiling: Tiling
+    spec: str,
+    place: str,
+    root: Place | None,
+    streaming: bool,
+    chosen: Chosen,
+    index: Path | None,
+    tiling: Tiling,
+    reading: ReadOptions,
 ) -> Source:
     """Image files that are to be cut into tiles."""
     if place.startswith(("builtin:", "hf:")) or place.lower().endswith((".tar", *ARRAYS)) or is_remote(place):
@@ -114,7 +121,7 @@ def _open_large(
         source = _open_file(spec, where)
     else:
         source = _open(spec, place, root, streaming, chosen, index)
-    return cut_into_tiles(source, tiling, index)
+    return cut_into_tiles(source, tiling, reading, index)
 
 
 def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Chosen, index: Path | None) -> Source:
@@ -196,7 +203,7 @@ def open_source(spec: str, index: Path | None = None) -> Source:
     if tiling is None:
         source = _open(spec, place, root, streaming == "true", chosen, index)
     else:
-        source = _open_large(spec, place, root, streaming == "true", chosen, index, tiling)
+        source = _open_large(spec, place, root, streaming == "true", chosen, index, tiling, reading)
     return _select(source, query).read_by(reading)
 
 
