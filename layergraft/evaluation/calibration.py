@@ -15,24 +15,39 @@ from torch import Tensor
 
 _LOG_RANGE = (math.log(1e-3), math.log(1e3))
 BINS = 15
+USUAL, SPREAD = 2.0, 0.4
+"""Temperature that is expected before a label is seen, and the standard deviation of its logarithm: thirty labels alone
+leave it uncertain by a third. Chosen on digits, raw pixels and images that the encoder held out or never saw."""
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Find the temperature at which softmax(logits / T) makes the labels likeliest.
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Find the temperature at which softmax(logits / T), with what is expected of T, makes the labels likeliest.
+
+    The cross-entropy of all rows + (ln T - ln USUAL)^2 / (2 SPREAD^2) is least; with many labels the second part is
+    nothing.
 
     Args:
-        logits: of rows that the classifier was not fitted to, of shape (N, C).
+        logits: of rows that the classifier was not fitted to, of shape (N, C); of no row, the answer is `USUAL`.
         labels: their classes, of shape (N,).
-
-    Returns:
-        (temperature, mean cross-entropy at it).
     """
 
-    def cross_entropy(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / math.exp(log_temperature), labels))
+    def badness(log_temperature: float) -> float:
+        likely = cross_entropies(logits, labels, math.exp(log_temperature)).sum()
+        return float(likely) + (log_temperature - math.log(USUAL)) ** 2 / (2 * SPREAD**2)
 
-    found = minimize_scalar(cross_entropy, bounds=_LOG_RANGE, method="bounded", options={"xatol": 1e-3})
-    return math.exp(float(found.x)), float(found.fun)
+    found = minimize_scalar(badness, bounds=_LOG_RANGE, method="bounded", options={"xatol": 1e-3})
+    return math.exp(float(found.x))
+
+
+def cross_entropies(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """-ln of the probability of the right class of each row, of shape (N,).
+
+    Args:
+        logits: of shape (N, C).
+        labels: of shape (N,).
+        temperature: the logits are divided by it.
+    """
+    return torch.nn.functional.cross_entropy(logits / temperature, labels, reduction="none")
 
 
 def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], bins: int = BINS) -> float:

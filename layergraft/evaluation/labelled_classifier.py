@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from layergraft.data.arrays import Labels
-from layergraft.evaluation.calibration import fit_temperature
+from layergraft.evaluation.calibration import USUAL, cross_entropies, fit_temperature
 from layergraft.evaluation.conformal import Probabilities, set_threshold
 from layergraft.evaluation.cross_validation import deal_folds, out_of_fold
 from layergraft.evaluation.features import Array, center_and_normalize
 from layergraft.evaluation.few_shot import FEW_SHOT, LinearClassifier, exact
 
 FOLDS = 10
+STRENGTH = 2.5e-3
+"""lambda * n of the penalty unless the labels speak for another: chosen, as the next, where `calibration.USUAL` was."""
+_CERTAIN = 2  # standard errors that another penalty must be better by
 _ROWS = 2**14  # that are classified at once
 
 
@@ -64,8 +67,8 @@ class LabelledClassifier:
 def fit_labelled(features: Array, labels: Labels, classes: int, error: float) -> LabelledClassifier:
     """Fit logistic regression to labelled rows; penalty, temperature and sets come from out-of-fold predictions.
 
-    The penalty is the one whose out-of-fold probabilities, at their best temperature, make the labels likeliest: with
-    thirty labels many penalties get equally many right. None is weaker than that of the literature. A row that is alone
+    Thirty labels choose a penalty by chance, and worse than none: so it is `STRENGTH` unless another one's out-of-fold
+    cross-entropy, each at its own temperature, is lower by two standard errors of the difference. A row that is alone
     in its class cannot be foreseen by the others, so it does not count for that.
 
     Args:
@@ -76,24 +79,39 @@ def fit_labelled(features: Array, labels: Labels, classes: int, error: float) ->
     """
     protocol = FEW_SHOT["logistic"]
     x, y = exact(torch.from_numpy(center_and_normalize(features))), torch.from_numpy(labels)
-    strengths = [strength for strength in protocol.cv_strengths if strength >= protocol.fixed]
     foreseen = torch.from_numpy(np.bincount(labels, minlength=classes)[labels] > 1)
     if not foreseen.any():
-        fitted = protocol.fit_path(x, y, classes, [protocol.fixed])[0]
-        return LabelledClassifier(classifier=fitted, strength=protocol.fixed)
+        fitted = protocol.fit_path(x, y, classes, [STRENGTH])[0]
+        return LabelledClassifier(classifier=fitted, temperature=USUAL, strength=STRENGTH)
+    strengths = [strength for strength in protocol.cv_strengths if strength >= protocol.fixed]
     logits = out_of_fold(protocol, x, labels, classes, deal_folds(labels, FOLDS, 0), strengths).double()
     temperatures = [fit_temperature(one[foreseen], y[foreseen]) for one in logits]
-    best = min(range(len(strengths)), key=lambda number: temperatures[number][1])
-    temperature = temperatures[best][0]
-    held_out = torch.softmax(logits[best] / temperature, dim=1)
+    pairs = zip(logits, temperatures, strict=True)
+    losses = torch.stack([cross_entropies(one[foreseen], y[foreseen], temperature) for one, temperature in pairs])
+    chosen = _choose(losses, strengths.index(STRENGTH))
+    held_out = torch.softmax(logits[chosen] / temperatures[chosen], dim=1)
     right = held_out.gather(1, y[:, None])[:, 0]
     return LabelledClassifier(
-        classifier=protocol.fit_path(x, y, classes, [strengths[best]])[0],
-        temperature=temperature,
+        classifier=protocol.fit_path(x, y, classes, [strengths[chosen]])[0],
+        temperature=temperatures[chosen],
         threshold=set_threshold(right.numpy(), error),
-        strength=strengths[best],
+        strength=strengths[chosen],
         out_of_fold=held_out.numpy(),
     )
+
+
+def _choose(losses: Tensor, usual: int) -> int:
+    """The number of the penalty to take.
+
+    Args:
+        losses: out-of-fold cross-entropy of each row for each penalty, of shape (S, n).
+        usual: number of the penalty that is taken unless another one is certainly better.
+    """
+    best = int(losses.mean(1).argmin())
+    gain = losses[usual] - losses[best]
+    if len(gain) < 2 or float(gain.mean()) <= _CERTAIN * float(gain.std()) / len(gain) ** 0.5:
+        return usual
+    return best
 
 
 def nearest_rows(queries: Array, labelled: Array, never: Labels) -> Labels:

@@ -16,7 +16,7 @@ from layergraft.data.arrays import Labels
 from layergraft.errors import Stopped, UserError
 from layergraft.evaluation.features import Array
 from layergraft.evaluation.few_shot import FEW_SHOT, exact
-from layergraft.evaluation.labelled_classifier import fit_labelled
+from layergraft.evaluation.labelled_classifier import STRENGTH, fit_labelled
 from layergraft.evaluation.picking.methods import AUTO, pick_rows
 from layergraft.runs.intervals import wilson
 
@@ -37,7 +37,7 @@ class _Calibration:
         temperature: its logits are divided by it; None where nothing tells.
     """
 
-    strength: float = FEW_SHOT["logistic"].fixed
+    strength: float = STRENGTH
     temperature: float | None = None
 
 

@@ -49,20 +49,22 @@ class Pool:
         self.free &= self.features @ self.features[row] < self.threshold
         self.free[row] = False
 
-    def similarities(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def similarities(self, rows: Tensor, others: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Cosine similarities of some rows with all, a block at a time, so that no (N, N) matrix is ever there.
 
         Args:
             rows: of shape (R,).
+            others: features of shape (M, D) that take the place of all.
 
         Yields:
-            (part of `rows`, similarities of shape (rows of the part, N)).
+            (part of `rows`, similarities of shape (rows of the part, M)).
         """
-        count = max(1, _NUMBERS // max(1, len(self)))
+        others = self.features if others is None else others
+        count = max(1, _NUMBERS // max(1, len(others)))
         for start in range(0, len(rows), count):
             check()
             part = slice(start, min(start + count, len(rows)))
-            yield part, self.features[rows[part]] @ self.features.T
+            yield part, self.features[rows[part]] @ others.T
 
 
 def near_similarity(features: Tensor) -> float:
