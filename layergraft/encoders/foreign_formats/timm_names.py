@@ -42,6 +42,8 @@ def read_timm_names(content: Content, name: str) -> Foreign | None:
     left, beside = inner(content)
     if _PATCHES not in left and "patch_embed.proj.0.weight" not in left:
         return None
+    if not any(key.startswith("blocks.") for key in left) and any(".blocks.0." in key for key in left):
+        return None  # a copy of the patch embedding beside the network, which lies below a prefix
     refuse_known(left, name)
     ibot = take(left, "masked_embed")
     encoders = {"model": take_encoder(left)}

@@ -37,7 +37,7 @@ _BLOCK = re.compile(
 # Modules beside an encoder, by a word in their name, that do not change its features.
 _BESIDE = re.compile(
     r"^(?!(in|input|pre|channel)_).*(head|decod|proj|predict|classif|probe|criterion|loss|metric|callback|center|queue"
-    r"|prototype|mask_token|token_embedding|logit_(scale|bias)|(^|_)fc\d*$)|^text|^transformer$|^positional_embedding$"
+    r"|prototype|mask_token|token_embedding|logit_(scale|bias)|temperature|(^|_)fc\d*$)|^text|^transformer$|^positional_embedding$"
     r"|^ln_final$"
 )
 _FIRST = re.compile("teacher|target")
