@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from layergraft.config.loading import recipe_hash
+from layergraft.commands.own_recipe import OwnRecipe
+from layergraft.config.loading import dump_recipe, recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError, nearest
@@ -20,19 +23,35 @@ from layergraft.graft.apply import set_frozen, stage_plan
 from layergraft.graft.donors import first_encoder, load_start
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.announce import announce
+from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import check
 from layergraft.runs.readable import duration, short
 from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
-from layergraft.training.estimate import stage_seconds
+from layergraft.training.estimate import StageTrial, feature_seconds, run_time, try_stage
 from layergraft.training.memory import memory_warning, step_memory
 from layergraft.training.run_data import RunData, load_data, remarks_on
 
 GIVE_DATA = "give --data to know"
 
 
-def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]:
-    """The content of `plan --json`; printed as tables or JSON."""
+def show_plan(
+    recipe: Recipe, only: str | None, as_json: bool, out: Path | None = None, own: OwnRecipe | None = None
+) -> dict[str, Any]:
+    """The content of `plan --json`; printed as tables or JSON.
+
+    Args:
+        recipe: what is planned.
+        only: the stage that is shown; None shows all.
+        as_json: print JSON.
+        out: a YAML file to write the recipe to.
+        own: what was chosen, where no recipe was given.
+
+    Raises:
+        UserError: there is no such stage, `train` would refuse the recipe, or the file is there already.
+    """
+    if out is not None and (out.exists() or out.suffix not in (".yaml", ".yml")):
+        raise UserError(f"{str(out)!r} cannot be written: it is there, or does not end in .yaml.", "Use another --out.")
     if only is not None and only not in recipe.stages:
         raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
     data = None if recipe.data.source is None else load_data(recipe)
@@ -43,6 +62,7 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         announce(*remarks_on(recipe, encoder, train))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stages, warnings = [], {}
+    trials: dict[str, StageTrial] = {}
     for name, stage in recipe.stages.items():
         check()
         objective = create_objective(know_classes(stage.objective, train, name), encoder)
@@ -58,7 +78,8 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         flops = step_flops(encoder, objective, used)
         seconds, how = None, GIVE_DATA
         if data is not None and steps is not None:
-            seconds, how = stage_seconds(recipe, name, data, batch_size, steps, flops)
+            trials[name] = trial = try_stage(recipe, name, data, batch_size, flops)
+            seconds, how = None if trial.step is None else steps * trial.step, trial.how
         stages.append(
             {
                 "name": name,
@@ -84,14 +105,25 @@ def show_plan(recipe: Recipe, only: str | None, as_json: bool) -> dict[str, Any]
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "stages": stages,
     }
+    time = own.time if own else None
+    if time is None and data is not None and len(trials) == len(recipe.stages):
+        time = run_time(recipe, data, trials, feature_seconds(recipe, data))
+    found["time"] = asdict(time) if time else None
+    text = own.text() if own else dump_recipe(recipe)
+    if out is not None:
+        write_text(out, text)
     if as_json:
         print(json.dumps(found))
     else:
         console = Console()
+        if own is not None and out is None:
+            print(text)
         for stage_json in stages:
             if only is None or stage_json["name"] == only:
                 console.print(plan_table(stage_json))
                 console.print(warnings[str(stage_json["name"])], style="yellow", end="")
+        if time is not None:
+            console.print(time.sentence())
     return found
 
 

@@ -6,12 +6,14 @@ import json
 import shutil
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from lightning_fabric import Fabric
 
 from layergraft.analysis.run import build_subject, run_analyses
+from layergraft.config.comments import Comments
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.data.sources.open import default_test_source, open_source
@@ -22,16 +24,20 @@ from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
+from layergraft.runs.ending import ending_kept
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import Run, stage_directory
 from layergraft.runs.lock import locked
+from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import show_results
 from layergraft.runs.results import ResultRow, read_results, write_results
 from layergraft.runs.resume import Resume, as_begun, open_run
+from layergraft.runs.run_time import RunTime, read_run_time, taken_sentence
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
+from layergraft.training.estimate import run_time, try_run, worth_telling
 from layergraft.training.launch import launch, machine
 from layergraft.training.run import Training
 from layergraft.training.run_data import CACHE, RunData, read_as_begun
@@ -39,7 +45,14 @@ from layergraft.training.signals import losses_named, requeue, together
 from layergraft.training.transfer import SEGMENTS, TrainedTask, evaluate_trained, show_trained
 
 
-def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = None) -> Run:
+def train_run(
+    recipe: Recipe,
+    out: Path,
+    resume: Resume,
+    replay: Path | None = None,
+    comments: Comments | None = None,
+    told: RunTime | None = None,
+) -> Run:
     """Train, measure and report; goes on where an earlier start of the same run ended.
 
     Args:
@@ -47,6 +60,8 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
         out: the run's directory.
         resume: what to do with a run that is there.
         replay: a file of a run that diverged: compute its last steps again, and nothing else.
+        comments: why keys of the recipe have their values.
+        told: the time of the whole run, where it was tried already.
     """
     files = Run(out=out, encoder=out / "encoder", results=out / "results.json", report=out / "report.html")
     checkpoints = partial(out.glob, "stages/*/checkpoints/step-*.pt")
@@ -59,11 +74,13 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
                     open_run(out, recipe, resume)  # refuses before anything is made
                     stack.enter_context(locked(out, announce, clear=True))
             with together():  # no other process makes a file before the first one has cleared what a kill left
-                training = Training(recipe, out, fabric)
+                training = Training(recipe, out, fabric, comments)
             if replay is not None:
                 training.replay(read_replay(replay))
             elif training.open(resume):
-                _train_and_measure(training, files)
+                with ending_kept(out if fabric.is_global_zero else None):
+                    training.display.time = tell_time(training, told)
+                    _train_and_measure(training, files)
             else:
                 training.display.say(f"The run in {out} is finished; nothing to do. Its report: {files.report}")
             check()
@@ -73,11 +90,31 @@ def train_run(recipe: Recipe, out: Path, resume: Resume, replay: Path | None = N
     return files
 
 
+def tell_time(training: Training, told: RunTime | None) -> RunTime | None:
+    """The time of the whole run, kept for `status`; None where it is over in seconds, or several processes train.
+
+    Args:
+        training: opened.
+        told: what was said before.
+    """
+    if training.fabric.world_size > 1:
+        return None
+    if told is None:
+        told = read_run_time(training.out)
+    if told is None and worth_telling(training.recipe, training.encoder, len(training.data.train)):
+        told = run_time(training.recipe, training.data, *try_run(training.recipe, training.data))
+        training.display.say(told.sentence() if told else "How long it takes was not tried: a step is too large.")
+    if told is not None:
+        told.write(training.out)
+    return told
+
+
 def _train_and_measure(training: Training, files: Run) -> None:
     """The whole of a run; all processes call."""
     began = time.time()
     recipe = training.recipe
     training.train()
+    trained = time.time()
     # Only the first process measures and writes; the others are not kept waiting for it.
     first = training.fabric.is_global_zero
     if first:
@@ -90,21 +127,36 @@ def _train_and_measure(training: Training, files: Run) -> None:
         with training.display:
             train_protocols(recipe, files.out, training.data, training.fabric, training.display)
     if first:
-        _finish(training, files, began)
+        _finish(training, files, began, trained)
 
 
-def _finish(training: Training, files: Run, began: float) -> None:
-    """The run's findings, summary and report."""
+def _finish(training: Training, files: Run, began: float, trained: float) -> None:
+    """The run's findings, summary and report.
+
+    Args:
+        training: done.
+        files: of the run.
+        began: when this start of the run began to train.
+        trained: when it had trained.
+    """
     recipe, display = training.recipe, training.display
     skipped = read_skipped(files.out / "skipped.jsonl")
     if skipped:
         display.say(f"{len(skipped)} images were skipped, skipped.jsonl names them: {count_reasons(skipped)}.")
+    measured = time.time()
     analyze_run(recipe, files.out, display)
     check()
+    ended = time.time()
+    taken = RunTime(
+        stages={name: _trained_seconds(training, name) for name in recipe.stages},
+        evaluation=measured - trained,
+        analyses=ended - measured,
+    )
     summary = {
         "recipe": training.identity,
         "machine": machine(),
-        "seconds_since_start": time.time() - began,
+        "seconds_since_start": ended - began,
+        "time": {"told": asdict(display.time) if display.time else None, "taken": asdict(taken)},
         "data": {
             "source": recipe.data.source,
             "train": len(training.data.train),
@@ -117,7 +169,14 @@ def _finish(training: Training, files: Run, began: float) -> None:
     shutil.rmtree(files.out / CACHE, ignore_errors=True)
     write_model_card(files.out, files.encoder)
     write_report([files.out])
-    display.say(f"Encoder: {files.encoder}\nReport:  {files.report}")
+    display.say(f"Encoder: {files.encoder}\nReport:  {files.report}\nTime:    {taken_sentence(taken, display.time)}")
+
+
+def _trained_seconds(training: Training, name: str) -> float:
+    """Seconds that the steps of a stage took, over all starts of the run."""
+    stage = training.recipe.stages[name]
+    rows = read_metrics(stage_directory(training.out, training.recipe, name) / "metrics.jsonl")
+    return training_seconds(rows, min(stage.batch_size, len(training.data.train)))
 
 
 def run_encoders(recipe: Recipe, out: Path, data: RunData) -> dict[str, Encoder]:

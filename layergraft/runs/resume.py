@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from layergraft.config.check import dotted
+from layergraft.config.comments import Comments, read_comments, with_comments
 from layergraft.config.loading import dump_recipe, held_out_by_class, read_run_recipe, says_how_it_held_out
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
@@ -112,10 +113,20 @@ def as_begun(recipe: Recipe, out: Path) -> Recipe:
     return held_out_by_class(recipe) if begun_before else recipe
 
 
-def claim(out: Path, recipe: Recipe) -> None:
-    """Write the recipe of a run that begins, or that goes on with other values of free keys."""
+def claim(out: Path, recipe: Recipe, comments: Comments | None = None) -> None:
+    """Write the recipe of a run that begins, or that goes on with other values of free keys.
+
+    Args:
+        out: the run.
+        recipe: what it does.
+        comments: why its keys have their values; None keeps those that are there.
+    """
     text = dump_recipe(recipe)
     file = out / "recipe.yaml"
+    if comments is None:
+        comments = read_comments(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else {}
+    if comments:
+        text = with_comments(text, comments)
     if file.is_file() and not says_how_it_held_out(out):  # so that it goes on as it was begun the next time, too
         text = text.replace("  holdout_by: class\n", "", 1)
     if not file.is_file() or file.read_bytes() != text.encode(errors="surrogateescape"):

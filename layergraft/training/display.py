@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from layergraft.runs.readable import duration
+from layergraft.runs.run_time import RunTime
 
 PLAIN_SECONDS = 10.0
 
@@ -26,6 +27,7 @@ class Display:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.bar = not quiet and sys.stderr.isatty()
         self._progress: Progress | None = None
+        self.time: RunTime | None = None  # what was told of the whole run
         self._stage, self._last, self._began = "", 0.0, 0.0
 
     def say(self, text: str) -> None:
@@ -34,7 +36,7 @@ class Display:
 
     def __enter__(self) -> Display:
         if self.bar:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self._progress = Progress(*columns, TextColumn("{task.fields[numbers]}"), console=self.console)
             self._progress.start()
         return self
@@ -56,10 +58,22 @@ class Display:
         numbers = f"loss {row['loss']:.3f} · {row['images_per_second']:.0f} images/s · data wait {row['data_wait']:.0%}"
         if "knn" in row:
             numbers += f" · kNN {row['knn']:.1f}"
+        left = self._left(row["step"], steps, now)
         if self._progress:
-            self._progress.update(self._task, completed=row["step"], numbers=numbers)
+            self._progress.update(self._task, completed=row["step"], numbers=numbers + left)
         elif first or now - self._last > PLAIN_SECONDS or row["step"] == steps:
             self._last = now
-            done = row["step"] - self._first_step
-            left = f" · {duration((now - self._began) / done * (steps - row['step']))} left" if done else ""
             self.say(f"{row['stage']} step {row['step']}/{steps} · epoch {row['epoch']:.2f} · {numbers}{left}")
+
+    def _left(self, step: int, steps: int, now: float) -> str:
+        """What is left: of the whole run where its time was told, else of the stage."""
+        done = step - self._first_step
+        if not done:
+            return ""
+        taken = now - self._began
+        of_stage = taken / done * (steps - step)
+        if self.time is None:
+            return f" · {duration(of_stage)} left of {self._stage}"
+        told = self.time.stages.get(self._stage, 0.0) * done / steps
+        pace = taken / told if told else 1.0
+        return f" · {duration(self.time.left(self._stage, of_stage, pace))} left of the run"

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from layergraft.config.comments import Comments
 from layergraft.config.loading import recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import SkippedImages, forget_mended, read_skipped
@@ -43,10 +44,11 @@ class Training:
         recipe: what to do.
         out: the run's directory.
         fabric: launched.
+        comments: why keys of the recipe have their values; None keeps those that are there.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, fabric: Fabric) -> None:
-        self.out = out
+    def __init__(self, recipe: Recipe, out: Path, fabric: Fabric, comments: Comments | None = None) -> None:
+        self.out, self.comments = out, comments
         self.data = load_data(recipe, out)
         self.recipe = recipe = with_source(recipe, self.data.train.spec)  # with a range that was found
         check()
@@ -83,7 +85,7 @@ class Training:
                 forget_mended(unreadable, self.data.train, self.recipe.encoder.in_chans)
         with together():
             if self.fabric.is_global_zero:
-                claim(self.out, self.recipe)
+                claim(self.out, self.recipe, self.comments)
                 # A run of an earlier version has no such file: its stages know their images, and may yet refuse these.
                 if not goes_on or (self.out / IMAGES).is_file():
                     write_contents(self.out / IMAGES, self.contents)

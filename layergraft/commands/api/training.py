@@ -10,6 +10,8 @@ from layergraft.commands.paths import optional_path
 from layergraft.config.loading import load_recipe
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
+from layergraft.errors import UserError
+from layergraft.runs.announce import announce
 
 if TYPE_CHECKING:
     from layergraft.commands.look.run import Look
@@ -19,11 +21,31 @@ if TYPE_CHECKING:
 Overrides = Mapping[str, Any]
 
 
-def _recipe(recipe: str | Path | Mapping[str, Any], data: str | None, overrides: Overrides | None) -> Recipe:
+def _recipe(
+    recipe: str | Path | Mapping[str, Any], data: str | None, start: str | None, overrides: Overrides | None
+) -> Recipe:
     changes = dict(overrides or {})
     if data is not None:
         changes["data.source"] = data
+    if start is not None:
+        changes["start"] = start
     return load_recipe(recipe, changes)
+
+
+def _time(recipe: object, data: str | None, minutes: float | None, hours: float | None) -> float | None:
+    """Minutes of a run whose recipe is chosen; None is the usual time."""
+    if recipe is not None:
+        if minutes is not None or hours is not None:
+            raise UserError(
+                "--minutes and --hours fit a recipe to a time, and this one was given.",
+                "Leave --recipe out, or set lengths: --stages.NAME.steps.",
+            )
+        return None
+    if data is None:
+        raise UserError("There are neither images nor a recipe.", "Give --data FOLDER.")
+    if minutes is not None and hours is not None:
+        raise UserError("--minutes and --hours say the same.", "Give one of them.")
+    return minutes if hours is None else 60 * hours
 
 
 def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
@@ -47,26 +69,33 @@ def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
 
 def train(
     *,
-    recipe: str | Path | Mapping[str, Any],
+    recipe: str | Path | Mapping[str, Any] | None = None,
     data: str | None = None,
     out: str | Path,
+    start: str | None = None,
+    minutes: float | None = None,
+    hours: float | None = None,
     resume: Literal["auto", "never", "must"] = "auto",
     during: float | None = None,
     replay: str | None = None,
     overrides: Overrides | None = None,
 ) -> Run:
-    """Train a recipe's stages, measure the encoders and write a report.
+    """Train on a folder of images, measure the encoders and write a report.
 
-    Any key of the recipe can be set: --stages.mae.epochs 100 --encoder.img_size 96.
+    Without a recipe one is chosen for the images and this machine, and written into the run with a reason beside each
+    choice. Any key of the recipe can be set: --stages.mae.epochs 100 --encoder.img_size 96.
 
     Args:
-        recipe: name of a recipe, or a YAML file.
+        recipe: name of a recipe, or a YAML file; by default one is chosen.
         data: a folder of images, or a built-in set; sets data.source.
         out: directory of the run; the same command resumes a run that was interrupted.
+        start: weights to start from: a checkpoint of MAE, DINO or the like, timm:NAME, or another run; sets start.
+        minutes: of the whole run, evaluation and pictures included, where the recipe is chosen.
+        hours: likewise.
         resume: auto: resume if the directory holds this run, else start; never: fail if it does; must: fail if not.
         during: measure kNN and ridge regression on held-out images every this many epochs of training.
         replay: the file that a diverged run left; recomputes its last steps and reports what is not finite.
-        overrides: dotted recipe key -> value.
+        overrides: dotted recipe key -> value, as in {"stages.mae.epochs": 100}.
 
     Returns:
         The files of the run.
@@ -76,10 +105,21 @@ def train(
         Stopped: a signal came; everything so far is saved and the same call goes on.
     """
     watched = {} if during is None else {"monitor.every": during, "monitor.protocols": ["knn", "ridge"]}
-    complete = _recipe(recipe, data, watched | dict(overrides or {}))
+    changes = watched | dict(overrides or {})
+    time = _time(recipe, data, minutes, hours)
+    if recipe is not None:
+        complete = _recipe(recipe, data, start, changes)
+        announce(f"Training {complete.data.source} into {out} …")
+        from layergraft.commands.train import train_run
+
+        return train_run(complete, expanded(out), resume, optional_path(replay))
+    assert data is not None
+    announce(f"Looking at {data} and at this machine …")
+    from layergraft.commands.own_recipe import own_recipe
     from layergraft.commands.train import train_run
 
-    return train_run(complete, expanded(out), resume, optional_path(replay))
+    own = own_recipe(data, expanded(out), time, changes, start)
+    return train_run(own.recipe, expanded(out), resume, optional_path(replay), own.comments, own.time)
 
 
 def look(*, data: str, out: str | Path | None = None, channels: int | None = None, images: int = 100) -> Look:
@@ -106,15 +146,25 @@ def plan(
     *,
     recipe: str | Path | None = None,
     data: str | None = None,
+    out: str | Path | None = None,
+    start: str | None = None,
+    minutes: float | None = None,
+    hours: float | None = None,
     stage: str | None = None,
     json: bool = False,
     overrides: Overrides | None = None,
 ) -> dict[str, Any]:
-    """Show the graft plan of every stage, a row per layer, without training; without a recipe, list the recipes.
+    """Show what `train` would do, without training: the recipe, the graft plan of every stage, and the time.
+
+    Without a recipe, one is chosen for the images; without images, the recipes are listed.
 
     Args:
         recipe: name of a recipe, or a YAML file.
         data: a folder of images, or a built-in set; sets data.source, and the number of steps.
+        out: a YAML file to write the recipe to.
+        start: weights to start from; sets start.
+        minutes: of the whole run, where the recipe is chosen.
+        hours: likewise.
         stage: show only this stage.
         json: print JSON instead of tables.
         overrides: dotted recipe key -> value.
@@ -125,13 +175,23 @@ def plan(
     Raises:
         UserError: a wrong recipe, or one that does not fit its encoder.
     """
-    if recipe is None:
+    if recipe is None and data is None:
         from layergraft.commands.recipe_list import list_recipes
 
         return list_recipes(as_json=json)
+    time = _time(recipe, data, minutes, hours)
+    if recipe is not None:
+        complete = _recipe(recipe, data, start, overrides)
+        from layergraft.commands.plan import show_plan
+
+        return show_plan(complete, stage, as_json=json, out=optional_path(out))
+    assert data is not None
+    announce(f"Looking at {data} and at this machine …")
+    from layergraft.commands.own_recipe import own_recipe
     from layergraft.commands.plan import show_plan
 
-    return show_plan(_recipe(recipe, data, overrides), stage, as_json=json)
+    own = own_recipe(data, None, time, dict(overrides or {}), start)
+    return show_plan(own.recipe, stage, as_json=json, out=optional_path(out), own=own)
 
 
 def pack(

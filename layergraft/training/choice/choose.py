@@ -1,0 +1,231 @@
+"""A recipe from what the images and the machine are like: every choice, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from layergraft.config.comments import Comments
+from layergraft.config.loading import load_recipe
+from layergraft.config.recipe import Recipe
+from layergraft.training.choice.images import ImageSet
+from layergraft.training.choice.machine import Machine
+from layergraft.training.choice.networks import KEPT, NETWORKS, SEEN, Network, encoder_config, image_flops, sizes
+from layergraft.training.choice.why import comments, notes
+
+USUAL_MINUTES = {"cpu": 30.0, "cuda": 120.0}
+SHARES = {"mae": 0.25, "graft": 0.75}  # of the training time
+EFFICIENCY = {"cpu": 0.4, "cuda": 0.3}  # of the speed of large products, that a step reaches
+TRAINING = 0.75  # of the whole time, before the rest has been tried
+FEWEST_PASSES, PASSES_PER_IMAGE, MOST_PASSES = 50_000, 20, 1_000_000
+MOST_EPOCHS = 1500  # after which more of the same images teach nothing more
+WARM_UP = 0.1
+SHOTS, SPLITS = (1, 5, 10), 20
+BATCH = {"cpu": {"mae": 128, "graft": 64}, "cuda": {"mae": 512, "graft": 512}}
+_MEMORY_PER_VALUE = 70  # bytes that a block keeps of each number of a token for its gradient, in 16 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A recipe and why it is as it is.
+
+    Args:
+        recipe: complete.
+        comments: dotted key -> why it has its value.
+        notes: sentences for the user: what the time does not allow, and what would be worth more.
+        wanted: images that the contrastive stage should see, over all its steps.
+    """
+
+    recipe: Recipe
+    comments: Comments
+    notes: tuple[str, ...]
+    wanted: float
+
+
+def device_of(machine: Machine) -> str:
+    """`cuda` or `cpu`."""
+    return "cuda" if machine.gpu else "cpu"
+
+
+def usual_minutes(machine: Machine) -> float:
+    """Minutes of a whole run where nobody says how many."""
+    return USUAL_MINUTES[device_of(machine)]
+
+
+def choose(images: ImageSet, machine: Machine, minutes: float) -> Choice:
+    """Choose everything; lengths come from counted operations, until a trial has shown what a step takes.
+
+    Args:
+        images: what is trained on.
+        machine: where.
+        minutes: of the whole run, evaluation and analyses included.
+    """
+    device = device_of(machine)
+    held = _holdout(images)
+    train = images.count - held
+    seconds = 60 * minutes * TRAINING
+    speed = machine.gflops * 1e9 * EFFICIENCY[device]
+    network, wanted = _network(images, seconds * speed)
+    flops = image_flops(network, images.side)
+    batch = {name: _batch(size, train) for name, size in BATCH[device].items()}
+    per_step = {name: flops[name] * batch[name] / speed for name in batch}
+    steps = lengths(seconds, per_step, batch, train)
+    encoder = encoder_config(network, images.side, images.channels)
+    raw: dict[str, Any] = {
+        "encoder": msgspec.to_builtins(encoder),
+        "data": {
+            "source": images.spec,
+            "holdout": held,
+            "workers": min(machine.cores, 16) if machine.gpu else min(machine.cores, 2),
+        },
+        "stages": {name: _stage(name, network, images, batch[name], steps[name]) for name in ("mae", "graft")},
+        "evaluate": _evaluate(images, held),
+        "analyze": ["neighbours", "reconstruct", "attention-maps", "pca", "spectrum"],
+        "monitor": {"every": 1, "images": 2000},
+        "engine": {"precision": "bf16-mixed"} if machine.gpu else {},
+    }
+    micro = _micro_batch(network, images.side, machine, batch["graft"])
+    if micro is not None:
+        raw["engine"]["micro_batch"] = micro
+    if machine.gpu is None and images.side > 4 * encoder.img_size:
+        raw["data"]["cache"] = "disk"
+    recipe = watched(load_recipe(raw), train)
+    return explained(recipe, images, machine, minutes, wanted)
+
+
+def explained(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float, wanted: float) -> Choice:
+    """A recipe with its reasons.
+
+    Args:
+        recipe: chosen.
+        images: what it is chosen for.
+        machine: likewise.
+        minutes: of the whole run.
+        wanted: images that the contrastive stage should see.
+    """
+    graft = recipe.stages["graft"]
+    passes = (graft.steps or 0) * graft.batch_size
+    return Choice(
+        recipe=recipe,
+        comments=comments(recipe, images, machine, minutes),
+        notes=notes(images, recipe.start is not None, passes, wanted, minutes),
+        wanted=wanted,
+    )
+
+
+def lengths(seconds: float, per_step: Mapping[str, float], batch: Mapping[str, int], train: int) -> dict[str, int]:
+    """Steps of each stage that its share of a time allows, up to so many epochs that more teach nothing more.
+
+    Args:
+        seconds: of all stages.
+        per_step: stage -> seconds of a step.
+        batch: stage -> images of a step.
+        train: training images.
+    """
+    shares = {name: SHARES.get(name, 1.0) for name in per_step}
+    whole = sum(shares.values())
+    return {
+        name: max(1, min(int(seconds * shares[name] / whole / taken), MOST_EPOCHS * train // batch[name]))
+        for name, taken in per_step.items()
+    }
+
+
+def watched(recipe: Recipe, train: int) -> Recipe:
+    """The same recipe, whose warm-up is a tenth of each stage, and which looks at held-out images eight times a stage.
+
+    Args:
+        recipe: whose stages have a length in steps.
+        train: training images.
+    """
+    stages = {
+        name: msgspec.structs.replace(stage, warmup_steps=math.ceil(WARM_UP * (stage.steps or 0)), warmup_epochs=0)
+        for name, stage in recipe.stages.items()
+    }
+    longest = max(stage.total_epochs(max(1, train // stage.batch_size)) for stage in stages.values())
+    every = float(f"{longest / 8:.2g}")
+    return msgspec.structs.replace(recipe, stages=stages, monitor=msgspec.structs.replace(recipe.monitor, every=every))
+
+
+def _holdout(images: ImageSet) -> int:
+    """Held-out images: a twentieth; a fifth where they stand for the test images, which are not there."""
+    share = 0.05 if images.test and not images.untestable else 0.2 if images.classes else 0.05
+    return min(2000, images.count // 5, max(round(share * images.count), min(100, images.count // 5)))
+
+
+def _network(images: ImageSet, budget: float) -> tuple[Network, int]:
+    """The largest network that goes often enough through the images, and how often that is in image passes."""
+    wanted = min(MOST_PASSES, max(FEWEST_PASSES, PASSES_PER_IMAGE * images.count))
+    chosen = NETWORKS[0]
+    for network in NETWORKS:
+        affordable = SHARES["graft"] * budget / image_flops(network, images.side)["graft"] >= wanted
+        # A network for larger images than these are is only more of the same.
+        fits = (
+            network.side == chosen.side or not images.side or images.side > chosen.side or network.width > chosen.width
+        )
+        if affordable and fits:
+            chosen = network
+    return chosen, wanted
+
+
+def _batch(usual: int, train: int) -> int:
+    """A power of two, at most a quarter of the images, so that an epoch has several steps."""
+    return max(2, min(usual, 1 << int(math.log2(max(2, train / 4)))))
+
+
+def _micro_batch(network: Network, side: int, machine: Machine, batch: int) -> int | None:
+    """Images at once that fit half the GPU's memory; None where the batch does."""
+    if machine.gpu is None or machine.memory is None:
+        return None
+    img_size, patch = sizes(network, side)
+    tokens = (img_size // patch) ** 2
+    per_image = 2 * KEPT * tokens * network.width * network.depth * _MEMORY_PER_VALUE
+    fitting = machine.memory / 2 / per_image
+    return None if fitting >= batch else max(8, 1 << int(math.log2(max(8, fitting))))
+
+
+def _stage(name: str, network: Network, images: ImageSet, batch: int, steps: int) -> dict[str, Any]:
+    if name == "mae":
+        width, depth = network.decoder
+        return {
+            "objective": {
+                "name": "mae",
+                "mask_ratio": 1 - SEEN,
+                "decoder": {"embed_dim": width, "depth": depth, "num_heads": max(1, width // 32)},
+            },
+            "views": {"image": {"crop_scale": [0.3, 1.0], "interpolation": "bilinear"}},
+            "optimizer": {"base_lr": network.lr[0], "betas": [0.9, 0.95], "weight_decay": 0.05},
+            "steps": steps,
+            "batch_size": batch,
+        }
+    hidden = 4 * network.width
+    colour = images.bands == "colour"
+    view = {"crop_scale": [0.2, 1.0], "jitter": 0.8, "gray": 0.2 if colour else 0.0, "blur": 0.0}
+    return {
+        "objective": {
+            "name": "moco",
+            "temperature": 0.2,
+            "momentum": 0.99,
+            "projector": [hidden, hidden, 128],
+            "predictor": [hidden, 128],
+            "keep_ratio": KEPT,
+        },
+        "plan": {"lr_scale": 1.0, "freeze": ["patch_embed", "positions"]},
+        "views": {"first": view, "second": view | {"solarize": 0.0}},
+        "optimizer": {"base_lr": network.lr[1], "betas": [0.9, 0.999], "weight_decay": 0.1},
+        "steps": steps,
+        "batch_size": batch,
+    }
+
+
+def _evaluate(images: ImageSet, held: int) -> dict[str, Any] | None:
+    """Few labels on frozen features, with as many as the smallest class has; None where there is nothing to measure."""
+    if not images.classes or images.untestable or (images.test is None and not held):
+        return None
+    # Of a class of three or more one image at least is held out.
+    left = images.smallest - math.ceil(images.smallest * held / images.count) - 1 if images.smallest > 2 else 1
+    shots = [many for many in SHOTS if many <= max(1, left)]
+    return {"protocols": ["knn", "logistic"], "shots": shots, "splits": SPLITS}

@@ -1,0 +1,128 @@
+"""Why a recipe is as it is, a sentence a key, and what the user should know of it."""
+
+from __future__ import annotations
+
+from layergraft.config.recipe import Recipe
+from layergraft.runs.readable import duration
+from layergraft.training.choice.images import ImageSet
+from layergraft.training.choice.machine import Machine
+
+SMALL = 5000  # images below which weights of another set are worth more than hours
+READABLE = (
+    "timm:NAME (timm:vit_small_patch16_224.dino), a checkpoint of MAE, MoCo v3, DINO or DINOv2 (.pth, .safetensors), "
+    "a Hugging Face directory, or a run of layergraft"
+)
+
+
+def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float) -> dict[str, str]:
+    """Dotted key of a chosen recipe -> why it has its value."""
+    encoder, data = recipe.encoder, recipe.data
+    what = f"{images.count:,} images, {f'shorter side {images.side} pixels' if images.side else 'far away'}"
+    where = machine.gpu or f"{machine.cores} cores of a CPU"
+    deep = "16 bits, nearly black as they are: the range is found once and then kept. " if images.deep else ""
+    said = {
+        "": f"Chosen by `layergraft train --data` for {what}, on {where} at {machine.gflops:,.0f} GFLOP/s, and "
+        f"{duration(60 * minutes)} in all.\nEvery key can be changed: in this file (train --recipe FILE --out "
+        "ANOTHER), or on the command line (--stages.graft.steps 2000).",
+        "encoder": f"{encoder.depth} blocks of width {encoder.embed_dim}: the largest network of our list that sees "
+        "the images often enough in the time.",
+        "encoder.img_size": _size(images, encoder.img_size),
+        "encoder.in_chans": {
+            "colour": "Some of the images looked at hold colour.",
+            "grey": "All of the images looked at are grey.",
+        }.get(images.bands, "As many bands as the images have."),
+        "encoder.patch_size": f"A grid of {encoder.img_size // (encoder.patch_size or 16)} by "
+        f"{encoder.img_size // (encoder.patch_size or 16)} patches; a finer one sees more and takes longer.",
+        "data.source": f"{deep}{_classes(images)}",
+        "data.holdout": "Held out from training: all that is watched is measured on them"
+        + (", and the results too, as there are no test images beside these." if _on_holdout(images) else "."),
+        "data.cache": "Decoded images are kept: they are much larger than what the encoder sees."
+        if data.cache != "none"
+        else "Decoding is cheap beside training; `ram` or `disk` keeps decoded images.",
+        "stages.mae.steps" if "mae" in recipe.stages else "": "A quarter of the time: what masked patches teach the "
+        "lower blocks.",
+        "stages.graft.steps": "The rest of the time: telling images apart is what few labels need.",
+        "evaluate": "Few labels on frozen features, beside raw pixels and the first weights."
+        if recipe.evaluate
+        else images.untestable or "There are no labels, so nothing is measured: layergraft evaluate does it later.",
+        "analyze": "Pictures that cost little beside the training; layergraft analyze makes more.",
+        "engine.precision": "A GPU multiplies 16 bits several times as fast."
+        if machine.gpu
+        else "A CPU gains nothing from 16 bits.",
+    }
+    if recipe.start is not None:
+        said |= _started(recipe)
+    for name, stage in recipe.stages.items():
+        said[f"stages.{name}.batch_size"] = (
+            f"{stage.batch_size} images: small, so that there are many steps."
+            if machine.gpu is None
+            else f"{stage.batch_size} images keep the GPU busy."
+        )
+        for view in stage.views:
+            said[f"stages.{name}.views.{view}.flip"] = "Set 0 where left and right differ (letters, digits)."
+            if stage.views[view].jitter:
+                said[f"stages.{name}.views.{view}.hue"] = _colours(images)
+            break
+    return said
+
+
+def _started(recipe: Recipe) -> dict[str, str]:
+    return {
+        "start": "Its weights are the beginning; the encoder has its shape.",
+        "stages.heads.steps": "The new heads first, on an encoder that stands still: they would pull it about.",
+        "stages.graft.plan": "Lower blocks slow: they know edges and textures already.",
+        "stages.graft.steps": "Then everything moves, the upper blocks most.",
+    }
+
+
+def _size(images: ImageSet, size: int) -> str:
+    if not images.side:
+        return "The network's usual size: the images lie far away and were not looked at."
+    if size >= images.side - images.side // 10:
+        return "The size of the images: a larger one would hold no more."
+    return f"The images have {images.side} pixels; this network has the time for {size} of them."
+
+
+def _classes(images: ImageSet) -> str:
+    if not images.classes:
+        return "There are no labels: training needs none."
+    return f"{images.classes:,} classes, the smallest of {images.smallest:,} images; training does not look at them."
+
+
+def _on_holdout(images: ImageSet) -> bool:
+    return bool(images.classes) and images.test is None
+
+
+def _colours(images: ImageSet) -> str:
+    return {
+        "colour": "Colours are changed a little: 0 where a colour's exact tone is the class (stains, minerals).",
+        "grey": "Grey images have no hue; brightness and contrast are changed.",
+    }.get(images.bands, "Bands have no hue; brightness and contrast are changed.")
+
+
+def notes(images: ImageSet, started: bool, passes: float, wanted: float, minutes: float) -> tuple[str, ...]:
+    """Sentences for the user: what the time does not allow, and what would be worth more.
+
+    Args:
+        images: what is trained on.
+        started: whether the run starts from weights that were given.
+        passes: images of the contrastive stage, over all its steps.
+        wanted: how many it should see.
+        minutes: of the whole run.
+    """
+    said = []
+    if images.count < SMALL and not started:
+        said.append(
+            f"{images.count:,} images are few: weights of a larger set are worth more than hours here. Give them as "
+            f"--start: {READABLE}."
+        )
+    if passes < 0.8 * wanted:
+        more = minutes * wanted / max(passes, 1)
+        said.append(
+            f"{duration(60 * minutes)} are short for these images: the contrastive stage sees "
+            f"{passes / images.count:,.1f} times each, and {wanted / images.count:,.0f} would do it good "
+            f"(--minutes {float(f'{more:.2g}'):g})."
+        )
+    if images.untestable:
+        said.append(f"Nothing will be measured: {images.untestable}.")
+    return tuple(said)

@@ -1,0 +1,140 @@
+"""The recipe that is chosen is sane, whatever the images and the machine."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from layergraft.config.comments import read_comments, with_comments
+from layergraft.config.loading import dump_recipe, load_recipe
+from layergraft.config.yaml_text import read_yaml
+from layergraft.training.choice.choose import MOST_EPOCHS, Choice, choose
+from layergraft.training.choice.images import ImageSet
+from layergraft.training.choice.machine import Machine
+from layergraft.training.choice.networks import NETWORKS, image_flops, sizes
+
+CPU = Machine(cores=2, gflops=300.0, memory=8 * 2**30)
+GPU = Machine(cores=16, gflops=300_000.0, memory=16 * 2**30, gpu="a GPU")
+COUNTS = (10, 500, 5000, 50_000)
+SIDES = (0, 28, 64, 500, 4000)
+BANDS = {"grey": 1, "colour": 3, "bands": 5}
+CLASSES = (0, 1, 2, 1000)
+
+
+def images(count: int = 5000, side: int = 300, bands: str = "colour", classes: int = 10, test: bool = True) -> ImageSet:
+    return ImageSet(
+        spec="images/train",
+        count=count,
+        side=side,
+        channels=BANDS[bands],
+        bands=bands,
+        classes=min(classes, count),
+        smallest=count // classes if classes else 0,
+        test="images/val" if test else None,
+    )
+
+
+def is_sane(choice: Choice, what: ImageSet, machine: Machine) -> None:
+    recipe = choice.recipe
+    encoder, data = recipe.encoder, recipe.data
+    assert encoder.in_chans == what.channels
+    assert encoder.patch_size is not None
+    assert encoder.img_size % encoder.patch_size == 0
+    assert 4 <= encoder.img_size // encoder.patch_size <= 16
+    assert not what.side or encoder.img_size <= what.side
+    assert 0 < data.holdout <= what.count / 5
+    train = what.count - int(data.holdout)
+    for stage in recipe.stages.values():
+        assert stage.steps is not None
+        assert stage.warmup_steps is not None
+        assert stage.steps >= 1
+        assert 0 < stage.warmup_steps <= max(1, stage.steps // 5)
+        assert 2 <= stage.batch_size <= max(2, train // 2)
+        assert stage.steps * stage.batch_size <= MOST_EPOCHS * train
+    views = recipe.stages["graft"].views["first"]
+    assert (views.gray > 0) == (what.bands == "colour")
+    assert (recipe.engine.precision == "bf16-mixed") == (machine.gpu is not None)
+    assert (recipe.evaluate is not None) == (what.classes > 0)
+    if recipe.evaluate is not None:
+        assert recipe.evaluate.shots
+        assert max(recipe.evaluate.shots) <= max(1, what.smallest)
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("bands", BANDS)
+def test_sane_for_any_number_and_size(machine: Machine, bands: str) -> None:
+    for count, side in product(COUNTS, SIDES):
+        what = images(count, side, bands)
+        is_sane(choose(what, machine, 30), what, machine)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("test", [True, False])
+def test_sane_for_any_labels(classes: int, test: bool) -> None:
+    for count in COUNTS[1:]:
+        what = images(count, classes=classes, test=test)
+        choice = choose(what, CPU, 30)
+        is_sane(choice, what, CPU)
+        if classes and not test:
+            assert choice.recipe.data.holdout >= min(count // 5, 2000)  # they stand for the test images
+
+
+def test_more_time_is_a_longer_run_or_a_larger_network() -> None:
+    recipes = [choose(images(), CPU, minutes).recipe for minutes in (1, 10, 60)]
+    work = [
+        sum((stage.steps or 0) * stage.batch_size for stage in recipe.stages.values()) * (recipe.encoder.depth or 12)
+        for recipe in recipes
+    ]
+    assert work == sorted(set(work))
+    widths = [choose(images(), GPU, minutes).recipe.encoder.embed_dim or 0 for minutes in (1, 10, 600)]
+    assert widths == sorted(widths)
+
+
+def test_a_cpu_gets_vit_tiny_and_a_gpu_a_larger_one() -> None:
+    small = choose(images(), CPU, 30).recipe.encoder
+    assert (small.name, small.embed_dim) == ("vit_tiny_patch16_224", 192)
+    assert small.img_size <= 96
+    large = choose(images(50_000), GPU, 8 * 60).recipe.encoder
+    assert (large.embed_dim or 0) >= 384
+    assert large.img_size == 224
+
+
+def test_few_images_are_told_that_a_start_is_worth_more() -> None:
+    assert any("--start" in note and "timm:" in note for note in choose(images(500), CPU, 30).notes)
+    assert not any("--start" in note for note in choose(images(50_000), GPU, 600).notes)
+
+
+def test_what_a_short_time_gives_up_is_said() -> None:
+    assert any("--minutes" in note for note in choose(images(50_000), CPU, 10).notes)
+
+
+def test_images_that_cannot_be_tested_on_are_not() -> None:
+    what = ImageSet(
+        spec="a", count=900, side=64, channels=3, bands="colour", classes=3, smallest=300, test="b", untestable="why"
+    )
+    choice = choose(what, CPU, 30)
+    assert choice.recipe.evaluate is None
+    assert any("why" in note for note in choice.notes)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.width}-{network.depth}-{network.side}")
+@pytest.mark.parametrize("side", [0, 8, 15, 28, 33, 50, 64, 97, 224, 4000])
+def test_patches_divide_the_image(network: object, side: int) -> None:
+    img_size, patch = sizes(network, side)  # type: ignore[arg-type]
+    assert img_size % patch == 0
+    assert img_size <= side or not side
+    assert all(flops > 0 for flops in image_flops(network, side).values())  # type: ignore[arg-type]
+
+
+def test_every_choice_says_why_and_is_read_back() -> None:
+    choice = choose(images(), CPU, 30)
+    text = with_comments(dump_recipe(choice.recipe), choice.comments)
+    assert load_recipe(read_yaml(text)) == choice.recipe
+    for key in ("encoder.img_size", "encoder.in_chans", "encoder.patch_size", "data.holdout", "engine.precision"):
+        assert choice.comments[key]
+    for key in ("stages.mae.steps", "stages.graft.steps", "stages.graft.batch_size", "evaluate", "analyze"):
+        assert choice.comments[key]
+    kept = read_comments(text)
+    assert with_comments(dump_recipe(choice.recipe), kept) == text
+    assert all(len(line) <= 120 for line in text.splitlines())
