@@ -84,6 +84,7 @@ def show_plan(
             {
                 "name": name,
                 "objective": stage.objective.__struct_config__.tag,
+                "optimizer": stage.optimizer.name,
                 "layers": plan.to_json(),
                 "steps": steps,
                 "epochs": round(stage.total_epochs(images // batch_size), 2) if images else stage.epochs,
@@ -177,4 +178,7 @@ def plan_table(stage: dict[str, Any]) -> Group:
     for cells in zip(*varied.values(), strict=True):
         table.add_row(*map(escape, cells))
     same = ", ".join(f"{name} {cell}" for name, cell in common.items() if cell)
-    return Group(Text(title, style="bold"), table, Text(f"All layers: {same}.\n" if same else ""))
+    lines = [f"All layers: {same}."] if same else []
+    if stage["optimizer"] == "muon":
+        lines.append("Matrices by Muon, the rest by AdamW, at learning rates that compare.")
+    return Group(Text(title, style="bold"), table, Text("".join(f"{line}\n" for line in lines)))

@@ -14,6 +14,7 @@ from layergraft.config.base import (
     NonNegativeFloat,
     NonNegativeInt,
     NonNegativeNumber,
+    PositiveFraction,
     PositiveInt,
     PositiveNumber,
 )
@@ -37,25 +38,36 @@ def without_other(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class OptimizerConfig(Config, frozen=True, kw_only=True):
-    """An optimizer with linear warm-up and a cosine, updated every step.
+    """An optimizer with linear warm-up and a schedule that is updated every step.
 
     Args:
-        name: `adamw`, or `sgd`, whose weight decay is added to the gradient.
+        name: `adamw`; `muon` for matrices and AdamW for the rest, at learning rates that compare; or `sgd`, whose
+            weight decay is added to the gradient.
         base_lr: learning rate at a batch of 256; the peak is base_lr * batch / 256 * lr_scale.
         min_lr: learning rate at the end of the stage, before the factor lr_scale.
+        schedule: after warm-up, `cosine` falls to the end; `wsd` (warm-up, stable, decay) stays at the peak and falls
+            in the last part alone, as the square root of what is left goes to 0 (Hägele et al., NeurIPS 2024).
+        cooldown: the part of a stage's steps in which `wsd` falls.
+        clip_grad_norm: the largest norm of the loss's gradient over all trained parameters; a larger one is scaled
+            down to it. null clips nothing.
         betas: AdamW's decay of the running averages of gradient and squared gradient.
         weight_decay: weight decay of matrices.
         eps: AdamW's: added to the denominator.
         momentum: SGD's.
+        muon_momentum: Muon's, of Nesterov's kind.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "muon", "sgd"] = "adamw"
     base_lr: NonNegativeFloat = 1.5e-4
     min_lr: NonNegativeFloat = 0.0
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    cooldown: PositiveFraction = 0.2
+    clip_grad_norm: PositiveNumber | None = None
     betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.05
     eps: NonNegativeFloat = 1e-8
     momentum: FractionBelowOne = 0.0
+    muon_momentum: FractionBelowOne = 0.95
 
     def __post_init__(self) -> None:
         if self.min_lr > self.base_lr == 0:

@@ -25,8 +25,10 @@ from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
 from layergraft.data.randomness import Randomness
 from layergraft.encoders.vit import Encoder
+from layergraft.graft.apply import stage_rows
 from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Features, Objective, Progress
+from layergraft.training.optim import moments_of
 
 # Options of mallopt, from malloc.h.
 _TRIM_THRESHOLD = -1
@@ -60,9 +62,11 @@ def step_memory(
     copies = sum(p.numel() for p in objective.momentum_copies.parameters()) + anchored
     if config.ema is not None:
         copies += sum(p.numel() for p in encoder.parameters())
-    moments = 2 if config.optimizer.name == "adamw" else int(config.optimizer.momentum > 0)
+    rows, kept = stage_rows(encoder, objective), config.optimizer
+    trained_parameters = [p for row in plan.rows if not row.frozen for p in rows[row.name]]
+    moments = sum(moments_of(kept, parameter) * parameter.numel() for parameter in trained_parameters)
     split = world_size > 1 and engine.strategy == "fsdp"
-    weights = 4 * (own + copies + (1 + moments) * trained)
+    weights = 4 * (own + copies + trained + moments)
     if world_size > 1 and not split:
         weights += 4 * trained  # the buckets in which gradients are exchanged
     images = -(-config.batch_size // world_size)

@@ -83,6 +83,11 @@ class StageRun:
         optimizer = self.config.optimizer
         return optimizer.min_lr / (optimizer.base_lr * self.config.batch_size / 256) if optimizer.min_lr else 0.0
 
+    @property
+    def cooldown(self) -> float | None:
+        """The part of the steps in which the learning rate falls, None for a cosine from the warm-up on."""
+        return self.config.optimizer.cooldown if self.config.optimizer.schedule == "wsd" else None
+
 
 def prepare_stage(
     recipe: Recipe, name: str, run: Path, encoder: Encoder, data: RunData, process: Process = ALONE

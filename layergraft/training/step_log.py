@@ -99,6 +99,8 @@ class Record:
         row |= _mean(outcome) | {"lr": trainer.lr} | numbers
         if outcome.anchor is not None:
             row["anchor"] = float(outcome.anchor)
+        if outcome.gradient_norm is not None:
+            row["gradient_norm"] = float(outcome.gradient_norm)
         if due and stage.monitor is not None:
             trainer.publish()
         if due and stage.monitor is not None and self.writes:

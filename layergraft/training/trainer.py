@@ -27,7 +27,7 @@ from layergraft.objectives.base import Losses, Progress
 from layergraft.training.checkpoints import COUNTERS, State
 from layergraft.training.gradients import Gradients, TrainStep
 from layergraft.training.memory import set_memory_reuse
-from layergraft.training.optim import LossScaler, build_optimizer, lr_factor
+from layergraft.training.optim import LossScaler, build_optimizer, clip_gradients, lr_factor
 from layergraft.training.stage import StageRun
 
 
@@ -40,6 +40,7 @@ class Outcome:
         pending: what the objective changes if the step is accepted.
         buffers: the encoder's new BatchNorm buffers, where it has any.
         anchor: the anchor's penalty, or None.
+        gradient_norm: of the loss's gradient before it was clipped, or None where it is not clipped.
         size: a number that is finite exactly if this process's loss and gradient are.
     """
 
@@ -47,6 +48,7 @@ class Outcome:
     pending: Pending
     buffers: Pending
     anchor: Tensor | None
+    gradient_norm: Tensor | None
     size: Tensor
 
 
@@ -137,7 +139,8 @@ class Trainer:
         gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
         if self.scaler.enabled:
             torch._foreach_mul_(gradients, 1 / self.scaler.scale)
-        penalty = self.anchor.pull()
+        norm = clip_gradients(gradients, self.stage.config.optimizer.clip_grad_norm, self.split)
+        penalty = self.anchor.pull()  # after it: clipping concerns the loss, and a strong anchor must hold
         if penalty is not None and self.split:
             dist.all_reduce(penalty)
         return Outcome(
@@ -145,13 +148,14 @@ class Trainer:
             pending=pending,
             buffers=collect_pending(self.encoder),
             anchor=penalty,
+            gradient_norm=norm,
             size=torch.stack(torch._foreach_norm(gradients)).sum() + losses["loss"].detach(),
         )
 
     def accept(self, outcome: Outcome) -> None:
         """Apply a step, and prepare the next one."""
         stage = self.stage
-        factor = lr_factor(self.step, stage.steps, stage.warmup_steps, stage.final_factor)
+        factor = lr_factor(self.step, stage.steps, stage.warmup_steps, stage.final_factor, stage.cooldown)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimizer.step()
