@@ -16,7 +16,8 @@ VARIED |= {"weight_decay_1d": 0.05, "anchor": {"norm": "l1", "weight": 1e-5}}
 
 
 def printed(rows: list[dict[str, Any]]) -> str:
-    stage = {"name": "graft", "objective": "moco", "optimizer": "adamw", "epochs": 300, "batch_size": 4096, "steps": None, "seconds": None}
+    stage = {"name": "graft", "objective": "moco", "optimizer": "adamw", "epochs": 300}
+    stage |= {"batch_size": 4096, "steps": None, "seconds": None}
     console = Console(file=io.StringIO(), width=80)
     console.print(plan_table(stage | {"memory_bytes": 477.2 * 2**30, "layers": rows}))
     assert isinstance(console.file, io.StringIO)
