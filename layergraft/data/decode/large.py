@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.arrays import Pixels
+from layergraft.data.decode.ome_zarr import OmeZarr
 from layergraft.data.decode.options import ReadOptions
 from layergraft.data.decode.picture import BadImage, Picture, Request, larger_pictures
 from layergraft.data.decode.ranges import is_plain
@@ -80,6 +81,24 @@ class TiffTiles(CutImage):
 
     def picture(self, x: int, y: int, request: Request) -> Picture:
         return self.tiff.read(y, x, self.side, self.side, request)
+
+
+class OmeZarrTiles(CutImage):
+    """A level of an OME-Zarr image.
+
+    Args:
+        path: of its folder.
+        tiling: the side of a tile, and the level.
+    """
+
+    def __init__(self, path: str, tiling: Tiling) -> None:
+        if tiling.mpp is not None:
+            raise BadImage(f"OME-Zarr, whose tiles are of a level: give ?tile={tiling.tile}&level=0")
+        self.image = OmeZarr(path, tiling.level or 0)
+        super().__init__(tiling.tile, (self.image.height, self.image.width))
+
+    def picture(self, x: int, y: int, request: Request) -> Picture:
+        return self.image.picture(request, (y, x, self.side, self.side))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +225,8 @@ def open_image(path: str, tiling: Tiling, options: ReadOptions, directory: Path)
     Raises:
         BadImage: it cannot be read.
     """
+    if os.path.isdir(path):
+        return OmeZarrTiles(path, tiling)
     try:
         with open(path, "rb") as file:
             start = file.read(4)

@@ -7,6 +7,7 @@ import math
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from layergraft.data.decode.picture import BadImage, Picture, Request, as_channels_last, check_size, damage_named
 
@@ -39,6 +40,13 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not opened")
     return shape, fortran, dtype
+
+
+def as_npy(array: npt.NDArray[Any]) -> bytes:
+    """An array as the bytes of a `.npy` file."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    return content.getvalue()
 
 
 def read_npy(content: bytes, request: Request) -> Picture:

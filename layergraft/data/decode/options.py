@@ -1,4 +1,4 @@
-"""How the files of a source are to be read: `?range=`, `?channels=`, `?page=` and `?z=`."""
+"""How the files of a source are to be read: `?range=`, `?channels=`, `?page=`, `?z=` and `?level=`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layergraft.errors import UserError
 
 Range = tuple[tuple[float, float], ...]
 """(LOW, HIGH) of all channels, or of each one."""
-READ_OPTIONS = ("range", "channels", "page", "z")
+READ_OPTIONS = ("range", "channels", "page", "z", "level")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,14 @@ class ReadOptions:
         channels: those to take, in this order: numbers from 1, or names.
         page: which picture of a file with several, from 1; None is the first, or all of them where they are channels.
         z: what becomes of a stack: one slice from 1, or the largest or mean value of all.
+        level: of an OME-Zarr image, 0 is the finest, which None is, too.
     """
 
     range: Range | Literal["auto"] | None = None
     channels: tuple[int | str, ...] | None = None
     page: int | None = None
     z: int | Literal["max", "mean"] | None = None
+    level: int | None = None
 
     def or_else(self, other: ReadOptions) -> ReadOptions:
         """The same, with another's values where there is none."""
@@ -49,7 +51,9 @@ class ReadOptions:
             words["range"] = "auto" if self.range == "auto" else ";".join(f"{a:.9g},{b:.9g}" for a, b in self.range)
         if self.channels is not None:
             words["channels"] = ",".join(map(str, self.channels))
-        return words | {name: str(value) for name in ("page", "z") if (value := getattr(self, name)) is not None}
+        return words | {
+            name: str(value) for name in ("page", "z", "level") if (value := getattr(self, name)) is not None
+        }
 
     def __str__(self) -> str:
         return "&".join(f"{name}={value}" for name, value in self.words().items())
@@ -85,12 +89,19 @@ def _z(text: str) -> int | Literal["max", "mean"]:
     return "max" if text == "max" else "mean" if text == "mean" else _count(text)
 
 
-_PARSERS = {"range": _range, "channels": _channels, "page": _count, "z": _z}
+def _level(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
+
+
+_PARSERS = {"range": _range, "channels": _channels, "page": _count, "z": _z, "level": _level}
 _GRAMMAR = {
     "range": "It is LOW,HIGH (`range=0,4095`), LOW below HIGH; a pair a channel (`range=0,4095;0,900`); or `auto`.",
     "channels": "It is a list of numbers from 1, or of names: `channels=3,2,1`, `channels=DAPI,GFP`.",
     "page": "It is the number of a page, from 1.",
     "z": "It is `max`, `mean`, or the number of a slice, from 1.",
+    "level": "It is the number of a level of the pyramid, 0 is the finest.",
 }
 
 
@@ -105,8 +116,9 @@ def parse_read_options(query: Mapping[str, str], spec: str) -> ReadOptions:
         UserError: a value is none.
     """
     values: dict[str, Any] = {}
+    tiled = "tile" in query  # then the level says how tiles are cut (`tiling.py`)
     for name, parse in _PARSERS.items():
-        if name in query:
+        if name in query and not (tiled and name == "level"):
             try:
                 values[name] = parse(query[name])
             except ValueError:
@@ -130,6 +142,8 @@ def read_words(words: object, where: str) -> ReadOptions:
 def with_options(spec: str, options: ReadOptions) -> str:
     """A SOURCE with these reading options in place of its own."""
     place, _, query = spec.partition("?")
-    kept = [part for part in query.split("&") if part and part.partition("=")[0] not in READ_OPTIONS]
+    parts = [(part.partition("=")[0], part) for part in query.split("&") if part]
+    replaced = set(READ_OPTIONS) - ({"level"} if any(name == "tile" for name, _ in parts) else set())
+    kept = [part for name, part in parts if name not in replaced]
     words = [f"{name}={value}" for name, value in options.words().items()]
     return "?".join(filter(None, (place, "&".join([*kept, *words]))))

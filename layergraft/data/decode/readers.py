@@ -65,6 +65,8 @@ def read_picture(content: bytes, request: Request) -> Picture:
     """
     if not content:
         raise BadImage("empty file")
+    if request.options.level:
+        raise BadImage(f"no level {request.options.level}: levels are those of OME-Zarr")
     reader = next(reader for reader in READERS if reader.knows(content))  # the last knows all
     return reader.read(content, request)
 
@@ -100,7 +102,7 @@ def decode(content: bytes, channels: int, reduction: Reduction | None = None, op
         BadImage: empty, truncated, damaged, not an image, without pixels, a decompression bomb, of another number of
             bands, or of numbers whose range nobody knows.
     """
-    if content[:3] == START and options.channels is None and options.page is None:
+    if content[:3] == START and options.channels is None and options.page is None and not options.level:
         pixels = decode_jpeg(content, channels, reduction)
         if pixels is not None:
             return pixels

@@ -65,7 +65,7 @@ def parse_tiling(query: Mapping[str, str], spec: str) -> Tiling | None:
     grammar = f"It is the side of a tile in pixels, from {_SMALLEST} to {_LARGEST}: `tile=256`."
     tile = _number(query, "tile", spec, grammar, _SMALLEST, _LARGEST)
     if tile is None:
-        for name in ("mpp", "level", "tissue"):
+        for name in ("mpp", "tissue"):
             if name in query:
                 raise UserError(f"{spec!r} has {name}= and no tile=.", f"?tile=256&{name}={query[name]} cuts tiles.")
         return None

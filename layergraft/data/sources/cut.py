@@ -146,7 +146,7 @@ class _Work:
 
     def open(self, path: str) -> SlideTiles | CutImage:
         """One of the images, to be read tile by tile."""
-        if self.tiling.scaled:
+        if self.tiling.scaled and not os.path.isdir(path):
             return SlideTiles(path, self.tiling)
         return open_image(path, self.tiling, self.options, self.directory)
 

@@ -7,19 +7,25 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import fsspec
 
 from layergraft.config.paths import expanded
-from layergraft.data.arrays import Labels
-from layergraft.data.decode import BadImage
+from layergraft.data.arrays import Labels, Pixels
+from layergraft.data.decode import BadImage, Reduction
+from layergraft.data.decode.npy import as_npy
+from layergraft.data.decode.ome_zarr import OmeZarr
+from layergraft.data.decode.picture import Picture, Request
+from layergraft.data.decode.readers import as_levels
 from layergraft.data.decode.slide import SLIDE_SUFFIXES
 from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.index import Names
 from layergraft.data.sources.source import EncodedImages
 from layergraft.errors import UserError
 
+STORE = b"//"
 OUTSIDE = "outside its folder (?root=DIR names another)"
 
 
@@ -171,11 +177,12 @@ def path_below(root: Place, path: bytes) -> bytes | None:
 
 
 class FileImages(EncodedImages):
-    """Image files below a folder.
+    """Image files below a folder; some may be OME-Zarr images, which are folders.
 
     Args:
         root: the folder; no path leads out of it.
-        paths: relative paths.
+        paths: relative paths; of an image in a store with two slashes behind the store: `cells.zarr//`,
+            `plate.zarr//A/1/0`.
     """
 
     def __init__(self, root: Place, paths: Names) -> None:
@@ -185,7 +192,28 @@ class FileImages(EncodedImages):
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        return os.fsdecode(self.paths[index])
+        name = os.fsdecode(self.paths[index])
+        return name if "//" not in name or self.root.remote else name.replace("//", "/").rstrip("/")
+
+    def _store(self, index: int) -> str | None:
+        """The folder of an OME-Zarr image; None for a file."""
+        path = self.paths[index]
+        if self.root.remote or not (STORE in path or path.endswith(b".zarr")):
+            return None
+        folder = os.path.join(self.root.path, self.name(index))
+        return folder if self._path(index) is not None and os.path.isdir(folder) else None
+
+    def picture(self, index: int, request: Request) -> Picture:
+        store = self._store(index)
+        if store is None:
+            return super().picture(index, request)
+        return OmeZarr(store, request.options.level or 0).picture(request)
+
+    def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
+        if self._store(index) is None:
+            return super().load(index, channels, reduction)
+        request = Request(channels=channels, options=self.options)
+        return as_levels(self.picture(index, request), request)
 
     def _path(self, index: int) -> bytes | None:
         """The path below the root; None if it leads out of it."""
@@ -195,8 +223,10 @@ class FileImages(EncodedImages):
         if self.root.remote:
             return None
         root = os.fsencode(self.root.path).rstrip(b"/") + b"/"
-        paths = map(self._path, keys.tolist())
-        return stamp_files(None if path is None else root + path for path in paths)
+        paths = list(map(self._path, keys.tolist()))
+        stamp = stamp_files(None if path is None else root + path for path in paths)
+        # A folder does not tell of changes in its files.
+        return replace(stamp, certain=stamp.certain and not any(path and STORE in path for path in paths))
 
     def size(self, index: int) -> int | None:
         if self.root.remote:
@@ -211,6 +241,9 @@ class FileImages(EncodedImages):
         return self._file(index).read(0, count)
 
     def read(self, index: int) -> bytes:
+        if self._store(index) is not None:
+            request = Request(channels=3, options=replace(self.options, range=None), whole=True)
+            return as_npy(self.picture(index, request).array)
         file = self._file(index)
         if file.path.lower().endswith(SLIDE_SUFFIXES):
             raise BadImage("a whole slide: give ?tile=256&mpp=0.5")

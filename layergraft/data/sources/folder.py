@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from layergraft.data.sources.files import FileImages, Place
+from layergraft.data.decode.ome_zarr import MARKS, images_of
+from layergraft.data.sources.files import STORE, FileImages, Place
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
 from layergraft.data.sources.layout import OtherFiles, check_layout, no_images, side_note
@@ -51,7 +52,19 @@ def _walk(root: str, stamps: dict[str, int], others: OtherFiles, endings: tuple[
         seen.add((status.st_dev, status.st_ino))
         stamps[folder] = status.st_mtime_ns
         prefix = "" if folder == root else os.path.relpath(folder, root) + "/"
+        if prefix and any(mark in files for mark in MARKS):
+            folders.clear()
+            yield from _stored(folder, prefix, others)
+            continue
         yield from _pictures((prefix + file for file in files), others, endings)
+
+
+def _stored(folder: str, prefix: str, others: OtherFiles) -> Iterator[str]:
+    """Images of an OME-Zarr store, as `FileImages` wants them; another store is counted among the other files."""
+    images = list(images_of(folder))
+    if not images:
+        others.add(prefix.rstrip("/"))
+    yield from (f"{prefix}/{image}" for image in images)
 
 
 def _pictures(paths: Iterable[str], others: OtherFiles, endings: tuple[str, ...]) -> Iterator[str]:
@@ -95,12 +108,15 @@ def _build(root: Place, endings: tuple[str, ...], path: Path | None) -> Index:
     paths = sorted(_without_features(paths, others))
     if not paths:
         raise no_images(root.path, others)
-    inside = check_layout(root.path, paths)
+    files = paths
+    if not root.remote:  # what lies within a store is no class
+        files = [path.partition(STORE)[0] for path in paths]
+    inside = check_layout(root.path, files)
     builder = IndexBuilder(SCHEMA, path, "path")
     builder.remarks = [*others.remark(root.path), *side_note(root.path, others)]
-    if inside and any(b"/" in name[len(os.fsencode(inside)) :] for name in paths):
+    if inside and any(b"/" in name[len(os.fsencode(inside)) :] for name in files):
         builder.label_hint = f"Give {os.path.join(root.path, inside)}, whose folders are the classes."
-    tops = [os.fsdecode(name.partition(b"/")[0]) if b"/" in name else "" for name in paths]
+    tops = [os.fsdecode(name.partition(b"/")[0]) if b"/" in name else "" for name in files]
     classes = set(tops)
     labelled = "" not in classes and len(classes) > 1
     labels = builder.class_ids(tops) if labelled else np.zeros(len(paths), dtype=np.int32)

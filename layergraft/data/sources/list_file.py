@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from layergraft.data.decode.slide import SLIDE_SUFFIXES
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
 from layergraft.data.sources.from_index import as_source
@@ -21,7 +22,7 @@ from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
 
 BLOCK = 32 << 20
-_SUFFIXES = [np.frombuffer(suffix.encode(), dtype=np.uint8) for suffix in IMAGE_SUFFIXES]
+_SUFFIXES = [np.frombuffer(suffix.encode(), dtype=np.uint8) for suffix in (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES, ".zarr")]
 _LONGEST = max(map(len, _SUFFIXES))
 _SPACE = ord(" ")
 _TAB = ord("\t")

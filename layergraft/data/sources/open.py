@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from layergraft.config.paths import expanded
+from layergraft.data.decode.ome_zarr import is_store
 from layergraft.data.decode.options import READ_OPTIONS, ReadOptions, parse_read_options
 from layergraft.data.decode.slide import PYRAMID_SUFFIXES, SLIDE_SUFFIXES
 from layergraft.data.decode.tiling import TILING_OPTIONS, Tiling, parse_tiling
@@ -32,7 +33,7 @@ from layergraft.data.sources.npy_file import array_names, open_npy, open_npz
 from layergraft.data.sources.shards import open_shards, shard_paths
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.data.sources.table import open_table
-from layergraft.data.sources.zarr_store import is_zarr, open_zarr
+from layergraft.data.sources.zarr_store import open_zarr
 from layergraft.errors import UserError, nearest
 
 OPTIONS = {"mean", "std", "fraction", "shots", "seed", "root", "streaming", "image", "label", "images", "labels"}
@@ -114,6 +115,8 @@ def _open_large(
     where = Place(place)
     if not where.exists():
         raise UserError(f"There is no folder or file {place!r}.", "Give whole slides, or other large images.")
+    if is_store(where.path):
+        source = open_zarr(spec, where, chosen)
     elif where.is_folder():
         endings = PYRAMID_SUFFIXES if tiling.scaled else (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
         source = open_folder(spec, where, index, endings)
@@ -143,7 +146,7 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
     where = Place(place)
     if not where.exists():
         raise UserError(f"There is no folder or file {place!r}.", "Give images, or `builtin:fashion-canvas`.")
-    if not where.remote and is_zarr(where.path):
+    if not where.remote and is_store(where.path):
         return open_zarr(spec, where, chosen)
     if where.is_folder():
         pair = None if where.remote else paired_folders(Path(where.path))

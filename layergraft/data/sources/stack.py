@@ -7,7 +7,6 @@ Each image goes its way as the bytes of a `.npy` file, so that whatever is said 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
+from layergraft.data.decode.npy import as_npy
 from layergraft.data.sources.columns import Chosen, shown
 from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.from_index import as_source
@@ -92,9 +92,7 @@ class StackImages(EncodedImages):
             pixels = self.array.row(index)
         except (OSError, ValueError, RuntimeError, KeyError) as error:  # as the libraries behind say it
             raise BadImage(f"unreadable: {str(error) or type(error).__name__}") from None
-        content = io.BytesIO()
-        np.save(content, pixels, allow_pickle=False)
-        return content.getvalue()
+        return as_npy(pixels)
 
 
 def open_stack(

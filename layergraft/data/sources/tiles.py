@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import threading
 from collections import OrderedDict
@@ -12,10 +11,10 @@ from dataclasses import replace
 from typing import Protocol
 
 import cv2
-import numpy as np
 
 from layergraft.data.arrays import Labels, Pixels
 from layergraft.data.decode import BadImage, Reduction
+from layergraft.data.decode.npy import as_npy
 from layergraft.data.decode.picture import Picture, Request
 from layergraft.data.decode.ranges import is_plain
 from layergraft.data.decode.readers import as_levels
@@ -25,6 +24,7 @@ from layergraft.data.sources.files import OUTSIDE, Place, path_below
 from layergraft.data.sources.index import Names
 from layergraft.data.sources.source import EncodedImages, file_of
 
+_NOT_ALONE = (".mrxs", ".vms", ".vmu", ".dcm")
 OPEN = 64  # large images that a process holds open
 
 
@@ -115,7 +115,11 @@ class TileImages(EncodedImages):
         top = os.fsencode(self.root.path)
         stamp = stamp_files(None if path is None else os.path.join(top, path) for path in paths)
         digest.update(stamp.text.encode())
-        return replace(stamp, text=digest.hexdigest())
+        # Folders, and files that others belong to, do not tell of changes in those.
+        alone = not any(
+            file.lower().endswith(_NOT_ALONE) or os.path.isdir(os.path.join(top, os.fsencode(file))) for file in files
+        )
+        return replace(stamp, text=digest.hexdigest(), certain=stamp.certain and alone)
 
     def picture(self, index: int, request: Request) -> Picture:
         name, file = self.name(index), self._file(index)
@@ -139,6 +143,4 @@ class TileImages(EncodedImages):
             done, content = cv2.imencode(".png", array[:, :, ::-1] if array.shape[2] == 3 else array)
             assert done
             return bytes(content)
-        stream = io.BytesIO()
-        np.save(stream, array, allow_pickle=False)
-        return stream.getvalue()
+        return as_npy(array)

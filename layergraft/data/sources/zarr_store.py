@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from layergraft.data.decode.ome_zarr import images_of
 from layergraft.data.sources.columns import Chosen
-from layergraft.data.sources.files import Place
+from layergraft.data.sources.files import FileImages, Place
+from layergraft.data.sources.folder import SCHEMA
+from layergraft.data.sources.from_index import as_source
+from layergraft.data.sources.index import IndexBuilder
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.stack import Array, open_stack
 from layergraft.errors import UserError
-
-MARKS = ("zarr.json", ".zgroup", ".zarray")
-
-
-def is_zarr(folder: str) -> bool:
-    """Whether a folder of this machine is a Zarr store."""
-    return any(os.path.isfile(os.path.join(folder, mark)) for mark in MARKS)
 
 
 class ZarrArray:
@@ -49,23 +48,38 @@ def _arrays(node: Any, prefix: str = "") -> Iterator[tuple[str, Array]]:
 
 
 def open_zarr(spec: str, folder: Place, chosen: Chosen) -> Source:
-    """Open a store; sample key = row.
+    """Open a store; sample key = row, or number of the image of an OME-Zarr store.
 
     Raises:
-        UserError: it cannot be read, or is an OME-Zarr image.
+        UserError: it cannot be read.
     """
+    if images := list(images_of(folder.path)):
+        return open_ome_zarr(spec, folder, images)
     try:
         import zarr
     except ImportError:
         raise UserError("Zarr needs the package zarr.", "pip install 'layergraft[arrays]'.") from None
     try:
         node = zarr.open(folder.path, mode="r")
-        attributes = dict(node.attrs)
         arrays = {folder.name: ZarrArray(node)} if hasattr(node, "shape") else dict(_arrays(node))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder.path!r} cannot be read as Zarr: {error}.", "Mend it, or write it again.") from None
-    if {"multiscales", "plate", "well", "ome"} & attributes.keys():
-        raise UserError(
-            f"{folder.path!r} is OME-Zarr, which is not read yet.", "Write its images as OME-TIFF files of a folder."
-        )
     return open_stack(spec, folder.path, arrays, chosen)
+
+
+def open_ome_zarr(spec: str, store: Place, images: Sequence[str]) -> Source:
+    """Open an OME-Zarr store: one image, several, or the fields of a plate's wells, which are called after the store.
+
+    Args:
+        spec: what the user wrote.
+        store: its folder.
+        images: their paths in it.
+    """
+    paths = [os.fsencode(f"{store.name}//{image}") for image in images]
+    builder = IndexBuilder(SCHEMA, None, "path")
+    labels = np.zeros(len(paths), dtype=np.int32)
+    builder.add({"path": pa.array(paths, pa.large_binary()), "label": pa.array(labels)})
+    index = builder.finish("")
+    files = FileImages(store.parent, index.names("path"))
+    hint = f"Give a table of labels, whose paths are like {files.name(0)!r}."
+    return as_source(spec, files, replace(index, label_hint=hint))
