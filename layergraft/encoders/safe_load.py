@@ -33,15 +33,21 @@ HARMLESS: list[Any] = [
 ]
 
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
 def read_file(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file.
+    """The content of a checkpoint file: of torch, `.safetensors`, or NumPy's `.npz`.
 
     Raises:
-        UserError: damaged, or a pickle that wants to run code; nothing of it has run.
+        UserError: damaged, of another kind, or a pickle that wants to run code; nothing of it has run.
     """
+    _refuse_hdf5(path)
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        if path.suffix == ".npz":
+            return _read_npz(path)
         damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None  # torch does not check sums
         if damaged is not None:
             raise UserError(
@@ -76,6 +82,33 @@ def read_file(path: Path) -> dict[str, Any]:
             "Save them as ordinary ones (`to_dense()`, `dequantize()`).",
         )
     return content
+
+
+def _refuse_hdf5(path: Path) -> None:
+    """Refuse what Keras writes by its true name."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HDF5))
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+    if start == _HDF5:
+        raise UserError(
+            f"{str(path)!r} is an HDF5 file, as Keras writes; weights are not read from such.",
+            "Convert them where they come from, best to .safetensors with timm's names.",
+        )
+
+
+def _read_npz(path: Path) -> Weights:
+    """The arrays of an archive of NumPy; a type of two bytes that it does not know is bfloat16."""
+    weights: Weights = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            array = np.asarray(archive[name])
+            if array.dtype.kind == "V" and array.dtype.itemsize == 2:
+                weights[name] = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+            elif array.dtype.kind in "fiub":
+                weights[name] = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+    return weights
 
 
 def read_noted(path: Path, key: str, kind: type[T], hint: str) -> tuple[dict[str, Tensor], T]:
