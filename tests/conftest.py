@@ -91,9 +91,16 @@ def visit(chromium: Any, tmp_path: Path) -> Iterator[Open]:
 
 
 def scroll_through(page: Any) -> None:
-    for chart in page.locator("[data-figure] > .chart").all():
+    for chart in page.locator("[data-figure] > .chart:visible").all():  # not those of a closed fold
         chart.scroll_into_view_if_needed()
         chart.locator("svg").first.wait_for()
+
+
+def from_menu(page: Any, figure: str, what: str) -> None:
+    """Click an entry of a figure's menu."""
+    card = page.locator(f"[data-figure{figure}]").first
+    card.locator(".menu summary").click()
+    card.locator(f'[data-do="{what}"]').click()
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from layergraft.analysis.attention import attention_maps, patch_attention
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.pictures import address, heat, show
+from layergraft.analysis.pictures import heat, show
 from layergraft.analysis.subject import Subject, inputs
+from layergraft.data.thumbnails import address
 from layergraft.encoders.vit import Encoder
 from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings

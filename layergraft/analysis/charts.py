@@ -78,7 +78,21 @@ def heat_map(
     return Figure(name=name, title=title, caption=caption, data=data, spec=spec)
 
 
-def gallery(name: str, title: str, caption: str, data: ChartRows, *fields: str, top: bool = False) -> Figure:
+# Height of a row of pictures beyond the picture itself, in pictures: room for words below it.
+WORDS = 0.22
+EDGES = {"same class": "#2a9d78", "other class": "#d64f63"}
+
+
+def gallery(
+    name: str,
+    title: str,
+    caption: str,
+    data: ChartRows,
+    *fields: str,
+    top: bool = False,
+    below: str = "",
+    edge: str = "",
+) -> Figure:
     """Pictures in rows and columns.
 
     Args:
@@ -88,6 +102,8 @@ def gallery(name: str, title: str, caption: str, data: ChartRows, *fields: str, 
         data: an object per picture: `row` and `column` say where, `image` is its data address.
         fields: what is shown where the pointer is.
         top: whether the columns' names stand above them.
+        below: the field that stands below each picture, where there is room for words.
+        edge: the field whose value colours the picture's edge: one of `EDGES`, or anything else for none.
     """
     columns, rows = len({d["column"] for d in data}), len({d["row"] for d in data})
     position: dict[str, Any] = {"scale": {"paddingInner": 0.04, "paddingOuter": 0}, "sort": None, "title": None}
@@ -98,7 +114,30 @@ def gallery(name: str, title: str, caption: str, data: ChartRows, *fields: str, 
         "url": {"field": "image", "type": "nominal"},
         "tooltip": [{"field": name, "type": "nominal"} for name in fields],
     }
-    spec = {"mark": {"type": "image"}, "encoding": encoding}
+    spec: dict[str, Any] = {"mark": {"type": "image"}, "encoding": encoding}
+    if below:
+        spec = _with_words(encoding, below, edge)
     # A strip of pictures takes a row of the page; the margin holds the names above.
-    ratio = rows / columns + (0.03 if top else 0)
+    ratio = rows / columns * (1 + WORDS if below else 1) + (0.03 if top else 0)
     return Figure(name=name, title=title, caption=caption, data=data, spec=spec, ratio=ratio, wide=columns > 2 * rows)
+
+
+def _with_words(encoding: dict[str, Any], below: str, edge: str) -> dict[str, Any]:
+    """A gallery with a field below each picture, and edges in the colours of another."""
+    inner = WORDS / (1 + WORDS)
+    rows = encoding["y"] | {"scale": {"paddingInner": inner, "paddingOuter": inner / 2, "align": 0}}
+    place = {"x": encoding["x"], "y": rows}
+    pictures = encoding | place
+    scale = {"domain": list(EDGES), "range": list(EDGES.values())}
+    colour = {"field": edge, "type": "nominal", "legend": None, "scale": scale}
+    layers: list[dict[str, Any]] = [{"mark": {"type": "image"}, "encoding": pictures}]
+    if edge:
+        known = {"filter": {"field": edge, "oneOf": list(EDGES)}}
+        frame = {"type": "rect", "filled": False, "strokeWidth": 2.5, "tooltip": None}
+        layers.append({"transform": [known], "mark": frame, "encoding": place | {"stroke": colour}})
+    # On a phone a picture is too small for words: then they are where the pointer is, and in the enlarged figure.
+    words = {"type": "text", "baseline": "top", "fontSize": 11, "limit": {"expr": "bandwidth('x')"}, "tooltip": None}
+    words["opacity"] = {"expr": "bandwidth('x') > 60 ? 1 : 0"}
+    under = {"y": rows | {"bandPosition": 1.04}, "text": {"field": below, "type": "nominal"}}
+    layers.append({"mark": words, "encoding": place | under})
+    return {"layer": layers}

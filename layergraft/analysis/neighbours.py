@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.pictures import address
 from layergraft.analysis.subject import NotApplicable, Subject
-from layergraft.data.augment import fixed_view
 from layergraft.data.sources.source import Source
+from layergraft.data.thumbnails import address
 from layergraft.evaluation.features import extract
 from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 
 QUERIES, NEAREST, BANK = 8, 8, 4000
+EDGE = {True: "same class", False: "other class"}
 
 
 def nearest(queries: torch.Tensor, bank: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,14 +38,18 @@ def neighbours(subject: Subject) -> Findings:
     similarities, indices = nearest(features, candidates, NEAREST)
 
     def cell(source: Source, key: int, row: int, column: int, cosine: float | None) -> dict[str, object]:
-        image = fixed_view(source.images.load(key, encoder.in_chans), encoder.img_size)
+        label, query = label_of(source, key), label_of(queries, int(queries.keys[row]))
+        same_class = "" if cosine is None or not (label and query) else EDGE[label == query]
+        score = "query" if cosine is None else f"{cosine:.3f}"
         return {
             "row": row,
             "column": column,
             "file": source.images.name(key),
-            "label": label_of(source, key),
-            "cosine": "query" if cosine is None else f"{cosine:.3f}",
-            "image": address(image),
+            "label": label,
+            "cosine": score,
+            "below": ", ".join(filter(None, (label, "query" if cosine is None else f"{cosine:.2f}"))),
+            "same": same_class,
+            "image": address(source.images.load(key, encoder.in_chans)),
         }
 
     data: ChartRows = []
@@ -59,7 +63,11 @@ def neighbours(subject: Subject) -> Findings:
             total += 1
             same += queries.labels is not None and label_of(bank, neighbour) == label_of(queries, key)
     first = "a held-out image" if subject.held_out else "an image"
-    caption = f"Left {first}, then the images of the rest that are nearest to it (cosine of the feature)."
+    caption = f"Left {first}, then the images of the rest that are nearest to it, with the cosine of their features."
+    if queries.labels is not None:
+        caption += " A green edge marks the same class, a red one another."
     numbers = {"shown": len(similarities), "of_same_class": same / total if queries.labels is not None else None}
-    figure = gallery("neighbours", "Nearest neighbours", caption, data, "file", "label", "cosine")
+    figure = gallery(
+        "neighbours", "Nearest neighbours", caption, data, "file", "label", "cosine", below="below", edge="same"
+    )
     return Findings(numbers=numbers, figures=[figure])

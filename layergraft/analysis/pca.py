@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.pictures import address, show
+from layergraft.analysis.pictures import show
 from layergraft.analysis.subject import Subject, inputs
+from layergraft.data.thumbnails import address
 from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 

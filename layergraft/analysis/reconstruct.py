@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.pictures import address, show
+from layergraft.analysis.pictures import show
 from layergraft.analysis.subject import NotApplicable, Subject, inputs
 from layergraft.config.objectives import MaeConfig
+from layergraft.data.thumbnails import address
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.mae import Mae
 from layergraft.runs.figure import ChartRows

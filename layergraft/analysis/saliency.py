@@ -12,8 +12,9 @@ from torch import Tensor
 
 from layergraft.analysis.charts import gallery
 from layergraft.analysis.neighbours import label_of, nearest
-from layergraft.analysis.pictures import address, heat, show
+from layergraft.analysis.pictures import heat, show
 from layergraft.analysis.subject import NotApplicable, Subject, inputs
+from layergraft.data.thumbnails import address
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import extract
 from layergraft.runs.figure import ChartRows

@@ -215,7 +215,7 @@ def _cross_validate(
         if fabric.is_global_zero:
             if out is not None:
                 stack.enter_context(locked(out, announce))
-            rows = cross_validate(labelled, config, encoders, keep)
+            rows = cross_validate(labelled, config, encoders, out, keep)
             show_results(rows)
             _write_pages(out)
     return Results.of(rows)

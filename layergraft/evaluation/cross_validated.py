@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.cross_validation import repeated_folds
+from layergraft.evaluation.examples import examples_of
 from layergraft.evaluation.features import (
     Array,
     center_and_normalize,
@@ -29,6 +32,7 @@ from layergraft.evaluation.frozen import Keep
 from layergraft.evaluation.knn import knn_votes
 from layergraft.evaluation.selection import Fold, strength_on_folds
 from layergraft.runs.announce import announce
+from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
 from layergraft.runs.results import CROSS_VALIDATION, ResultRow, summarize
 
@@ -59,7 +63,11 @@ def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
 
 
 def cross_validate(
-    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], keep: Keep | None = None
+    labelled: Source,
+    config: EvaluateConfig,
+    encoders: Mapping[str, Encoder],
+    out: Path | None = None,
+    keep: Keep | None = None,
 ) -> list[ResultRow]:
     """Measure the pixels at the size of the first encoder, then every encoder.
 
@@ -67,6 +75,7 @@ def cross_validate(
         labelled: images that all have a label.
         config: protocols and poolings; `splits` is how often the folds are dealt.
         encoders: `encoder` of the rows -> encoder.
+        out: directory of the results, where `examples.json` goes; None keeps none.
         keep: called with rows as soon as they are there, so that a signal costs none.
 
     Returns:
@@ -80,25 +89,41 @@ def cross_validate(
         announce(f"Unreadable and left out: {int((~readable).sum())} images of {labelled.spec}")
         labelled = labelled.subset(labelled.keys[readable])
         check_cross_validation(labelled, config)
-    rows = _measure(labelled, config, "pixels", None, floor[readable], keep)
+    rows = _measure(labelled, config, "pixels", None, floor[readable], keep, None)
     for name, encoder in encoders.items():
         with features_named(name):
             features = features_of(encoder, labelled, config.pooling)
         for pooling in config.pooling:
-            rows += _measure(labelled, config, name, pooling, features[pooling], keep)
+            examples = partial(_keep_examples, labelled, encoder.in_chans, out) if out is not None else None
+            rows += _measure(labelled, config, name, pooling, features[pooling], keep, examples)
     return rows
 
 
+def _keep_examples(labelled: Source, channels: int, out: Path, row: ResultRow, predicted: Labels) -> None:
+    """Keep what the labelled images were taken for, `predicted` (N,) among the classes that have labels."""
+    present, truth = np.unique(labelled.selected_labels, return_inverse=True)
+    classes = [labelled.classes[index] for index in present]
+    kept = examples_of(row, labelled, classes, truth.astype(np.int64), predicted, channels)
+    write_examples(out / "examples.json", kept)
+
+
 def _measure(
-    labelled: Source, config: EvaluateConfig, encoder: str, pooling: str | None, features: Array, keep: Keep | None
+    labelled: Source,
+    config: EvaluateConfig,
+    encoder: str,
+    pooling: str | None,
+    features: Array,
+    keep: Keep | None,
+    keep_examples: Callable[[ResultRow, Labels], None] | None,
 ) -> list[ResultRow]:
-    """All protocols on one set of features of shape (N, D)."""
+    """All protocols on one set of features of shape (N, D); examples are of the first that fits a classifier."""
     present, labels = np.unique(labelled.selected_labels, return_inverse=True)
     labels, classes = labels.astype(np.int64), len(present)
     dealt = repeated_folds(labels, config.splits)
     how = {"folds": len(dealt[0]), "dealt": len(dealt)}
     raw = torch.from_numpy(in_range(features))
     prepared = exact(torch.from_numpy(center_and_normalize(features)))
+    shown = next((name for name in config.protocols if name in FEW_SHOT), config.protocols[0])
     rows: list[ResultRow] = []
     for protocol in dict.fromkeys(config.protocols):
         for variant in _variants(config, protocol):
@@ -130,6 +155,9 @@ def _measure(
                         seed=0,
                     ).with_interval()
                 )
+                if keep_examples is not None and number == 0 and protocol == shown:
+                    keep_examples(part[0], predicted)
+                    keep_examples = None
             part += summarize(part)
             rows += part
             if keep is not None:

@@ -20,6 +20,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.auditing.leak import find_leak
 from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.examples import examples_of
 from layergraft.evaluation.features import (
     POOLINGS,
     Array,
@@ -42,6 +43,7 @@ from layergraft.evaluation.selection import (
 )
 from layergraft.evaluation.splits import Split, draw_splits, write_splits
 from layergraft.runs.announce import announce
+from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
 from layergraft.runs.results import ResultRow, summarize
 
@@ -158,7 +160,9 @@ class Measurement:
         features: of the task's sources.
         chosen: what was chosen before, for every row.
         device: where it is computed.
-        out: where the classifiers of the first split go, to `probes/`; None keeps none.
+        out: where the classifiers of the first split go, to `probes/`, and what the one with the fewest labels names
+            rightly and wrongly, to `examples.json`; None keeps none.
+        channels: of the pictures in `examples.json`.
     """
 
     def __init__(
@@ -171,10 +175,12 @@ class Measurement:
         chosen: Mapping[str, Any],
         device: torch.device,
         out: Path | None,
+        channels: int = 1,
     ) -> None:
         self.task, self.config = task, config
         self.encoder, self.pooling = encoder, pooling
-        self.chosen, self.device, self.out = dict(chosen), device, out
+        self.chosen, self.device = dict(chosen), device
+        self.out, self.channels = out, channels
         self.raw = {name: torch.from_numpy(in_range(array)).to(device) for name, array in features.items()}
         self.x = {name: torch.from_numpy(center_and_normalize(array)).to(device) for name, array in features.items()}
         self.labels, self.classes = task.train.selected_labels, len(task.train.classes)
@@ -208,7 +214,14 @@ class Measurement:
             seed=self.task.seed,
         ).with_interval()
 
-    def knn(self) -> list[ResultRow]:
+    def _keep_examples(self, row: ResultRow, predicted: Tensor) -> None:
+        if self.out:
+            truth, named = (part.cpu().numpy() for part in (self.truth, predicted))
+            test = self.task.test
+            kept = examples_of(row, test, self.task.train.classes, truth, named, self.channels)
+            write_examples(self.out / "examples.json", kept)
+
+    def knn(self, with_examples: bool = False) -> list[ResultRow]:
         """All labels; the first of the best k and temperature on held-out images, where several are given."""
         began, config = time.perf_counter(), self.config
         k, temperature = config.k[0], config.temperature[0]
@@ -225,9 +238,14 @@ class Measurement:
         everything = Split(shots="100%", number=0, rows=np.arange(len(self.labels)))
         chosen = {"k": k, "temperature": temperature} | chosen
         predicted = votes[k, temperature].argmax(1)
-        return [self.row("knn", None, everything, predicted, time.perf_counter() - began, chosen)]
+        row = self.row("knn", None, everything, predicted, time.perf_counter() - began, chosen)
+        if with_examples:
+            self._keep_examples(row, predicted)
+        return [row]
 
-    def few_shot(self, name: str, variant: str | None, splits: Sequence[Split]) -> list[ResultRow]:
+    def few_shot(
+        self, name: str, variant: str | None, splits: Sequence[Split], with_examples: bool = False
+    ) -> list[ResultRow]:
         """One protocol and variant on all splits of one number of shots."""
         protocol, began = FEW_SHOT[name], time.perf_counter()
         fixed, note = self._on_holdout(protocol, splits[0]) if variant == "holdout" else (protocol.fixed, None)
@@ -250,6 +268,8 @@ class Measurement:
         ]
         if self.out and self.pooling:
             save_probe(self._probe(rows[0], fits[0][0]), self.out / "probes")
+        if with_examples:
+            self._keep_examples(rows[0], predicted[0])
         return rows + summarize(rows)
 
     def _on_holdout(self, protocol: FewShotProtocol, split: Split) -> tuple[float, dict[str, Any]]:
@@ -277,15 +297,19 @@ class Measurement:
 
     def parts(self) -> Iterator[list[ResultRow]]:
         """Everything that was asked for: the rows of one protocol, variant and number of shots at a time."""
-        if "knn" in self.config.protocols:
-            yield self.knn()
         protocols = [name for name in dict.fromkeys(self.config.frozen_protocols) if name in FEW_SHOT]
+        if "knn" in self.config.protocols:
+            yield self.knn(with_examples=not protocols)
         splits = self.task.labelled_splits(self.config) if protocols else []
+        fewest = min(splits, key=lambda split: len(split.rows)).shots if splits else ""
+        first = True  # examples of one protocol are enough
         for name in protocols:
             for variant in dict.fromkeys(self.config.variants(name)) if name in VARIANTS else (None,):
                 for shots in dict.fromkeys(split.shots for split in splits):
                     check()
-                    yield self.few_shot(name, variant, [split for split in splits if split.shots == shots])
+                    of_these = [split for split in splits if split.shots == shots]
+                    yield self.few_shot(name, variant, of_these, with_examples=first and shots == fewest)
+                first = False
 
     def rows(self, keep: Keep | None = None) -> list[ResultRow]:
         """Everything that was asked for.
@@ -372,5 +396,6 @@ def _evaluate(
     rows = []
     for pooling, note in notes.items():
         features = {part: arrays[pooling] for part, arrays in by_part.items()}
-        rows += Measurement(task, config, name, pooling, features, note, encoder.device, out).rows(keep)
+        of = Measurement(task, config, name, pooling, features, note, encoder.device, out, encoder.in_chans)
+        rows += of.rows(keep)
     return rows

@@ -12,6 +12,11 @@ def short(number: float, digits: int = 3) -> str:
     return f"{float(f'{number:.{digits}g}'):g}".replace("e-0", "e-").replace("e+0", "e")
 
 
+def counted(number: float, thing: str) -> str:
+    """A number of things: `1 epoch`, `4.5 epochs`, `1,200 images`."""
+    return f"{number:,.10g} {thing}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A length of time in at most two units: `0.4 s`, `45 s`, `2 min 10 s`, `1 h 32 min`, `3 d 4 h`."""
     for (unit, length), (smaller_unit, smaller_length) in pairwise(_UNITS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layergraft.runs.intervals import FEW_TEST_IMAGES
+from layergraft.runs.readable import counted
 from layergraft.runs.results import CROSS_VALIDATION, SUMMARIES, ResultRow
 
 
@@ -135,49 +137,77 @@ def measured(results: list[tuple[str, ResultRow]]) -> list[Measured]:
     return shown
 
 
-def results_table(results: list[tuple[str, ResultRow]]) -> tuple[list[str], list[list[str]]]:
+@dataclass(frozen=True, kw_only=True)
+class ResultTable:
+    """Numbers as a table of text.
+
+    Args:
+        columns: headlines, the encoder's first.
+        rows: of cells, the encoder first.
+        best: (row, column) of the highest number of each column.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    best: frozenset[tuple[int, int]]
+
+
+def results_table(results: list[tuple[str, ResultRow]]) -> ResultTable:
     """Make a row per encoder and pooling, a column per protocol and number of labels.
 
     Args:
         results: (how the encoder is called, row), all of one `ResultGroup`.
-
-    Returns:
-        (columns, rows of cells), the encoder first.
     """
-    cells: dict[str, dict[str, str]] = {}
+    variants: dict[str, set[str | None]] = {}
+    for _, row in results:
+        variants.setdefault(row.protocol, set()).add(row.variant)
+    cells: dict[str, dict[str, Measured]] = {}
     order: dict[str, tuple[object, ...]] = {}
     for one in measured(results):
-        column, row = _column(one.row), one.row
-        cells.setdefault(one.name, {})[column] = one.text
+        row = one.row
+        column = _column(row, len(variants[row.protocol]) > 1)
+        cells.setdefault(one.name, {})[column] = one
         order[column] = (row.protocol, row.variant or "", "%" in row.shots, float(row.shots.rstrip("%")))
     columns = sorted(order, key=lambda column: order[column])
-    return ["encoder", *columns], [[name, *(line.get(c, "") for c in columns)] for name, line in cells.items()]
+    rows = [[name, *(line[c].text if c in line else "" for c in columns)] for name, line in cells.items()]
+    best = set()
+    for number, column in enumerate(columns, start=1):
+        values = [line[column].row.value if column in line else -math.inf for line in cells.values()]
+        if len(values) > 1:
+            best.add((max(range(len(values)), key=values.__getitem__), number))
+    return ResultTable(columns=["encoder", *columns], rows=rows, best=frozenset(best))
 
 
-def _column(row: ResultRow) -> str:
-    if row.protocol == "knn":
-        return "kNN, all labels"
-    labels = f"{row.shots} labels" if row.shots.endswith("%") else f"{row.shots} shots"
-    protocol = "" if row.protocol == "logistic" else f"{row.protocol}, "
-    variant = f" ({row.variant})" if row.variant else ""
+def labels_of(row: ResultRow) -> str:
+    """How many labels a row is about: `10 labels (1 a class)`, `48 labels (1 %)`, `all 480 labels`."""
+    if row.shots == "100%":
+        return f"all {counted(row.n_train, 'label')}"
+    each = f"{row.shots[:-1]} %" if row.shots.endswith("%") else f"{row.shots} a class"
+    return f"{counted(row.n_train, 'label')} ({each})"
+
+
+def _column(row: ResultRow, with_variant: bool) -> str:
+    protocol = {"logistic": "", "knn": "nearest neighbours, "}.get(row.protocol, f"{row.protocol}, ")
+    variant = f", {row.variant}" if with_variant and row.variant else ""
     metric = "" if row.metric == "top1" else f", {row.metric}"
-    return f"{protocol}{labels}{variant}{metric}"
+    return f"{protocol}{labels_of(row)}{variant}{metric}"
 
 
 def show_results(rows: list[ResultRow]) -> None:
     """Print the closing tables on stderr."""
     console = Console(stderr=True)
     for group in group_by_images([(row.encoder, row) for row in rows]):
-        columns, encoders = results_table(group.results)
+        content = results_table(group.results)
         table = Table(
             title="Top-1 accuracy in percent, frozen features: mean ± standard deviation over splits (95 % interval)",
             caption=f"{group.caption}.",
         )
         table.add_column("protocol")
-        for line in encoders:
+        for line in content.rows:
             table.add_column(line[0], justify="right", overflow="fold")
-        for number, protocol in enumerate(columns[1:], start=1):  # a terminal has more room for rows than for columns
-            table.add_row(protocol, *(line[number].replace(" (", "\n(") for line in encoders))
+        # A terminal has more room for rows than for columns.
+        for number, protocol in enumerate(content.columns[1:], start=1):
+            table.add_row(protocol, *(line[number].replace(" (", "\n(") for line in content.rows))
         console.print(table)
         if group.warning:
             console.print(group.warning, highlight=False)

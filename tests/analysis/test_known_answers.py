@@ -16,7 +16,7 @@ from layergraft.analysis.layer_probe import ridge_scores
 from layergraft.analysis.map import embed_plane, neighbourhood_kept
 from layergraft.analysis.neighbours import nearest
 from layergraft.analysis.pca import principal_axes, to_colour
-from layergraft.analysis.pictures import address, heat
+from layergraft.analysis.pictures import heat
 from layergraft.analysis.reconstruct import predicted_patches, unpatchify
 from layergraft.analysis.saliency import grad_cam, score_gradients
 from layergraft.analysis.spectrum import amplitudes, radial_profile, relative_log
@@ -24,6 +24,7 @@ from layergraft.analysis.token_similarity import token_cosine
 from layergraft.analysis.uniformity import alignment, uniformity
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import DecoderConfig, MaeConfig
+from layergraft.data.thumbnails import address
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
 

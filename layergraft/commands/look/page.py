@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layergraft.analysis.pictures import address
 from layergraft.config import MocoConfig
 from layergraft.data.augment import random_view
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.data.survey import Numbers, Survey
+from layergraft.data.thumbnails import address
 from layergraft.data.view_parameters import DRAWS
 from layergraft.runs.figure import Figure, field
 from layergraft.runs.interruption import check

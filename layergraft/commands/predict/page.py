@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from layergraft.analysis.pictures import address
 from layergraft.data.arrays import Indices, Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import FileImages
 from layergraft.data.sources.source import Source
+from layergraft.data.thumbnails import address
 from layergraft.evaluation.prediction import Prediction
-from layergraft.runs.figure import Figure, field
+from layergraft.runs.figure import Figure
 from layergraft.runs.interruption import check
+from layergraft.runs.report.confusion import LARGEST_MATRIX, confusion_figure
 from layergraft.runs.report.page import write_page
 from layergraft.runs.report.section import Notes, Picture, Section, Sheet, Table
 
 ON_A_SHEET, PICTURES = 24, 480  # of a class, and of all of them
 PAIRS, EXAMPLES = 6, 8
-LARGEST_MATRIX = 60  # classes
 _THUMBNAIL = 112
 
 
@@ -168,7 +168,7 @@ def _confusions(prediction: Prediction, rows: Indices, labels: Labels, pictures:
     np.add.at(counts, (labels, predicted), 1)
     blocks: list[Figure | Sheet | Notes] = []
     if len(classes) <= LARGEST_MATRIX:
-        blocks.append(_matrix(classes, counts))
+        blocks.append(confusion_figure(classes, counts.tolist()))
     both = np.triu(counts + counts.T, 1)
     pairs = [divmod(int(flat), len(classes)) for flat in np.argsort(-both, axis=None, kind="stable")[:PAIRS]]
     for one, other in pairs:
@@ -181,38 +181,6 @@ def _confusions(prediction: Prediction, rows: Indices, labels: Labels, pictures:
         title="What is mistaken for what",
         intro=f"Counted on the {len(rows)} labelled images, each by classifiers that were fitted without it.",
         blocks=[*blocks],
-    )
-
-
-def _matrix(classes: list[str], counts: Labels) -> Figure:
-    data = [
-        {"label": one, "predicted": other, "images": int(counts[i, j])}
-        for i, one in enumerate(classes)
-        for j, other in enumerate(classes)
-    ]
-    axes = {
-        "x": field("predicted", "nominal", sort=None, axis={"labelAngle": -45}),
-        "y": field("label", "nominal", sort=None),
-        "tooltip": [field("label", "nominal"), field("predicted", "nominal"), field("images", "quantitative")],
-    }
-    colour = field("images", "quantitative", scale={"scheme": "blues"}, legend=None)
-    middle = int(counts.max()) / 2
-    text = {
-        "text": field("images", "quantitative"),
-        "color": {"condition": {"test": f"datum.images > {middle}", "value": "white"}, "value": "#1b2330"},
-    }
-    layers = [
-        {"mark": {"type": "rect"}, "encoding": {"color": colour}},
-        {"transform": [{"filter": "datum.images > 0"}], "mark": {"type": "text"}, "encoding": text},
-    ]
-    return Figure(
-        name="confusion",
-        title="Confusion matrix",
-        caption="A row for each class that was labelled, a column for each that was predicted.",
-        data=data,
-        spec={"encoding": axes, "layer": layers},
-        height=max(180, 26 * len(classes) + 90),
-        wide=len(classes) > 8,
     )
 
 

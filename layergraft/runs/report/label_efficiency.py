@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from layergraft.runs.figure import Figure, field, tooltip
@@ -31,6 +32,10 @@ def label_efficiency(group: ResultGroup, number: int = 0) -> list[Figure]:
     return [figure for figure in figures if figure is not None]
 
 
+def _a_class(shots: str) -> str:
+    return f"{shots[:-1]} %" if shots.endswith("%") else f"{shots} a class"
+
+
 def _figure(group: ResultGroup, number: int, protocol: str, variant: str | None, title: str) -> Figure | None:
     wanted = [(name, row) for name, row in group.results if (row.protocol, row.variant) == (protocol, variant)]
     data: list[dict[str, Any]] = [
@@ -49,19 +54,21 @@ def _figure(group: ResultGroup, number: int, protocol: str, variant: str | None,
     if not data:
         return None
     data.sort(key=lambda point: point["labels"])
-    ticks = sorted({point["labels"] for point in data})
-    x = field("labels", "quantitative", "labelled images", scale={"type": "log", "nice": False}, axis={"values": ticks})
-    low = field("low", "quantitative", "top-1 (%)", scale={"zero": False})
+    each = {str(point["labels"]): _a_class(point["shots"]) for point in data}
+    axis = {"values": sorted({point["labels"] for point in data}), "labelOverlap": "greedy"}
+    axis["labelExpr"] = f"[format(datum.value, ','), ({json.dumps(each)})[datum.value]]"
+    x = field("labels", "quantitative", "labelled images", scale={"type": "log", "nice": False}, axis=axis)
+    low = field("low", "quantitative", "named rightly (%)", scale={"zero": False})
     floor = {"condition": {"test": "test(/(^|: )(pixels|random)(, seed \\d+)?$/, datum.encoder)", "value": [4, 4]}}
-    top1 = field("top1", "quantitative", "top-1 (%)")
+    top1 = field("top1", "quantitative", "named rightly (%)")
     details = tooltip("encoder", "shots", labels=",", top1=".1f", std=".1f", low=".1f", high=".1f")
     # The chart that every run has keeps its short name, so that links to it stay valid.
     name = "few-shot" if variant == "published" else "-".join(filter(None, ("few-shot", protocol, variant)))
     return Figure(
         name=f"{name}-{number}" if number else name,
         title=f"Accuracy over labelled images: {title}",
-        caption="Frozen features: mean over random splits, band = 95 % interval, for the test images and the splits. "
-        f"Dashed: the floors, raw pixels and random weights. {group.caption}. {group.warning}".rstrip(),
+        caption="Mean over random choices of the labels, band: 95 % interval. Dashed: what an encoder has to beat, raw "
+        f"pixels and random weights. {group.caption}. {group.warning}".rstrip(),
         data=data,
         spec={
             "encoding": {"x": x, "color": field("encoder", "nominal", sort=None, legend={"title": None})},

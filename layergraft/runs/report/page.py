@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from layergraft.runs.atomic import write_text
+from layergraft.runs.figure import Figure
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 from layergraft.runs.report.run_files import RunFiles, read_runs
 from layergraft.runs.report.section import Section
 from layergraft.runs.report.sections import SECTIONS
@@ -18,8 +21,30 @@ ASSETS = Path(__file__).with_name("assets")
 
 
 def _subtitle(run: RunFiles) -> str:
-    """`mae, 20 epochs of mae, then graft, 5 epochs of moco`."""
-    return ", then ".join(f"{stage['name']} ({stage['objective']}, {stage['epochs']} epochs)" for stage in run.stages)
+    """`mae (mae, 20 epochs), then graft (moco, 1 epoch)`."""
+    return ", then ".join(
+        f"{stage['name']} ({stage['objective']}, {counted(stage['epochs'], 'epoch')})" for stage in run.stages
+    )
+
+
+def _without_gaps(section: Section) -> Section:
+    """Figures stand in pairs; one that is left without a neighbour takes the whole row."""
+    blocks = list(section.blocks)
+    alone: int | None = None
+    for index, block in enumerate(blocks):
+        if isinstance(block, Figure) and not block.wide:
+            alone = index if alone is None else None
+        elif alone is not None:
+            blocks[alone] = _widened(blocks[alone])
+            alone = None
+    if alone is not None:
+        blocks[alone] = _widened(blocks[alone])
+    return replace(section, blocks=blocks)
+
+
+def _widened(block: Any) -> Any:
+    assert isinstance(block, Figure)
+    return replace(block, wide=True)
 
 
 def write_report(runs: list[Path], out: Path | None = None) -> Path:
@@ -61,6 +86,7 @@ def write_page(*, title: str, subtitles: list[tuple[str, str]], sections: list[S
     Returns:
         The page's path.
     """
+    sections = [_without_gaps(section) for section in sections]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )

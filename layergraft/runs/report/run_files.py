@@ -10,6 +10,7 @@ from layergraft.config.loading import read_run_recipe, recipe_text
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
 from layergraft.runs.audit import Audit, read_audits
+from layergraft.runs.examples import Examples, read_examples
 from layergraft.runs.findings import Entry, read_analysis
 from layergraft.runs.json_files import read_json, read_json_as
 from layergraft.runs.layout import stage_directories
@@ -91,6 +92,7 @@ class RunFiles:
         summary: run.json; empty while the run is not finished.
         record: what was recorded for the recipe of the package that it followed; empty where it followed none.
         audits: of audit.json.
+        examples: of examples.json.
     """
 
     path: Path
@@ -104,6 +106,7 @@ class RunFiles:
     summary: dict[str, Any]
     record: dict[str, Any]
     audits: list[Audit] = field(default_factory=list)
+    examples: list[Examples] = field(default_factory=list)
 
     @property
     def last_stage(self) -> str:
@@ -132,6 +135,7 @@ def read_run(path: Path, name: str | None = None) -> RunFiles:
         results=read_results(path / "results.json"),
         analyses=read_analysis(path / "analysis.json"),
         audits=read_audits(path / "audit.json"),
+        examples=read_examples(path / "examples.json"),
         summary=_checked(path / "run.json", _Summary) if (path / "run.json").exists() else {},
         record=find_record(recipe) if recipe is not None else {},
     )

@@ -17,6 +17,7 @@ class Table:
         columns: headlines; the first column holds the rows' names.
         rows: cells as text.
         note: a sentence below it.
+        best: (row, column) of the cells to stand out.
     """
 
     kind: ClassVar[str] = "table"
@@ -25,16 +26,18 @@ class Table:
     columns: list[str]
     rows: list[list[str]]
     note: str = ""
+    best: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """Sentences, each a paragraph; `warning` marks what should not be overlooked."""
+    """Sentences, each a paragraph; `warning` marks what should not be overlooked, a title folds them away below it."""
 
     kind: ClassVar[str] = "notes"
 
     lines: list[str]
     warning: bool = False
+    title: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class Picture:
         address: where the file is, as a URL; empty where that is nowhere to go to.
         caption: a few words below it.
         marked: whether it should catch the eye.
+        edge: `right` or `wrong` colours its edge; empty leaves it without.
     """
 
     image: str
@@ -54,6 +58,7 @@ class Picture:
     address: str = ""
     caption: str = ""
     marked: bool = False
+    edge: Literal["right", "wrong", ""] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,38 @@ class Sheet:
     title: str
     pictures: list[Picture]
     note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A number that matters.
+
+    Args:
+        label: what it is.
+        value: as it is read.
+        note: how sure it is, or what it is made of.
+    """
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Numbers side by side, and what to do next.
+
+    Args:
+        tiles: in order.
+        step: what to do next, in a sentence.
+        command: the line that does it.
+    """
+
+    kind: ClassVar[str] = "tiles"
+
+    tiles: list[Tile]
+    step: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +161,18 @@ class Section:
         title: headline.
         intro: a sentence or two below it.
         blocks: what it shows, in order.
+        short: how the navigation calls it; empty is the title.
+        folded: whether it is shown only when it is asked for.
+        lead: the sentence that the page is there for, large.
     """
 
     name: str
     title: str
     intro: str = ""
-    blocks: list[Table | Notes | Code | Figure | Verdict | Sheet] = field(default_factory=list)
+    blocks: list[Table | Notes | Code | Figure | Verdict | Sheet | Tiles] = field(default_factory=list)
+    short: str = ""
+    folded: bool = False
+    lead: str = ""
 
     @property
     def figures(self) -> list[Figure]:

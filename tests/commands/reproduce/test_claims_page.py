@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Open, scroll_through
+from conftest import Open, from_menu, scroll_through
 from synthetic_study import SHOTS, synthetic_study
 
 import layergraft
@@ -76,7 +76,7 @@ def test_downloads(tmp_path: Path, visit: Open) -> None:
     write_claims(as_study(synthetic_study()), tmp_path)
     page = visit(tmp_path / "report.html")
     with page.expect_download() as download:
-        page.locator('[data-figure="differences-epochs"] [data-do="csv"]').click()
+        from_menu(page, '="differences-epochs"', "csv")
     download.value.save_as(tmp_path / "rows.csv")
     rows = list(csv.DictReader((tmp_path / "rows.csv").open(newline="")))
     assert [row["shots"] for row in rows if row["arm"] == "mae"] == list(SHOTS)
@@ -89,6 +89,6 @@ def test_downloads(tmp_path: Path, visit: Open) -> None:
     found = next(row for row in rows if (row["arm"], row["shots"]) == ("mae", "50"))
     assert float(found["low"]) == own["low"]
     with page.expect_download() as download:
-        page.locator('[data-figure="compute"] [data-do="svg"]').click()
+        from_menu(page, '="compute"', "svg")
     download.value.save_as(tmp_path / "compute.svg")
     assert "<svg" in (tmp_path / "compute.svg").read_text()

@@ -44,14 +44,32 @@ def knn(encoder: str, value: float) -> ResultRow:
 def test_table_shows_means_and_single_values() -> None:
     rows = [row("a", 40.0, "0"), row("a", 50.0, "1"), row("a", 45.0), row("a", 7.07, "std"), knn("a", 61.0)]
     (table,) = accuracy_tables(group_by_images([("a", r) for r in rows]))
-    assert table.columns == ["encoder", "kNN, all labels", "5 shots (published)"]
+    assert table.columns == ["encoder", "nearest neighbours, all 1 label", "1 label (5 a class)"]
+    assert not table.best  # of one encoder nothing is best
     assert table.rows == [["a", "61.0 (57.9–64.0)", "45.0 ± 7.1 (0.0–100.0)"]]
 
 
 def test_columns_stand_in_order_of_labels() -> None:
     rows = [("a", row("a", 1.0, shots=shots)) for shots in ("10", "1%", "2", "1")]
     (table,) = accuracy_tables(group_by_images(rows))
-    assert table.columns[1:] == [f"{s} (published)" for s in ("1 shots", "2 shots", "10 shots", "1% labels")]
+    assert table.columns[1:] == [f"1 label ({each})" for each in ("1 a class", "2 a class", "10 a class", "1 %")]
+
+
+def test_variants_are_told_apart_where_there_are_several() -> None:
+    rows = [("a", row("a", 1.0, variant=variant)) for variant in ("published", "cv")]
+    (table,) = accuracy_tables(group_by_images(rows))
+    assert table.columns[1:] == ["1 label (5 a class), cv", "1 label (5 a class), published"]
+
+
+def test_the_best_of_each_column_stands_out() -> None:
+    rows = [row("a", 40.0), row("b", 50.0), knn("a", 61.0), knn("b", 60.0), row("b", 9.0, shots="7")]
+    (table,) = accuracy_tables(group_by_images([(one.encoder, one) for one in rows]))
+    best = {(table.rows[line][0], table.columns[column]) for line, column in table.best}
+    assert best == {
+        ("a", "nearest neighbours, all 1 label"),
+        ("b", "1 label (5 a class)"),
+        ("b", "1 label (7 a class)"),
+    }
 
 
 def test_several_runs_show_last_stages_and_each_floor_once() -> None:
@@ -115,7 +133,11 @@ def test_few_test_images_are_named_and_help_is_offered() -> None:
 
 def test_knn_note() -> None:
     assert knn_note([("pixels", knn("pixels", 70.0)), ("a", knn("a", 71.0))]) == ""
-    assert "for b" in knn_note([("pixels", knn("pixels", 70.0)), ("a", knn("a", 71.0)), ("b", knn("b", 69.0))])
+    below = [("pixels", knn("pixels", 70.0)), ("a", knn("a", 71.0)), ("b", knn("b", 69.0))]
+    assert "features of b name fewer" in knn_note(below)
+    assert "built-in" not in knn_note(below)  # what is true of our own images is not said of others
+    ours = [(name, replace(one, source="builtin:fashion-canvas")) for name, one in below]
+    assert "built-in" in knn_note(ours)
 
 
 def test_warnings() -> None:

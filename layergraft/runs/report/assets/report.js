@@ -1,5 +1,6 @@
 "use strict";
-// Draws the figures (data + Vega-Lite specification) once they come near the window, again when theme or width change.
+// Draws the figures (data + Vega-Lite specification) one after the other, so that all are there when the page is
+// printed; those near the window come first, those of a folded section when it is opened. Theme and width redraw them.
 const figures = JSON.parse(document.getElementById("figures").textContent);
 const root = document.documentElement, dialog = document.getElementById("large"), tip = document.getElementById("tip");
 const PALETTE = ["#3d7fd9", "#e0762f", "#2a9d78", "#b45fc9", "#c79a1b", "#d64f63", "#5f8f9e", "#8a6d4b"];
@@ -58,21 +59,43 @@ function draw(figure, place, tallest) {
   });
 }
 
-const watcher = new IntersectionObserver(entries => {
-  for (const entry of entries) if (entry.isIntersecting) {
-    watcher.unobserve(entry.target);
-    draw(figures[entry.target.closest("[data-figure]").dataset.figure], entry.target);
-  }
-}, { rootMargin: "400px" });
 const places = [...document.querySelectorAll("[data-figure] > .chart")];
-function later() {  // what is not in view keeps its height and is drawn when it comes
-  for (const place of places) { if (place.clientHeight > 80) place.style.minHeight = place.clientHeight + "px"; watcher.unobserve(place); watcher.observe(place); }
+const waiting = new Set();
+let drawing = false;
+const shown = place => place.clientWidth > 0;  // not where a closed fold hides it
+const figureOf = place => figures[place.parentElement.dataset.figure];
+function distance(place) {
+  const { top, bottom } = place.getBoundingClientRect();
+  return Math.max(0, top - innerHeight, -bottom);
+}
+async function drawWaiting() {
+  if (drawing) return;
+  drawing = true;
+  for (;;) {
+    const next = [...waiting].filter(shown).sort((a, b) => distance(a) - distance(b))[0];
+    if (!next) break;
+    waiting.delete(next);
+    try { await draw(figureOf(next), next); } catch (error) { console.error(error); }
+    await new Promise(resolve => setTimeout(resolve));  // the page stays alive in between
+  }
+  drawing = false;
+  document.documentElement.dataset.drawn = [...waiting].filter(shown).length ? "" : "all";
+}
+function later() {  // what is not drawn yet keeps its height
+  for (const place of places) { if (place.clientHeight > 80) place.style.minHeight = place.clientHeight + "px"; waiting.add(place); }
   if (dialog.open) enlarge(dialog.dataset.name);
+  drawWaiting();
 }
 for (const place of places) {
-  const { height, ratio } = figures[place.parentElement.dataset.figure];
+  const { height, ratio } = figureOf(place);
   place.style.minHeight = (height ?? (ratio ? place.clientWidth * ratio : 300)) + "px";
 }
+document.addEventListener("toggle", event => { if (event.target.matches("details") && event.target.open) drawWaiting(); }, true);
+function unfold() {  // a link into a folded section opens it
+  const fold = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)))?.querySelector("details.fold");
+  if (fold && !fold.open) { fold.open = true; fold.scrollIntoView(); }
+}
+addEventListener("hashchange", unfold);
 
 function rows(figure) {
   const columns = [...new Set(figure.data.flatMap(Object.keys))].filter(name => !figure.data.some(row => String(row[name]).startsWith("data:image/")));
@@ -103,10 +126,10 @@ function save(name, kind, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-async function toSvg(name) {  // drawn on a hidden place, so that it works before the figure was ever in view
+async function drawnView(name) {
   const place = document.querySelector(`[data-figure="${CSS.escape(name)}"] > .chart`);
   if (!drawn.has(place)) await draw(figures[name], place);
-  return drawn.get(place).toSVG();
+  return drawn.get(place);
 }
 
 function toCsv(name) {
@@ -116,11 +139,25 @@ function toCsv(name) {
   return [columns, ...values].map(row => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
 
+async function bitmap(view) {  // twice the size, for slides and print
+  const canvas = await view.toCanvas(2);
+  return new Promise(resolve => canvas.toBlob(resolve, "image/png"));
+}
+
+document.addEventListener("click", event => {  // a menu closes where something else is clicked
+  for (const menu of document.querySelectorAll(".menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener("keydown", event => {
+  const menu = event.key === "Escape" && event.target.closest?.(".menu[open]");
+  if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
+});
 document.addEventListener("click", async event => {
   const card = event.target.closest("[data-figure]");
   if (!card || dialog.contains(event.target)) return;
   const name = card.dataset.figure, what = event.target.closest("button")?.dataset.do;
-  if (what === "svg") save(name + ".svg", "image/svg+xml", await toSvg(name));
+  if (what) card.querySelector(".menu").open = false;
+  if (what === "svg") save(name + ".svg", "image/svg+xml", await (await drawnView(name)).toSVG());
+  else if (what === "png") save(name + ".png", "image/png", await bitmap(await drawnView(name)));
   else if (what === "csv") save(name + ".csv", "text/csv", toCsv(name));
   else if (what === "enlarge" || (event.target.closest(".chart") && !event.target.closest(".role-legend"))) enlarge(name);
 });
@@ -134,7 +171,8 @@ function stored(value) { try { if (value) localStorage.setItem("layergraft-theme
 function theme(value) { root.dataset.theme = value; later(); }
 document.getElementById("theme").addEventListener("click", () => { const next = root.dataset.theme === "dark" ? "light" : "dark"; stored(next); theme(next); });
 dark.addEventListener("change", () => theme(dark.matches ? "dark" : "light"));
-let width = innerWidth, waiting = 0;
-addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; later(); } }, 120); });
-addEventListener("beforeprint", () => { for (const place of places) draw(figures[place.parentElement.dataset.figure], place); });
+let width = innerWidth, resized = 0;
+addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { if (innerWidth !== width && !matchMedia("print").matches) { width = innerWidth; later(); } }, 120); });
+addEventListener("beforeprint", () => { for (const place of [...waiting].filter(shown)) { waiting.delete(place); draw(figureOf(place), place); } });
 theme(stored() ?? (dark.matches ? "dark" : "light"));
+unfold();

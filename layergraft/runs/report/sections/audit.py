@@ -45,4 +45,4 @@ def audited(runs: list[RunFiles]) -> Section | None:
         return None
     audit = runs[0].audits[-1]
     said = Notes(lines=[f"{line}." for line in audit.lines()])
-    return Section(name="audit", title=f"Audit of {audit.data}", blocks=[said, *_tables(audit)])
+    return Section(name="audit", title=f"Audit of {audit.data}", short="Audit", blocks=[said, *_tables(audit)])

@@ -18,11 +18,11 @@ def comparison_table(title: str, part: dict[str, Any]) -> Table:
         name = f"{candidate['name']} (chosen)" if candidate["chosen"] else candidate["name"]
         cells = [" / ".join(f"{value:.1f}" for value in candidate["accuracy"][column]) for column in columns]
         rows.append([name, *cells, f"{candidate['mean']:.1f}"])
-    shown = ["kNN" if column == "knn" else f"{column} shots" for column in columns]
+    shown = ["nearest neighbours" if column == "knn" else f"{column} a class" for column in columns]
     seeds = ", ".join(map(str, part["seeds"]))
     return Table(
         title=title,
-        columns=["candidate", *shown, "mean of the shots"],
+        columns=["candidate", *shown, "mean over labels"],
         rows=rows,
         note=f"Top-1 (%): {part['protocol']} ({seeds}). Made by `{part['command']}` at commit {part['commit']} on "
         f"{part['machine']['cpu']}, {part['machine']['threads']} threads.",
@@ -38,6 +38,8 @@ def compared(runs: list[RunFiles]) -> Section | None:
     return Section(
         name="compared",
         title="Why this plan?",
+        short="Why",
+        folded=True,
         intro="Recorded when the recipe was made, with other seeds than this run's: candidates were judged on held-out "
         "images alone. The plan with the best mean over the numbers of shots was taken, with the longest training that "
         "fits into the demo's time.",

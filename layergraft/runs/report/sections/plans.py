@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layergraft.runs.figure import Figure, field, tooltip
+from layergraft.runs.readable import counted
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Section, Table
 
@@ -19,9 +20,10 @@ def plan_table(title: str, stage: dict[str, Any]) -> Table:
         rows.append([row["name"], row["source"], *moves, anchor, f"{row['parameters']:,}"])
     return Table(
         title=title,
-        columns=["layer", "source", "lr scale", "peak lr", "weight decay", "1-D", "anchor", "parameters"],
+        columns=["layer", "source", "rate scale", "peak rate", "weight decay", "of vectors", "anchor", "parameters"],
         rows=rows,
-        note=f"{stage['objective']}, {stage['epochs']} epochs, {stage['steps']} steps of {stage['batch_size']} images.",
+        note=f"{stage['objective']}, {counted(stage['epochs'], 'epoch')}, {counted(stage['steps'], 'step')} of "
+        f"{stage['batch_size']} images.",
     )
 
 
@@ -44,7 +46,7 @@ def rates_figure(runs: list[RunFiles]) -> Figure:
                 )
     encoding = {
         "x": field("layer", "nominal", sort=None, axis={"labelAngle": -40}),
-        "y": field("peak lr", "quantitative", axis={"format": ".1e"}),
+        "y": field("peak lr", "quantitative", "peak learning rate", axis={"format": ".1e"}),
         "color": field("stage", "nominal", sort=None, legend={"title": None}),
         "tooltip": tooltip("stage", "layer", "moves", "source", **{"peak lr": ".2e"}),
     }
@@ -70,6 +72,8 @@ def plans(runs: list[RunFiles]) -> Section | None:
     return Section(
         name="plans",
         title="The graft plan",
+        short="Plan",
+        folded=True,
         intro="One table a stage, a row per layer: where its weights come from and how fast they move.",
         blocks=[rates_figure(runs), *tables],
     )

@@ -63,4 +63,6 @@ def provenance(runs: list[RunFiles]) -> Section | None:
         if run.recipe_text:
             title = "Recipe" if len(runs) == 1 else f"Recipe of {run.name}"
             blocks.append(Code(title=f"{title} (train --recipe FILE makes this run again)", text=run.recipe_text))
-    return Section(name="made", title="How it was made", blocks=[*blocks]) if blocks else None
+    return (
+        Section(name="made", title="How it was made", short="Made", folded=True, blocks=[*blocks]) if blocks else None
+    )

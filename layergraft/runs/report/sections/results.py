@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from layergraft.runs.report.headline import FLOORS
 from layergraft.runs.report.label_efficiency import label_efficiency
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Notes, Section, Table
 from layergraft.runs.result_tables import ResultGroup, group_by_images, results_table
 from layergraft.runs.results import ResultRow
 
-FLOORS = ("pixels", "random")
+_PROTOCOL = Notes(
+    title="How this was measured",
+    lines=[
+        "Features of the test view, frozen; mean ± standard deviation over random choices of the labels (splits).",
+        "All but nearest neighbours fit a linear classifier to row-centred, L2-normalised features, the logistic "
+        "regression without intercept. How its penalty was found: published (the value of the paper), cv (folds over "
+        "the labels) or holdout (held-out images). Nearest neighbours: cosine, votes weighted.",
+        "pixels are the images themselves, row-centred and L2-normalised; random is the encoder before training. "
+        "results.json holds every split, and says every choice (chosen).",
+    ],
+)
 
 
 def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
@@ -54,10 +65,10 @@ def accuracy_tables(groups: list[ResultGroup]) -> list[Table]:
     """One table for each pair of labelled and test images, a row per encoder."""
     tables = []
     for group in groups:
-        columns, cells = results_table(group.results)
+        content = results_table(group.results)
         title = "Accuracy (%)" if len(groups) == 1 else f"Accuracy (%) on {group.test}, labels of {group.source}"
         note = f"{group.caption}. {group.warning}".rstrip()
-        tables.append(Table(title=title, columns=columns, rows=cells, note=note))
+        tables.append(Table(title=title, columns=content.columns, rows=content.rows, note=note, best=content.best))
     return [table for table in tables if table.rows]
 
 
@@ -70,10 +81,14 @@ def knn_note(results: list[tuple[str, ResultRow]]) -> str:
         names |= {name: None for name, value in knn if value < floor and not _is_floor(name, *FLOORS)}
     if not names:
         return ""
+    built_in = all(row.source.startswith("builtin:") for _, row in results)
+    reason = (
+        " In the built-in images a nearest neighbour in raw pixels finds an object of the same shape at the same "
+        "place, so this number says little about few labels."
+    )
     return (
-        f"kNN on all labels does not beat the pixels for {', '.join(names)}. With this many labelled images a nearest "
-        "neighbour in raw pixels still finds an object of the same shape at the same place, so this number says little "
-        "about few labels."
+        f"With all labels, nearest neighbours in the features of {', '.join(names)} name fewer images rightly than "
+        f"nearest neighbours in raw pixels do.{reason if built_in else ''}"
     )
 
 
@@ -94,10 +109,9 @@ def results(runs: list[RunFiles]) -> Section | None:
     return Section(
         name="results",
         title="How few labels?",
-        intro="Frozen features of the test view; mean ± standard deviation over random splits, in brackets the 95 % "
-        "interval: how far another choice of as many test images and splits could lead. "
-        "All but kNN fit a linear classifier to row-centred, L2-normalised features, the logistic regression without "
-        "intercept; in a column's brackets how its penalty was found. kNN: cosine, votes weighted. results.json says "
-        "every choice (chosen).",
-        blocks=[*figures, *tables, *([Notes(lines=[note])] if note else [])],
+        short="Labels",
+        intro="How often a linear classifier on the encoder's features is right, over the number of labelled images "
+        "that it was fitted to. Bands, and the numbers in brackets, are 95 % intervals: how far another choice of as "
+        "many test images and labels could lead.",
+        blocks=[*figures, *tables, *([Notes(lines=[note])] if note else []), _PROTOCOL],
     )

@@ -12,7 +12,8 @@ def run_warnings(run: RunFiles) -> list[str]:
     if run.recipe is not None and not run.summary:
         finished = {stage["name"] for stage in run.stages}
         missing = [name for name in run.recipe.stages if name not in finished]
-        waits = f"stage {', '.join(missing)} is missing" if missing else "its evaluation is missing"
+        stages = f"stage{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
+        waits = f"{stages} {'are' if len(missing) > 1 else 'is'} missing" if missing else "its evaluation is missing"
         sentences.append(f"The run is not finished: {waits}. The same command goes on.")
     for stage in run.stages:
         name, known = stage["name"], run.recipe.stages.get(stage["name"]) if run.recipe else None
@@ -42,4 +43,4 @@ def warnings(runs: list[RunFiles]) -> Section | None:
         lines += [prefix + sentence for sentence in run_warnings(run)]
     if not lines:
         return None
-    return Section(name="warnings", title="Worth knowing", blocks=[Notes(lines=lines, warning=True)])
+    return Section(name="warnings", title="Worth knowing", short="Warnings", blocks=[Notes(lines=lines, warning=True)])
