@@ -64,3 +64,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(layergraft.commands.api, name)
     raise AttributeError(f"module 'layergraft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name what is loaded when first used, for editors and `dir`."""
+    return sorted({*globals(), *__all__})

@@ -49,7 +49,7 @@ def suggest(subject: Subject) -> Findings:
     ]
     encoding = {
         "x": LAYER_AXIS | {"field": "block", "title": "block"},
-        "y": field("lr scale", "quantitative", scale={"domain": [0, 1]}),
+        "y": field("lr scale", "quantitative", "scale of the learning rate", scale={"domain": [0, 1]}),
         "tooltip": tooltip("block", **{"lr scale": ".2f", "in conflict": ".0f"}),
     }
     figure = Figure(

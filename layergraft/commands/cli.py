@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from layergraft.commands import api
+from layergraft.config.loading import recipe_names
 from layergraft.errors import Lost, Stopped, UserError, nearest
 from layergraft.runs.interruption import FORCED, SignalGuard
 
@@ -96,7 +97,9 @@ def _add(parser: argparse.ArgumentParser, name: str, kind: Any, default: Any, se
     option = name.replace("_", "-")
     spellings = [f"--{option}"] + ([f"--{name}"] if option != name else [])
     metavar = None if literal is not None else {bool: "true|false", int: "N", float: "X"}.get(simple, "VALUE")
-    parser.add_argument(*spellings, dest=name, default=None, metavar=metavar, **options)
+    action = parser.add_argument(*spellings, dest=name, default=None, metavar=metavar, **options)
+    if name == "recipe":
+        action.completer = lambda **_: recipe_names()  # type: ignore[attr-defined]  # argcomplete looks for it
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -155,8 +158,19 @@ def _overrides(words: list[str], command: str) -> dict[str, Any]:
     return result
 
 
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a command line (`eval "$(register-python-argcomplete layergraft)"`) and end."""
+    try:
+        import argcomplete
+    except ImportError:  # without the extra nothing is completed
+        return
+    argcomplete.autocomplete(parser, always_complete_options="long")
+
+
 def _run(arguments: list[str]) -> int:
     parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell that asks what a word may become
+        complete(parser)
     if not arguments:
         parser.print_help()
         return 0

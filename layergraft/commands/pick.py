@@ -22,7 +22,7 @@ from layergraft.evaluation.picking.methods import AUTO, CLASSES, Method, pick_ro
 from layergraft.evaluation.picking.pool import Rows
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
-from layergraft.runs.notebook import data_frame
+from layergraft.runs.notebook import data_frame, html_table
 
 COLUMNS = ("path", "label", "rank")
 _SHOWN = 5
@@ -49,6 +49,11 @@ class Picks:
         shown = [f"  {rank}. {path}" for rank, path in enumerate(self.paths[:_SHOWN], 1)]
         more = [f"  … {len(self.paths) - _SHOWN} more"] if len(self.paths) > _SHOWN else []
         return "\n".join([f"{len(self.paths)} images to label, by {self.method}, in {self.out}:", *shown, *more])
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"{len(self.paths)} images to label, in {self.out}", ("rank", "path"), enumerate(self.paths, 1)
+        )
 
     def to_pandas(self) -> Any:
         """A data frame of the columns `rank` and `path`; raises `UserError` where pandas is missing."""

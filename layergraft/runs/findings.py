@@ -10,6 +10,7 @@ from typing import Any
 from layergraft.runs.atomic import write_text
 from layergraft.runs.figure import Figure
 from layergraft.runs.json_files import read_json_as
+from layergraft.runs.notebook import html_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Findings:
     compares: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Entry:
     """One element of analysis.json.
 
@@ -56,6 +57,15 @@ class Entry:
     notes: list[str]
     figures: list[Figure]
     snippet: str
+
+    def __repr__(self) -> str:
+        """Without the figures, which hold whole pictures."""
+        against = f" against {self.against}" if self.against else ""
+        return f"{self.analysis} of {self.encoder}{against}: {', '.join(self.numbers) or 'pictures'}"
+
+    def _repr_html_(self) -> str:
+        numbers = [(name, str(value)[:200]) for name, value in self.numbers.items()]
+        return html_table(f"{self.analysis} of {self.encoder} ({self.seconds:g} s)", ("", "value"), numbers)
 
     @property
     def identity(self) -> tuple[object, ...]:

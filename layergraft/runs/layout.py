@@ -5,13 +5,16 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import parse_qsl
 
 from layergraft.config.loading import read_run_recipe
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
+
+if TYPE_CHECKING:
+    from layergraft.runs.results import Results
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 PARTS = "model.safetensors.index.json"
@@ -39,11 +42,16 @@ class Run:
     results: Path
     report: Path
 
-    def _repr_html_(self) -> str:
+    def measured(self) -> Results:
+        """Read what was measured: rows, `frame()`, a table in a notebook; empty where nothing was."""
         from layergraft.runs.results import Results, read_results
 
-        measured = Results.of(read_results(self.results))._repr_html_()
-        return f"<p>{html.escape(str(self.out))}: {html.escape(self.report.name)}</p>{measured}"
+        return Results.of(read_results(self.results))
+
+    def _repr_html_(self) -> str:
+        address = html.escape(self.report.resolve().as_uri(), quote=True)
+        link = f'<a href="{address}">{html.escape(self.report.name)}</a>'
+        return f"<p>{html.escape(str(self.out))}: {link}</p>{self.measured()._repr_html_()}"
 
 
 def has_weights(path: Path) -> bool:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from layergraft.runs.intervals import FEW_TEST_IMAGES
-from layergraft.runs.readable import counted
 from layergraft.runs.results import CROSS_VALIDATION, SUMMARIES, ResultRow
 
 
@@ -178,19 +177,11 @@ def results_table(results: list[tuple[str, ResultRow]]) -> ResultTable:
     return ResultTable(columns=["encoder", *columns], rows=rows, best=frozenset(best))
 
 
-def labels_of(row: ResultRow) -> str:
-    """How many labels a row is about: `10 labels (1 a class)`, `48 labels (1 %)`, `all 480 labels`."""
-    if row.shots == "100%":
-        return f"all {counted(row.n_train, 'label')}"
-    each = f"{row.shots[:-1]} %" if row.shots.endswith("%") else f"{row.shots} a class"
-    return f"{counted(row.n_train, 'label')} ({each})"
-
-
 def _column(row: ResultRow, with_variant: bool) -> str:
     protocol = {"logistic": "", "knn": "nearest neighbours, "}.get(row.protocol, f"{row.protocol}, ")
     variant = f", {row.variant}" if with_variant and row.variant else ""
     metric = "" if row.metric == "top1" else f", {row.metric}"
-    return f"{protocol}{labels_of(row)}{variant}{metric}"
+    return f"{protocol}{row.labels}{variant}{metric}"
 
 
 def show_results(rows: list[ResultRow]) -> None:

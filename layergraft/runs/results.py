@@ -14,6 +14,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.intervals import interval
 from layergraft.runs.json_files import read_json_as
 from layergraft.runs.notebook import data_frame, html_table
+from layergraft.runs.readable import counted
 
 SUMMARIES = ("mean", "std")
 CROSS_VALIDATION = "cross-validation"  # `test` of rows whose labelled images are classified by one another
@@ -79,6 +80,11 @@ class ResultRow:
         images = (self.source, self.test, self.seed)
         return (self.encoder, *images, self.protocol, self.variant, self.shots, self.pooling, self.metric)
 
+    @property
+    def labels(self) -> str:
+        """How many labels it is about: `10 labels (1 a class)`, `48 labels (1 %)`, `all 480 labels`."""
+        return _labels(self.shots, self.n_train)
+
     def with_interval(self, std: float | None = None, n_splits: int = 1) -> ResultRow:
         """Fill `low` and `high` where the value is an accuracy over images and they are not filled yet.
 
@@ -90,6 +96,13 @@ class ResultRow:
             return self
         low, high = interval(self.value, self.n_test, std, n_splits)
         return replace(self, low=low, high=high)
+
+
+def _labels(shots: str, n_train: int) -> str:
+    if shots == "100%":
+        return f"all {counted(n_train, 'label')}"
+    each = f"{shots[:-1]} %" if shots.endswith("%") else f"{shots} a class"
+    return f"{counted(n_train, 'label')} ({each})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +145,11 @@ class Summary:
     high: float | None
     n_splits: int
 
+    @property
+    def labels(self) -> str:
+        """How many labels it is about, in words."""
+        return _labels(self.shots, self.n_train)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -163,18 +181,32 @@ class Results:
     def __getitem__(self, index: int) -> ResultRow:
         return self.rows[index]
 
+    def frame(self) -> Any:
+        """Give one row for each measurement as a data frame: the mean over its splits, and how sure that is.
+
+        No mean stands among the splits, which are in `to_pandas()`: both can be grouped and averaged as they are.
+
+        Returns:
+            A pandas DataFrame of the columns of `Summary`; percentages in points.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        columns = [field.name for field in fields(Summary)]
+        return data_frame(columns, ([getattr(one, name) for name in columns] for one in self.summary))
+
     def to_pandas(self) -> Any:
-        """The rows as a data frame; raises `UserError` where pandas is missing."""
+        """Give one row for each split of each measurement as a data frame; raises `UserError` without pandas."""
         columns = [field.name for field in fields(ResultRow)]
         return data_frame(columns, ([getattr(row, name) for name in columns] for row in self.rows))
 
     def _repr_html_(self) -> str:
         shown = [
-            (one.encoder, one.pooling or "", one.protocol, one.variant or "", one.shots, one.metric, _accuracy(one))
+            (one.encoder, one.pooling or "", one.protocol, one.variant or "", one.labels, one.metric, _accuracy(one))
             for one in self.summary
         ]
-        columns = ("encoder", "pooling", "protocol", "variant", "shots", "metric", "percent (95 % interval)")
-        return html_table(f"{len(self.summary)} measurements", columns, shown)
+        columns = ("encoder", "pooling", "protocol", "variant", "labels", "metric", "percent (95 % interval)")
+        return html_table(counted(len(self.summary), "measurement"), columns, shown)
 
     def __repr__(self) -> str:
         lines = [f"Results of {len(self.rows)} rows, {len(self.summary)} measurements (percent, 95 % interval):"]
@@ -183,7 +215,7 @@ class Results:
             variant = f" ({one.variant})" if one.variant else ""
             spread = f" ± {one.std:.1f} over {one.n_splits} splits" if one.std is not None else ""
             ends = f" [{one.low:.1f}, {one.high:.1f}]" if one.low is not None else ""
-            measured = f"{one.protocol}{variant}, {one.shots} shots, {one.metric} {one.mean:.1f}{spread}{ends}"
+            measured = f"{one.protocol}{variant}, {one.labels}, {one.metric} {one.mean:.1f}{spread}{ends}"
             lines.append(f"  {one.encoder}{pooling}: {measured} on {one.n_test} images of {one.test}")
         return "\n".join(lines)
 

@@ -121,3 +121,27 @@ def test_the_list_of_recipes_needs_no_torch() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "fashion_tiny" in result.stdout
     assert result.stdout.endswith("False False\n")
+
+
+def test_dir_names_every_command() -> None:
+    """`dir` of a package that loads its functions when they are used named none of them."""
+    import layergraft
+
+    assert set(layergraft.__all__) <= set(dir(layergraft))
+    assert {*COMMANDS, "load_encoder", "__version__"} <= set(dir(layergraft))
+
+
+def test_editors_are_told_the_types() -> None:
+    import layergraft
+
+    assert Path(layergraft.__file__).with_name("py.typed").is_file()
+
+
+@pytest.mark.parametrize(("line", "offered"), [("layergraft tr", "train"), ("layergraft train --recipe fashion_t", "")])
+def test_a_shell_completes(line: str, offered: str, tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    asks = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    asks |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"), "_ARGCOMPLETE_IFS": "\n"}
+    subprocess.run([sys.executable, "-m", "layergraft"], env=os.environ | asks, check=False, timeout=60)
+    words = (tmp_path / "words").read_text().split("\n")
+    assert (offered or "fashion_tiny") in [word.strip() for word in words]

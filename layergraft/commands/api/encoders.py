@@ -59,7 +59,8 @@ def evaluate(
             a tenth of the images if something is chosen or tested on them.
         against: further encoders to measure, for comparison.
         out: directory of the results; by default the run that the encoder belongs to.
-        overrides: dotted key of a trained protocol's stage or of the engine -> value.
+        overrides: any key of a trained protocol's stage or of the engine, dotted, and its value:
+            {"finetune.epochs": 50, "engine.precision": "bf16-mixed"}.
 
     Returns:
         The rows that were measured; `results.json` holds them, and earlier ones.

@@ -95,7 +95,9 @@ def train(
         resume: auto: resume if the directory holds this run, else start; never: fail if it does; must: fail if not.
         during: measure kNN and ridge regression on held-out images every this many epochs of training.
         replay: the file that a diverged run left; recomputes its last steps and reports what is not finite.
-        overrides: dotted recipe key -> value, as in {"stages.mae.epochs": 100}.
+        overrides: any key of the recipe, dotted, and its value, as the command line takes them:
+            {"stages.mae.epochs": 100, "encoder.img_size": 96, "evaluate.shots": [1, 5]}. A key that does not exist is
+            refused, with the nearest one that does.
 
     Returns:
         The files of the run.
@@ -167,7 +169,9 @@ def plan(
         hours: likewise.
         stage: show only this stage.
         json: print JSON instead of tables.
-        overrides: dotted recipe key -> value.
+        overrides: any key of the recipe, dotted, and its value, as the command line takes them:
+            {"stages.mae.epochs": 100, "encoder.img_size": 96, "evaluate.shots": [1, 5]}. A key that does not exist is
+            refused, with the nearest one that does.
 
     Returns:
         What `--json` prints: the stages with their layers, or name -> first line of each recipe.

@@ -34,7 +34,11 @@ def said(*runs: Any) -> tuple[str, list[tuple[str, str, str]], str]:
 
 
 def test_better_than_pixels() -> None:
-    rows = splits("graft", 50.0, 60.0) + splits("pixels", 51.0, 40.0, pooling=None) + splits("graft", 70.0, shots="9", n_train=18)
+    rows = (
+        splits("graft", 50.0, 60.0)
+        + splits("pixels", 51.0, 40.0, pooling=None)
+        + splits("graft", 70.0, shots="9", n_train=18)
+    )
     lead, tiles, _ = said(run_files("a", rows, summary=SUMMARY))
     assert "10 labels (5 a class)" in lead
     assert "names 55.0 % of 1,000 test images rightly; on raw pixels 45.5 %" in lead
@@ -72,7 +76,9 @@ def test_thirty_labels_ask_for_more() -> None:
     assert step.startswith("label")
 
 
-@pytest.mark.parametrize(("second", "verdict"), [(20.0, "41.0 % of 1,000 test images named rightly, b 20.0 %."), (40.0, "no proof")])
+@pytest.mark.parametrize(
+    ("second", "verdict"), [(20.0, "41.0 % of 1,000 test images named rightly, b 20.0 %."), (40.0, "no proof")]
+)
 def test_several_runs(second: float, verdict: str) -> None:
     lead, tiles, _ = said(run_files("a", splits("graft", 41.0)), run_files("b", splits("graft", second)))
     assert "a is best of 2 runs" in lead

@@ -8,7 +8,6 @@ from layergraft.runs.readable import counted, duration
 from layergraft.runs.report.headline import Headline, find_headline
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Section, Tile, Tiles
-from layergraft.runs.result_tables import labels_of
 from layergraft.runs.results import CROSS_VALIDATION
 
 _ENOUGH_LABELS = 100  # below, more labels say more than anything else
@@ -47,9 +46,7 @@ def _sentence(headline: Headline) -> str:
     """`With 10 labels (1 a class) a linear classifier on this encoder names 34.1 % of 5,000 test images rightly, …`."""
     few, gain = headline.few.row, headline.gain
     which = "the features of this encoder" if few.protocol == "knn" else "this encoder"
-    text = (
-        f"With {labels_of(few)} {_classifier(headline)} {which} names {few.value:.1f} % of {_tested(headline)} rightly"
-    )
+    text = f"With {few.labels} {_classifier(headline)} {which} names {few.value:.1f} % of {_tested(headline)} rightly"
     if headline.pixels is not None and gain is not None:
         text += (
             f"; in raw pixels {headline.pixels.row.value:.1f} %"
@@ -58,7 +55,7 @@ def _sentence(headline: Headline) -> str:
         )
     if headline.more:
         most = headline.more[-1].row
-        text += f". With {labels_of(most)}: {most.value:.1f} %"
+        text += f". With {most.labels}: {most.value:.1f} %"
     if gain is not None and gain <= 0:
         text += ". The encoder has not learned these classes better than pixels do"
     return text + "."
@@ -69,7 +66,7 @@ def _accuracy(headline: Headline, label: str = "") -> Tile:
     ends = f"95 % interval {one.row.low:.1f} to {one.row.high:.1f}" if one.row.low is not None else ""
     splits = f"mean of {len(headline.splits)} random choices of the labels" if len(headline.splits) > 1 else ""
     value = f"{one.row.value:.1f} %"
-    return Tile(label=label or f"right with {labels_of(one.row)}", value=value, note=_joined(ends, splits))
+    return Tile(label=label or f"right with {one.row.labels}", value=value, note=_joined(ends, splits))
 
 
 def _gain(headline: Headline) -> list[Tile]:
@@ -128,7 +125,7 @@ def _next(run: RunFiles, headline: Headline) -> tuple[str, str]:
             f"layergraft label --encoder {here} --data FOLDER --labels labels.csv",
         )
     return (
-        f"let the classifier of {labels_of(most)} name other images.",
+        f"let the classifier of {most.labels} name other images.",
         f"layergraft predict --encoder {here} --data FOLDER --probe {shlex.quote(str(fitting[0]))} "
         "--out predictions.csv",
     )
@@ -165,7 +162,7 @@ def _compared(found: list[tuple[RunFiles, Headline]]) -> Section | None:
     low, high = best.few.row.low, second.few.row.high
     apart = low is not None and high is not None and low > high
     text = (
-        f"With {labels_of(best.few.row)}, {best_run.name} is best of {len(alike)} runs: {best.few.row.value:.1f} % of "
+        f"With {best.few.row.labels}, {best_run.name} is best of {len(alike)} runs: {best.few.row.value:.1f} % of "
         f"{_tested(best)} named rightly, {second_run.name} {second.few.row.value:.1f} %"
         + ("." if apart else ". Their 95 % intervals overlap: each run is one seed, and this is no proof.")
     )

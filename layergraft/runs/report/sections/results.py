@@ -83,8 +83,7 @@ def knn_note(results: list[tuple[str, ResultRow]]) -> str:
         return ""
     built_in = all(row.source.startswith("builtin:") for _, row in results)
     reason = (
-        " In the built-in images a nearest neighbour in raw pixels finds an object of the same shape at the same "
-        "place, so this number says little about few labels."
+        " In the built-in images a nearest neighbour in raw pixels finds an object of the same shape at the same place."
     )
     return (
         f"With all labels, nearest neighbours in the features of {', '.join(names)} name fewer images rightly than "
