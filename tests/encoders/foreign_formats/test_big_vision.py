@@ -22,7 +22,6 @@ SHAPE = {
     "depth": 2,
     "num_heads": 2,
     "mlp_ratio": 2,
-    "weight_init": "skip",
 }
 Arrays = dict[str, Any]
 

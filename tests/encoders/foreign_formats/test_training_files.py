@@ -24,7 +24,6 @@ SHAPE = {
     "num_heads": 2,
     "mlp_ratio": 2,
     "num_classes": 0,
-    "weight_init": "skip",
 }
 Weights = dict[str, Tensor]
 
