@@ -18,6 +18,7 @@ from layergraft.training.choice.choose import usual_minutes
 from layergraft.training.choice.fit import fitted
 from layergraft.training.choice.images import look_at_images
 from layergraft.training.choice.machine import look_at_machine
+from layergraft.training.choice.start import look_at_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,8 @@ def own_recipe(
     """
     if out is not None and (out / "recipe.yaml").is_file():
         announce(f"{out} holds a run: it goes on with its own recipe.")
-        return OwnRecipe(recipe=load_recipe(out / "recipe.yaml", {"data.source": data} | dict(overrides)))
+        given = {"data.source": data} | ({"start": start} if start else {})
+        return OwnRecipe(recipe=load_recipe(out / "recipe.yaml", given | dict(overrides)))
     if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
         raise UserError(
             "Several processes need one recipe, and each would choose another.",
@@ -65,6 +67,7 @@ def own_recipe(
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UserError(f"The time of the run cannot be {minutes:g} minutes.", "For instance --minutes 30.")
     images, machine = look_at_images(data), look_at_machine()
-    choice, time = fitted(images, machine, minutes or usual_minutes(machine), overrides)
+    weights = look_at_start(start) if start else None
+    choice, time = fitted(images, machine, minutes or usual_minutes(machine), overrides, weights)
     announce(*choice.notes, *([time.sentence()] if time else []))
     return OwnRecipe(recipe=choice.recipe, comments=choice.comments, time=time)

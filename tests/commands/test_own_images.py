@@ -11,6 +11,7 @@ from PIL import Image
 
 from layergraft.commands.cli import main
 from layergraft.config.loading import load_recipe, read_run_recipe
+from layergraft.encoders.checkpoint import load_encoder
 
 TINY = [
     *("--encoder.embed_dim", "32", "--encoder.depth", "2", "--encoder.num_heads", "2", "--minutes", "0.3"),
@@ -69,6 +70,23 @@ def test_the_same_command_finds_it_finished_and_keeps_the_reasons(
     (run / "report.html").unlink()
     assert main(["train", "--data", str(photos), "--out", str(run), *TINY]) == 0
     assert (run / "recipe.yaml").read_bytes() == before
+
+
+def test_weights_at_hand_are_grafted_onto(run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grafted"
+    short = ["--stages.heads.steps", "1", "--stages.graft.steps", "3", "--analyze", "[]", "--evaluate", "null"]
+    words = ["--data", str(photos), "--start", str(run), "--out", str(out), "--minutes", "0.3", *short]
+    assert main(["train", *words]) == 0
+    recipe = read_run_recipe(out)
+    assert list(recipe.stages) == ["heads", "graft"]
+    assert (recipe.encoder.embed_dim, recipe.encoder.depth) == (32, 2)
+    encoders = [load_encoder(path) for path in (run, out / "stages" / "0-heads", out)]
+    lower, upper = (
+        [encoder.vit.blocks[block].mlp.fc1.weight.detach().numpy() for encoder in encoders] for block in (0, 1)
+    )
+    assert np.array_equal(lower[0], lower[2])  # the lower half is frozen
+    assert np.array_equal(upper[0], upper[1])  # heads first
+    assert not np.array_equal(upper[1], upper[2])
 
 
 def test_other_images_are_another_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

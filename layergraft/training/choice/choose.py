@@ -10,20 +10,24 @@ from typing import Any
 import msgspec
 
 from layergraft.config.comments import Comments
+from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.training.choice.images import ImageSet
 from layergraft.training.choice.machine import Machine
-from layergraft.training.choice.networks import KEPT, NETWORKS, SEEN, Network, encoder_config, image_flops, sizes
+from layergraft.training.choice.networks import KEPT, NETWORKS, Network, encoder_config, image_flops, patches
+from layergraft.training.choice.stages import stage_of
+from layergraft.training.choice.start import Start
 from layergraft.training.choice.why import comments, notes
 
 USUAL_MINUTES = {"cpu": 30.0, "cuda": 120.0}
-SHARES = {"mae": 0.25, "graft": 0.75}  # of the training time
+SHARES = {"mae": 0.25, "heads": 0.1, "graft": 0.75}  # of the training time, of the stages that there are
 EFFICIENCY = {"cpu": 0.4, "cuda": 0.3}  # of the speed of large products, that a step reaches
 TRAINING = 0.75  # of the whole time, before the rest has been tried
 FEWEST_PASSES, PASSES_PER_IMAGE, MOST_PASSES = 50_000, 20, 1_000_000
 MOST_EPOCHS = 1500  # after which more of the same images teach nothing more
 WARM_UP = 0.1
+DECAY = 0.75  # of the learning rate from a block to the one below, where weights were given
 SHOTS, SPLITS = (1, 5, 10), 20
 BATCH = {"cpu": {"mae": 128, "graft": 64}, "cuda": {"mae": 512, "graft": 512}}
 _MEMORY_PER_VALUE = 70  # bytes that a block keeps of each number of a token for its gradient, in 16 bits
@@ -56,13 +60,14 @@ def usual_minutes(machine: Machine) -> float:
     return USUAL_MINUTES[device_of(machine)]
 
 
-def choose(images: ImageSet, machine: Machine, minutes: float) -> Choice:
+def choose(images: ImageSet, machine: Machine, minutes: float, start: Start | None = None) -> Choice:
     """Choose everything; lengths come from counted operations, until a trial has shown what a step takes.
 
     Args:
         images: what is trained on.
         machine: where.
         minutes: of the whole run, evaluation and analyses included.
+        start: weights to start from, or None.
     """
     device = device_of(machine)
     held = _holdout(images)
@@ -70,25 +75,32 @@ def choose(images: ImageSet, machine: Machine, minutes: float) -> Choice:
     seconds = 60 * minutes * TRAINING
     speed = machine.gflops * 1e9 * EFFICIENCY[device]
     network, wanted = _network(images, seconds * speed)
-    flops = image_flops(network, images.side)
-    batch = {name: _batch(size, train) for name, size in BATCH[device].items()}
-    per_step = {name: flops[name] * batch[name] / speed for name in batch}
-    steps = lengths(seconds, per_step, batch, train)
     encoder = encoder_config(network, images.side, images.channels)
+    stages = ("mae", "graft")
+    if start is not None:
+        network, encoder, stages = start.network, start.encoder(images.side), ("heads", "graft")
+    flops = image_flops(network, encoder)
+    batch = {name: _batch(BATCH[device]["mae" if name == "mae" else "graft"], train) for name in stages}
+    per_step = {name: flops[name] * batch[name] / speed for name in stages}
+    steps = lengths(seconds, per_step, batch, train)
     raw: dict[str, Any] = {
         "encoder": msgspec.to_builtins(encoder),
+        "start": start.enc if start else None,
         "data": {
             "source": images.spec,
             "holdout": held,
             "workers": min(machine.cores, 16) if machine.gpu else min(machine.cores, 2),
         },
-        "stages": {name: _stage(name, network, images, batch[name], steps[name]) for name in ("mae", "graft")},
+        "stages": {name: stage_of(name, network, images.bands, batch[name], steps[name]) for name in stages},
         "evaluate": _evaluate(images, held),
         "analyze": ["neighbours", "reconstruct", "attention-maps", "pca", "spectrum"],
         "monitor": {"every": 1, "images": 2000},
         "engine": {"precision": "bf16-mixed"} if machine.gpu else {},
     }
-    micro = _micro_batch(network, images.side, machine, batch["graft"])
+    if start is not None:
+        raw["stages"]["heads"]["plan"] = {"freeze": {"blocks": network.depth}}
+        raw["stages"]["graft"]["plan"] = _slow_below(network, machine)
+    micro = _micro_batch(network, encoder, machine, batch["graft"])
     if micro is not None:
         raw["engine"]["micro_batch"] = micro
     if machine.gpu is None and images.side > 4 * encoder.img_size:
@@ -142,7 +154,7 @@ def watched(recipe: Recipe, train: int) -> Recipe:
         train: training images.
     """
     stages = {
-        name: msgspec.structs.replace(stage, warmup_steps=math.ceil(WARM_UP * (stage.steps or 0)), warmup_epochs=0)
+        name: msgspec.structs.replace(stage, warmup_steps=round(WARM_UP * (stage.steps or 0)), warmup_epochs=0)
         for name, stage in recipe.stages.items()
     }
     longest = max(stage.total_epochs(max(1, train // stage.batch_size)) for stage in stages.values())
@@ -161,7 +173,12 @@ def _network(images: ImageSet, budget: float) -> tuple[Network, int]:
     wanted = min(MOST_PASSES, max(FEWEST_PASSES, PASSES_PER_IMAGE * images.count))
     chosen = NETWORKS[0]
     for network in NETWORKS:
-        affordable = SHARES["graft"] * budget / image_flops(network, images.side)["graft"] >= wanted
+        affordable = (
+            SHARES["graft"]
+            * budget
+            / image_flops(network, encoder_config(network, images.side, images.channels))["graft"]
+            >= wanted
+        )
         # A network for larger images than these are is only more of the same.
         fits = (
             network.side == chosen.side or not images.side or images.side > chosen.side or network.width > chosen.width
@@ -176,49 +193,19 @@ def _batch(usual: int, train: int) -> int:
     return max(2, min(usual, 1 << int(math.log2(max(2, train / 4)))))
 
 
-def _micro_batch(network: Network, side: int, machine: Machine, batch: int) -> int | None:
+def _slow_below(network: Network, machine: Machine) -> dict[str, Any]:
+    """The plan of a graft on trained weights: a CPU has no time to move the lower half at all."""
+    plan: dict[str, Any] = {"lr_scale": {"decay": DECAY}}
+    return plan if machine.gpu else plan | {"freeze": {"blocks": network.depth // 2}}
+
+
+def _micro_batch(network: Network, encoder: EncoderConfig, machine: Machine, batch: int) -> int | None:
     """Images at once that fit half the GPU's memory; None where the batch does."""
     if machine.gpu is None or machine.memory is None:
         return None
-    img_size, patch = sizes(network, side)
-    tokens = (img_size // patch) ** 2
-    per_image = 2 * KEPT * tokens * network.width * network.depth * _MEMORY_PER_VALUE
+    per_image = 2 * KEPT * patches(encoder) * network.width * network.depth * _MEMORY_PER_VALUE
     fitting = machine.memory / 2 / per_image
     return None if fitting >= batch else max(8, 1 << int(math.log2(max(8, fitting))))
-
-
-def _stage(name: str, network: Network, images: ImageSet, batch: int, steps: int) -> dict[str, Any]:
-    if name == "mae":
-        width, depth = network.decoder
-        return {
-            "objective": {
-                "name": "mae",
-                "mask_ratio": 1 - SEEN,
-                "decoder": {"embed_dim": width, "depth": depth, "num_heads": max(1, width // 32)},
-            },
-            "views": {"image": {"crop_scale": [0.3, 1.0], "interpolation": "bilinear"}},
-            "optimizer": {"base_lr": network.lr[0], "betas": [0.9, 0.95], "weight_decay": 0.05},
-            "steps": steps,
-            "batch_size": batch,
-        }
-    hidden = 4 * network.width
-    colour = images.bands == "colour"
-    view = {"crop_scale": [0.2, 1.0], "jitter": 0.8, "gray": 0.2 if colour else 0.0, "blur": 0.0}
-    return {
-        "objective": {
-            "name": "moco",
-            "temperature": 0.2,
-            "momentum": 0.99,
-            "projector": [hidden, hidden, 128],
-            "predictor": [hidden, 128],
-            "keep_ratio": KEPT,
-        },
-        "plan": {"lr_scale": 1.0, "freeze": ["patch_embed", "positions"]},
-        "views": {"first": view, "second": view | {"solarize": 0.0}},
-        "optimizer": {"base_lr": network.lr[1], "betas": [0.9, 0.999], "weight_decay": 0.1},
-        "steps": steps,
-        "batch_size": batch,
-    }
 
 
 def _evaluate(images: ImageSet, held: int) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from layergraft.runs.run_time import RunTime
 from layergraft.training.choice.choose import Choice, choose, explained, lengths, watched
 from layergraft.training.choice.images import ImageSet
 from layergraft.training.choice.machine import Machine
+from layergraft.training.choice.start import Start
 from layergraft.training.estimate import run_time, try_run
 from layergraft.training.run_data import RunData, load_data, with_source
 
@@ -24,7 +25,7 @@ SLOWER = 0.5  # of the passes that were counted on: from there on a smaller netw
 
 
 def fitted(
-    images: ImageSet, machine: Machine, minutes: float, overrides: Mapping[str, Any]
+    images: ImageSet, machine: Machine, minutes: float, overrides: Mapping[str, Any], start: Start | None = None
 ) -> tuple[Choice, RunTime | None]:
     """Choose a recipe, try it, and give its stages the lengths that fill the time.
 
@@ -33,6 +34,7 @@ def fitted(
         machine: where.
         minutes: of the whole run.
         overrides: dotted key -> value, which the user has chosen instead.
+        start: weights to start from, or None.
 
     Returns:
         (the choice, its time by parts).
@@ -42,13 +44,13 @@ def fitted(
     """
     speed = machine
     for _ in range(2):
-        choice = choose(images, speed, minutes)
+        choice = choose(images, speed, minutes, start)
         recipe = load_recipe(msgspec.to_builtins(choice.recipe), overrides)
         data = load_data(recipe)
         recipe = with_source(recipe, data.train.spec)  # a range that was found is kept
         timed, told = _timed(recipe, data, minutes)
         planned, possible = choice.recipe.stages["graft"].steps, timed.stages["graft"].steps
-        if told is None or not planned or not possible or possible > SLOWER * planned:
+        if told is None or start or not planned or not possible or possible > SLOWER * planned:
             break
         speed = replace(machine, gflops=machine.gflops * possible / planned)
     final = load_recipe(msgspec.to_builtins(timed), overrides)

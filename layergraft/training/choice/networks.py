@@ -87,19 +87,25 @@ def _blocks(width: int, depth: int, tokens: float) -> float:
     return depth * (24 * width**2 * tokens + 4 * tokens**2 * width)
 
 
-def forward_flops(network: Network, side: int, share: float = 1.0) -> float:
-    """Operations of an image forwards through the encoder, which sees a share of its patches."""
-    img_size, patch = sizes(network, side)
-    return _blocks(network.width, network.depth, share * (img_size // patch) ** 2)
+def patches(encoder: EncoderConfig) -> int:
+    """Patches of an image."""
+    return (encoder.img_size // (encoder.patch_size or 16)) ** 2
 
 
-def image_flops(network: Network, side: int) -> dict[str, float]:
-    """Stage -> operations that an image takes in it, forwards and backwards (twice as many)."""
-    img_size, patch = sizes(network, side)
-    decoder = _blocks(*network.decoder, (img_size // patch) ** 2)
+def image_flops(network: Network, encoder: EncoderConfig) -> dict[str, float]:
+    """Stage -> operations that an image takes in it, forwards and backwards (twice as many).
+
+    Args:
+        network: width and depth, and MAE's decoder.
+        encoder: sizes of image and patch.
+    """
+    tokens = patches(encoder)
+    view = _blocks(network.width, network.depth, KEPT * tokens)
     heads = 2 * (network.width * 4 * network.width + 16 * network.width**2 + 2 * 4 * network.width * 128)
+    masked = _blocks(network.width, network.depth, SEEN * tokens)
     return {
-        "mae": 3 * (forward_flops(network, side, SEEN) + decoder),
+        "mae": 3 * (masked + _blocks(*network.decoder, tokens)),
         # Two views, each forwards through the momentum encoder too.
-        "graft": 2 * 4 * (forward_flops(network, side, KEPT) + heads),
+        "heads": 2 * (2 * view + 4 * heads),
+        "graft": 2 * 4 * (view + heads),
     }

@@ -68,7 +68,11 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
 
 def _started(recipe: Recipe) -> dict[str, str]:
     return {
-        "start": "Its weights are the beginning; the encoder has its shape.",
+        "start": "Its weights are the beginning.",
+        "encoder": "The shape of the weights that the run starts from.",
+        "encoder.img_size": "The size of the images, or a few patches along a side; positions are resized.",
+        "encoder.in_chans": "As the weights have them.",
+        "encoder.patch_size": "As the weights have them.",
         "stages.heads.steps": "The new heads first, on an encoder that stands still: they would pull it about.",
         "stages.graft.plan": "Lower blocks slow: they know edges and textures already.",
         "stages.graft.steps": "Then everything moves, the upper blocks most.",

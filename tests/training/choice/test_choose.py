@@ -7,12 +7,15 @@ from itertools import product
 import pytest
 
 from layergraft.config.comments import read_comments, with_comments
+from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe, load_recipe
+from layergraft.config.plan import FreezeBlocks, LrScaleConfig
 from layergraft.config.yaml_text import read_yaml
 from layergraft.training.choice.choose import MOST_EPOCHS, Choice, choose
 from layergraft.training.choice.images import ImageSet
 from layergraft.training.choice.machine import Machine
-from layergraft.training.choice.networks import NETWORKS, image_flops, sizes
+from layergraft.training.choice.networks import NETWORKS, Network, encoder_config, image_flops, sizes
+from layergraft.training.choice.start import Start
 
 CPU = Machine(cores=2, gflops=300.0, memory=8 * 2**30)
 GPU = Machine(cores=16, gflops=300_000.0, memory=16 * 2**30, gpu="a GPU")
@@ -49,7 +52,7 @@ def is_sane(choice: Choice, what: ImageSet, machine: Machine) -> None:
         assert stage.steps is not None
         assert stage.warmup_steps is not None
         assert stage.steps >= 1
-        assert 0 < stage.warmup_steps <= max(1, stage.steps // 5)
+        assert 0 <= stage.warmup_steps <= max(1, stage.steps // 5)
         assert 2 <= stage.batch_size <= max(2, train // 2)
         assert stage.steps * stage.batch_size <= MOST_EPOCHS * train
     views = recipe.stages["graft"].views["first"]
@@ -58,7 +61,7 @@ def is_sane(choice: Choice, what: ImageSet, machine: Machine) -> None:
     assert (recipe.evaluate is not None) == (what.classes > 0)
     if recipe.evaluate is not None:
         assert recipe.evaluate.shots
-        assert max(recipe.evaluate.shots) <= max(1, what.smallest)
+        assert all(int(shots) <= max(1, what.smallest) for shots in recipe.evaluate.shots)
 
 
 @pytest.mark.parametrize("machine", [CPU, GPU], ids=["cpu", "gpu"])
@@ -120,11 +123,11 @@ def test_images_that_cannot_be_tested_on_are_not() -> None:
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.width}-{network.depth}-{network.side}")
 @pytest.mark.parametrize("side", [0, 8, 15, 28, 33, 50, 64, 97, 224, 4000])
-def test_patches_divide_the_image(network: object, side: int) -> None:
-    img_size, patch = sizes(network, side)  # type: ignore[arg-type]
+def test_patches_divide_the_image(network: Network, side: int) -> None:
+    img_size, patch = sizes(network, side)
     assert img_size % patch == 0
     assert img_size <= side or not side
-    assert all(flops > 0 for flops in image_flops(network, side).values())  # type: ignore[arg-type]
+    assert all(flops > 0 for flops in image_flops(network, encoder_config(network, side, 3)).values())
 
 
 def test_every_choice_says_why_and_is_read_back() -> None:
@@ -138,3 +141,22 @@ def test_every_choice_says_why_and_is_read_back() -> None:
     kept = read_comments(text)
     assert with_comments(dump_recipe(choice.recipe), kept) == text
     assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_a_start_makes_another_recipe() -> None:
+    config = EncoderConfig(
+        name="vit_small_patch16_224", img_size=224, in_chans=3, patch_size=16, embed_dim=384, depth=12, num_heads=6
+    )
+    start = Start(enc="timm:vit_small_patch16_224.dino", network=NETWORKS[3], config=config)
+    for machine, frozen in ((CPU, 6), (GPU, None)):
+        choice = choose(images(500, 64, "grey"), machine, 30, start)
+        recipe = choice.recipe
+        assert recipe.start == start.enc
+        assert (recipe.encoder.in_chans, recipe.encoder.patch_size, recipe.encoder.img_size) == (3, 16, 96)
+        assert list(recipe.stages) == ["heads", "graft"]
+        assert recipe.stages["heads"].plan.freeze == FreezeBlocks(blocks=12)
+        assert recipe.stages["graft"].plan.lr_scale == LrScaleConfig(decay=0.75)
+        freeze = recipe.stages["graft"].plan.freeze
+        assert (freeze.blocks if isinstance(freeze, FreezeBlocks) else None) == frozen
+        assert all(choice.comments[key] for key in ("start", "stages.heads.steps", "stages.graft.plan"))
+        assert not any("--start" in note for note in choice.notes)
