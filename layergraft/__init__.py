@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         predict,
         report,
         reproduce,
+        status,
         train,
     )
     from layergraft.encoders.checkpoint import load_encoder
@@ -50,6 +51,7 @@ __all__ = [
     "predict",
     "report",
     "reproduce",
+    "status",
     "train",
 ]
 

@@ -21,7 +21,7 @@ from layergraft.runs.interruption import FORCED, SignalGuard
 
 COMMANDS: dict[str, Callable[..., Any]] = {function.__name__: function for function in api.COMMANDS}
 # Arguments that are given without an option's name.
-POSITIONAL = {"inspect": "checkpoint", "report": "runs", "bench": "what"}
+POSITIONAL = {"inspect": "checkpoint", "report": "runs", "status": "run", "bench": "what"}
 
 
 class _Version(argparse.Action):
@@ -135,6 +135,7 @@ _LAZY: Mapping[str, Any] = {
     "Picks": object,
     "Predicted": object,
     "Audit": object,
+    "Status": object,
 }
 
 

@@ -45,6 +45,21 @@ def _patience() -> float:
     return 15.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process holds a directory now; False where the file system knows no locks."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def locked(directory: Path, say: Callable[[str], None], *, clear: bool = False) -> Iterator[None]:
     """Hold a directory, so that no other process writes to it.

@@ -20,6 +20,7 @@ from layergraft.evaluation.knn import knn_accuracy
 from layergraft.evaluation.rankme import rankme
 from layergraft.evaluation.selection import ridge_accuracy
 from layergraft.objectives.base import Objective
+from layergraft.runs.collapse import collapse_warnings
 
 # Images of an online evaluation, neighbours and held-out ones alike, for each image trained since the one before. A
 # feature costs up to 0.7 of an image's training step (MAE's, which sees a quarter of the patches):
@@ -127,14 +128,4 @@ class Monitor:
             numbers: what `evaluate` found, among others.
             width: of the features.
         """
-        warnings = []
-        if numbers.get("nonfinite_features"):
-            warnings.append(
-                f"the features of {numbers['nonfinite_features']} images are not finite: weights are too large."
-            )
-        part = numbers.get("feature_std", float("inf")) * width**0.5
-        if part < self.config.min_feature_std:
-            warnings.append(f"the features of all images are nearly alike (feature_std {part:.3f} of an even spread).")
-        if numbers.get("rankme", float("inf")) < self.config.min_rankme:
-            warnings.append(f"the features have collapsed to few directions (RankMe {numbers['rankme']:.2f}).")
-        return warnings
+        return collapse_warnings(self.config, numbers, width)

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from layergraft.commands.api.encoders import analyze, embed, evaluate, export, inspect
 from layergraft.commands.api.labels import audit, label, pick, predict
-from layergraft.commands.api.training import bench, demo, look, pack, plan, report, reproduce, train
+from layergraft.commands.api.training import (
+    bench,
+    demo,
+    look,
+    pack,
+    plan,
+    report,
+    reproduce,
+    status,
+    train,
+)
 
 __all__ = [
     "analyze",
@@ -26,12 +36,13 @@ __all__ = [
     "predict",
     "report",
     "reproduce",
+    "status",
     "train",
 ]
 
 # In the order in which they are listed: what comes first, training, encoders, few labels, and what goes with them.
 COMMANDS = (
-    *(demo, look, plan, train),
+    *(demo, look, plan, train, status),
     *(evaluate, embed, analyze, inspect, export),
     *(pick, label, predict, audit),
     *(report, pack, bench, reproduce),

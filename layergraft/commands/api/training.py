@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layergraft.commands.look.run import Look
     from layergraft.commands.pack import Packed
     from layergraft.runs.layout import Run
+    from layergraft.runs.status import Status
 
 Overrides = Mapping[str, Any]
 
@@ -196,6 +197,25 @@ def plan(
 
     own = own_recipe(data, None, time, dict(overrides or {}), start)
     return show_plan(own.recipe, stage, as_json=json, out=optional_path(out), own=own)
+
+
+def status(*, run: str, watch: bool = False, json: bool = False) -> Status:
+    """Say where a run stands: stage, step, time left of the whole run, last kNN, warnings and exit code.
+
+    Args:
+        run: directory of the run.
+        watch: go on until it does not run any more.
+        json: print one JSON object a line.
+
+    Returns:
+        What was printed last.
+
+    Raises:
+        UserError: the directory holds no run.
+    """
+    from layergraft.commands.status import show_status
+
+    return show_status(expanded(run), watch, as_json=json)
 
 
 def pack(
