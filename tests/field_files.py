@@ -95,7 +95,7 @@ def tif(make: Callable[[Array], Array], **options: Any) -> Callable[[Array], byt
 def gdal(make: Callable[[Array], Array], **options: Any) -> Callable[[Array], bytes]:
     def write(rgb: Array) -> bytes:
         rasterio, bands = pytest.importorskip("rasterio"), make(rgb)
-        place = {"transform": rasterio.transform.from_origin(0, 0, 1, 1), "crs": "EPSG:32632"}
+        place = {"transform": rasterio.transform.from_origin(500, 4600, 10, 10), "crs": "EPSG:32632"}
         shape = {"height": bands.shape[1], "width": bands.shape[2], "count": len(bands), "dtype": bands.dtype.name}
         with rasterio.MemoryFile() as memory:
             with memory.open(driver="GTiff", **shape, **place, **options) as file:

@@ -19,6 +19,9 @@ from layergraft.data.view_parameters import ViewParameters
 
 Matrix = npt.NDArray[np.float64]
 
+_ROWS = 4  # the channels of a pixel that torch works on at a time
+_LARGE = 128 * 128  # pixels from which four rows at a time are quicker
+
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow
 # NTSC's YIQ: grey has neither I nor Q, and with the exact inverse a rotation of their plane keeps the luma.
 _TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -41,12 +44,37 @@ def resize_image(image: Pixels, height: int, width: int, interpolation: str) -> 
     if interpolation == "bilinear" and image.shape[0] <= height and image.shape[1] <= width:
         enlarged: Pixels = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return enlarged.reshape(height, width, -1)
+    if image.shape[2] == 1 and width % _ROWS == 0 and image.shape[0] >= _ROWS and image.size >= _LARGE:
+        return _resize_grey(image[:, :, 0], height, width, interpolation)[:, :, np.newaxis]
+    return _resize(np.ascontiguousarray(image), height, width, interpolation)
+
+
+def _resize(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:
     # The copy of the crop is NumPy's: torch's would start a team of threads beside the training step's own.
-    crop = torch.from_numpy(np.ascontiguousarray(image))
+    crop = torch.from_numpy(image)
     # With this stride of the single image torch sees channels last, and so keeps them.
     planes = crop.as_strided((1, crop.shape[2], *crop.shape[:2]), (crop.numel(), 1, *crop.stride()[:2]))
     resized = torch.nn.functional.interpolate(planes, (height, width), mode=interpolation, antialias=True)
     return np.asarray(resized[0].permute(1, 2, 0).numpy(), dtype=np.uint8)
+
+
+def _resize_grey(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:
+    """The same for (H, W), where torch would carry three empty channels along: a quarter of the time.
+
+    It resizes rows and then columns, each rounded. So four rows at a time are the channels of a picture that becomes
+    narrower, and four neighbours in a row those of one that becomes lower.
+    """
+    rows, columns = image.shape
+    fours = rows // _ROWS
+    packed = np.empty((-(-rows // _ROWS), columns, _ROWS), dtype=np.uint8)
+    cv2.merge([image[row : _ROWS * fours : _ROWS] for row in range(_ROWS)], dst=packed[:fours])
+    for row in range(rows - _ROWS * fours):
+        packed[-1, :, row] = image[_ROWS * fours + row]
+    packed = _resize(packed, len(packed), width, interpolation)
+    narrow = np.empty((_ROWS * len(packed), width), dtype=np.uint8)
+    cv2.split(np.ascontiguousarray(packed), [narrow[row::_ROWS] for row in range(_ROWS)])
+    lower = _resize(narrow[:rows].reshape(rows, width // _ROWS, _ROWS), height, width // _ROWS, interpolation)
+    return lower.reshape(height, width)
 
 
 def crop_view(image: Pixels, parameters: ViewParameters, size: int, interpolation: str) -> Pixels:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode
@@ -16,7 +17,7 @@ from torchvision.transforms import functional as tv
 from layergraft.config import ViewConfig
 from layergraft.data.augment import random_view
 from layergraft.data.exact_augment import exact_view
-from layergraft.data.fast_augment import blur_kernel, fast_view
+from layergraft.data.fast_augment import blur_kernel, fast_view, resize_image
 from layergraft.data.randomness import Randomness
 from layergraft.data.view_parameters import DRAWS, ViewParameters, draw_parameters
 
@@ -141,3 +142,16 @@ def test_crops_of_both_paths_have_the_same_distributions() -> None:
         lambda b: b[:, 3] / b[:, 2],
     ):
         assert ks_2samp(measure(boxes[0]), measure(boxes[1])).pvalue > 0.001
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(64, 64), (40, 60), (300, 52), (128, 512)])
+def test_grey_is_resized_four_rows_at_a_time_as_torch_does(interpolation: str, size: tuple[int, int]) -> None:
+    for shape in ((128, 129), (151, 190), (402, 233), (4, 5000)):
+        image = np.random.default_rng(shape[0]).integers(0, 256, (shape[0] + 3, shape[1] + 7, 1), dtype=np.uint8)
+        image = image[2:-1, 3:-4]  # a crop
+        if interpolation == "bilinear" and shape[0] <= size[0] and shape[1] <= size[1]:
+            continue  # OpenCV enlarges
+        planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        expected = torch.nn.functional.interpolate(planes, size, mode=interpolation, antialias=True)[0]
+        assert np.array_equal(resize_image(image, *size, interpolation), expected.permute(1, 2, 0).numpy())

@@ -80,7 +80,7 @@ def _picture(content: bytes, request: Request) -> Picture:
             frames, lambda number: pixel_array(dataset, index=number), request.options, called="frames"
         )
     except RuntimeError as error:
-        needs = "plugin" in str(error).lower()
+        needs = "missing dependencies" in str(error)
         raise BadImage("compressed in a way that needs another decoder of pydicom's" if needs else "damaged") from None
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":

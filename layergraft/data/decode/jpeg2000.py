@@ -33,6 +33,8 @@ def read_header(content: bytes) -> Header | None:
         return None
     right, bottom, left, top = np.frombuffer(content, ">u4", 4, start + 8).tolist()
     count = int.from_bytes(content[start + 40 : start + 42], "big")
+    if count < 1:
+        return None
     depths = content[start + 42 : start + 42 + 3 * count : 3]
     bits, signed = max((depth & 127) + 1 for depth in depths), any(depth > 127 for depth in depths)
     return Header(bottom - top, right - left, count, bits, signed)
@@ -58,7 +60,7 @@ def read_jpeg2000(content: bytes, request: Request) -> Picture:
         BadImage: it is damaged, or needs imagecodecs.
     """
     header = read_header(content)
-    if header is None or header.components < 1:
+    if header is None:
         return read_pillow(content, request)  # which names the damage
     check_size(header.height, header.width, len(content))
     if header.signed or header.components not in MODES or header.bits > 16:

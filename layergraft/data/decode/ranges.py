@@ -33,15 +33,36 @@ def _table(dtype: str, low: float, high: float) -> Pixels:
     return levels(np.arange(2**16, dtype=np.uint16).view(dtype), low, high)
 
 
+@lru_cache(maxsize=64)
+def _is_a_line(low: float, high: float) -> bool:
+    """Whether OpenCV's multiplication, of float32, gives the level of each of the 65,536 numbers, as the table does."""
+    if low > 0:  # it takes absolute values
+        return False
+    numbers = np.arange(2**16, dtype=np.uint16)[np.newaxis]
+    return bool(np.array_equal(_line(numbers, low, high)[0], _table("<u2", low, high)))
+
+
+def _line(values: npt.NDArray[Any], low: float, high: float) -> Pixels:
+    scale = 255 / (high - low)
+    return np.asarray(cv2.convertScaleAbs(values, alpha=scale, beta=-low * scale), dtype=np.uint8).reshape(values.shape)
+
+
+def _looked_up(values: npt.NDArray[Any], table: Pixels) -> Pixels:
+    """An entry of a table for each number of 16 bits."""
+    bits = values.view(np.uint16)
+    try:
+        return np.asarray(cv2.LUT(bits, table[np.newaxis]), dtype=np.uint8).reshape(values.shape)
+    except cv2.error:  # OpenCV before 5 looks up 8 bits alone
+        return table[bits]
+
+
 def _mapped(values: npt.NDArray[Any], low: float, high: float) -> Pixels:
-    if values.dtype.kind in "iu" and values.dtype.itemsize == 2:
-        table = _table(values.dtype.newbyteorder("=").str, low, high)
-        bits = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")).view(np.uint16)
-        try:
-            return np.asarray(cv2.LUT(bits, table[np.newaxis]), dtype=np.uint8).reshape(values.shape)
-        except cv2.error:  # OpenCV before 5 looks up 8 bits alone
-            return table[bits]
-    return levels(values, low, high)
+    if values.dtype.kind not in "iu" or values.dtype.itemsize != 2:
+        return levels(values, low, high)
+    values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+    if values.dtype.kind == "u" and _is_a_line(low, high):
+        return _line(values, low, high)  # three times as fast
+    return _looked_up(values, _table(values.dtype.str, low, high))
 
 
 def is_plain(picture: Picture) -> bool:
@@ -58,6 +79,8 @@ def needs_range(picture: Picture) -> bool:
 def _upper_bits(values: npt.NDArray[Any], bits: int) -> Pixels:
     if bits < 8:  # 2 bits hold 0 to 3: black to white
         return np.asarray(np.minimum(values, 2**bits - 1).astype(np.uint16) * 255 // (2**bits - 1), dtype=np.uint8)
+    if bits == 8 * values.dtype.itemsize:
+        return np.asarray(values >> (bits - 8)).astype(np.uint8)
     return np.asarray(np.minimum(values >> (bits - 8), 255), dtype=np.uint8)
 
 

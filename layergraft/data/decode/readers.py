@@ -81,7 +81,8 @@ def as_levels(picture: Picture, request: Request) -> Pixels:
     if options.channels is not None:
         picture = select(picture, options.channels)
     levels = to_levels(picture, options.fixed_range)
-    return np.ascontiguousarray(to_channels(levels, picture, request.channels))
+    # An array that is a view of the file is not writable, of which torch warns.
+    return np.require(to_channels(levels, picture, request.channels), requirements=["C", "W"])
 
 
 def decode(content: bytes, channels: int, reduction: Reduction | None = None, options: ReadOptions = _PLAIN) -> Pixels:

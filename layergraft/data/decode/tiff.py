@@ -21,7 +21,8 @@ from layergraft.data.decode.options import ReadOptions
 from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES, project
-from layergraft.data.decode.tiff_tags import ALPHAS, Directory, geo_of, read_tags, suits_pillow, tags_of
+from layergraft.data.decode.tiff_plain import plain_page
+from layergraft.data.decode.tiff_tags import ALPHAS, Directory, check_pages, geo_of, read_tags, suits_pillow, tags_of
 from layergraft.data.decode.tiff_window import Window, read_window
 from layergraft.data.orientation import READER_ERRORS, orientation, upright
 from layergraft.errors import UserError
@@ -267,6 +268,8 @@ class OpenTiff:
 
     def __init__(self, path: str, options: ReadOptions) -> None:
         tifffile = _tifffile(3)
+        with open(path, "rb") as stream:
+            check_pages(stream)
         with _tiff_damage_named():
             self._file = tifffile.TiffFile(path)
             self._descriptor = os.open(path, os.O_RDONLY)
@@ -294,6 +297,7 @@ def read_with_tifffile(content: bytes, tags: Directory, request: Request) -> Pic
         UserError: tifffile is not installed.
     """
     tifffile = _tifffile(request.channels)
+    check_pages(io.BytesIO(content))
     with _tiff_damage_named(), tifffile.TiffFile(io.BytesIO(content)) as file:
         return _read(file, content, tags, request)
 
@@ -313,6 +317,12 @@ def read_tiff(content: bytes, request: Request) -> Picture:
         return read_pillow(content, request)
     if not suits:
         return read_with_tifffile(content, tags, request)
+    try:
+        page = plain_page(content, tags)
+    except (TypeError, ValueError):  # tags of other types than they should be
+        page = None
+    if page is not None:
+        return page
     try:
         return read_pillow(content, request)
     except BadImage as first:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import TiffImagePlugin
 
 from layergraft.data.decode.colours import MODES
-from layergraft.data.decode.picture import Request
+from layergraft.data.decode.picture import BadImage, Request
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SAMPLE_FORMAT, _GDAL_METADATA = 339, 42112
@@ -18,7 +19,8 @@ _GEO = (33550, 34264, 34735)  # scale, transformation, keys of a GeoTIFF
 _UNSIGNED = {1, 4}  # 4 is "undefined", which means the same in practice
 # Of Pillow's libtiff as it is distributed; others are read by imagecodecs alone.
 _PILLOWS_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+BLACK_IS_ZERO = 1
+_WHITE_IS_ZERO, _RGB = 0, 2
 _INKS = (3, 5, 6, 8)  # palette, CMYK, YCbCr, Lab
 ALPHAS = (1, 2)  # of ExtraSamples: associated, unassociated
 _ITEM = re.compile(r'<Item name="(\w+)" sample="(\d+)"[^>]*>([^<]*)</Item>')
@@ -38,6 +40,32 @@ def tags_of(file: BinaryIO) -> Directory:
     file.seek(tags.next)
     tags.load(file)
     return tags
+
+
+def check_pages(file: BinaryIO) -> None:
+    """Refuse a file whose pages follow one another in a circle, in which tifffile goes round for millions of pages.
+
+    Raises:
+        BadImage: they do.
+    """
+    start = file.read(4)
+    big, order = b"+" in start[2:4], "<" if start[:1] == b"I" else ">"
+    count, entry_bytes, offset = (f"{order}Q", 20, f"{order}Q") if big else (f"{order}H", 12, f"{order}I")
+    at, seen = 8 if big else 4, set[int]()
+    try:
+        while True:
+            file.seek(at)
+            (directory,) = struct.unpack(offset, file.read(struct.calcsize(offset)))
+            if directory == 0:
+                return
+            if directory in seen:
+                raise BadImage("damaged (its pages run in a circle)")
+            seen.add(directory)
+            file.seek(directory)
+            (entries,) = struct.unpack(count, file.read(struct.calcsize(count)))
+            at = directory + struct.calcsize(count) + entries * entry_bytes
+    except (struct.error, OverflowError, ValueError, OSError):  # beyond the end of the file
+        return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +112,12 @@ def suits_pillow(tags: Directory, request: Request) -> bool:
     if tags.next and (samples == 1 or options.page is not None or options.z is not None or request.whole):
         return False
     if samples == 1:
-        return photometric == _BLACK_IS_ZERO or (photometric == _WHITE_IS_ZERO and bits <= 8)
+        return photometric == BLACK_IS_ZERO or (photometric == _WHITE_IS_ZERO and bits <= 8)
     if request.channels not in MODES:
         return False
     extras = tuple(tags.get(TiffImagePlugin.EXTRASAMPLES, ()))
     if samples == 2:
-        return photometric == _BLACK_IS_ZERO and bits == 8 and extras[:1] in ((1,), (2,))
+        return photometric == BLACK_IS_ZERO and bits == 8 and extras[:1] in ((1,), (2,))
     if photometric != _RGB or samples - len(extras) != 3 or len(extras) > 1:
         return False
     if bits > 8:

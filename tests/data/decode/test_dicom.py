@@ -114,6 +114,19 @@ def test_no_pixels_and_damage_are_named() -> None:
             decode(content[:cut], 1)
 
 
+def test_a_panic_of_a_decoder_in_rust_is_damage() -> None:
+    pytest.importorskip("rle")
+    noise = np.random.default_rng(0).integers(0, 65536, (24, 30)).astype(np.uint16)
+    content = dicom(noise, compress=pydicom.uid.RLELossless)
+    reasons = set()
+    for at in range(len(content) - 1500, len(content) - 20, 11):
+        try:
+            decode(content[:at] + b"\xff\xfe" + content[at:], 1)
+        except BadImage as error:
+            reasons.add(str(error))
+    assert reasons == {"damaged", "damaged (PanicException)"}
+
+
 def test_a_curved_window_and_further_ones_are_said() -> None:
     tags = {"WindowCenter": "1000", "WindowWidth": "500", "VOILUTFunction": "SIGMOID"}
     curved = read_picture(dicom(RAMP, BitsStored=12, **tags), Request(channels=1, options=ReadOptions()))

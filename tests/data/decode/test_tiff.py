@@ -238,6 +238,22 @@ def test_a_thumbnail_before_its_picture_is_said() -> None:
     assert decode(buffer.getvalue(), 3, options=options("page=2")).shape == (40, 60, 3)
 
 
+@pytest.mark.parametrize("how", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+@pytest.mark.parametrize("back_to", [0, 1])
+def test_pages_in_a_circle_are_refused(how: dict[str, Any], back_to: int) -> None:
+    content = bytearray(tiff(channels_of(3), photometric="minisblack", metadata=None, **how))
+    order, size = "big" if how.get("byteorder") else "little", 8 if how.get("bigtiff") else 4
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        pages = file.pages
+        entries = len(pages[2].tags) if hasattr(pages[2], "tags") else len(pages[0].tags)
+        last, back = pages._offsets[2], pages._offsets[back_to]
+    at = last + (8 + 20 * entries if size == 8 else 2 + 12 * entries)
+    assert content[at : at + size] == bytes(size)
+    content[at : at + size] = back.to_bytes(size, order)
+    with pytest.raises(BadImage, match="its pages run in a circle"):
+        decode(bytes(content), 5)
+
+
 def test_channels_have_the_names_of_their_own_image() -> None:
     bands, buffer = channels_of(4), io.BytesIO()
     with tifffile.TiffWriter(buffer, ome=True) as writer:
