@@ -2,7 +2,7 @@
 
 For each operation alone, on top of the crop, and for MoCo v3's first view: the largest difference of any pixel and the
 mean over pixels, over 200 draws of each of scikit-learn's two sample photographs, at 224 pixels, with the same random
-parameters. Prints the table of docs/images.md and draws docs/pictures/views.jpg, a column a draw.
+parameters. Prints the table of docs/measured.md and draws docs/pictures/views.jpg, a column a draw.
 
     python tools/compare_views.py
 """

@@ -2,7 +2,7 @@
 
 Brightness, contrast, saturation, hue and grey are affine maps of the colour (hue as a rotation of the YIQ plane) that
 commute, so they are one matrix, applied, rounded and clipped once; `exact` rounds and clips after each. What that
-changes is said in docs/images.md.
+changes is said in docs/measured.md.
 """
 
 from __future__ import annotations

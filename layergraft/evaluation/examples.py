@@ -12,7 +12,7 @@ from layergraft.runs.examples import Example, Examples
 from layergraft.runs.interruption import check
 from layergraft.runs.results import ResultRow
 
-_SHOWN = 12  # images of each kind
+_SHOWN = 10  # images of each kind: a row of the page
 _MOST_PAIRS = 3600  # all of 60 classes
 
 

@@ -31,10 +31,10 @@ class ResultGroup:
     def caption(self) -> str:
         """Which images they are, how many, and how many splits."""
         rows = [row for _, row in self.results if row.split != "std"]
-        splits: dict[tuple[object, ...], int] = {}
-        for row in rows:
+        splits: dict[tuple[object, ...], int] = {}  # two runs have encoders of the same name
+        for name, row in self.results:
             if row.split.isdigit() and row.shots != "100%":
-                splits[row.measurement] = splits.get(row.measurement, 0) + 1
+                splits[name, *row.measurement] = splits.get((name, *row.measurement), 0) + 1
         counted = f"; random splits: {_range(splits.values())}" if splits else ""
         labelled = _range(row.n_train for row in rows)
         if self.test == CROSS_VALIDATION:

@@ -134,6 +134,10 @@ def test_there_are_code_blocks(kind: str) -> None:
     assert any(blocks(page, kind) for page in PAGES)
 
 
+def test_the_slurm_script_that_is_shown_is_the_one_in_examples() -> None:
+    assert (ROOT / "examples" / "train.sbatch").read_text() in blocks("imagenet.md", "bash")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_code_blocks(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,13 @@ def test_rows_of_other_images_have_a_table_and_a_chart_of_their_own(changes: dic
     assert len({figure.name for figure in section.figures}) == 2
 
 
+def test_two_runs_of_the_same_stages_have_as_many_splits_as_each() -> None:
+    """Encoders of one name were counted together: `random splits: 2 to 4`."""
+    rows = [row("graft", value, str(number)) for number, value in enumerate((40.0, 41.0))]
+    (group,) = group_by_images([(f"{name}: graft", one) for name in "ab" for one in rows])
+    assert group.caption.endswith("random splits: 2")
+
+
 def test_an_encoder_of_two_seeds_has_two_lines() -> None:
     rows = [row("graft", 40.0, seed=0), row("graft", 80.0, seed=5)]
     (table,) = accuracy_tables(group_by_images([("graft", one) for one in rows]))

@@ -48,9 +48,13 @@ function draw(figure, place, tallest) {
   config.legend.columns = columns;
   const spec = { ...figure.spec, data: { values: figure.data }, width, height, autosize: { type: "fit", contains: "padding" },
     padding: 2, config: { ...config, ...(figure.spec.config ?? {}) } };
+  const compiled = vegaLite.compile(spec).spec;
+  for (const legend of compiled.legends ?? []) if (legend.strokeDash) {  // Vega-Lite leaves the samples without a colour
+    legend.encode = { ...legend.encode, symbols: { ...legend.encode?.symbols, update: { ...legend.encode?.symbols?.update, stroke: { value: config.axis.labelColor } } } };
+  }
   drawn.get(place)?.finalize();
   place.replaceChildren();
-  const view = new vega.View(vega.parse(vegaLite.compile(spec).spec), { renderer: "svg", container: place, hover: true, tooltip: showTip });
+  const view = new vega.View(vega.parse(compiled), { renderer: "svg", container: place, hover: true, tooltip: showTip });
   drawn.set(place, view);
   // The place is one image with a name; Vega's own roles, a nameless one for every group of marks, would be read out.
   return view.runAsync().then(() => {

@@ -147,7 +147,7 @@ def _unmeasured(run: RunFiles) -> Section:
     ]
     here, source = shlex.quote(str(run.path)), shlex.quote(data["source"])
     command = f"layergraft label --encoder {here} --data {source} --labels labels.csv"
-    step = "label 30 images, those that tell most, on a page in your browser (`layergraft pick` lists them instead)."
+    step = "label 30 images, those that tell most, on a page in your browser (layergraft pick lists them in a file instead)."
     return _section(text, Tiles(tiles=tiles, step=step, command=command))
 
 

@@ -105,8 +105,7 @@ def curve_figure(runs: list[RunFiles], value: str) -> Figure | None:
         "tooltip": tooltip("stage", "step", **{value: shown}),
     }
     if len(runs) > 1:
-        # The legend of a dash needs a stroke of its own: without a colour it would be empty.
-        legend = {"title": None, "symbolType": "stroke", "symbolStrokeColor": "#888", "symbolSize": 400}
+        legend = {"title": None, "symbolType": "stroke", "symbolSize": 400}
         encoding |= {"color": _colour("run", data), "strokeDash": field("stage", "nominal", sort=None, legend=legend)}
         encoding["tooltip"] = tooltip("run", "stage", "step", **{value: shown})
     mark = {"type": "line", "point": len(data) < 60}
