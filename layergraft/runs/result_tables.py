@@ -34,7 +34,8 @@ class ResultGroup:
         splits: dict[tuple[object, ...], int] = {}  # two runs have encoders of the same name
         for name, row in self.results:
             if row.split.isdigit() and row.shots != "100%":
-                splits[name, *row.measurement] = splits.get((name, *row.measurement), 0) + 1
+                key = (name, *row.measurement)
+                splits[key] = splits.get(key, 0) + 1
         counted = f"; random splits: {_range(splits.values())}" if splits else ""
         labelled = _range(row.n_train for row in rows)
         if self.test == CROSS_VALIDATION:

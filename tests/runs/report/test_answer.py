@@ -49,6 +49,13 @@ def test_better_than_pixels() -> None:
     assert tiles[2][1:] == ("2 min 10 s", "since the run's last start, on an abacus, 1 thread")
 
 
+def test_time_is_that_of_all_starts() -> None:
+    taken = {"stages": {"mae": 60.0, "graft": 120.0}, "evaluation": 10.0, "analyses": 5.0}
+    _, tiles, _ = said(run_files("a", [], summary=SUMMARY | {"time": {"told": None, "taken": taken}}, stages=[]))
+    note = "mae 1 min, graft 2 min, measuring 10 s, analysing 5 s; on an abacus, 1 thread"
+    assert tiles[-1][1:] == ("3 min 15 s", note)
+
+
 def test_worse_than_pixels() -> None:
     lead, tiles, step = said(run_files("a", splits("graft", 30.0) + splits("pixels", 31.0, pooling=None)))
     assert "has not learned these classes better than pixels do" in lead

@@ -83,13 +83,14 @@ def _time(run: RunFiles) -> list[Tile]:
         return []
     machine = run.summary["machine"]
     where = machine["gpu"] or f"{machine['cpu']}, {counted(machine['threads'], 'thread')}"
-    return [
-        Tile(
-            label="training, measuring and analysing",
-            value=duration(run.summary["seconds_since_start"]),
-            note=f"since the run's last start, on {where}",
-        )
-    ]
+    label = "training, measuring and analysing"
+    if "time" not in run.summary:  # a run of an earlier version
+        seconds = duration(run.summary["seconds_since_start"])
+        return [Tile(label=label, value=seconds, note=f"since the run's last start, on {where}")]
+    taken = run.summary["time"]["taken"]
+    parts = taken["stages"] | {"measuring": taken["evaluation"], "analysing": taken["analyses"]}
+    told = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
+    return [Tile(label=label, value=duration(sum(parts.values())), note=f"{told}; on {where}")]
 
 
 def _joined(*parts: str) -> str:
@@ -147,7 +148,7 @@ def _unmeasured(run: RunFiles) -> Section:
     ]
     here, source = shlex.quote(str(run.path)), shlex.quote(data["source"])
     command = f"layergraft label --encoder {here} --data {source} --labels labels.csv"
-    step = "label 30 images, those that tell most, on a page in your browser (layergraft pick lists them in a file instead)."
+    step = "label 30 images, those that tell most, on a page in your browser (layergraft pick lists them in a file)."
     return _section(text, Tiles(tiles=tiles, step=step, command=command))
 
 
