@@ -28,7 +28,8 @@ def unpatchify(encoder: Encoder, patches: Tensor) -> Tensor:
 
 def predicted_patches(encoder: Encoder, objective: Mae, images: Tensor, keep: Tensor) -> Tensor:
     """Every patch (N, patches, pixels) as the decoder sees it from the kept ones."""
-    latent = encoder.norm(encoder.run_blocks(encoder.tokens(images, keep))[0])
+    tokens, _ = encoder.run_blocks(encoder.tokens(images, keep), rotation=encoder.rotation(images, keep))
+    latent = encoder.norm(tokens)
     prediction: Tensor = objective.heads["decoder"](latent, keep)
     if objective.config.norm_pix:
         # The decoder predicts normalised patches; their own mean and variance turn them into pixels.

@@ -48,6 +48,11 @@ def plain_attention(module: Module) -> Module:
     return plain.requires_grad_(False).eval()
 
 
+def _all_blocks(encoder: Encoder, images: Tensor, keep: Tensor) -> Tensor:
+    """Tokens (N, T, D) of the kept patches (N, K) behind the last block."""
+    return encoder.run_blocks(encoder.tokens(images, keep), rotation=encoder.rotation(images, keep))[0]
+
+
 def mim_terms(encoder: Encoder, objective: Mae, batch: Batch) -> Terms:
     """MAE's loss of each image: the mean over its own removed patches."""
     images = batch.views["image"]
@@ -55,7 +60,7 @@ def mim_terms(encoder: Encoder, objective: Mae, batch: Batch) -> Terms:
     decoder, norm_pix = plain_attention(objective.heads["decoder"]), objective.config.norm_pix
 
     def loss(trained: Encoder, image: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
-        tokens = trained.norm(trained.run_blocks(trained.tokens(image[None], kept[None]))[0])
+        tokens = trained.norm(_all_blocks(trained, image[None], kept[None]))
         prediction = decoder(tokens, kept[None], hidden[None])
         target = trained.patchify(image[None])
         target = target.gather(1, hidden[None, :, None].expand(-1, -1, target.shape[2]))
@@ -109,7 +114,7 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     for view in (0, 1):
         # Not `objective.encode`: it takes blocks that stand still for equal in both encoders.
         query, key = (
-            network.feature(network.norm(network.run_blocks(network.tokens(views[:, view], keep[:, view]))[0]))
+            network.feature(network.norm(_all_blocks(network, views[:, view], keep[:, view])))
             for network in (encoder, slow)
         )
         projected, below = batch_statistics(projector, query)
@@ -119,7 +124,7 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     temperature = objective.config.temperature
 
     def loss(trained: Encoder, images: Tensor, patches: Tensor, index: Tensor) -> Tensor:
-        features = trained.feature(trained.norm(trained.run_blocks(trained.tokens(images, patches))[0]))
+        features = trained.feature(trained.norm(_all_blocks(trained, images, patches)))
         total = features.new_zeros(())
         for view, (below, above) in enumerate(statistics):
             query = with_statistics(projector, features[view : view + 1], below)

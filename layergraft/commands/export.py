@@ -24,6 +24,7 @@ from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.foreign_formats.transformers_names import from_timm
+from layergraft.encoders.rotary import rotary_positions
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
@@ -204,8 +205,10 @@ def _write_hf(job: _Job, out: Path) -> ExportedModel:
     encoder, vit = job.encoder, job.encoder.vit
     _refuse_conv_stem(encoder, "Hugging Face's ViTModel")
     weights = {key: value.detach().cpu().contiguous() for key, value in vit.state_dict().items()}
+    if rotary_positions(vit) is not None or "pos_embed" not in weights:
+        raise UserError("Hugging Face's ViTModel has added positions alone, this encoder others.", "Use timm or onnx.")
     prefix = weights["pos_embed"].shape[1] - encoder.num_patches
-    if prefix == 0 and vit.has_class_token:  # no position is a position of zeros
+    if prefix == 0 and vit.cls_token is not None:  # no position is a position of zeros
         row = torch.zeros(1, 1, encoder.embed_dim)
         weights["pos_embed"] = torch.cat([row, weights["pos_embed"]], dim=1)
     renamed = from_timm(weights)
@@ -232,7 +235,7 @@ def _write_hf(job: _Job, out: Path) -> ExportedModel:
         "intermediate_size": vit.blocks[0].mlp.fc1.out_features,
         "hidden_act": "gelu",
         "layer_norm_eps": norm_eps(encoder),
-        "image_size": encoder.img_size,
+        "image_size": encoder.img_size,  # transformers takes two numbers too
         "patch_size": encoder.patch_size,
         "num_channels": encoder.in_chans,
         "qkv_bias": vit.blocks[0].attn.qkv.bias is not None,
@@ -243,7 +246,7 @@ def _write_hf(job: _Job, out: Path) -> ExportedModel:
     processor = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
-        "size": {"height": encoder.img_size, "width": encoder.img_size},
+        "size": {"height": encoder.input_size[0], "width": encoder.input_size[1]},
         "resample": 3,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -301,4 +304,4 @@ def _write_torch_export(job: _Job, out: Path) -> ExportedModel:
 
 
 def _example(encoder: Encoder) -> Tensor:
-    return torch.zeros(2, encoder.in_chans, encoder.img_size, encoder.img_size)
+    return torch.zeros(2, encoder.in_chans, *encoder.input_size)

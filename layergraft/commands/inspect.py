@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import safe_open
 
+from layergraft.config.encoder import shown_size
 from layergraft.config.paths import expanded
 from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import Checkpoint, open_checkpoint
-from layergraft.encoders.vit import Encoder, build_vit
+from layergraft.encoders.network import build_vit
+from layergraft.encoders.vit import Encoder
 from layergraft.graft.apply import count_parameters
 from layergraft.runs.layout import last_stage
 from layergraft.training.cost import count_flops
@@ -56,7 +58,7 @@ def _forward_gflop(encoder: Encoder) -> float:
     with torch.device("meta"), torch.no_grad():
         vit = build_vit(encoder.architecture, encoder.model_args)
         twin = Encoder(vit, encoder.architecture, encoder.model_args, encoder.mean, encoder.std).eval()
-        image = torch.empty(1, encoder.in_chans, encoder.img_size, encoder.img_size)
+        image = torch.empty(1, encoder.in_chans, *encoder.input_size)
         return count_flops(lambda: twin.run_blocks(twin.tokens(image))) / 1e9
 
 
@@ -88,8 +90,9 @@ def _show(description: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"{description['depth']} blocks, width {description['embed_dim']}, {description['num_heads']} heads, "
-        f"patch {description['patch_size']}, {description['img_size']} px, {description['in_chans']} channels; "
-        f"feature: {description['feature']}; {description['gflop']:.2f} GFLOP an image",
+        f"patch {description['patch_size']}, {shown_size(description['img_size'])} px, "
+        f"{description['in_chans']} channels; feature: {description['feature']}; "
+        f"{description['gflop']:.2f} GFLOP an image",
         soft_wrap=True,
     )
     if description["classes"]:

@@ -14,8 +14,8 @@ from layergraft.config.base import (
     NonNegativeNumber,
     PositiveFloat,
     PositiveFraction,
-    PositiveInt,
 )
+from layergraft.config.encoder import ImageSize
 
 Augment = Literal["fast", "exact"]
 HoldoutBy = Literal["proportion", "class"]
@@ -90,7 +90,8 @@ class ViewConfig(Config, frozen=True, kw_only=True):
 
     Args:
         crop_scale: range of the crop's area as a fraction of the image's.
-        crop_ratio: range of the crop's width over its height (log-uniform).
+        crop_ratio: range of the crop's width over its height (log-uniform); of a view that is not square, relative to
+            its own.
         interpolation: how the crop is resized.
         flip: probability of a horizontal flip.
         jitter: probability that brightness, contrast, saturation and hue change at all.
@@ -103,7 +104,7 @@ class ViewConfig(Config, frozen=True, kw_only=True):
         blur_sigma: range of its standard deviation, in pixels.
         solarize: probability of inverting all values from 128 up.
         rand_augment: RandAugment after all of them; null for none.
-        size: side of the view in pixels; null is the encoder's.
+        size: side of the view in pixels, or `[height, width]`; null is the encoder's.
     """
 
     crop_scale: tuple[PositiveFraction, PositiveFraction] = (0.08, 1.0)
@@ -120,7 +121,7 @@ class ViewConfig(Config, frozen=True, kw_only=True):
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
     solarize: Fraction = 0.0
     rand_augment: RandAugmentConfig | None = None
-    size: PositiveInt | None = None
+    size: ImageSize | None = None
 
     def __post_init__(self) -> None:
         for name in ("crop_scale", "crop_ratio", "blur_sigma"):

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.arrays import Pixels
 from layergraft.data.fast_augment import blur_kernel
 from layergraft.data.view_parameters import ViewParameters
@@ -39,7 +40,7 @@ def blur(image: Image.Image, sigma: float) -> Image.Image:
     return Image.fromarray(np.rint(blurred).astype(np.uint8))
 
 
-def exact_view(image: Pixels, parameters: ViewParameters, size: int, interpolation: str) -> Pixels:
+def exact_view(image: Pixels, parameters: ViewParameters, size: ImageSize, interpolation: str) -> Pixels:
     """Make one view; arguments and result as `fast_view`'s.
 
     Raises:
@@ -50,7 +51,9 @@ def exact_view(image: Pixels, parameters: ViewParameters, size: int, interpolati
         raise UserError(f"data.augment: exact works on 1 or 3 channels, not on {channels}.", "Use data.augment: fast.")
     top, left, height, width = parameters.box
     crop = np.ascontiguousarray(image[top : top + height, left : left + width])
-    view = Image.fromarray(crop if channels == 3 else crop[:, :, 0]).resize((size, size), RESAMPLING[interpolation])
+    view_height, view_width = height_and_width(size)
+    view = Image.fromarray(crop if channels == 3 else crop[:, :, 0])
+    view = view.resize((view_width, view_height), RESAMPLING[interpolation])
     if parameters.flip:
         view = ImageOps.mirror(view)
     for operation, factor in parameters.jitter:
@@ -61,4 +64,4 @@ def exact_view(image: Pixels, parameters: ViewParameters, size: int, interpolati
         view = blur(view, parameters.sigma)
     if parameters.solarize:
         view = ImageOps.solarize(view, 128)
-    return np.asarray(view, dtype=np.uint8).reshape(size, size, channels)
+    return np.asarray(view, dtype=np.uint8).reshape(view_height, view_width, channels)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.arrays import Pixels
 from layergraft.data.view_parameters import ViewParameters
 
@@ -77,10 +78,10 @@ def _resize_grey(image: Pixels, height: int, width: int, interpolation: str) -> 
     return lower.reshape(height, width)
 
 
-def crop_view(image: Pixels, parameters: ViewParameters, size: int, interpolation: str) -> Pixels:
-    """Crop, resize to (size, size, C) and mirror."""
+def crop_view(image: Pixels, parameters: ViewParameters, size: ImageSize, interpolation: str) -> Pixels:
+    """Crop, resize to the size of the view and mirror: (height, width, C)."""
     top, left, height, width = parameters.box
-    view = resize_image(image[top : top + height, left : left + width], size, size, interpolation)
+    view = resize_image(image[top : top + height, left : left + width], *height_and_width(size), interpolation)
     if parameters.flip:
         view = np.asarray(cv2.flip(view, 1), dtype=np.uint8).reshape(view.shape)
     return view
@@ -136,17 +137,17 @@ def blur_kernel(sigma: float) -> Matrix:
     return np.asarray(cv2.getGaussianKernel(2 * blur_radius(sigma) + 1, sigma)[:, 0], dtype=np.float64)
 
 
-def fast_view(image: Pixels, parameters: ViewParameters, size: int, interpolation: str) -> Pixels:
+def fast_view(image: Pixels, parameters: ViewParameters, size: ImageSize, interpolation: str) -> Pixels:
     """Make one view.
 
     Args:
         image: uint8 of shape (H, W, C).
         parameters: drawn for this image's size.
-        size: side of the view.
+        size: of the view.
         interpolation: `bilinear` or `bicubic`.
 
     Returns:
-        uint8 of shape (size, size, C).
+        uint8 of shape (height, width, C) of the view.
     """
     view = crop_view(image, parameters, size, interpolation)
     shape = view.shape

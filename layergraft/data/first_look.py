@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.picture import BadImage, Picture, Request
 from layergraft.data.decode.ranges import is_plain, needs_range
@@ -130,13 +131,13 @@ def remarks_on_files(look: FirstLook, source: Source) -> list[str]:
     return said
 
 
-def remark(look: FirstLook, in_chans: int, img_size: int, patch_size: int, start: str | None) -> str | None:
+def remark(look: FirstLook, in_chans: int, img_size: ImageSize, patch_size: int, start: str | None) -> str | None:
     """One line where the encoder's channels or size suit the images badly, with the keys to set; else None.
 
     Args:
         look: what the images are like.
         in_chans: channels of the encoder's input.
-        img_size: its side in pixels.
+        img_size: of its input, in pixels; nothing is said about one that is not square.
         patch_size: side of a patch.
         start: the ENC that the run starts from, if any: its weights may need the three channels of grey images.
     """
@@ -147,8 +148,9 @@ def remark(look: FirstLook, in_chans: int, img_size: int, patch_size: int, start
     elif in_chans == 3 and look.images and not look.coloured and start is None:
         said.append(f"all {look.images} images looked at are grey, and encoder.in_chans is 3")
         keys.append("--encoder.in_chans 1")
-    larger = next((side for side in SIDES if side > img_size), None)
-    if larger is not None and look.side >= FEWER_PIXELS * img_size:
+    height, width = height_and_width(img_size)
+    larger = next((side for side in SIDES if side > height), None)
+    if height == width and larger is not None and look.side >= FEWER_PIXELS * height:
         fitting = min(larger, look.side) // patch_size * patch_size
         said.append(f"their shorter side is {look.side} pixels (median), and encoder.img_size is {img_size}")
         keys.append(f"--encoder.img_size {fitting}")

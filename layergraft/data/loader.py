@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from layergraft.config.data import Augment, ViewConfig
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.arrays import Pixels
 from layergraft.data.augment import cropped_view, random_view
 from layergraft.data.batch import Batch
@@ -36,7 +37,7 @@ class TrainLoader:
     Args:
         source: the training images.
         views: view name -> augmentation.
-        size: side of a view that does not say its own, in pixels.
+        size: of a view that does not say its own, in pixels.
         channels: channels of a view.
         batch_size: images of a global batch; the last partial batch of an epoch is dropped.
         random: the stage's randomness.
@@ -56,7 +57,7 @@ class TrainLoader:
         source: Source,
         views: Mapping[str, ViewConfig],
         *,
-        size: int,
+        size: ImageSize,
         channels: int,
         batch_size: int,
         random: Randomness,
@@ -119,8 +120,8 @@ class TrainLoader:
         Returns:
             The key of the image that was read: `key`, or that of a replacement.
         """
-        sides = [target.shape[-1] for target in targets]
-        crops = list(zip(self.views.values(), sides, draws, strict=True))
+        sizes: list[ImageSize] = [(target.shape[1], target.shape[2]) for target in targets]
+        crops = list(zip(self.views.values(), sizes, draws, strict=True))
         # An image that is reduced while it is decoded would have another size than its mask.
         fast = self.augment == "fast" and not masks
         reduce = (lambda height, width: reduction(height, width, crops)) if fast else None
@@ -147,14 +148,14 @@ class TrainLoader:
         if self.source.blocks is not None:
             self.source.blocks.announce(keys)
         draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS).tolist() for name in self.views]
-        sizes = [config.size or self.size for config in self.views.values()]
-        shapes = [(len(keys), self.channels, size, size) for size in sizes]
+        sizes = [height_and_width(config.size or self.size) for config in self.views.values()]
+        shapes = [(len(keys), self.channels, *size) for size in sizes]
         views = [torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin) for shape in shapes]
         pixels = [view.numpy() for view in views]
         unfinished = {
             name: DeferredAugment.identity(len(keys), self.channels, self.views[name]) for name in self.unfinished
         }
-        masks = [np.empty((len(keys), size, size), dtype=np.uint8) for size in sizes] if self.masks else []
+        masks = [np.empty((len(keys), *size), dtype=np.uint8) for size in sizes] if self.masks else []
         read = []  # the key of the image that was read in place of each
         for row, key in enumerate(keys.tolist()):
             draws_of_row = [numbers[row] for numbers in draws]

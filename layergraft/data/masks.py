@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from layergraft.config.data import ViewConfig
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.arrays import Mask
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import open_regular
@@ -198,19 +199,19 @@ def check_masks(source: Source, classes: int | None) -> int:
     return classes
 
 
-def mask_view(mask: Mask, config: ViewConfig, size: int, draws: Draws) -> Mask:
+def mask_view(mask: Mask, config: ViewConfig, size: ImageSize, draws: Draws) -> Mask:
     """The mask under a random view of its image: the same crop and flip, nearest neighbours.
 
     Args:
         mask: of shape (H, W), the size of the image.
         config: of the view.
-        size: its side.
+        size: of the view.
         draws: of the view.
     """
-    parameters = draw_parameters(mask.shape[0], mask.shape[1], config, draws)
+    parameters = draw_parameters(mask.shape[0], mask.shape[1], config, draws, size)
     top, left, height, width = parameters.box
     crop = np.ascontiguousarray(mask[top : top + height, left : left + width])
-    view: Mask = cv2.resize(crop, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    view: Mask = cv2.resize(crop, height_and_width(size)[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return view[:, ::-1] if parameters.flip else view
 
 

@@ -8,8 +8,12 @@ import torch
 from timm.layers import RmsNorm, resample_abs_pos_embed
 from torch import Tensor, nn
 
+from layergraft.config.encoder import ImageSize, height_and_width
+from layergraft.encoders.identity import settings
+from layergraft.encoders.network import build_vit, named_as_timm
+from layergraft.encoders.rotary import rotary_positions
 from layergraft.encoders.safe_load import Weights
-from layergraft.encoders.vit import Encoder, build_vit
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 
 Say = Callable[[str], None]
@@ -61,7 +65,8 @@ def use_mean_of_patches(encoder: Encoder) -> None:
     """Make the mean of the patches, behind the final norm, the feature of an encoder with a class token."""
     if encoder.feature_is_token:
         encoder.vit.global_pool = "avg"
-        encoder.model_args = encoder.model_args | {"global_pool": "avg", "fc_norm": False}
+        pooling = named_as_timm(encoder.architecture, {"global_pool": "avg", "fc_norm": False})
+        encoder.model_args = encoder.model_args | pooling
 
 
 def num_heads(encoder: Encoder) -> int:
@@ -75,6 +80,15 @@ def block_kind(encoder: Encoder) -> str:
     block = encoder.vit.blocks[0]
     acts = {type(m).__name__ for name, m in block.named_modules() if name.rpartition(".")[2] in ("act", "mlp_act")}
     return f"{type(block).__name__} with {', '.join(sorted(acts))}"
+
+
+def rotation_kind(encoder: Encoder) -> str:
+    """Class and settings of rotary positions, which weights do not show; `none` without them."""
+    rope = rotary_positions(encoder.vit)
+    if rope is None:
+        return "none"
+    told = [f"{name} {value}" for name, value in settings(rope) if name not in ("feat_shape", "depth")]
+    return f"{type(rope).__name__} with {', '.join(told)}"
 
 
 def _positions_like(donor: Encoder, like: Encoder, name: str, say: Say) -> Tensor:
@@ -116,6 +130,11 @@ def load_resized(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
             f"The blocks of {name!r} are {block_kind(donor)}, those of the recipe's encoder {block_kind(like)}.",
             "Set encoder.name; or put timm's config.json beside model.safetensors if the file's were assumed.",
         )
+    if rotation_kind(donor) != rotation_kind(like):
+        raise UserError(
+            f"Rotary positions of {name!r}: {rotation_kind(donor)}; of the recipe's encoder: {rotation_kind(like)}.",
+            "Set encoder.name to the model that the weights are of.",
+        )
     weights = dict(donor.vit.state_dict())
     if "pos_embed" in weights and like.vit.pos_embed is not None:
         weights["pos_embed"] = _positions_like(donor, like, name, say)
@@ -125,9 +144,9 @@ def load_resized(donor: Encoder, like: Encoder, name: str, say: Say) -> Encoder:
     return like
 
 
-def resize_encoder(encoder: Encoder, img_size: int, name: str, say: Say) -> Encoder:
+def resize_encoder(encoder: Encoder, img_size: ImageSize, name: str, say: Say) -> Encoder:
     """The same encoder for images of another size."""
-    if img_size == encoder.img_size:
+    if height_and_width(img_size) == encoder.input_size:
         return encoder
     arguments = encoder.model_args | {"img_size": img_size}
     vit = build_vit(encoder.architecture, arguments)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.errors import UserError
 
 HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -39,8 +40,13 @@ def _patch(weights: dict[str, Tensor], name: str) -> dict[str, Any]:
     return {"in_chans": shape[1], "patch_size": shape[2]}
 
 
-def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple[int, bool, list[str]]:
-    """Find the side of the grid of patches.
+def _image_size(rows: int, columns: int, patch_size: int) -> ImageSize:
+    """Side of a square image, or height and width, in pixels."""
+    return rows * patch_size if rows == columns else (rows * patch_size, columns * patch_size)
+
+
+def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple[tuple[int, int], bool, list[str]]:
+    """Find the grid of patches.
 
     Args:
         weights: with timm's names.
@@ -48,10 +54,10 @@ def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple
         known: `grid` (rows, columns) and `no_embed_class`, where the format or a configuration tells them.
 
     Returns:
-        (side, whether the tokens in front of the patches have a position too, what was assumed).
+        ((rows, columns), whether the tokens in front of the patches have a position too, what was assumed).
 
     Raises:
-        UserError: the grid is not square, or could have several sides.
+        UserError: nothing tells the grid, and it is not square or could have several sides.
     """
     positions = weights["pos_embed"].shape[1]
     prefix = sum(weights[key].shape[1] for key in ("cls_token", "reg_token") if key in weights)
@@ -62,19 +68,20 @@ def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple
     grid = known.get("grid")
     if grid is not None:
         rows, columns = grid
-        if rows != columns:
-            raise UserError(f"{name!r} has a grid of {rows}×{columns} patches.", "Only square images are known.")
         fitting = [embeds for embeds, count in patches.items() if count == rows * columns]
         if not fitting:
             raise UserError(
                 f"{name!r} has {positions} positions, which {rows}×{columns} patches and {prefix} tokens do not fill.",
                 "Weights and configuration are of different encoders.",
             )
-        return rows, fitting[0], []
+        return (rows, columns), fitting[0], []
     sides = {embeds: math.isqrt(count) for embeds, count in patches.items() if count > 0}
     sides = {embeds: side for embeds, side in sides.items() if side**2 == patches[embeds]}
     if not sides:
-        raise UserError(f"{name!r} has {positions} positions, which form no square.", "Only square images are known.")
+        raise UserError(
+            f"{name!r} has {positions} positions, which form no square.",
+            f"If its images were wider or higher, append their size in pixels: {name}?img_size=HEIGHT,WIDTH",
+        )
     if len(sides) > 1:
         raise UserError(
             f"{name!r} has {positions} positions and {prefix} tokens in front of the patches: "
@@ -82,8 +89,26 @@ def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple
             "Put timm's config.json beside the weights, as model.safetensors: it tells (`no_embed_class`).",
         )
     embeds, side = next(iter(sides.items()))
-    assumed = f"Square images ({side}×{side} patches) are assumed: a file does not tell."
-    return side, embeds, [assumed] if side > 1 else []
+    assumed = f"Square images ({side}×{side} patches) are assumed: a file does not tell (img_size=HEIGHT,WIDTH does)."
+    return (side, side), embeds, [assumed] if side > 1 else []
+
+
+def grid_of_size(weights: dict[str, Tensor], size: ImageSize | None) -> tuple[int, int] | None:
+    """Rows and columns of patches of images that are not square, where the weights have a position for each of them.
+
+    Args:
+        weights: with timm's names.
+        size: what the user says of the images; None where nothing is said.
+    """
+    if size is None:
+        return None
+    positions, projection = weights.get("pos_embed"), weights.get("patch_embed.proj.weight")
+    height, width = height_and_width(size)
+    if positions is None or projection is None or projection.ndim != 4 or height == width:
+        return None
+    rows, columns = height // projection.shape[2], width // projection.shape[3]
+    prefix = sum(weights[key].shape[1] for key in ("cls_token", "reg_token") if key in weights)
+    return (rows, columns) if rows * columns in (positions.shape[1], positions.shape[1] - prefix) else None
 
 
 def infer_architecture(
@@ -119,11 +144,11 @@ def infer_architecture(
     if "num_heads" not in known:
         notes.append(f"num_heads {heads} is assumed from the width {width}; else append ?num_heads=….")
     arguments = _patch(weights, name)
-    side, embed_prefix, assumed = _grid(weights, name, known)
+    (rows, columns), embed_prefix, assumed = _grid(weights, name, known)
     notes += assumed
     hidden, gate = weights["blocks.0.mlp.fc1.weight"].shape[0], weights["blocks.0.mlp.fc2.weight"].shape[1]
     arguments |= {
-        "img_size": side * arguments["patch_size"],
+        "img_size": _image_size(rows, columns, arguments["patch_size"]),
         "embed_dim": width,
         "depth": 1 + max(int(block[1]) for key in weights if (block := re.match(r"blocks\.(\d{1,4})\.", key))),
         "num_heads": heads,

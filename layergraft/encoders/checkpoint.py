@@ -11,8 +11,9 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
+from layergraft.config.encoder import shown_size
 from layergraft.config.paths import expanded
 from layergraft.encoders.adapt import (
     block_kind,
@@ -23,15 +24,16 @@ from layergraft.encoders.adapt import (
     set_norm_eps,
     use_mean_of_patches,
 )
-from layergraft.encoders.architecture import infer_architecture
+from layergraft.encoders.architecture import grid_of_size, infer_architecture
 from layergraft.encoders.foreign_formats.detect import detect
 from layergraft.encoders.foreign_formats.foreign import Foreign
 from layergraft.encoders.foreign_formats.transformers_config import class_names, known_arguments
 from layergraft.encoders.input_statistics import InputStatistics, choose_statistics, read_image_processor, read_timm
+from layergraft.encoders.network import build_vit, pooling_args
 from layergraft.encoders.options import ACTIVATIONS, EncoderOptions, parse_options
 from layergraft.encoders.provenance import trained_reading
 from layergraft.encoders.safe_load import read_directory, read_file
-from layergraft.encoders.vit import Encoder, build_vit
+from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
@@ -90,10 +92,9 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
         UserError: timm's arguments cannot express the encoder.
     """
     check_expressible(encoder)
-    size, channels = encoder.img_size, encoder.in_chans
     pretrained: dict[str, Any] = {
         "num_classes": 0,
-        "input_size": [channels, size, size],
+        "input_size": [encoder.in_chans, *encoder.input_size],
         "interpolation": "bicubic",
         "crop_pct": 0.875,
         "mean": list(encoder.mean),
@@ -102,12 +103,11 @@ def save_encoder(encoder: Encoder, path: Path, provenance: dict[str, Any]) -> No
         "classifier": "head",
     }
     vit = encoder.vit
-    pooling = {"global_pool": vit.global_pool, "fc_norm": not isinstance(vit.fc_norm, nn.Identity)}
     config = {
         "architecture": encoder.architecture.partition(".")[0],
         "num_classes": 0,
         "num_features": encoder.embed_dim,
-        "model_args": encoder.model_args | pooling,
+        "model_args": encoder.model_args | pooling_args(encoder.architecture, vit),
         "pretrained_cfg": pretrained,
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in vit.state_dict().items()}
@@ -243,7 +243,7 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
     written = config.get("model_args", {})
     if not isinstance(written, dict):
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {written!r}.")
-    arguments = _square({key: value for key, value in written.items() if key != "num_classes"})
+    arguments = _one_side({key: value for key, value in written.items() if key != "num_classes"})
     try:
         vit = build_vit(name, arguments)
     except UserError as error:
@@ -264,14 +264,11 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
     )
 
 
-def _square(arguments: dict[str, Any]) -> dict[str, Any]:
-    """timm writes the size of an image as two numbers."""
+def _one_side(arguments: dict[str, Any]) -> dict[str, Any]:
+    """timm writes the size of an image as two numbers; one is the side of a square."""
     size = arguments.get("img_size")
-    if isinstance(size, list):
-        if len(size) != 2 or size[0] != size[1]:
-            shown = "×".join(map(str, size))
-            raise UserError(f"An encoder for images of {shown} pixels is not known here, square ones are.")
-        arguments["img_size"] = size[0]
+    if isinstance(size, list) and len(size) == 2:
+        arguments["img_size"] = size[0] if size[0] == size[1] else (size[0], size[1])
     return arguments
 
 
@@ -292,7 +289,7 @@ def _build(
     if role not in roles:
         raise UserError(f"{address!r} ({foreign.format}) holds no encoder {role!r}.", f"It holds: {', '.join(roles)}.")
     weights = foreign.encoders[role]
-    given = {"num_heads": options.num_heads, "act_layer": options.act}
+    given = {"num_heads": options.num_heads, "act_layer": options.act, "grid": grid_of_size(weights, options.img_size)}
     settings = foreign.arguments | {key: value for key, value in given.items() if value is not None} | known
     name, arguments, assumed = infer_architecture(weights, address, settings)
     stated = None
@@ -339,5 +336,6 @@ def _headline(foreign: Foreign, role: str, encoder: Encoder, address: str) -> st
     others = f" (also there: {', '.join(roles)})" if roles else ""
     return (
         f"{address}: {foreign.format}, encoder `{role}`{others}: {encoder.depth} blocks, width {encoder.embed_dim}, "
-        f"{num_heads(encoder)} heads, patch {encoder.patch_size}, {encoder.img_size} px, {encoder.in_chans} channels."
+        f"{num_heads(encoder)} heads, patch {encoder.patch_size}, {shown_size(encoder.img_size)} px, "
+        f"{encoder.in_chans} channels."
     )

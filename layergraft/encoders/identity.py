@@ -12,13 +12,22 @@ from layergraft.encoders.vit import Encoder
 
 # Modules and settings that change how an encoder trains or how fast it is, but no feature in evaluation mode.
 _WITHOUT_EFFECT = {"Identity", "Dropout", "DropPath"}
-_IRRELEVANT = {"training", "frozen", "inplace", "momentum", "num_classes", "fused_attn", "grad_checkpointing"} | {
+_IRRELEVANT = {
+    "training",
+    "frozen",
+    "inplace",
+    "momentum",
+    "num_classes",
+    "fused_attn",
+    "grad_checkpointing",
+    "aug_active",
+} | {
     "weight_init_mode",
     "fix_init",
 }
 
 
-def _settings(module: nn.Module) -> Iterator[tuple[str, object]]:
+def settings(module: nn.Module) -> Iterator[tuple[str, object]]:
     """Numbers, names and tuples of them that a module keeps, such as eps, heads, patch size and pooling."""
     for name, value in sorted(vars(module).items()):
         parts = value if isinstance(value, tuple) else (value,)
@@ -44,7 +53,7 @@ def encoder_identity(encoder: Encoder) -> str:
     for name, module in encoder.vit.named_modules():
         kind = type(module).__name__
         if kind not in _WITHOUT_EFFECT:
-            digest.update(repr((name, kind, list(_settings(module)))).encode())
+            digest.update(repr((name, kind, list(settings(module)))).encode())
     for name, value in encoder.vit.state_dict().items():
         plain = value.detach().cpu().contiguous().reshape(-1)
         digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+from layergraft.config.encoder import ImageSize
 from layergraft.errors import UserError, nearest
 
 # timm's names of the activations that ViTs with the same keys are trained with -> their classes.
@@ -32,7 +33,7 @@ class EncoderOptions:
     Args:
         encoder: which of several encoders.
         num_heads: attention heads of a block.
-        img_size: side of the images that positions are resized for, in pixels.
+        img_size: side of the images that positions are resized for, in pixels, or height and width.
         norm_eps: what LayerNorms add to the variance.
         act: activation of the MLPs, one of `ACTIVATIONS`.
         pool: `mean` makes the mean of the patches the feature, where it would be the class token.
@@ -42,7 +43,7 @@ class EncoderOptions:
 
     encoder: str | None = None
     num_heads: int | None = None
-    img_size: int | None = None
+    img_size: ImageSize | None = None
     norm_eps: float | None = None
     act: str | None = None
     pool: str | None = None
@@ -67,7 +68,7 @@ def parse_options(query: str, address: str) -> EncoderOptions:
     return EncoderOptions(
         encoder=texts.get("encoder"),
         num_heads=_positive("num_heads", texts, address, int, "whole number"),
-        img_size=_positive("img_size", texts, address, int, "whole number"),
+        img_size=_size(texts, address),
         norm_eps=_positive("norm_eps", texts, address, float, "number"),
         act=_one_of("act", texts, address, tuple(ACTIVATIONS)),
         pool=_one_of("pool", texts, address, ("mean",)),
@@ -94,6 +95,15 @@ def _one_of(key: str, texts: dict[str, str], address: str, choices: tuple[str, .
     if key in texts and texts[key] not in choices:
         raise _wrong(key, texts[key], f"none of {', '.join(choices)}", address)
     return texts.get(key)
+
+
+def _size(texts: dict[str, str], address: str) -> ImageSize | None:
+    """A side, or `height,width`."""
+    parts = texts.get("img_size", "").split(",")
+    if len(parts) != 2:
+        return _positive("img_size", texts, address, int, "whole number")
+    height, width = (_positive("img_size", {"img_size": part}, address, int, "whole number") or 0 for part in parts)
+    return height, width
 
 
 def _levels(key: str, texts: dict[str, str], address: str) -> tuple[float, ...] | None:

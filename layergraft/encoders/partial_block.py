@@ -12,8 +12,12 @@ from typing import TypeGuard, cast
 
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from timm.layers import Attention
+from timm.models.eva import EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+BLOCKS = (Block, EvaBlock, EvaBlockPostNorm)
+"""Classes of the blocks that are compiled and split over processes one by one."""
 
 
 def take(tokens: Tensor, wanted: Tensor | slice) -> Tensor:
@@ -35,8 +39,8 @@ def is_plain(block: nn.Module) -> TypeGuard[Block]:
     return type(block.attn) is Attention and block.attn.gate is None
 
 
-def partial_block(block: Block, tokens: Tensor, wanted: Tensor | slice) -> Tensor:
-    """Run a block for some of its output tokens: `take(block(tokens), wanted)`.
+def partial_block(block: nn.Module, tokens: Tensor, wanted: Tensor | slice, *rotation: Tensor) -> Tensor:
+    """Run a block for some of its output tokens: `take(block(tokens, *rotation), wanted)`.
 
     Keys and values come from every token, queries and all behind them from the wanted ones alone.
 
@@ -44,12 +48,13 @@ def partial_block(block: Block, tokens: Tensor, wanted: Tensor | slice) -> Tenso
         block: of timm; one that is not plain is computed whole.
         tokens: of shape (N, T, D).
         wanted: the same tokens of every sample, or indices of shape (N, M).
+        rotation: what a block with rotary positions is called with besides the tokens (`rotary.of_block`).
 
     Returns:
         Tensor of shape (N, M, D).
     """
     if not is_plain(block):
-        return take(block(tokens), wanted)
+        return take(block(tokens, *rotation), wanted)
     attn = block.attn
     normed = block.norm1(tokens)
     sizes = [attn.attn_dim, 2 * attn.attn_dim]

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from layergraft.encoders.partial_block import BLOCKS
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -60,6 +61,6 @@ def split_parameters(module: nn.Module, device: torch.device) -> None:
     """Split a module's parameters over all processes, transformer blocks one by one."""
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for part in module.modules():
-        if isinstance(part, Block):
+        if isinstance(part, BLOCKS):
             fully_shard(part, mesh=mesh)
     fully_shard(module, mesh=mesh)

@@ -1,36 +1,36 @@
-"""The encoder: a timm `VisionTransformer` behind three verbs, `tokens`, `run_blocks` and `norm`.
+"""The encoder: a timm `VisionTransformer` or `Eva` behind three verbs, `tokens`, `run_blocks` and `norm`.
 
 Masking, the frozen trunk that two encoders share, probes and analyses are all written with these three. Parameters and
-their names stay timm's (`encoder.vit`), so timm loads our result without us.
+their names stay timm's (`encoder.vit`), so timm loads our result without us. An `Eva` is a ViT whose blocks may turn
+queries and keys by the place of their patches (`rotary.py`): `run_blocks` is told which patches there are.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
-import timm
 import torch
-from timm.layers import PatchEmbed, resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import resample_abs_pos_embed
+from timm.models.eva import Eva
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from layergraft.config.encoder import EncoderConfig
+from layergraft.config.encoder import EncoderConfig, ImageSize
 from layergraft.data.decode.options import ReadOptions
 from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.encoders.conv_stem import ConvStem
+from layergraft.encoders.network import Network, build_vit, initialize, model_args
 from layergraft.encoders.partial_block import partial_block
 from layergraft.encoders.positions import sincos_positions
-from layergraft.errors import UserError
+from layergraft.encoders.rotary import of_block, rotary_positions, rotation
 
 
 class Encoder(nn.Module):
     """A timm ViT without its classifier.
 
     Args:
-        vit: the network, with one position per token and no classifier.
+        vit: the network, without a classifier.
         architecture: timm's model name.
         model_args: what `timm.create_model` needs besides it.
         mean: mean of each input channel, of pixels in [0, 1].
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        vit: VisionTransformer,
+        vit: Network,
         architecture: str,
         model_args: dict[str, Any],
         mean: tuple[float, ...],
@@ -82,8 +82,15 @@ class Encoder(nn.Module):
         return int(self.vit.patch_embed.patch_size[0])
 
     @property
-    def img_size(self) -> int:
-        return self.grid[0] * self.patch_size
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
+
+    @property
+    def img_size(self) -> ImageSize:
+        """As a recipe says it: the side of a square image in pixels, or height and width."""
+        height, width = self.input_size
+        return height if height == width else (height, width)
 
     @property
     def in_chans(self) -> int:
@@ -123,25 +130,41 @@ class Encoder(nn.Module):
             Tokens of shape (N, prefix + K, D).
         """
         images = images.to(self.dtype)
-        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+        grid = self.grid_of(images)
         if keep is None:
+            if isinstance(self.vit, Eva):  # which resizes positions itself
+                return cast(Tensor, self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images))[0]))
             if grid == self.grid:
                 return cast(Tensor, self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images))))
             keep = torch.arange(grid[0] * grid[1], device=images.device).expand(len(images), -1)
-        positions: Tensor = self.vit.pos_embed
-        count = positions.shape[1] - self.num_patches
-        if grid != self.grid:
-            positions = resample_abs_pos_embed(positions, list(grid), list(self.grid), num_prefix_tokens=count)
-        patch_positions = positions[:, count:].expand(len(images), -1, -1)
         embedded = self._embed_kept(images, keep)
-        embedded = embedded + patch_positions.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim))
         front = [t for t in (self.vit.cls_token, self.vit.reg_token) if t is not None]
-        if front:
-            head = torch.cat(front, dim=1)
-            if count:
+        head = torch.cat(front, dim=1) if front else None
+        positions: Tensor | None = self.vit.pos_embed
+        if positions is not None:
+            count = positions.shape[1] - self.num_patches
+            if grid != self.grid:
+                positions = resample_abs_pos_embed(positions, list(grid), list(self.grid), num_prefix_tokens=count)
+            patch_positions = positions[:, count:].expand(len(images), -1, -1)
+            embedded = embedded + patch_positions.gather(1, keep[:, :, None].expand(-1, -1, self.embed_dim))
+            if head is not None and count:
                 head = torch.cat([head[:, :count] + self.vit.pos_embed[:, :count], head[:, count:]], dim=1)
+        if head is not None:
             embedded = torch.cat([head.expand(len(images), -1, -1), embedded], dim=1)
         return cast(Tensor, self.vit.norm_pre(embedded))
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of images (N, C, H, W)."""
+        return images.shape[2] // self.patch_size, images.shape[3] // self.patch_size
+
+    def rotation(self, images: Tensor, keep: Tensor | None = None) -> Tensor | None:
+        """What blocks with rotary positions turn `tokens(images, keep)` by; None where blocks know no positions.
+
+        Args:
+            images: of shape (N, C, H, W); only their size counts.
+            keep: as for `tokens`.
+        """
+        return rotation(self.vit, self.grid_of(images), keep)
 
     def _embed_kept(self, images: Tensor, keep: Tensor) -> Tensor:
         """Embed the patches `keep` of (N, C, H, W), without positions -> (N, K, D)."""
@@ -155,7 +178,12 @@ class Encoder(nn.Module):
         return cast(Tensor, embed.norm(nn.functional.linear(chosen, weight, embed.proj.bias)))
 
     def run_blocks(
-        self, tokens: Tensor, start: int = 0, stop: int | None = None, return_blocks: Collection[int] = ()
+        self,
+        tokens: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        return_blocks: Collection[int] = (),
+        rotation: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Run blocks `start` to `stop` - 1.
 
@@ -164,16 +192,27 @@ class Encoder(nn.Module):
             start: first block.
             stop: behind the last block; None is the end.
             return_blocks: blocks whose output is wanted.
+            rotation: of these tokens, as `rotation` gives it; None is that of all patches of an image of the encoder's
+                size, and will not do for others.
 
         Returns:
             (tokens after the last block, block -> its output).
         """
+        turns = self._turns(tokens, rotation)
         outputs = {}
         for index in range(start, self.depth if stop is None else stop):
-            tokens = self._run(self.vit.blocks[index], tokens)
+            tokens = self._run(self.vit.blocks[index], tokens, *of_block(self.vit, turns, index))
             if index in return_blocks:
                 outputs[index] = tokens
         return tokens, outputs
+
+    def _turns(self, tokens: Tensor, given: Tensor | None) -> Tensor | None:
+        """The rotation of tokens (N, T, D): the one that was given, or that of all patches of the encoder's grid."""
+        turns = rotation(self.vit, self.grid, None) if given is None else given
+        patches = tokens.shape[1] - self.prefix_tokens
+        if turns is not None and turns.shape[-2] != patches:
+            raise ValueError(f"a rotation of {turns.shape[-2]} patches for {patches}: pass that of `Encoder.rotation`")
+        return turns
 
     def _run(self, call: Callable[..., Tensor], *args: Any) -> Tensor:
         """Run a block; where that is asked for, keep its input alone and run it again for the gradient."""
@@ -188,7 +227,7 @@ class Encoder(nn.Module):
     @property
     def feature_is_token(self) -> bool:
         """Whether the feature is the class token, else it is the mean of the patches."""
-        return bool(self.vit.has_class_token and self.vit.global_pool == "token")
+        return self.vit.cls_token is not None and self.vit.global_pool == "token"
 
     def feature(self, tokens: Tensor) -> Tensor:
         """(N, T, D) after `norm` -> (N, D).
@@ -205,114 +244,42 @@ class Encoder(nn.Module):
         last = self.vit.norm if isinstance(self.vit.fc_norm, nn.Identity) else self.vit.fc_norm
         return [p for name, p in last.named_parameters() if name == "bias"]
 
-    def features_from(self, tokens: Tensor, start: int = 0) -> Tensor:
+    def features_from(self, tokens: Tensor, start: int = 0, rotation: Tensor | None = None) -> Tensor:
         """Tokens (N, T, D) in front of block `start` -> features (N, D).
 
         `run_blocks`, `norm` and `feature` in one, where nothing else is wanted: then the last block needs to make no
         token but the class token.
-        """
-        if start == self.depth or not self.feature_is_token:
-            return self.feature(self.norm(self.run_blocks(tokens, start)[0]))
-        tokens, _ = self.run_blocks(tokens, start, self.depth - 1)
-        return self.feature(self.norm(self._run(partial_block, self.vit.blocks[-1], tokens, slice(0, 1))))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) -> features (N, D)."""
-        return self.features_from(self.tokens(images))
+        Args:
+            tokens: of shape (N, T, D).
+            start: first block.
+            rotation: as for `run_blocks`.
+        """
+        last = self.depth - 1
+        if start == self.depth or not self.feature_is_token:
+            return self.feature(self.norm(self.run_blocks(tokens, start, rotation=rotation)[0]))
+        tokens, _ = self.run_blocks(tokens, start, last, rotation=rotation)
+        turns = of_block(self.vit, self._turns(tokens, rotation), last)
+        return self.feature(self.norm(self._run(partial_block, self.vit.blocks[last], tokens, slice(0, 1), *turns)))
+
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Normalised images (N, C, H, W), of which the patches `keep` (N, K) are seen, all by default -> features."""
+        return self.features_from(self.tokens(images, keep), rotation=self.rotation(images, keep))
 
     def layers(self) -> dict[str, list[nn.Parameter]]:
         """The rows of a graft plan and their parameters, from the module tree."""
-        vit = self.vit
+        vit, rope = self.vit, rotary_positions(self.vit)
         rows: dict[str, list[nn.Parameter]] = {
             "patch_embed": [*vit.patch_embed.parameters(), *vit.norm_pre.parameters()],
-            "positions": [vit.pos_embed] if vit.pos_embed is not None else [],
+            "positions": [
+                *([] if vit.pos_embed is None else [vit.pos_embed]),
+                *([] if rope is None else rope.parameters()),
+            ],
             "tokens": [token for token in (vit.cls_token, vit.reg_token) if token is not None],
         }
         rows |= {f"blocks.{index}": list(block.parameters()) for index, block in enumerate(vit.blocks)}
         rows["norm"] = [*vit.norm.parameters(), *vit.fc_norm.parameters()]
         return rows
-
-
-def model_args(config: EncoderConfig) -> dict[str, Any]:
-    """Translate an encoder's configuration into arguments of `timm.create_model`.
-
-    Args:
-        config: what is null in it is left to the model of that name.
-
-    Returns:
-        Arguments for `build_vit`: timm's, and `stem: conv` for a convolutional stem.
-    """
-    names = ["img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token"]
-    names += ["reg_tokens", "init_values"]
-    arguments = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    if config.stem == "conv":
-        # The stem takes the place of one block (MoCo v3), where the recipe does not say how many there are.
-        depth = {} if config.depth else {"depth": len(build_vit(config.name, {}).blocks) - 1}
-        arguments |= {"stem": "conv"} | depth
-    return arguments | ({"global_pool": "avg", "fc_norm": False} if config.class_token is False else {})
-
-
-def build_vit(name: str, arguments: dict[str, Any]) -> VisionTransformer:
-    """Build a plain Vision Transformer of timm, without classifier where the arguments do not ask for one.
-
-    Args:
-        name: timm's name of the model.
-        arguments: of `timm.create_model`, and `stem: conv` for a convolutional stem.
-
-    Returns:
-        The network with timm's fresh weights, or those of the hub with `pretrained: True`.
-
-    Raises:
-        UserError: timm has no such model, it is no plain ViT, or the arguments do not fit.
-    """
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models("*vit*"), cutoff=0.5)
-        raise UserError(
-            f"timm has no model {name!r}.", f"For instance: {', '.join(close or ['vit_small_patch16_224'])}."
-        )
-    image = arguments.get("img_size")
-    timms = {"num_classes": 0} | {key: value for key, value in arguments.items() if key != "stem"}
-    try:
-        stem = {"embed_layer": ConvStem} if arguments.get("stem") == "conv" else {}
-        vit = timm.create_model(name, **timms, **stem)
-    except (AssertionError, AttributeError, LookupError, TypeError, RuntimeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"timm cannot build {name!r} with {arguments}: {error}") from None
-    # A subclass has tokens of its own, a hybrid a whole network in front of them.
-    if type(vit) is not VisionTransformer or not isinstance(vit.patch_embed, PatchEmbed | ConvStem):
-        raise UserError(f"{name!r} is not a plain Vision Transformer.", "For instance: vit_small_patch16_224.")
-    if vit.attn_pool is not None:  # a head on top of the features
-        vit.reset_classifier(0, "token" if vit.has_class_token else "avg")
-    rows, columns = vit.patch_embed.grid_size
-    patch, patch_width = vit.patch_embed.patch_size
-    if rows != columns or patch != patch_width:
-        raise UserError(
-            f"{name!r} has {rows}×{columns} patches of {patch}×{patch_width} pixels.",
-            "Only square images and patches are known.",
-        )
-    if image is not None and image % patch:
-        raise UserError(
-            f"encoder.img_size {image} is not a multiple of the patch size {patch}.",
-            f"Use {image // patch * patch or patch} or {(image // patch + 1) * patch}, or change encoder.patch_size.",
-        )
-    return vit
-
-
-def _initialize(vit: VisionTransformer, config: EncoderConfig) -> None:
-    """Fresh weights of MAE: xavier-uniform linears, the patch projection as a linear, tokens N(0, 0.02)."""
-    if config.weight_init == "moco":
-        vit.init_weights("moco")
-    elif config.weight_init == "mae":
-        for module in vit.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        if not isinstance(vit.patch_embed, ConvStem):
-            projection = vit.patch_embed.proj.weight
-            nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
-        for token in (vit.cls_token, vit.reg_token):
-            if token is not None:
-                nn.init.normal_(token, std=0.02)
 
 
 def create_encoder(
@@ -333,15 +300,10 @@ def create_encoder(
         UserError: timm has no such model, or sizes do not fit each other.
     """
     arguments = model_args(config)
-    if config.patch_size and config.img_size % config.patch_size:
-        raise UserError(
-            f"encoder.img_size {config.img_size} is not a multiple of encoder.patch_size {config.patch_size}.",
-            "Change one of the two: the patches must tile the image.",
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vit = build_vit(config.name, arguments)
-        _initialize(vit, config)
+        initialize(vit, config)
         if config.positions == "sincos" and vit.pos_embed is not None:
             rows, columns = vit.patch_embed.grid_size
             prefix = vit.pos_embed.shape[1] - rows * columns

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
@@ -66,7 +67,7 @@ def is_class_token_alone(encoder: Encoder, poolings: Collection[str], block: int
 
 
 def _readable_batches(
-    source: Source, size: int, channels: int, batch_size: int, begin: int = 0
+    source: Source, size: ImageSize, channels: int, batch_size: int, begin: int = 0
 ) -> Iterator[tuple[int, npt.NDArray[np.int64], Tensor]]:
     """Test views of a source from position `begin` on, batch by batch; unreadable images are left out.
 
@@ -85,7 +86,7 @@ def _readable_batches(
                 positions.append(position)
             except BadImage as error:
                 reasons[position] = str(error)
-        stacked = np.stack(views) if views else np.empty((0, size, size, channels), dtype=np.uint8)
+        stacked = np.stack(views) if views else np.empty((0, *height_and_width(size), channels), dtype=np.uint8)
         return start, np.array(positions, dtype=np.int64), torch.from_numpy(stacked).permute(0, 3, 1, 2), reasons
 
     unreadable: dict[int, str] = {}
@@ -105,7 +106,7 @@ def _readable_batches(
         )
 
 
-def view_batches(source: Source, size: int, channels: int, batch_size: int = 256) -> Iterator[Tensor]:
+def view_batches(source: Source, size: ImageSize, channels: int, batch_size: int = 256) -> Iterator[Tensor]:
     """Test views as uint8 batches (N, C, H, W). An image that cannot be read is black: it counts as an error.
 
     Raises:
@@ -141,9 +142,11 @@ def pool_all(
     """
     last = encoder.depth - 1 if block is None else block
     if is_class_token_alone(encoder, poolings, block):
-        return {"cls": encoder.features_from(encoder.tokens(images))}
+        return {"cls": encoder(images)}
     lower_blocks = range(max(0, last - 3), last) if "last4" in poolings else ()
-    tokens, blocks = encoder.run_blocks(encoder.tokens(images), stop=last + 1, return_blocks=lower_blocks)
+    tokens, blocks = encoder.run_blocks(
+        encoder.tokens(images), stop=last + 1, return_blocks=lower_blocks, rotation=encoder.rotation(images)
+    )
     tokens = encoder.norm(tokens)
     cls, mean = encoder.feature(tokens), tokens[:, encoder.prefix_tokens :].mean(dim=1)
     features = {"cls": cls, "mean": mean, "cls+mean": torch.cat([cls, mean], dim=1)}
@@ -219,33 +222,32 @@ def extract(encoder: Encoder, source: Source, pooling: str) -> Array:
     return np.nan_to_num(extract_all(encoder, source, [pooling])[pooling])
 
 
-def pixel_side(size: int, channels: int, images: int) -> int:
-    """Side at which raw pixels are compared: the encoder's, at most 64, less where they would not fit into memory."""
-    side = min(size, _PIXEL_SIDE)
+def pixel_side(size: ImageSize, channels: int, images: int) -> int:
+    """Side at which raw pixels are compared: the encoder's shorter, at most 64, less where memory is too small."""
+    side = min(*height_and_width(size), _PIXEL_SIDE)
     while images * side * side * channels * 4 > _PIXEL_BYTES and side > 8:
         side //= 2
     return side
 
 
-def pixels(source: Source, size: int, channels: int, side: int | None = None) -> Array:
+def pixels(source: Source, size: ImageSize, channels: int, side: int | None = None) -> Array:
     """The floor every result is shown against: test views, row-centred and L2-normalised.
 
     Args:
         source: images.
         size: of the view.
         channels: of the view.
-        side: the view is averaged down to it; None leaves it.
+        side: the view is averaged down to a square of it; None leaves it.
     """
-    side = side or size
-    floor = np.full((len(source), side * side * channels), np.nan, dtype=np.float32)
+    height, width = height_and_width(side or size)
+    floor = np.full((len(source), height * width * channels), np.nan, dtype=np.float32)
     for _, positions, batch in _readable_batches(source, size, channels, 256):
         if not len(positions):
             continue
         views = batch.permute(0, 2, 3, 1).numpy()
-        if side != size:
-            views = np.stack(
-                [cv2.resize(v, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1) for v in views]
-            )
+        if views.shape[1:3] != (height, width):
+            smaller = [cv2.resize(view, (width, height), interpolation=cv2.INTER_AREA) for view in views]
+            views = np.stack([view.reshape(height, width, -1) for view in smaller])
         floor[positions] = views.transpose(0, 3, 1, 2).reshape(len(views), -1)
     return center_and_normalize(floor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.arrays import Mask, Pixels
 from layergraft.data.fast_augment import resize_image
 from layergraft.data.masks import pairs
@@ -29,33 +31,34 @@ def window_starts(length: int, size: int) -> list[int]:
     return [*range(0, length - size, max(1, 2 * size // 3)), length - size]
 
 
-def windows_at_once(classes: int, size: int) -> int:
+def windows_at_once(classes: int, size: ImageSize) -> int:
     """How many windows go through the network together."""
-    return max(1, min(MOST_WINDOWS, MOST_LOGITS // (classes * size * size)))
+    return max(1, min(MOST_WINDOWS, MOST_LOGITS // (classes * math.prod(height_and_width(size)))))
 
 
 def predict_classes(
-    predict: Predict, images: list[Pixels], size: int, classes: int, zoom: float = 1.0
+    predict: Predict, images: list[Pixels], size: ImageSize, classes: int, zoom: float = 1.0
 ) -> Iterator[npt.NDArray[np.int64]]:
     """The class of every pixel of some images.
 
     Args:
-        predict: uint8 windows (N, C, size, size) -> logits of shape (N, classes, size, size).
+        predict: uint8 windows (N, C, h, w) -> logits of shape (N, classes, h, w).
         images: uint8 of shape (H, W, C).
         size: of the windows; where they overlap, logits are averaged.
         classes: how many there are.
-        zoom: how many windows the shorter side of an image is long.
+        zoom: how many windows an image is long on the side that has the fewest.
 
     Yields:
         Classes of shape (H, W), one for each image.
     """
     windows, places, totals = [], [], []
+    rows, columns = height_and_width(size)
     for number, image in enumerate(images):
-        scale = zoom * size / min(image.shape[:2])
-        height, width = (max(size, round(side * scale)) for side in image.shape[:2])
+        scale = max(zoom * rows / image.shape[0], zoom * columns / image.shape[1])
+        height, width = max(rows, round(image.shape[0] * scale)), max(columns, round(image.shape[1] * scale))
         scaled = resize_image(image, height, width, "bicubic")
-        boxes = [(number, y, x) for y in window_starts(height, size) for x in window_starts(width, size)]
-        windows += [np.ascontiguousarray(scaled[y : y + size, x : x + size].transpose(2, 0, 1)) for _, y, x in boxes]
+        boxes = [(number, y, x) for y in window_starts(height, rows) for x in window_starts(width, columns)]
+        windows += [np.ascontiguousarray(scaled[y : y + rows, x : x + columns].transpose(2, 0, 1)) for _, y, x in boxes]
         places += boxes
         totals.append((torch.zeros(classes, height, width), torch.zeros(height, width)))
     several = windows_at_once(classes, size)
@@ -64,14 +67,16 @@ def predict_classes(
         logits = predict(torch.from_numpy(np.stack(windows[start : start + several])))
         for (number, y, x), window_logits in zip(places[start : start + several], logits, strict=True):
             total, times = totals[number]
-            total[:, y : y + size, x : x + size] += window_logits
-            times[y : y + size, x : x + size] += 1
+            total[:, y : y + rows, x : x + columns] += window_logits
+            times[y : y + rows, x : x + columns] += 1
     for image, (total, times) in zip(images, totals, strict=True):
         full = F.interpolate((total / times)[None], image.shape[:2], mode="bilinear", align_corners=False)
         yield full[0].argmax(0).numpy()
 
 
-def confusion(predict: Predict, source: Source, classes: int, size: int, channels: int, zoom: float = 1.0) -> Counts:
+def confusion(
+    predict: Predict, source: Source, classes: int, size: ImageSize, channels: int, zoom: float = 1.0
+) -> Counts:
     """Pixels by true and predicted class, of shape (classes, classes); ignored pixels are left out."""
     counts = np.zeros(classes * classes, dtype=np.int64)
     stream = pairs(source, channels)

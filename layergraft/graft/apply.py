@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from layergraft.config.encoder import height_and_width, shown_size
 from layergraft.config.stage import StageConfig
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.sharding import local
@@ -33,9 +34,10 @@ def stage_plan(
             patches do not tile a view.
     """
     for view, config in stage.views.items():
-        if config.size is not None and config.size % encoder.patch_size:
+        sides = () if config.size is None else height_and_width(config.size)
+        if any(side % encoder.patch_size for side in sides):
             raise UserError(
-                f"View {view!r} of stage {name!r} has {config.size} pixels a side, no multiple of the patch size "
+                f"View {view!r} of stage {name!r} has {shown_size(sides)} pixels, no multiple of the patch size "
                 f"{encoder.patch_size}.",
                 f"Set stages.{name}.views.{view}.size.",
             )

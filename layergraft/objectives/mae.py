@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from layergraft.config.encoder import shown_size
 from layergraft.config.objectives import MaeConfig
 from layergraft.data.batch import Batch
 from layergraft.encoders.batchnorm import Pending
@@ -46,13 +47,14 @@ class Mae(Objective):
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
         images = batch.views["image"]
-        if images.shape[2] != encoder.img_size:
+        if tuple(images.shape[2:]) != encoder.input_size:
             raise UserError(
-                f"MAE's view has {images.shape[2]} pixels a side, but its decoder predicts {encoder.img_size}.",
+                f"MAE's view has {shown_size(images.shape[2:])} pixels, but its decoder predicts "
+                f"{shown_size(encoder.input_size)}.",
                 "Leave views.image.size out.",
             )
         keep, removed = self.split(batch.uniform("mask", encoder.num_patches, images.device))
-        tokens, _ = encoder.run_blocks(encoder.tokens(images, keep))
+        tokens, _ = encoder.run_blocks(encoder.tokens(images, keep), rotation=encoder.rotation(images, keep))
         target = encoder.patchify(images)
         target = target.gather(1, removed[:, :, None].expand(-1, -1, target.shape[2]))
         return {"latent": encoder.norm(tokens), "keep": keep, "removed": removed, "target": target}

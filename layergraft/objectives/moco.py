@@ -86,14 +86,15 @@ class Moco(Objective):
         full_view = self.config.full_view_teacher
         shared = None if full_view else frozen_blocks(encoder)
         if shared is None:
-            query = encoder.features_from(encoder.tokens(images, keep))
+            query = encoder(images, keep)
             with torch.no_grad():
-                key = momentum_encoder.features_from(momentum_encoder.tokens(images, None if full_view else keep))
+                key = momentum_encoder(images, None if full_view else keep)
         else:
+            turns = encoder.rotation(images, keep)
             with torch.no_grad():
-                trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared)
-                key = momentum_encoder.features_from(trunk, shared)
-            query = encoder.features_from(trunk, shared)
+                trunk, _ = encoder.run_blocks(encoder.tokens(images, keep), 0, shared, rotation=turns)
+                key = momentum_encoder.features_from(trunk, shared, turns)
+            query = encoder.features_from(trunk, shared, turns)
         return query, key
 
     def kept_patches(self, encoder: Encoder, batch: Batch, names: Sequence[str]) -> Tensor | None:

@@ -73,7 +73,9 @@ class Nnclr(Objective):
         features: Features = {"ids": torch.from_numpy(batch.keys).to(device)}
         features["draws"] = batch.uniform("neighbour", len(self.blocks) * len(GLOBAL), device)
         for names, images in batches(encoder, views):
-            _, outputs = encoder.run_blocks(encoder.tokens(images), 0, self.blocks[-1] + 1, self.blocks)
+            _, outputs = encoder.run_blocks(
+                encoder.tokens(images), 0, self.blocks[-1] + 1, self.blocks, encoder.rotation(images)
+            )
             for block, tokens in outputs.items():
                 feature = encoder.feature(encoder.norm(tokens))
                 features |= {

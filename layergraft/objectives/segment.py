@@ -64,7 +64,9 @@ class Segment(Objective):
 
     def maps(self, encoder: Encoder, images: Tensor) -> Features:
         """Compute maps of normalised images (N, C, H, W): `block N` -> its normed patches, (N, D, rows, columns)."""
-        _, outputs = encoder.run_blocks(encoder.tokens(images), return_blocks=self.blocks)
+        _, outputs = encoder.run_blocks(
+            encoder.tokens(images), return_blocks=self.blocks, rotation=encoder.rotation(images)
+        )
         rows, columns = (side // encoder.patch_size for side in images.shape[2:])
         return {
             f"block {index}": encoder.norm(outputs[index])[:, encoder.prefix_tokens :]

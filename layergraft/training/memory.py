@@ -16,14 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
+from layergraft.config.encoder import height_and_width
 from layergraft.config.recipe import EngineConfig
 from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
 from layergraft.data.randomness import Randomness
+from layergraft.encoders.partial_block import BLOCKS
 from layergraft.encoders.vit import Encoder
 from layergraft.graft.apply import stage_rows
 from layergraft.graft.plan import Plan
@@ -114,14 +115,14 @@ def batch_of_shapes(encoder: Encoder, config: StageConfig, images: int) -> Batch
         config: tells the views.
         images: how many.
     """
-    sizes = {name: view.size or encoder.img_size for name, view in config.views.items()}
+    sizes = {name: height_and_width(view.size or encoder.img_size) for name, view in config.views.items()}
     return Batch(
         keys=np.arange(images),
         epoch=0,
-        views={name: torch.empty(images, encoder.in_chans, size, size) for name, size in sizes.items()},
+        views={name: torch.empty(images, encoder.in_chans, *size) for name, size in sizes.items()},
         labels=torch.zeros(images, dtype=torch.long),
         random=Randomness(seed=0, scope="memory"),
-        masks={name: torch.zeros(images, size, size, dtype=torch.uint8) for name, size in sizes.items()},
+        masks={name: torch.zeros(images, *size, dtype=torch.uint8) for name, size in sizes.items()},
     )
 
 
@@ -170,7 +171,7 @@ class _Blocks:
 
     def __enter__(self) -> _Blocks:
         for block in self.encoder.modules():
-            if isinstance(block, Block):
+            if isinstance(block, BLOCKS):
                 self._hooks += [block.register_forward_pre_hook(self._before), block.register_forward_hook(self._after)]
         return self
 

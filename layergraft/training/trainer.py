@@ -12,7 +12,6 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,6 +19,7 @@ from layergraft.data.batch import Batch, Normalize
 from layergraft.encoders.batchnorm import Pending, apply_pending, collect_pending
 from layergraft.encoders.distributed import is_distributed
 from layergraft.encoders.momentum import momentum_update
+from layergraft.encoders.partial_block import BLOCKS
 from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
 from layergraft.graft.apply import Anchor, stage_rows
 from layergraft.graft.optimizer_groups import parameter_groups
@@ -90,7 +90,7 @@ class Trainer:
             self.ema.to(fabric.device, dtype)
         if engine.compile:
             for part in module.modules():
-                if isinstance(part, Block):
+                if isinstance(part, BLOCKS):
                     part.compile()  # in place: names of parameters stay
         if self.split:
             for whole in (module, self.ema) if self.ema else (module,):

@@ -12,6 +12,7 @@ from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.encoders.adapt import norm_eps, set_norm_eps
 from layergraft.encoders.checkpoint import load_heads
+from layergraft.encoders.network import named_as_config
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.initialize import copy_row
@@ -20,7 +21,7 @@ from layergraft.graft.initialize import copy_row
 def encoder_config(encoder: Encoder) -> EncoderConfig:
     """The configuration that an encoder could have been made from."""
     known = {field.name for field in structs.fields(EncoderConfig)}
-    arguments = {name: value for name, value in encoder.model_args.items() if name in known}
+    arguments = {name: value for name, value in named_as_config(encoder.model_args).items() if name in known}
     sizes = {"img_size": encoder.img_size, "in_chans": encoder.in_chans}
     return EncoderConfig(name=encoder.architecture, **(arguments | sizes))
 

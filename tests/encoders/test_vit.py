@@ -21,7 +21,8 @@ from layergraft.data.batch import Batch
 from layergraft.data.randomness import Randomness
 from layergraft.encoders.batchnorm import apply_pending, collect_pending
 from layergraft.encoders.conv_stem import ConvStem
-from layergraft.encoders.vit import Encoder, build_vit, create_encoder, model_args
+from layergraft.encoders.network import build_vit, model_args
+from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
 from layergraft.objectives.moco import Moco

@@ -100,7 +100,10 @@ def reference_model(stage: StageRun) -> reference.Mae | reference.Moco:
     heads = int(encoder.vit.blocks[0].attn.num_heads)
 
     def plain(source: Encoder) -> reference.Vit:
-        vit = reference.Vit(source.img_size, source.in_chans, source.patch_size, source.embed_dim, source.depth, heads)
+        height, width = source.input_size
+        if height != width:
+            raise UserError("The reference of `bench step` knows square images alone.", "Set --img-size to one number.")
+        vit = reference.Vit(height, source.in_chans, source.patch_size, source.embed_dim, source.depth, heads)
         try:
             vit.load_state_dict(source.vit.state_dict())
         except RuntimeError:

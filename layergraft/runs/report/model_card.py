@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layergraft.config.encoder import shown_size
 from layergraft.runs.atomic import write_text
 from layergraft.runs.report.run_files import RunFiles, read_run
 from layergraft.runs.report.section import Table
@@ -47,7 +48,7 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     encoder = recipe.encoder
     if encoder.stem == "conv" and encoder_format == "timm":  # timm has no such ViT
         encoder_format = "layergraft"
-    shape = [f"timm `{encoder.name}`", f"{encoder.img_size} px", f"{encoder.in_chans} channels"]
+    shape = [f"timm `{encoder.name}`", f"{shown_size(encoder.img_size)} px", f"{encoder.in_chans} channels"]
     shape += ["convolutional stem"] if encoder.stem == "conv" else []
     shape += [f"patch {encoder.patch_size}"] if encoder.patch_size else []
     shape += [f"width {encoder.embed_dim}"] if encoder.embed_dim else []

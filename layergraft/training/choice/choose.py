@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from layergraft.config.comments import Comments
-from layergraft.config.encoder import EncoderConfig
+from layergraft.config.encoder import EncoderConfig, height_and_width
 from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
 from layergraft.training.choice.images import ImageSet
@@ -103,7 +103,7 @@ def choose(images: ImageSet, machine: Machine, minutes: float, start: Start | No
     micro = _micro_batch(network, encoder, machine, batch["graft"])
     if micro is not None:
         raw["engine"]["micro_batch"] = micro
-    if machine.gpu is None and images.side > 4 * encoder.img_size:
+    if machine.gpu is None and images.side > 4 * max(height_and_width(encoder.img_size)):
         raw["data"]["cache"] = "disk"
     recipe = watched(load_recipe(raw), train)
     return explained(recipe, images, machine, minutes, wanted)

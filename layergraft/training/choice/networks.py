@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from layergraft.config.encoder import EncoderConfig
+from layergraft.config.encoder import EncoderConfig, height_and_width
 
 KEPT = 0.5  # of a view's patches, in the contrastive stage
 SEEN = 0.25  # of the patches, by MAE's encoder
@@ -89,7 +90,7 @@ def _blocks(width: int, depth: int, tokens: float) -> float:
 
 def patches(encoder: EncoderConfig) -> int:
     """Patches of an image."""
-    return (encoder.img_size // (encoder.patch_size or 16)) ** 2
+    return math.prod(side // (encoder.patch_size or 16) for side in height_and_width(encoder.img_size))
 
 
 def image_flops(network: Network, encoder: EncoderConfig) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from layergraft.config.encoder import EncoderConfig
 from layergraft.encoders.adapt import num_heads
 from layergraft.encoders.checkpoint import open_checkpoint
+from layergraft.encoders.network import named_as_config
 from layergraft.training.choice.networks import Network
 
 SMALLEST_GRID = 6  # patches along a side, to which positions are resized at most
@@ -45,7 +46,7 @@ def look_at_start(enc: str) -> Start:
         UserError: it cannot be read.
     """
     encoder = open_checkpoint(enc).encoder
-    arguments = encoder.model_args
+    arguments = named_as_config(encoder.model_args)
     config = EncoderConfig(
         name=encoder.architecture.partition(".")[0],
         img_size=encoder.img_size,
@@ -62,7 +63,7 @@ def look_at_start(enc: str) -> Start:
         width=encoder.embed_dim,
         depth=encoder.depth,
         heads=num_heads(encoder),
-        side=encoder.img_size,
+        side=max(encoder.input_size),
         grid=encoder.grid[0],
         decoder=(64, 1),
         lr=(0.0, 1e-3),

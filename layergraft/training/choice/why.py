@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layergraft.config.encoder import height_and_width
 from layergraft.config.recipe import Recipe
 from layergraft.runs.readable import duration
 from layergraft.training.choice.images import ImageSet
@@ -17,6 +18,7 @@ READABLE = (
 def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float) -> dict[str, str]:
     """Dotted key of a chosen recipe -> why it has its value."""
     encoder, data = recipe.encoder, recipe.data
+    side, _ = height_and_width(encoder.img_size)  # chosen recipes are of squares
     what = f"{images.count:,} images, {f'shorter side {images.side} pixels' if images.side else 'far away'}"
     where = machine.gpu or f"{machine.cores} cores of a CPU"
     deep = "16 bits, nearly black as they are: the range is found once and then kept. " if images.deep else ""
@@ -26,13 +28,13 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
         "ANOTHER), or on the command line (--stages.graft.steps 2000).",
         "encoder": f"{encoder.depth} blocks of width {encoder.embed_dim}: the largest network of our list that sees "
         "the images often enough in the time.",
-        "encoder.img_size": _size(images, encoder.img_size),
+        "encoder.img_size": _size(images, side),
         "encoder.in_chans": {
             "colour": "Some of the images looked at hold colour.",
             "grey": "All of the images looked at are grey.",
         }.get(images.bands, "As many bands as the images have."),
-        "encoder.patch_size": f"A grid of {encoder.img_size // (encoder.patch_size or 16)} by "
-        f"{encoder.img_size // (encoder.patch_size or 16)} patches; a finer one sees more and takes longer.",
+        "encoder.patch_size": f"A grid of {side // (encoder.patch_size or 16)} by "
+        f"{side // (encoder.patch_size or 16)} patches; a finer one sees more and takes longer.",
         "data.source": f"{deep}{_classes(images)}",
         "data.holdout": "Held out from training: all that is watched is measured on them"
         + (", and the results too, as there are no test images beside these." if _on_holdout(images) else "."),
