@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+<<<<<<< HEAD
 from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.arrays import Pixels
+=======
+from layergraft.data.arrays import Labels, Pixels
+>>>>>>> 1adf790 (Look at a few images of a source that lies far away, so that it is warned of like one at hand; tell writers of test files from kinds)
 from layergraft.data.decode.picture import BadImage, Picture, Request
 from layergraft.data.decode.ranges import is_plain, needs_range
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.blocks import BlockImages
 from layergraft.data.sources.files import FileImages
 from layergraft.data.sources.source import EncodedImages, Source
+from layergraft.runs.interruption import check
 
-LOOKED_AT = 16
+LOOKED_AT, FAR = 16, 4
 FEWER_PIXELS = 4  # so many times shorter than the image is the encoder's side where it is worth a word
 SIDES = (96, 224)  # what is proposed to smaller encoders
 DARK = 2**14  # 16-bit images whose largest number is below this are nearly black as they are
@@ -77,19 +82,30 @@ def _count_picture(tally: _Tally, picture: Picture, side: int) -> None:
     _count_levels(tally, np.asarray(levels, dtype=np.uint8), side)
 
 
+def _sampled(source: Source) -> Labels:
+    """Keys of some images spread over a source; of a few where each is a request, of one block where a block is."""
+    files = source.images
+    if isinstance(files, BlockImages):
+        blocks = np.searchsorted(files.starts, source.keys, side="right")
+        keys = source.keys[blocks == blocks[0]][:LOOKED_AT] if len(source) else source.keys
+        files.announce(keys)
+        return keys
+    far = isinstance(files, FileImages) and files.root.remote
+    order = Randomness(seed=0, scope="first look").permutation("sample", source.keys, 0, first=LOOKED_AT)
+    return source.keys[order][: FAR if far else LOOKED_AT]
+
+
 def look_at(source: Source, channels: int = 3) -> FirstLook:
-    """Look at up to 16 images spread over a source; at none of one that lies far away.
+    """Look at up to 16 images spread over a source; of one that lies far away at 4, or at the first of a block.
 
     Args:
         source: images.
         channels: of the encoder, which say whether a series of pages is a picture of as many channels.
     """
     files = source.images
-    if isinstance(files, BlockImages) or (isinstance(files, FileImages) and files.root.remote):
-        return FirstLook(images=0, coloured=0, side=0)
-    order = Randomness(seed=0, scope="first look").permutation("sample", source.keys, 0, first=LOOKED_AT)
     tally = _Tally()
-    for key in source.keys[order].tolist():
+    for key in _sampled(source).tolist():
+        check()
         whole: list[tuple[int, int]] = []
 
         def smallest(height: int, width: int, whole: list[tuple[int, int]] = whole) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
+import fsspec
 import numpy as np
 import pytest
 
 from layergraft.commands.cli import main
-from layergraft.data.first_look import FirstLook, look_at, remark
+from layergraft.commands.pack import pack
+from layergraft.data.first_look import FAR, FirstLook, look_at, remark, remarks_on_files
 from layergraft.data.sources.open import open_source
 
 
@@ -35,6 +40,37 @@ def test_colour_and_size_are_seen(kind: str, colour: bool, tmp_path: Path) -> No
 def test_the_built_in_sets_fit_their_recipes() -> None:
     for spec, channels in (("builtin:fashion-canvas", 1), ("builtin:fashion-colour", 3)):
         assert remark(look_at(open_source(spec)), channels, 36, 9, None) is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards", "http"])
+def test_a_source_far_away_is_warned_of_like_one_at_hand(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "images").mkdir()
+    dark = np.random.default_rng(0).integers(0, 4096, (24, 30), dtype=np.uint16)
+    for index in range(20):
+        cv2.imwrite(str(tmp_path / "images" / f"{index:02d}.png"), np.roll(dark, index))
+    near, far = str(tmp_path / "images"), "memory://first-look/images"
+    if kind == "http":
+        handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        request.addfinalizer(server.server_close)
+        request.addfinalizer(server.shutdown)
+        far = f"http://127.0.0.1:{server.server_port}/images"
+    elif kind == "shards":
+        near = pack(near, tmp_path / "packed", None, 1, 10).source
+        far = near.replace(str(tmp_path / "packed"), "memory://first-look/packed")
+    memory = fsspec.filesystem("memory")
+    request.addfinalizer(memory.store.clear)
+    for path in tmp_path.glob("*/*"):
+        memory.pipe(f"/first-look/{path.relative_to(tmp_path)}", path.read_bytes())
+    seen = look_at(open_source(far), 1)
+    assert seen.deep == seen.images == {"folder": FAR, "http": FAR, "shards": 10}[kind]
+    (said,) = remarks_on_files(seen, open_source(far))
+    (at_hand,) = remarks_on_files(look_at(open_source(near), 1), open_source(near))
+    assert said.endswith(at_hand.partition("of 65535")[2])
+    assert "Append ?range=0,4095 or ?range=auto" in said
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,12 @@ def contents_of(reader: str) -> dict[str, bytes]:
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
     """Changed anywhere, or in its head, where sizes and types stand; now and then whole."""
+    if rng.random() < 0.4:  # a few bytes alone, so that more of the file is read
+        changed = bytearray(content)
+        for _ in range(rng.randrange(1, 5)):
+            at = rng.randrange(min(HEAD, len(content)) if rng.random() < 0.6 else len(content))
+            changed[at] = rng.choice([0, 1, 127, 128, 255, rng.randrange(256)])
+        return bytes(changed)
     for _ in range(rng.choice([0, 1, 1, 2, 3])):
         start = HEAD if rng.random() < 0.6 else len(content)
         content = mutate(content[:start], rng) + content[start:]
