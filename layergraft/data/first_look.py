@@ -7,12 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-<<<<<<< HEAD
 from layergraft.config.encoder import ImageSize, height_and_width
-from layergraft.data.arrays import Pixels
-=======
 from layergraft.data.arrays import Labels, Pixels
->>>>>>> 1adf790 (Look at a few images of a source that lies far away, so that it is warned of like one at hand; tell writers of test files from kinds)
 from layergraft.data.decode.picture import BadImage, Picture, Request
 from layergraft.data.decode.ranges import is_plain, needs_range
 from layergraft.data.randomness import Randomness
@@ -73,7 +69,7 @@ def _count_picture(tally: _Tally, picture: Picture, side: int) -> None:
     tally.remarks.update(picture.remarks)
     if is_plain(picture):
         tally.plain += 1
-    elif array.dtype == np.uint16 and picture.depth() == _DEEP and picture.range is None:
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2 and picture.depth() == _DEEP and picture.range is None:
         tally.deep += 1
         tally.largest = max(tally.largest, int(array.max()))
     levels = array[:, :, :3] if picture.colours == 3 else np.zeros((1, 1, 3), dtype=np.uint8)

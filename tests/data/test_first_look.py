@@ -42,6 +42,16 @@ def test_the_built_in_sets_fit_their_recipes() -> None:
         assert remark(look_at(open_source(spec)), channels, 36, 9, None) is None
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_dark_images_are_seen_in_either_byte_order(order: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    for index in range(3):
+        dark = np.random.default_rng(index).integers(0, 4096, (24, 30), dtype=np.uint16)
+        tifffile.imwrite(tmp_path / f"{index}.tif", dark, byteorder=order)
+    seen = look_at(open_source(str(tmp_path)), 1)
+    assert (seen.deep, seen.largest > 4000) == (3, True)
+
+
 @pytest.mark.parametrize("kind", ["folder", "shards", "http"])
 def test_a_source_far_away_is_warned_of_like_one_at_hand(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
