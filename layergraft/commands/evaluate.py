@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,15 @@ HELD_OUT = "holdout"
 
 
 @losses_named(lambda: "what was measured before")
-def evaluate_command(
+def evaluate_command(**options: Any) -> Results:
+    """Measure encoders and the pixels, with the options of `_prepare`; see `layergraft.evaluate`."""
+    fabric = launch()
+    with together():
+        measure = _prepare(**options)
+    return measure(fabric)
+
+
+def _prepare(
     *,
     encoder: str,
     against: list[str],
@@ -60,9 +69,8 @@ def evaluate_command(
     holdout: float | None,
     out: Path | None,
     overrides: Mapping[str, Any],
-) -> Results:
-    """Measure encoders and the pixels; see `layergraft.evaluate`."""
-    fabric = launch()
+) -> Callable[[Fabric], Results]:
+    """Open what is measured and what it is measured on, which may fail in one process alone."""
     settings = {key: value for key, value in changes.items() if value is not None}
     count, files = _count(splits)
     if files and "shots" in settings:
@@ -83,7 +91,7 @@ def evaluate_command(
         source = read_labels(labels, source).labelled
         _check_labels_for(test, bool(files) or "shots" in settings)
         if test is None:
-            return _cross_validate(source, config, encoders, out, fabric)
+            return partial(_cross_validate, source, config, encoders, out)
     if spec is None:
         raise UserError(
             f"{data!r} has no test images beside it.",
@@ -104,11 +112,7 @@ def evaluate_command(
         )
     for loaded in encoders.values() if config.trained_stages else ():
         check_expressible(loaded)  # all of them, before the first one is trained
-    with ExitStack() as stack:
-        with together():
-            if out is not None and fabric.is_global_zero:
-                stack.enter_context(locked(out, announce))
-        return _measure(task, config, engine, addresses, encoders, out, fabric)
+    return partial(_measure, task, config, engine, addresses, encoders, out)
 
 
 def _settled(source: Source, encoders: Mapping[str, Encoder]) -> Source:
@@ -124,6 +128,23 @@ def _settled(source: Source, encoders: Mapping[str, Encoder]) -> Source:
 
 
 def _measure(
+    task: Task,
+    config: EvaluateConfig,
+    engine: EngineConfig,
+    addresses: Mapping[str, str],
+    encoders: Mapping[str, Encoder],
+    out: Path | None,
+    fabric: Fabric,
+) -> Results:
+    """Carry out all protocols while no other process writes to `out`; see `_measure_all`."""
+    with ExitStack() as stack:
+        with together():
+            if out is not None and fabric.is_global_zero:
+                stack.enter_context(locked(out, announce))
+        return _measure_all(task, config, engine, addresses, encoders, out, fabric)
+
+
+def _measure_all(
     task: Task,
     config: EvaluateConfig,
     engine: EngineConfig,
@@ -166,10 +187,12 @@ def _measure(
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
             trained = _train(task, config, engine, fabric, name, addresses[name], loaded, out)
-            keep(trained)
+            with together():
+                keep(trained)
             rows += trained
-    if fabric.is_global_zero:
-        _write_pages(out)
+    with together():
+        if fabric.is_global_zero:
+            _write_pages(out)
     return Results.of(rows)
 
 

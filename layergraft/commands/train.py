@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -117,13 +117,14 @@ def _train_and_measure(training: Training, files: Run) -> None:
     trained = time.time()
     # Only the first process measures and writes; the others are not kept waiting for it.
     first = training.fabric.is_global_zero
-    if first:
-        save_encoder(training.encoder, files.encoder, training.provenance(list(recipe.stages)[-1]))
-        if recipe.evaluate is not None:
-            evaluate_run(recipe, files.out, training.data, training.display)
-    check()
-    if recipe.evaluate is not None and recipe.evaluate.trained_stages:
-        training.fabric.barrier()
+    goes_on_together = recipe.evaluate is not None and bool(recipe.evaluate.trained_stages)
+    with together() if goes_on_together else nullcontext():
+        if first:
+            save_encoder(training.encoder, files.encoder, training.provenance(list(recipe.stages)[-1]))
+            if recipe.evaluate is not None:
+                evaluate_run(recipe, files.out, training.data, training.display)
+        check()
+    if goes_on_together:
         with training.display:
             train_protocols(recipe, files.out, training.data, training.fabric, training.display)
     if first:

@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from layergraft.encoders.distributed import is_distributed
 from layergraft.errors import UserError
 from layergraft.training.checkpoints import Checkpoints, State, host_copy, read_state, write_state
+from layergraft.training.signals import together
 from layergraft.training.trainer import Trainer
 
 MAX_REJECTED_IN_A_ROW = 3
@@ -46,9 +46,8 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
             "None of them was applied; the checkpoints are kept. Look at the steps with the same command and "
             f"--replay {file}; then lower optimizer.base_lr or lengthen warmup_epochs, in another --out.",
         )
-    checkpoints.wait()
-    if is_distributed():
-        dist.barrier()
+    with together():
+        checkpoints.wait()
     newest = checkpoints.newest(settled=True)
     assert newest is not None, "a stage saves before its first step"
     rollbacks = trainer.rollbacks + 1

@@ -20,6 +20,7 @@ import socket
 import time
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -32,9 +33,23 @@ from layergraft.runs.interruption import check
 _START = "layergraft/start"
 _BEGUN, _GONE = b"begun", b"gone"
 _EXCHANGE = timedelta(minutes=30)  # for which a process waits for another one in an exchange
+_WORK = timedelta(days=100)  # for which it waits for one that works alone; one that is gone is seen at once
 _MEETING = timedelta(minutes=10)  # for which it waits for the others to come
 _PAUSE, _TRY = 0.05, 2.0  # seconds
 _GOODBYE = 10.0  # seconds for which a process that is told to stop looks for the others, to tell them
+
+_patient: list[dist.ProcessGroup] = []  # one, once the processes of a start have met here
+
+
+def tell_all(word: object) -> list[Any]:
+    """What each process says, in order of rank; all call, and wait for those that still work alone.
+
+    Args:
+        word: of this process; anything that can be pickled.
+    """
+    words: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(words, word, group=_patient[0] if _patient else None)
+    return words
 
 
 def join(environment: ClusterEnvironment, device: torch.device) -> None:
@@ -63,6 +78,7 @@ def join(environment: ClusterEnvironment, device: torch.device) -> None:
         timeout=_EXCHANGE,
         device_id=None if device.type == "cpu" else device,
     )
+    _patient[:] = [dist.new_group(timeout=_WORK, backend="gloo")]
     if device.type == "cuda":  # nccl warns where nobody does it
         atexit.register(dist.destroy_process_group)
 

@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from layergraft.encoders.distributed import is_distributed, world_size
+from layergraft.encoders.distributed import is_distributed
 from layergraft.errors import Lost, Stopped, UserError
 from layergraft.runs.lock import is_first_process
+from layergraft.training.rendezvous import tell_all
 
 
 def is_loss(error: RuntimeError) -> bool:
@@ -59,9 +60,8 @@ def together() -> Iterator[None]:
     except (Exception, Stopped) as error:
         failure = error
     if is_distributed():
-        all_told: list[Exception | Stopped | None] = [None] * world_size()
-        dist.all_gather_object(all_told, _as_told(failure))
-        failure = failure or next((one for one in all_told if one is not None), None)
+        told = tell_all(_as_told(failure))
+        failure = failure or next((one for one in told if one is not None), None)
     if failure is not None:
         raise failure
 

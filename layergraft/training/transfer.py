@@ -44,6 +44,7 @@ from layergraft.training.display import Display
 from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
 from layergraft.training.run_data import RunData
+from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import restore_stage, save_stage
 from layergraft.training.transfer_encoder import check_projector, encoder_config, grown
@@ -176,8 +177,10 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str 
 def _evaluate_cell(task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> list[ResultRow]:
     """Train, or go on, or find done; then test the last and the best epoch."""
     stage = _train_or_restore(task, cell, encoder, start)
-    rows = _evaluate_epochs(task, cell, stage) if task.fabric.is_global_zero else []
-    task.fabric.barrier()
+    rows = []
+    with together():
+        if task.fabric.is_global_zero:
+            rows = _evaluate_epochs(task, cell, stage)
     return rows
 
 
@@ -209,12 +212,13 @@ def _train_or_restore(task: TrainedTask, cell: Cell, encoder: Encoder, start: st
     if done:
         restore_stage(stage)
         return stage
-    if task.fabric.is_global_zero:
-        write_text(out / "recipe.yaml", dump_recipe(recipe))
+    with together():
+        if task.fabric.is_global_zero:
+            write_text(out / "recipe.yaml", dump_recipe(recipe))
     train_stage(task.fabric, stage, task.display.report, task.display.say)
-    if task.fabric.is_global_zero:
-        save_stage(stage, {"encoder": cell.encoder_name, "stage": cell.protocol, "step": stage.steps})
-    task.fabric.barrier()
+    with together():
+        if task.fabric.is_global_zero:
+            save_stage(stage, {"encoder": cell.encoder_name, "stage": cell.protocol, "step": stage.steps})
     return stage
 
 

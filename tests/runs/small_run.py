@@ -36,7 +36,17 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-VARYING = {"seconds", "time", "images_per_second", "data_wait", "started", "ended", "created", "hours"}
+VARYING = {
+    "seconds",
+    "seconds_since_start",
+    "time",
+    "images_per_second",
+    "data_wait",
+    "started",
+    "ended",
+    "created",
+    "hours",
+}
 
 
 def train_words(images: Path, out: Path) -> list[str]:

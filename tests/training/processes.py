@@ -27,7 +27,7 @@ Process = multiprocessing.process.BaseProcess
 STDERR: dict[Process, Path] = {}
 
 
-def _train(words: list[str], environment: dict[str, str], errors: Path, prepare: Callable[[], None] | None) -> None:
+def _run(words: list[str], environment: dict[str, str], errors: Path, prepare: Callable[[], None] | None) -> None:
     os.environ.update(environment)
     sys.stderr = open(errors, "a", buffering=1)  # noqa: SIM115 - for as long as the process lives
     import torch
@@ -37,7 +37,7 @@ def _train(words: list[str], environment: dict[str, str], errors: Path, prepare:
 
     if prepare is not None:
         prepare()
-    code = main(["train", *words])
+    code = main(words)
     sys.stderr.flush()
     os._exit(code)
 
@@ -47,16 +47,20 @@ def start(
     errors: Path,
     environment: Mapping[str, str] | None = None,
     prepare: Callable[[], None] | None = None,
+    command: str = "train",
 ) -> Process:
-    """Start `layergraft train WORDS`.
+    """Start `layergraft COMMAND WORDS`.
 
     Args:
-        words: the command line behind `train`.
+        words: the command line behind the command.
         errors: where stderr is appended.
         environment: added to this process's.
         prepare: a function of a test module, called in the new process first (to inject a fault).
+        command: which.
     """
-    process = MACHINERY.Process(target=_train, args=(words, dict(environment or {}), errors, prepare), daemon=True)
+    process = MACHINERY.Process(
+        target=_run, args=([command, *words], dict(environment or {}), errors, prepare), daemon=True
+    )
     process.start()
     STDERR[process] = errors
     return process
@@ -74,7 +78,9 @@ def free_port() -> int:
         return port
 
 
-def start_group(words: list[str], errors: Path, world: int, prepare: Callable[[], None] | None = None) -> list[Process]:
+def start_group(
+    words: list[str], errors: Path, world: int, prepare: Callable[[], None] | None = None, command: str = "train"
+) -> list[Process]:
     """The same command in several processes, as torchrun starts them."""
     port = free_port()
     shared = {
@@ -86,7 +92,7 @@ def start_group(words: list[str], errors: Path, world: int, prepare: Callable[[]
         "GROUP_RANK": "0",
     }
     own = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
-    return [start(words, errors, shared | ranks, prepare) for ranks in own]
+    return [start(words, errors, shared | ranks, prepare, command) for ranks in own]
 
 
 def finish(*processes: Process, seconds: float = 900, patience: float = 120) -> list[int | None]:

@@ -7,13 +7,18 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import two_classes
 from processes import finish, free_port, running, start, start_group, wait_for, write_recipe
 
+from layergraft.config import EncoderConfig
+from layergraft.encoders.checkpoint import save_encoder
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 
 SMALL_IMAGES = {"encoder.img_size": 16, "encoder.patch_size": 8, "encoder.in_chans": 3, "data.holdout": 10}
@@ -37,14 +42,14 @@ def _fail(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fail_in(where: str, rank: int, how: str) -> None:
-    """Let a function that `training.run` or `commands.train` calls fail in one process."""
-    from layergraft.commands import train
+def fail_in(where: str, rank: int, how: str, command: str = "train") -> None:
+    """Let a function that `training.run` or the command's module calls fail in one process."""
+    from layergraft.commands import evaluate, train
     from layergraft.training import run
 
     if int(os.environ["RANK"]) != rank:
         return
-    module = run if hasattr(run, where) else train
+    module = evaluate if command == "evaluate" else run if hasattr(run, where) else train
     plain = getattr(module, where)
 
     def failing(*words: object, **more: object) -> object:
@@ -79,6 +84,55 @@ def test_one_fails(tmp_path: Path, where: str, rank: int, how: str, codes: list[
     if how == "user":
         assert said.count("layergraft: The images of this process cannot be read.") == 1
     assert ("this is a bug" in said) == (how == "bug")
+
+
+def evaluate_words(folder: Path, *protocols: str) -> list[str]:
+    images, encoder = two_classes(folder / "images", 80), folder / "encoder"
+    config = {"img_size": 16, "patch_size": 8, "in_chans": 3, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    save_encoder(create_encoder(EncoderConfig(name="vit_tiny_patch16_224", **config), 0), encoder, {})
+    words = ["--encoder", str(encoder), "--data", str(images), "--test", str(images), "--out", str(folder / "out")]
+    return [*words, "--protocols", *protocols]
+
+
+@pytest.mark.parametrize(
+    ("where", "rank", "how", "codes"),
+    [
+        ("load_encoder", 1, "user", [2, 2]),
+        pytest.param("evaluate_encoders", 0, "user", [2, 2], marks=pytest.mark.slow),
+        pytest.param("evaluate_encoders", 0, "killed", [-9, 75], marks=pytest.mark.slow),
+        pytest.param("open_source", 1, "disk", [75, 2], marks=pytest.mark.slow),
+        pytest.param("_write_pages", 0, "bug", [1, 75], marks=pytest.mark.slow),
+    ],
+)
+def test_one_fails_in_evaluate(tmp_path: Path, where: str, rank: int, how: str, codes: list[int]) -> None:
+    prepare = partial(fail_in, where, rank, how, "evaluate")
+    group = start_group(evaluate_words(tmp_path, "knn"), tmp_path / "errors", 2, prepare, "evaluate")
+    with running(*group):
+        assert finish(*group, patience=30) == codes
+
+
+def work_for_long() -> None:
+    """The first process measures for longer than an exchange may take."""
+    from layergraft.commands import evaluate
+    from layergraft.training import rendezvous
+
+    rendezvous._EXCHANGE = timedelta(seconds=2)
+    plain = evaluate.evaluate_encoders
+
+    def evaluate_encoders(*words: Any, **more: Any) -> Any:
+        time.sleep(5)
+        return plain(*words, **more)
+
+    evaluate.evaluate_encoders = evaluate_encoders
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_the_first_as_long_as_it_measures(tmp_path: Path) -> None:
+    """Measuring on many images takes longer than the 30 minutes after which torch gives an exchange up."""
+    words = evaluate_words(tmp_path, "knn")
+    group = start_group(words, tmp_path / "errors", 2, work_for_long, "evaluate")
+    with running(*group):
+        assert finish(*group, patience=30) == [0, 0]
 
 
 def clear_late() -> None:
