@@ -38,7 +38,7 @@ _MEETING = timedelta(minutes=10)  # for which it waits for the others to come
 _PAUSE, _TRY = 0.05, 2.0  # seconds
 _GOODBYE = 10.0  # seconds for which a process that is told to stop looks for the others, to tell them
 
-_patient: list[dist.ProcessGroup] = []  # one, once the processes of a start have met here
+_patient: list[Any] = []  # one, once the processes of a start have met here
 
 
 def tell_all(word: object) -> list[Any]:
