@@ -111,6 +111,18 @@ def grid_of_size(weights: dict[str, Tensor], size: ImageSize | None) -> tuple[in
     return (rows, columns) if rows * columns in (positions.shape[1], positions.shape[1] - prefix) else None
 
 
+def _lacking(weights: dict[str, Tensor], missing: list[str], name: str) -> UserError:
+    """What is to be said of weights without what every plain ViT has."""
+    block = [key for key in weights if key.startswith("blocks.0.") and key.endswith("weight")]
+    if missing == ["pos_embed"] or not block:
+        return UserError(f"{name!r} lacks {', '.join(missing)}: it is no ViT with learned or fixed positions.")
+    return UserError(
+        f"{name!r} has blocks of another kind than a plain ViT's: it lacks {', '.join(missing)}; a block has "
+        f"{', '.join(block[:8])}{' …' if len(block) > 8 else ''}.",
+        "Put timm's config.json beside the weights, as model.safetensors: it tells the model.",
+    )
+
+
 def infer_architecture(
     weights: dict[str, Tensor], name: str, known: dict[str, Any]
 ) -> tuple[str, dict[str, Any], list[str]]:
@@ -132,7 +144,7 @@ def infer_architecture(
     needed = ("pos_embed", "blocks.0.norm1.weight", "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight")
     missing = [key for key in needed if key not in weights]
     if missing:
-        raise UserError(f"{name!r} lacks {', '.join(missing)}: it is no ViT with learned or fixed positions.")
+        raise _lacking(weights, missing, name)
     for key, dimensions in _DIMENSIONS.items():
         if key in weights and weights[key].ndim != dimensions:
             raise UserError(f"{name!r}: {key} has the shape {tuple(weights[key].shape)}, which no ViT of timm has.")
