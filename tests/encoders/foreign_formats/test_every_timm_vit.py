@@ -32,15 +32,14 @@ def shrunk(name: str) -> Any:
 @pytest.mark.slow
 def test_none_is_wrong_in_silence(tmp_path: Path) -> None:
     names = [n for n in timm.list_models() if timm.model_entrypoint(n).__module__ == "timm.models.vision_transformer"]
-    outcomes: dict[str, list[str]] = {"exact": [], "refused": [], "wrong": []}
+    outcomes: dict[str, list[str]] = {"exact": [], "refused": [], "wrong": [], "other": []}
     for name in names:
         model = shrunk(name)
         file = save(model, tmp_path / "file.pth")
         try:
             checkpoint = open_checkpoint(f"{file}?num_heads=4")
         except UserError as error:
-            assert any(reason in error.problem for reason in _REASONS), name
-            outcomes["refused"].append(name)
+            outcomes["refused" if any(reason in error.problem for reason in _REASONS) else "other"].append(name)
             continue
         side = checkpoint.encoder.img_size
         pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
@@ -52,4 +51,5 @@ def test_none_is_wrong_in_silence(tmp_path: Path) -> None:
             assert "is assumed, norms before attention and MLP: a file does not tell" in said(checkpoint)
         outcomes["exact" if same else "wrong"].append(name)
     assert len(outcomes["exact"]) > 0.6 * len(names), outcomes
+    assert not outcomes["other"]
     assert len(outcomes["wrong"]) <= 12
