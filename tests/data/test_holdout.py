@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from layergraft.data.sources.holdout import deal_classes, split_holdout
 from layergraft.data.sources.open import open_source
+from layergraft.data.sources.source import Source
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -83,3 +85,41 @@ def test_labels_that_are_names_are_no_classes() -> None:
     source = open_source("builtin:fashion?shots=1")
     train, held = split_holdout(source, 2, 0)
     assert (len(train), len(held)) == (8, 2)
+
+
+def tiles(files: list[int], classes: list[int] | None) -> Source:
+    """A source of as many tiles of each file as are given, -1 of one that could not be cut."""
+    source = open_source("builtin:fashion-canvas")
+    counts = [abs(count) for count in files]
+    numbers = np.repeat([n if count > 0 else -1 for n, count in enumerate(files)], counts)
+    labels = None if classes is None else np.repeat(np.array(classes, dtype=np.int32), counts)
+    keys = np.arange(len(numbers), dtype=np.int64)
+    names = [] if classes is None else [str(number) for number in sorted(set(classes))]
+    return replace(source, keys=keys, labels=labels, classes=names, files=numbers.astype(np.int32), spec="slides")
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("classes", [None, [0, 1] * 10])
+def test_tiles_of_a_file_are_not_parted(seed: int, classes: list[int] | None) -> None:
+    source = tiles([10, 20] * 10, classes)
+    train, held = split_holdout(source, 0.2, seed)
+    assert source.files is not None
+    assert not set(source.files[train.keys]) & set(source.files[held.keys])
+    assert len(train) + len(held) == len(source)
+    assert 0.1 < len(held) / len(source) < 0.3
+    if classes:
+        assert set(held.selected_labels) == {0, 1}
+    assert "all tiles of 4 images are held out" in train.remarks[-1]
+
+
+@pytest.mark.parametrize(("files", "classes"), [([50], None), ([50, 50], [0, 1]), ([90, 5, 5], [0, 1, 1])])
+def test_too_few_files_are_parted_and_that_is_said(files: list[int], classes: list[int] | None) -> None:
+    train, held = split_holdout(tiles(files, classes), 0.2, 0)
+    assert len(held) == 0.2 * sum(files)
+    assert "too few images" in train.remarks[-1]
+
+
+def test_a_file_that_could_not_be_cut_is_not_held_out() -> None:
+    for seed in range(10):
+        _, held = split_holdout(tiles([10, 10, -1, -1, 10, 10, -1, -1], [0, 0, 0, 0, 1, 1, 1, 1]), 0.2, seed)
+        assert len(held) >= 4

@@ -30,9 +30,9 @@ from layergraft.data.sources.tiles import OpenImages, TileImages
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 
-SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
+SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32()), ("file", pa.int32())])
 NAMED = 5
-FORMAT = 1  # of what is kept
+FORMAT = 2  # of what is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,12 +224,13 @@ def _build(work: _Work, path: Path | None) -> Index:
     cuts = _cuts(work, path)
     remark = _remark(work, [cut for cut in cuts if cut is not None])
     builder = IndexBuilder(SCHEMA, path, "path")
-    for key, cut in zip(source.keys.tolist(), cuts, strict=True):
+    for number, (key, cut) in enumerate(zip(source.keys.tolist(), cuts, strict=True)):
         names = cut.names() if cut else []
         ids = np.zeros(len(names), dtype=np.int32)
         if source.labels is not None:
             ids = builder.class_ids([source.classes[int(source.labels[key])]] * len(names))
-        builder.add({"path": pa.array(names, pa.large_binary()), "label": pa.array(ids)})
+        file = np.full(len(names), -1 if cut and cut.reason else number, dtype=np.int32)
+        builder.add({"path": pa.array(names, pa.large_binary()), "label": pa.array(ids), "file": pa.array(file)})
     builder.declared = [name for name in source.classes if name in builder.classes]
     builder.remarks = [*source.remarks, remark]
     builder.label_hint = source.label_hint
@@ -305,4 +306,4 @@ def cut_into_tiles(source: Source, tiling: Tiling, options: ReadOptions, directo
     digest = hashlib.blake2b(f"{index.fingerprint} {tiling}".encode(), digest_size=8)
     index = replace(index, fingerprint=digest.hexdigest())
     tiles = TileImages(images.root, index.names("path"), tiling, OpenImages(work.open), temporary)
-    return as_source(source.spec, tiles, index)
+    return replace(as_source(source.spec, tiles, index), files=index.table.column("file").to_numpy())

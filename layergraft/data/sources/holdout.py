@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,7 @@ from layergraft.data.arrays import ClassIds
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 
+MOST_OF_FILES = 0.4  # of all tiles may be held out to keep files whole
 ALWAYS_FROM = 3  # images of a class, of which one at least is held out
 
 
@@ -50,6 +53,33 @@ def deal_classes(labels: ClassIds, count: int, by: HoldoutBy) -> npt.NDArray[np.
     return position[np.lexsort((position, turn[free]))[:count]]
 
 
+def _deal_files(source: Source, files: ClassIds, count: int, by: HoldoutBy, random: Randomness) -> ClassIds | None:
+    """Deal files, whose tiles are about `count`, and one of each class of three files at least; None of too few.
+
+    Args:
+        source: tiles.
+        files: number of the file of each of its keys.
+        count: how many tiles are wanted.
+        by: see `deal_classes`.
+        random: gives the order of files.
+    """
+    numbers, first = np.unique(files, return_index=True)
+    numbers, first = numbers[numbers >= 0], first[numbers >= 0]  # without those that could not be cut
+    order = random.permutation("files", numbers, 0)
+    wanted = max(1, round(count * len(numbers) / len(source)))
+    if source.labels is None or (source.labels[source.keys[first]] < 0).any():
+        dealt = order[:wanted]
+    else:
+        labels = source.labels[source.keys[first]][order]
+        classes = len(np.unique(labels))
+        positions = deal_classes(labels, max(wanted, classes), by)
+        if len(np.unique(labels[positions])) < classes:
+            return None
+        dealt = order[positions]
+    chosen: ClassIds = numbers[dealt]
+    return chosen if 0 < np.isin(files, chosen).mean() <= MOST_OF_FILES else None
+
+
 def split_holdout(
     source: Source, holdout: int | float, seed: int, by: HoldoutBy = "proportion"
 ) -> tuple[Source, Source]:
@@ -63,10 +93,20 @@ def split_holdout(
 
     Returns:
         (training images, held-out images), both in the source's order. A function of seed, sample keys and labels.
+        Tiles of one file are not parted, as long as there are files enough; a remark of the first says which it is.
     """
     wanted = round(holdout * len(source)) if 0 < holdout < 1 else int(holdout)
     count = min(wanted, len(source) // 5)
     random = Randomness(seed=seed, scope="holdout")
+    if count and source.files is not None:
+        files = _deal_files(source, source.files[source.keys], count, by, random)
+        if files is not None:
+            held = np.isin(source.files[source.keys], files)
+            said = f"{source.spec}: all tiles of {len(files)} images are held out."
+            train = replace(source.subset(source.keys[~held]), remarks=(*source.remarks, said))
+            return train, source.subset(source.keys[held])
+        said = f"{source.spec}: too few images to hold out whole ones: tiles of one image train and are held out."
+        source = replace(source, remarks=(*source.remarks, f"{said} Name other images with --test."))
     if source.labels is None:
         chosen = random.permutation("order", source.keys, 0, first=count)
     elif count:

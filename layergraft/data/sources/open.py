@@ -19,9 +19,9 @@ from layergraft.data.fashion.builtin import open_builtin
 from layergraft.data.masks import FolderMasks, class_names, match_masks, paired_folders, validation_of
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.columns import USUAL, Chosen
-from layergraft.data.sources.cut import SCHEMA, cut_into_tiles, no_files
+from layergraft.data.sources.cut import cut_into_tiles, no_files
 from layergraft.data.sources.files import FileImages, Place, is_remote
-from layergraft.data.sources.folder import open_folder
+from layergraft.data.sources.folder import SCHEMA, open_folder
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.hdf5_file import open_hdf5
 from layergraft.data.sources.huggingface import open_hub

@@ -147,6 +147,8 @@ class Source:
         remarks: sentences for the user about what was assumed or left out.
         label_hint: how to get labels where there are none.
         options: which channels, pages and values of the files become grey levels.
+        files: number of the file that every image of `images` was cut from, -1 of what could not be cut; None where
+            images are not cut.
     """
 
     spec: str
@@ -162,6 +164,7 @@ class Source:
     remarks: tuple[str, ...] = ()
     label_hint: str = PUT_INTO_FOLDERS
     options: ReadOptions = AS_THEY_ARE
+    files: ClassIds | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
