@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import msgspec
 from rich.console import Console
 
 from layergraft.data.decode import BadImage
+from layergraft.data.decode.options import READ_OPTIONS
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.shrink import shrunk
 from layergraft.data.skipped import count_reasons
@@ -66,8 +66,7 @@ class _Progress:
 
 def _suffix(content: bytes, name: str) -> str:
     """An ending by which the member is taken for an image; decoders look at the content, whatever it is called."""
-    named = os.path.splitext(name)[1].lower()
-    named = named if named in IMAGE_SUFFIXES else ".jpg"
+    named = next((suffix for suffix in IMAGE_SUFFIXES if name.lower().endswith(suffix)), ".jpg")
     return next((suffix for start, suffix in _SIGNATURES.items() if content.startswith(start)), named)
 
 
@@ -138,8 +137,11 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     _check(out, short, channels, shard_images)
     source = open_source(data)
     announce(*source.remarks, *remarks_on_files(look_at(source, channels), source))
-    if source.options.words():
-        announce("Files are packed with their own numbers: append ?range= and the like to the packed SOURCE, too.")
+    # Smaller files hold the channels, page and slice that were chosen.
+    kept = ["range"] if short else list(READ_OPTIONS)
+    words = "&".join(f"{name}={value}" for name, value in source.options.words().items() if name in kept)
+    if words:
+        announce(f"Files are packed with their own numbers: append ?{words} to the packed SOURCE, too.")
     with locked(out, announce, clear=True):
         return _pack(source, out, short, channels, shard_images)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.colours import select
-from layergraft.data.decode.jpeg import START
+from layergraft.data.decode.jpeg import is_usual_jpeg
 from layergraft.data.decode.picture import BadImage, Picture, Request
 from layergraft.data.decode.ranges import is_plain
 from layergraft.data.fast_augment import resize_image
@@ -31,16 +31,20 @@ def shrunk(source: Source, key: int, channels: int, short: int) -> bytes:
         short: in pixels.
 
     Raises:
-        BadImage: it cannot be read.
+        BadImage: it cannot be read, or says itself what is black and white, which nobody could say of the smaller one.
         UserError: it has more than 8 bits, or bands that are no colours, and tifffile is not installed.
     """
     images = source.images
-    if isinstance(images, EncodedImages) and not images.read(key).startswith(START):
+    if isinstance(images, EncodedImages) and not is_usual_jpeg(images.read(key)):
         options = replace(source.options, range=None)
         picture = images.picture(key, Request(channels=channels, options=options, whole=True))
         if options.channels is not None:
             picture = select(picture, options.channels)
         if not (is_plain(picture) and picture.colours):
+            if picture.range is not None and source.options.range is None:
+                low, high = picture.range
+                hint = f"give ?range=LOW,HIGH (its own is {low:g},{high:g})"
+                raise BadImage(f"a window of its own, which a smaller file does not hold: {hint}")
             return _tiff(picture, short)
     return _jpeg(images.load(key, channels), short)
 

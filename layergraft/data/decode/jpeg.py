@@ -69,6 +69,12 @@ def _frame(content: bytes) -> tuple[int, int, int, int] | None:
     return None
 
 
+def is_usual_jpeg(content: bytes) -> bool:
+    """Whether a file is a JPEG of 8 bits, which holds no more than `decode_jpeg` gives."""
+    frame = _frame(content) if content.startswith(START) else None
+    return frame is not None and frame[1] == 8
+
+
 def _deep(content: bytes, bits: int, height: int, width: int) -> Picture:
     """Of 9 to 16 bits: lossy ones of 12, and lossless ones."""
     check_size(height, width, len(content))
