@@ -122,6 +122,8 @@ def _settled(source: Source, encoders: Mapping[str, Encoder]) -> Source:
     source = settle(source, first.in_chans, announce, first.reads if alike else AS_THEY_ARE, repr(first_name))
     for name, encoder in {} if alike else encoders.items():
         announce(*differences(source, encoder.reads, repr(name)))
+    if not alike:
+        announce(f"The pixels beside them are read as {first_name!r} was trained.")
     read = read_as_trained(source, first.reads)
     announce(*source.remarks, *remarks_on_files(look_at(read, first.in_chans), read))
     return source

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from layergraft.commands.cli import main
 from layergraft.config.loading import dump_recipe, load_recipe
 from layergraft.data.cache import CachedImages, MemoryStore
 from layergraft.data.decode import ReadOptions
@@ -156,3 +159,52 @@ def test_cached_images_are_those_of_the_range(folder: Path) -> None:
     for _ in range(2):
         assert np.array_equal(cached.load(0, 1), source.images.load(0, 1))
     assert read_as_trained(source, ReadOptions(range=((0, 1),))) is source
+
+
+def measured(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of results.json without the names of its sources and its time."""
+    return {key: value for key, value in row.items() if key not in ("source", "test", "seconds")}
+
+
+@pytest.mark.slow
+def test_encoders_of_different_ranges_are_each_measured_by_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    for part, count in (("train", 10), ("test", 6)):
+        for number in range(2 * count):
+            kind = number % 2
+            (tmp_path / part / "ab"[kind]).mkdir(parents=True, exist_ok=True)
+            bands = random.integers(0, 900 + 25 * kind, (2, 36, 36)).astype(np.uint16)
+            tifffile.imwrite(
+                tmp_path / part / "ab"[kind] / f"{number}.tif", bands, imagej=True, metadata={"axes": "CYX"}
+            )
+    reads = {
+        "one": ReadOptions(range=((0, 4095),), channels=(1,)),
+        "two": ReadOptions(range=((0, 900),), channels=(2,)),
+    }
+    for seed, (name, options) in enumerate(reads.items()):
+        encoder = create_encoder(load_recipe("fashion_tiny").encoder, seed)
+        encoder.reads = options
+        save_encoder(encoder, tmp_path / name, {"stage": "mae"})
+    common = ["--shots", "3", "--splits", "2", "--protocols", "knn", "prototype", "--pooling", "cls"]
+    places = [str(tmp_path / name) for name in reads]
+    rows = {}
+    for name, words in {
+        "both": [places[0], "--against", places[1], "--data", str(tmp_path / "train")],
+        "one": [places[0], "--data", f"{tmp_path / 'train'}?range=0,4095&channels=1"],
+        "two": [places[1], "--data", f"{tmp_path / 'train'}?range=0,900&channels=2"],
+    }.items():
+        assert main(["evaluate", "--encoder", *words, *common, "--out", str(tmp_path / f"out-{name}")]) == 0
+        rows[name] = json.loads((tmp_path / f"out-{name}" / "results.json").read_text())
+        if name == "both":
+            said = " ".join(capsys.readouterr().err.split())
+            for place, options in zip(places, reads.values(), strict=True):
+                assert f"is read as '{place}' was trained: {options}" in said
+            assert f"The pixels beside them are read as '{places[0]}' was trained." in said
+    for name, place in zip(reads, places, strict=True):
+        together = [measured(row) for row in rows["both"] if row["encoder"] == place]
+        assert together == [measured(row) for row in rows[name] if row["encoder"] == place] != []
+    pixels = [measured(row) for row in rows["both"] if row["encoder"] == "pixels"]
+    assert pixels == [measured(row) for row in rows["one"] if row["encoder"] == "pixels"]
+    assert pixels != [measured(row) for row in rows["two"] if row["encoder"] == "pixels"]
