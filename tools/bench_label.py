@@ -27,6 +27,7 @@ from playwright.sync_api import sync_playwright
 from layergraft.commands.bench.logistic import features_like_an_encoders
 from layergraft.commands.label.background import Background
 from layergraft.commands.label.labels_file import LabelsFile
+from layergraft.commands.label.run import quick_turns
 from layergraft.commands.label.server import LabelServer
 from layergraft.commands.label.session import Session
 from layergraft.data.arrays import Pixels
@@ -73,7 +74,7 @@ def measure(images: int, width: int, promised: float) -> dict[str, Any]:
     """Median and worst time of an answer, in seconds."""
     features, labels = features_like_an_encoders(images, width, CLASSES)
     source = Source(spec="synthetic", images=_Grey(images), keys=np.arange(images, dtype=np.int64))
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, quick_turns(), sync_playwright() as playwright:
         file = Path(folder) / "labels.csv"
         file.write_text("path,label\n" + "".join(f"{row:06d}.png,class {labels[row]}\n" for row in range(GIVEN)))
         session = Session(source, features, LabelsFile(str(file), source), GIVEN + ANSWERS)

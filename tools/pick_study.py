@@ -5,8 +5,8 @@
     python tools/pick_study.py                      # fills the page from the committed file
 
 replaces what stands between `<!-- picks -->` and `<!-- end picks -->` in `docs/thirty_labels.md`. Each draw is a random
-part of the images; every method picks from the same part, the logistic protocol is fitted to the labels of its picks,
-and its accuracy on the rest of the part is compared with that of picks by chance.
+part of the images; every method picks from the same part, the classifier of `predict` is fitted to the labels of its
+picks, and its accuracy on the rest of the part is compared with that of picks by chance.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import Array, center_and_normalize
-from layergraft.evaluation.few_shot import FEW_SHOT, exact, predict
+from layergraft.evaluation.labelled_classifier import fit_labelled
 from layergraft.evaluation.picking.methods import Method, picks
 from layergraft.evaluation.picking.pool import Pool, Rows
 
 DOCS = Path(__file__).parents[1] / "docs"
 LABELS = (30, 100)
 START = 10
+ERROR = 0.1  # of the sets, which are not asked for
 METHODS: tuple[Method, ...] = ("typiclust", "probcover", "maxherding", "margin", "random")
 PART = re.compile(r"(<!-- picks -->\n).*?(<!-- end picks -->)", re.DOTALL)
 Accuracies = dict[str, dict[str, list[float]]]
@@ -44,12 +45,11 @@ Accuracies = dict[str, dict[str, list[float]]]
 
 
 def accuracy(features: Array, labels: Labels, picked: Rows) -> float:
-    """Accuracy in percent on what was not picked; classes without a label count as wrong."""
+    """Accuracy in percent of `predict` on what was not picked; classes without a label count as wrong."""
     named, ids = np.unique(labels[picked], return_inverse=True)
     rest = np.setdiff1d(np.arange(len(labels)), picked)
-    protocol, x = FEW_SHOT["logistic"], exact(torch.from_numpy(features))
-    fit = protocol.fit_path(x[picked], torch.from_numpy(ids), len(named), [protocol.fixed])[0]
-    return 100 * float((named[predict([fit], x[rest])[0].numpy()] == labels[rest]).mean())
+    fitted = fit_labelled(features[picked], ids.astype(np.int64), len(named), ERROR)
+    return 100 * float((named[fitted.probabilities(features[rest]).argmax(1)] == labels[rest]).mean())
 
 
 def picked_rows(features: Array, labels: Labels, method: Method, number: int, seed: int) -> Rows:

@@ -11,21 +11,13 @@ from layergraft.data.randomness import Randomness
 from layergraft.evaluation.picking.pool import Pool
 
 _CANDIDATES = 64  # whose gain is computed at once
-_EXACT = 30_000  # images, up to which coverage is that of all of them
-_TARGETS = 10_000  # images whose coverage stands for that of more
+_TOGETHER = 20_000  # images, up to which all are covered at once
+_PART = 10_000  # images of more, drawn at random, that are covered at once
 
 
 def _kernel(similarity: torch.Tensor, gamma: float) -> torch.Tensor:
     """exp(-gamma distance^2) of unit rows with these cosine similarities; it changes them in place."""
     return similarity.sub_(1).mul_(2 * gamma).exp_()
-
-
-def _targets(pool: Pool) -> torch.Tensor:
-    """Features of the images that are to be covered, of shape (M, D)."""
-    if len(pool) <= _EXACT:
-        return pool.features
-    drawn = Randomness(seed=0, scope="pick").permutation("cover", np.arange(len(pool)), 0, first=_TARGETS)
-    return pool.features[torch.from_numpy(drawn)]
 
 
 def _gains(pool: Pool, rows: torch.Tensor, targets: torch.Tensor, covered: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -39,10 +31,8 @@ def _gains(pool: Pool, rows: torch.Tensor, targets: torch.Tensor, covered: torch
 def maxherding(pool: Pool, gamma: float = 1.0) -> Iterator[int]:
     """Pick greedily what adds most to the mean over all images of their kernel with the nearest pick.
 
-    Coverage is submodular: what an image would add only shrinks. So a gain that was computed earlier is an upper bound,
-    and only images whose bound is above the best gain have theirs computed again (Minoux 1978): the same picks without
-    an (N, N) matrix. Each bound has to be computed once, which takes N^2 kernels in all: of more than 30,000 images,
-    10,000 that are drawn at random stand for all where coverage is summed; every image may still be picked.
+    That takes N^2 kernels. Of more than 20,000 images, 10,000 that are drawn at random stand for all, as what covers
+    and as what is covered; once none of them is free, the next 10,000.
 
     Args:
         pool: what is picked from.
@@ -51,28 +41,43 @@ def maxherding(pool: Pool, gamma: float = 1.0) -> Iterator[int]:
     Yields:
         Rows.
     """
-    targets = _targets(pool)
-    covered = torch.zeros(len(targets))
+    order, size = np.arange(len(pool)), len(pool)
+    if len(pool) > _TOGETHER:
+        order, size = Randomness(seed=0, scope="pick").permutation("cover", order, 0), _PART
+    for rows in torch.from_numpy(order).split(max(1, size)):
+        yield from _cover(pool, rows, gamma)
 
-    def cover(row: int) -> torch.Tensor:
-        return torch.maximum(covered, _kernel(targets @ pool.features[row], gamma))
 
+def _cover(pool: Pool, rows: torch.Tensor, gamma: float) -> Iterator[int]:
+    """Pick some rows until none of them is free.
+
+    Coverage is submodular: what an image would add only shrinks. So a gain that was computed earlier is an upper bound,
+    and only images whose bound is above the best gain have theirs computed again (Minoux 1978): the same picks without
+    an (N, N) matrix.
+
+    Args:
+        pool: what is picked from.
+        rows: what covers and is covered, of shape (M,).
+        gamma: of the kernel.
+    """
+    targets, covered = pool.features[rows], torch.zeros(len(rows))
     for known in pool.known:
-        covered = cover(known)
-    bounds = _gains(pool, torch.arange(len(pool)), targets, covered, gamma)
-    while bool(pool.free.any()):
-        bounds[~pool.free] = -1
+        covered = torch.maximum(covered, _kernel(targets @ pool.features[known], gamma))
+    bounds = _gains(pool, rows, targets, covered, gamma)
+    while bool(pool.free[rows].any()):
+        bounds[~pool.free[rows]] = -1
         stale = bounds.clone()
-        best, row = -1.0, -1
+        best, number = -1.0, -1
         while True:
-            rows = stale.topk(min(_CANDIDATES, len(pool))).indices.sort().values
-            rows = rows[stale[rows] > best]
-            if not len(rows):
+            numbers = stale.topk(min(_CANDIDATES, len(rows))).indices.sort().values
+            numbers = numbers[stale[numbers] > best]
+            if not len(numbers):
                 break
-            gains = _gains(pool, rows, targets, covered, gamma)
-            bounds[rows], stale[rows] = gains, -1
+            gains = _gains(pool, rows[numbers], targets, covered, gamma)
+            bounds[numbers], stale[numbers] = gains, -1
             if float(gains.max()) > best:
-                best, row = float(gains.max()), int(rows[int(gains.argmax())])
+                best, number = float(gains.max()), int(numbers[int(gains.argmax())])
+        row = int(rows[number])
         pool.take(row)
         yield row
-        covered = cover(row)
+        covered = torch.maximum(covered, _kernel(targets @ pool.features[row], gamma))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from label_page import class_of, rows_of, session_of, write_photos
 
 from layergraft.commands.label import background, labels_file
 from layergraft.commands.label.background import Background, guess
 from layergraft.commands.label.estimate import Advice, advise
 from layergraft.commands.label.labels_file import LabelsFile
+from layergraft.commands.label.run import quick_turns
 from layergraft.commands.label.session import Conflict, Session
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import open_source
@@ -285,3 +288,11 @@ def test_images_that_no_file_can_name_are_left_out(tmp_path: Path, photos: Path)
     session = Session(source, np.zeros((2, 4), dtype=np.float32), LabelsFile(str(tmp_path / "l.csv"), source), 5)
     assert session.usable.sum() == 1
     assert SimpleNamespace(**session.state()).images == 1
+
+
+def test_the_server_leaves_python_and_torch_as_they_were() -> None:
+    before = torch.get_num_threads(), sys.getswitchinterval()
+    with quick_turns():
+        assert torch.get_num_threads() == 1
+        assert sys.getswitchinterval() < before[1]
+    assert (torch.get_num_threads(), sys.getswitchinterval()) == before
