@@ -44,7 +44,7 @@ def maxherding(pool: Pool, gamma: float = 1.0) -> Iterator[int]:
     order, size = np.arange(len(pool)), len(pool)
     if len(pool) > _TOGETHER:
         order, size = Randomness(seed=0, scope="pick").permutation("cover", order, 0), _PART
-    for rows in torch.from_numpy(order).split(max(1, size)):
+    for rows in torch.split(torch.from_numpy(order), max(1, size)):
         yield from _cover(pool, rows, gamma)
 
 
