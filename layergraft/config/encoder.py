@@ -70,7 +70,7 @@ class EncoderConfig(Config, frozen=True, kw_only=True):
         sides = height_and_width(self.img_size)
         if self.patch_size is not None and any(side % self.patch_size for side in sides):
             raise ValueError(
-                f"`img_size` {self.img_size} is not a multiple of `patch_size` {self.patch_size}: "
+                f"`img_size` {shown_size(self.img_size)} is not a multiple of `patch_size` {self.patch_size}: "
                 "the patches must tile the image"
             )
         if self.positions == "sincos" and self.embed_dim is not None and self.embed_dim % 4:

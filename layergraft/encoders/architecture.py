@@ -123,6 +123,57 @@ def _lacking(weights: dict[str, Tensor], missing: list[str], name: str) -> UserE
     )
 
 
+def _heads(width: int, name: str, known: dict[str, Any]) -> tuple[int, list[str]]:
+    """Attention heads, and what was assumed of them."""
+    heads = known.get("num_heads", HEADS_BY_WIDTH.get(width))
+    if heads is None:
+        raise UserError(f"{name!r} does not say how many heads it has.", f"Append it: {name}?num_heads=…")
+    assumed = f"num_heads {heads} is assumed from the width {width}; else append ?num_heads=…."
+    return heads, [] if "num_heads" in known else [assumed]
+
+
+def _depth(weights: dict[str, Tensor]) -> int:
+    return 1 + max(int(block[1]) for key in weights if (block := re.match(r"blocks\.(\d{1,4})\.", key)))
+
+
+def _dinov3(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
+    """What `infer_architecture` gives of a DINOv3, whose positions are in no weight; its feature is the class token."""
+    needed = (
+        "cls_token",
+        "norm.weight",
+        "patch_embed.proj.weight",
+        "blocks.0.attn.qkv.weight",
+        "blocks.0.mlp.fc2.weight",
+    )
+    missing = [key for key in needed if key not in weights]
+    if missing:
+        raise UserError(f"{name!r} lacks {', '.join(missing)}: it is no DINOv3.")
+    width, hidden = weights["blocks.0.mlp.fc2.weight"].shape
+    gated = "blocks.0.mlp.fc1_g.weight" in weights
+    usual = "silu" if gated else "gelu"
+    if known.get("act_layer", usual) != usual:
+        raise UserError(f"{name!r} has an MLP with {known['act_layer']}, timm's DINOv3 has {usual}.")
+    heads, notes = _heads(width, name, known)
+    patch = _patch(weights, name)
+    rows, columns = known.get("grid", (224 // patch["patch_size"],) * 2)
+    arguments = patch | {
+        "img_size": _image_size(rows, columns, patch["patch_size"]),
+        "embed_dim": width,
+        "depth": _depth(weights),
+        "num_heads": heads,
+        "mlp_ratio": _mlp_ratio(hidden, width),
+        "num_reg_tokens": weights["reg_token"].shape[1] if "reg_token" in weights else 0,
+        "qkv_bias": "blocks.0.attn.q_bias" in weights,
+        "init_values": LAYER_SCALE if "blocks.0.gamma_1" in weights else None,
+        "global_pool": "token",
+    }
+    if "rope_temperature" in known:
+        arguments["rope_temperature"] = known["rope_temperature"]
+    if gated:
+        return "vit_small_plus_patch16_dinov3", arguments | {"swiglu_align_to": 1}, notes
+    return "vit_small_patch16_dinov3", arguments, notes
+
+
 def infer_architecture(
     weights: dict[str, Tensor], name: str, known: dict[str, Any]
 ) -> tuple[str, dict[str, Any], list[str]]:
@@ -133,7 +184,7 @@ def infer_architecture(
         name: the file, for messages.
         known: what weights do not tell, where it is known: `num_heads`, `grid` (rows, columns of patches),
             `no_embed_class` (tokens in front of the patches have no position), `act_layer` (timm's name of the
-            activation; of a gated MLP it is its own).
+            activation; of a gated MLP it is its own), `rotary` (`dinov3`) and `rope_temperature`.
 
     Returns:
         (timm's model name, arguments of `create_model`, what was assumed).
@@ -141,6 +192,8 @@ def infer_architecture(
     Raises:
         UserError: the weights do not tell, or lack what every ViT has.
     """
+    if known.get("rotary") == "dinov3":
+        return _dinov3(weights, name, known)
     needed = ("pos_embed", "blocks.0.norm1.weight", "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight")
     missing = [key for key in needed if key not in weights]
     if missing:
@@ -149,12 +202,7 @@ def infer_architecture(
         if key in weights and weights[key].ndim != dimensions:
             raise UserError(f"{name!r}: {key} has the shape {tuple(weights[key].shape)}, which no ViT of timm has.")
     width = weights["pos_embed"].shape[2]
-    notes = []
-    heads = known.get("num_heads", HEADS_BY_WIDTH.get(width))
-    if heads is None:
-        raise UserError(f"{name!r} does not say how many heads it has.", f"Append it: {name}?num_heads=…")
-    if "num_heads" not in known:
-        notes.append(f"num_heads {heads} is assumed from the width {width}; else append ?num_heads=….")
+    heads, notes = _heads(width, name, known)
     arguments = _patch(weights, name)
     (rows, columns), embed_prefix, assumed = _grid(weights, name, known)
     notes += assumed
@@ -162,7 +210,7 @@ def infer_architecture(
     arguments |= {
         "img_size": _image_size(rows, columns, arguments["patch_size"]),
         "embed_dim": width,
-        "depth": 1 + max(int(block[1]) for key in weights if (block := re.match(r"blocks\.(\d{1,4})\.", key))),
+        "depth": _depth(weights),
         "num_heads": heads,
         "mlp_ratio": _mlp_ratio(hidden, width),
         "class_token": "cls_token" in weights,

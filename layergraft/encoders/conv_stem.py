@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.errors import UserError
 
@@ -20,7 +21,7 @@ class ConvStem(nn.Module):
     image at every step, and its running statistics would move.
 
     Args:
-        img_size: side of the square input.
+        img_size: of the input, in pixels.
         patch_size: must be 16.
         in_chans: channels of the input.
         embed_dim: width of a token; the convolutions have an eighth, a quarter, a half and all of it.
@@ -31,7 +32,12 @@ class ConvStem(nn.Module):
     """
 
     def __init__(
-        self, img_size: int = 224, patch_size: int = STRIDE, in_chans: int = 3, embed_dim: int = 768, **others: Any
+        self,
+        img_size: ImageSize = 224,
+        patch_size: int = STRIDE,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        **others: Any,
     ) -> None:
         super().__init__()
         if patch_size != STRIDE or embed_dim % 8:
@@ -39,20 +45,20 @@ class ConvStem(nn.Module):
                 f"A conv stem needs patches of {STRIDE} and a width that 8 divides, not {patch_size} and {embed_dim}.",
                 "Change encoder.patch_size or encoder.embed_dim, or use `stem: patch`.",
             )
-        side = img_size // STRIDE
-        self.img_size = (img_size, img_size)
+        height, width = height_and_width(img_size)
+        self.img_size = (height, width)
         self.patch_size = (STRIDE, STRIDE)
-        self.grid_size = (side, side)
-        self.num_patches = side * side
+        self.grid_size = (height // STRIDE, width // STRIDE)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
         layers: list[nn.Module] = []
-        width = in_chans
+        channels = in_chans
         for share in (8, 4, 2, 1):
             layers += [
-                nn.Conv2d(width, embed_dim // share, 3, stride=2, padding=1, bias=False),
+                nn.Conv2d(channels, embed_dim // share, 3, stride=2, padding=1, bias=False),
                 BatchNorm(embed_dim // share),
                 nn.ReLU(inplace=True),
             ]
-            width = embed_dim // share
+            channels = embed_dim // share
         self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim, embed_dim, 1))
         self.norm = nn.Identity()
 

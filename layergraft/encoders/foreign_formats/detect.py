@@ -5,6 +5,7 @@ from __future__ import annotations
 from layergraft.encoders.foreign_formats.big_vision import read_big_vision
 from layergraft.encoders.foreign_formats.clip import read_openai_clip, read_transformers_clip
 from layergraft.encoders.foreign_formats.dinov2 import read_dinov2
+from layergraft.encoders.foreign_formats.dinov3 import read_dinov3
 from layergraft.encoders.foreign_formats.foreign import Content, Foreign, Reader, inner
 from layergraft.encoders.foreign_formats.ijepa import read_ijepa
 from layergraft.encoders.foreign_formats.moco import read_moco
@@ -23,6 +24,7 @@ READERS: tuple[Reader, ...] = (
     read_self_distillation,
     read_ijepa,
     read_moco,
+    read_dinov3,
     read_dinov2,
     read_refiner,
     read_transformers_vit,
@@ -34,8 +36,8 @@ READERS: tuple[Reader, ...] = (
     read_timm_names,
 )
 _KNOWN = (
-    "MAE, MoCo v3, layer-grafted, DINO, iBOT, DINOv2, I-JEPA, MIM-Refiner, timm, the ViTs and CLIP and SigLIP of "
-    "Hugging Face, open_clip, torchvision, MONAI, Prithvi, big_vision, and these below one prefix"
+    "MAE, MoCo v3, layer-grafted, DINO, iBOT, DINOv2, DINOv3, I-JEPA, MIM-Refiner, timm, the ViTs and CLIP and SigLIP "
+    "of Hugging Face, open_clip, torchvision, MONAI, Prithvi, big_vision, and these below one prefix"
 )
 
 

@@ -37,7 +37,7 @@ class Foreign:
             BatchNorm without affine in front of it.
         unused: what else the file holds.
         arguments: what the format tells besides weights: `norm_eps`, where files of it may have another; `grid`,
-            `no_embed_class`, `act_layer` (see `infer_architecture`).
+            `no_embed_class`, `act_layer`, `rotary` (see `infer_architecture`).
         notes: what the user should know about this format.
     """
 

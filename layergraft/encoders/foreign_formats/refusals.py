@@ -11,8 +11,8 @@ from layergraft.errors import UserError
 _MARKS: tuple[tuple[str, str, str], ...] = (
     (
         r"(^|\.)(rope|rope_embed|rope_embeddings|rotary_emb)\.|(^|\.)storage_tokens$|\.attn\.qkv\.bias_mask$",
-        "rotary positions (DINOv3, EVA-02, RoPE-ViT)",
-        "Where timm has the model, convert it with timm and give the directory that `timm.models.save_for_hf` writes.",
+        "rotary positions, and does not tell which (EVA-02, RoPE-ViT)",
+        "Give the directory that `timm.models.save_for_hf` writes: its config.json tells.",
     ),
     (
         r"relative_position_bias|relative_position_index|position_bias",

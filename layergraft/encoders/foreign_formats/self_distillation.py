@@ -1,11 +1,11 @@
-"""Training checkpoints of DINO, iBOT and DINOv2: `teacher` and `student`, each a backbone and heads."""
+"""Training checkpoints of DINO, iBOT, DINOv2 and DINOv3: `teacher` and `student`, each a backbone and heads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from layergraft.encoders.foreign_formats import dinov2
+from layergraft.encoders.foreign_formats import dinov2, dinov3
 from layergraft.encoders.foreign_formats.foreign import (
     Content,
     Foreign,
@@ -37,11 +37,15 @@ def read_self_distillation(content: Content, name: str) -> Foreign | None:
     for side, weights in sides.items():
         left = dict(weights)
         backbone = take(left, "backbone.")
-        refuse_known(backbone, name)
+        if kind != "DINOv3":
+            refuse_known(backbone, name)
         for head in _HEADS:
             unused += summary(take(left, f"{head}."), f"{side}.{head}")
         if kind == "DINOv2":
             encoders[side], more, arguments = dinov2.take_backbone(backbone)
+            unused += more
+        elif kind == "DINOv3":
+            encoders[side], more, arguments = dinov3.take_backbone(backbone, name)
             unused += more
         else:
             unused += summary(take(backbone, "masked_embed"), "mask token")
@@ -51,6 +55,8 @@ def read_self_distillation(content: Content, name: str) -> Foreign | None:
 
 
 def _kind(sides: list[Weights]) -> str:
+    if any(dinov3.is_dinov3(take(dict(weights), "backbone.")) for weights in sides):
+        return "DINOv3"
     names = {name for weights in sides for name in weights}
     if any(name.startswith(("dino_head.", "backbone.mask_token", "backbone.register_tokens")) for name in names):
         return "DINOv2"

@@ -15,6 +15,7 @@ _ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
+    "silu": "silu",
 }
 
 
@@ -38,6 +39,7 @@ _MODELS = {
     "data2vec-vision": _Usual(),
     "dinov2": _Usual(1e-6),
     "dinov2_with_registers": _Usual(1e-6),
+    "dinov3_vit": _Usual(1e-5),
     "clip_vision_model": _CLIP,
     "siglip_vision_model": _SIGLIP,
     "clip": _CLIP,
@@ -53,7 +55,8 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
         name: the directory, for messages.
 
     Returns:
-        `num_heads`, `norm_eps`, `act_layer` (timm's name), and `grid`: rows and columns of patches.
+        `num_heads`, `norm_eps`, `act_layer` (timm's name), `grid`: rows and columns of patches, and of DINOv3
+        `rope_temperature`.
 
     Raises:
         UserError: it is another network, uses another activation, or has numbers that are none.
@@ -74,10 +77,14 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
             f"{name!r} uses the activation {activation!r}; known are {', '.join(f'`{a}`' for a in _ACTIVATIONS)}."
         )
     arguments: dict[str, Any] = {"act_layer": _ACTIVATIONS[activation]}
-    for ours, theirs, default in (
+    numbers: list[tuple[str, str, int | float]] = [
         ("num_heads", "num_attention_heads", 12),
         ("norm_eps", "layer_norm_eps", usual.norm_eps),
-    ):
+    ]
+    if kind == "dinov3_vit":
+        numbers[0] = ("num_heads", "num_attention_heads", 6)
+        numbers.append(("rope_temperature", "rope_theta", 100.0))
+    for ours, theirs, default in numbers:
         value = config.get(theirs, default)
         if not isinstance(value, type(default) | int) or not 0 < value < math.inf:
             raise UserError(f"The config.json of {name!r} has {theirs} {value!r}, no positive number.")
