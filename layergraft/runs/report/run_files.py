@@ -17,6 +17,7 @@ from layergraft.runs.layout import stage_directories
 from layergraft.runs.metrics import read_metrics
 from layergraft.runs.report.recorded import find_record
 from layergraft.runs.results import ResultRow, read_results
+from layergraft.runs.run_time import RunTime
 
 
 class _Machine(TypedDict):
@@ -33,13 +34,23 @@ class _Data(TypedDict):
     fingerprint: str | int | None
 
 
-class _Summary(TypedDict):
+class _Time(TypedDict):
+    taken: RunTime
+
+
+class _EverySummary(TypedDict):
     """What the report reads of run.json."""
 
     recipe: str
     machine: _Machine
     seconds_since_start: float
     data: _Data
+
+
+class _Summary(_EverySummary, total=False):
+    """Likewise; runs of earlier versions have no `time`."""
+
+    time: _Time
 
 
 class _Anchor(TypedDict):

@@ -52,7 +52,7 @@ def test_better_than_pixels() -> None:
 def test_time_is_that_of_all_starts() -> None:
     taken = {"stages": {"mae": 60.0, "graft": 120.0}, "evaluation": 10.0, "analyses": 5.0}
     _, tiles, _ = said(run_files("a", [], summary=SUMMARY | {"time": {"told": None, "taken": taken}}, stages=[]))
-    note = "mae 1 min, graft 2 min, measuring 10 s, analysing 5 s; on an abacus, 1 thread"
+    note = "mae 1 min, graft 2 min, evaluation 10 s, analyses 5 s; on an abacus, 1 thread"
     assert tiles[-1][1:] == ("3 min 15 s", note)
 
 

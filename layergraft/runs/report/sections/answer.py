@@ -9,6 +9,7 @@ from layergraft.runs.report.headline import Headline, find_headline
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Section, Tile, Tiles
 from layergraft.runs.results import CROSS_VALIDATION
+from layergraft.runs.run_time import RunTime
 
 _ENOUGH_LABELS = 100  # below, more labels say more than anything else
 
@@ -87,10 +88,8 @@ def _time(run: RunFiles) -> list[Tile]:
     if "time" not in run.summary:  # a run of an earlier version
         seconds = duration(run.summary["seconds_since_start"])
         return [Tile(label=label, value=seconds, note=f"since the run's last start, on {where}")]
-    taken = run.summary["time"]["taken"]
-    parts = taken["stages"] | {"measuring": taken["evaluation"], "analysing": taken["analyses"]}
-    told = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items())
-    return [Tile(label=label, value=duration(sum(parts.values())), note=f"{told}; on {where}")]
+    taken = RunTime(**run.summary["time"]["taken"])
+    return [Tile(label=label, value=duration(taken.whole), note=f"{taken.parts()}; on {where}")]
 
 
 def _joined(*parts: str) -> str:
