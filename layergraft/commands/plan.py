@@ -25,7 +25,7 @@ from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import check
-from layergraft.runs.readable import duration, short
+from layergraft.runs.readable import counted, duration, short
 from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import StageTrial, feature_seconds, run_time, try_stage
@@ -153,8 +153,8 @@ def plan_table(stage: dict[str, Any]) -> Group:
     """One stage of `plan --json` as a table; columns that say the same of every layer are a line below it."""
     memory = stage["memory_bytes"] or 0
     title = f"Stage {stage['name']}: {stage['objective']}, batch {stage['batch_size']}"
-    title += f", {stage['epochs']} epochs" if stage["epochs"] else ""
-    title += f", {stage['steps']} steps" if stage["steps"] else ""
+    title += f", {counted(stage['epochs'], 'epoch')}" if stage["epochs"] else ""
+    title += f", {counted(stage['steps'], 'step')}" if stage["steps"] else ""
     title += f", about {short(memory / 2**30, 2)} GiB"
     title += f" and {duration(stage['seconds'])}" if stage["seconds"] is not None else ""
     rows = stage["layers"]

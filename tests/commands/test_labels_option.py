@@ -63,6 +63,14 @@ def test_labels_of_some_images_are_cross_validated(
     assert (mean["n_train"], mean["n_test"]) == (n_train, 3 * count)
     assert mean["high"] - mean["low"] > 20
     assert mean["low"] <= mean["value"] <= mean["high"]
+    (kept,) = json.loads((out / "examples.json").read_text())  # of the first protocol that fits a classifier
+    assert (kept["protocol"], kept["test"]) == ("logistic", "cross-validation")
+    assert set(kept["classes"]) == {CLASSES[c] for c in (1, 8, 5)}
+    right = sum(images for one, other, images in kept["taken"] if one == other)
+    of_the_encoder = [row for row in rows if row["encoder"] != "pixels" and row["protocol"] == "logistic"]
+    (first,) = [row["value"] for row in of_the_encoder if row["split"] == "0"]
+    assert first == pytest.approx(100 * right / (3 * count))
+    assert kept["images"] == [count] * 3
 
 
 def test_what_cross_validation_refuses(encoder: str, tmp_path: Path) -> None:

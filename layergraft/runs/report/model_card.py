@@ -6,6 +6,7 @@ from pathlib import Path
 
 from layergraft.config.encoder import shown_size
 from layergraft.runs.atomic import write_text
+from layergraft.runs.readable import counted
 from layergraft.runs.report.run_files import RunFiles, read_run
 from layergraft.runs.report.section import Table
 from layergraft.runs.report.sections.results import accuracy_tables, named_results
@@ -57,7 +58,8 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     for number, stage in enumerate(run.stages, start=1):
         frozen = ", ".join(row["name"] for row in stage["layers"] if row["frozen"])
         stages.append(
-            f"{number}. **{stage['name']}**: {stage['objective']}, {stage['epochs']} epochs, {stage['steps']} steps of "
+            f"{number}. **{stage['name']}**: {stage['objective']}, {counted(stage['epochs'], 'epoch')}, "
+            f"{counted(stage['steps'], 'step')} of "
             f"{stage['batch_size']} images; frozen: {frozen or 'nothing'}"
         )
     trained, held = data.get("train"), data.get("holdout")
