@@ -30,14 +30,14 @@ class _Usual:
 
 _CLIP = _Usual(1e-5, 32, "quick_gelu")
 _SIGLIP = _Usual(1e-6, 16, "gelu_pytorch_tanh")
-_MODELS = {
+MODELS = {
     "vit": _Usual(),
     "vit_mae": _Usual(),
     "vit_msn": _Usual(1e-6),
     "ijepa": _Usual(),
     "beit": _Usual(),
     "data2vec-vision": _Usual(),
-    "dinov2": _Usual(1e-6),
+    "dinov2": _Usual(1e-6, 14),
     "dinov2_with_registers": _Usual(1e-6),
     "dinov3_vit": _Usual(1e-5),
     "clip_vision_model": _CLIP,
@@ -62,11 +62,11 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
         UserError: it is another network, uses another activation, or has numbers that are none.
     """
     kind = config.get("model_type")
-    usual = _MODELS.get(str(kind))
+    usual = MODELS.get(str(kind))
     if usual is None:
         raise UserError(
             f"{name!r} is a {kind!r} of transformers, not a ViT that is read here.",
-            f"{', '.join(f'`{model}`' for model in _MODELS)} are.",
+            f"{', '.join(f'`{model}`' for model in MODELS)} are.",
         )
     if kind in ("clip", "siglip"):  # the whole model has the configuration of its tower below its own
         vision = config.get("vision_config")

@@ -39,6 +39,8 @@ def flax_names(model: Any, first_vit: bool) -> Arrays:
     }
     if "cls_token" in state:
         arrays["cls"] = state["cls_token"]
+    width, heads = model.embed_dim, model.blocks[0].attn.num_heads
+    by_head = (heads, width // heads)
     for index in range(2):
         ours, theirs = f"blocks.{index}", f"Transformer/encoderblock_{index}"
         for number, name in ((1, 0), (2, norm2)):
@@ -48,9 +50,9 @@ def flax_names(model: Any, first_vit: bool) -> Arrays:
         kernels = np.split(state[f"{ours}.attn.qkv.weight"], 3)
         biases = np.split(state[f"{ours}.attn.qkv.bias"], 3)
         for part, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
-            arrays[f"{block}/{part}/kernel"] = kernel.T.reshape(32, 2, 16)
-            arrays[f"{block}/{part}/bias"] = bias.reshape(2, 16)
-        arrays[f"{block}/out/kernel"] = state[f"{ours}.attn.proj.weight"].T.reshape(2, 16, 32)
+            arrays[f"{block}/{part}/kernel"] = kernel.T.reshape(width, *by_head)
+            arrays[f"{block}/{part}/bias"] = bias.reshape(by_head)
+        arrays[f"{block}/out/kernel"] = state[f"{ours}.attn.proj.weight"].T.reshape(*by_head, width)
         arrays[f"{block}/out/bias"] = state[f"{ours}.attn.proj.bias"]
         for number in (0, 1):
             arrays[f"{theirs}/MlpBlock_{mlp}/Dense_{number}/kernel"] = state[f"{ours}.mlp.fc{number + 1}.weight"].T

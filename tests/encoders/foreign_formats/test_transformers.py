@@ -13,6 +13,7 @@ from library_files import assert_reads, images, perturbed, said, save
 from safetensors.torch import load_file, save_file
 
 from layergraft.encoders.checkpoint import open_checkpoint
+from layergraft.encoders.foreign_formats.transformers_config import MODELS as MODELS_BY_TYPE
 from layergraft.errors import UserError
 
 transformers = pytest.importorskip("transformers")
@@ -113,6 +114,21 @@ def test_an_activation_that_a_configuration_names_is_not_asked_for_again(tmp_pat
     with pytest.raises(UserError, match=r"act="):
         open_checkpoint(f"{tmp_path}?act=gelu")
     assert "QuickGELU" in type(open_checkpoint(f"{tmp_path}?act=quick_gelu").encoder.vit.blocks[0].mlp.act).__name__
+
+
+def test_what_a_configuration_leaves_out_is_what_transformers_takes() -> None:
+    """Its versions 4 write only what is not usual."""
+    config = transformers.AutoConfig
+    for kind, usual in MODELS_BY_TYPE.items():
+        theirs = config.for_model(kind)
+        theirs = theirs.vision_config if kind in ("clip", "siglip") else theirs
+        stated = {key: theirs.to_dict()[key] for key in ("num_attention_heads", "image_size")}
+        assert stated == {"num_attention_heads": 12, "image_size": 224}, kind
+        assert (theirs.layer_norm_eps, theirs.patch_size, theirs.hidden_act) == (
+            usual.norm_eps,
+            usual.patch_size,
+            usual.activation,
+        ), kind
 
 
 def test_networks_that_are_not_read_are_named(tmp_path: Path) -> None:
