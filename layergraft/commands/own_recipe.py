@@ -15,7 +15,7 @@ from layergraft.errors import UserError
 from layergraft.runs.announce import announce
 from layergraft.runs.run_time import RunTime
 from layergraft.training.choice.choose import usual_minutes
-from layergraft.training.choice.fit import fitted
+from layergraft.training.choice.fit import Fit, fitted
 from layergraft.training.choice.images import look_at_images
 from layergraft.training.choice.machine import look_at_machine
 from layergraft.training.choice.start import look_at_start
@@ -28,12 +28,17 @@ class OwnRecipe:
     Args:
         recipe: complete.
         comments: dotted key -> why it has its value; None keeps those of a run that goes on.
-        time: of the whole run, by parts; None where it was not tried.
+        tried: its time, images and trials; None of a run that goes on.
     """
 
     recipe: Recipe
     comments: Comments | None = None
-    time: RunTime | None = None
+    tried: Fit | None = None
+
+    @property
+    def time(self) -> RunTime | None:
+        """Of the whole run, by parts; None where it was not tried."""
+        return self.tried.time if self.tried else None
 
     def text(self) -> str:
         """The recipe as YAML, with its reasons."""
@@ -68,6 +73,6 @@ def own_recipe(
         raise UserError(f"The time of the run cannot be {minutes:g} minutes.", "For instance --minutes 30.")
     images, machine = look_at_images(data), look_at_machine()
     weights = look_at_start(start) if start else None
-    choice, time = fitted(images, machine, minutes or usual_minutes(machine), overrides, weights)
-    announce(*choice.notes, *([time.sentence()] if time else []))
-    return OwnRecipe(recipe=choice.recipe, comments=choice.comments, time=time)
+    fit = fitted(images, machine, minutes or usual_minutes(machine), overrides, weights)
+    announce(*fit.choice.notes, *([fit.time.sentence()] if fit.time else []))
+    return OwnRecipe(recipe=fit.choice.recipe, comments=fit.choice.comments, tried=fit)

@@ -29,10 +29,11 @@ from layergraft.runs.readable import counted, duration, short
 from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import StageTrial, feature_seconds, run_time, try_stage
-from layergraft.training.memory import memory_warning, step_memory
+from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.run_data import RunData, load_data, remarks_on
 
 GIVE_DATA = "give --data to know"
+NOT_COUNTED = "not counted of a small encoder that was chosen: plan --recipe counts it"
 
 
 def show_plan(
@@ -54,12 +55,13 @@ def show_plan(
         raise UserError(f"{str(out)!r} cannot be written: it is there, or does not end in .yaml.", "Use another --out.")
     if only is not None and only not in recipe.stages:
         raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
-    data = None if recipe.data.source is None else load_data(recipe)
+    tried = own.tried if own else None
+    data = tried.data if tried else None if recipe.data.source is None else load_data(recipe)
     train = data.train if data else None
     images = len(train) if train else None
     encoder = checked_encoder(recipe, data)
     if train is not None:
-        announce(*remarks_on(recipe, encoder, train))
+        announce(*remarks_on(recipe, encoder, train, chosen=own is not None))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stages, warnings = [], {}
     trials: dict[str, StageTrial] = {}
@@ -72,13 +74,17 @@ def show_plan(
         set_frozen(rows, plan)
         objective.begin_stage(encoder)
         used = msgspec.structs.replace(stage, batch_size=batch_size)
-        needed = step_memory(encoder, objective, plan, used, recipe.engine)
-        warning = memory_warning(name, needed, device)
+        needed, flops = None, None
+        if tried is None or sum(row.parameters for row in plan.rows) > SMALL:
+            needed = step_memory(encoder, objective, plan, used, recipe.engine)
+            flops = step_flops(encoder, objective, used)
+        warning = memory_warning(name, needed, device) if needed else None
         warnings[name] = f"{warning}\n" if warning else ""
-        flops = step_flops(encoder, objective, used)
         seconds, how = None, GIVE_DATA
         if data is not None and steps is not None:
-            trials[name] = trial = try_stage(recipe, name, data, batch_size, flops)
+            trials[name] = trial = (
+                tried.trials[name] if tried else try_stage(recipe, name, data, batch_size, flops or 1)
+            )
             seconds, how = None if trial.step is None else steps * trial.step, trial.how
         stages.append(
             {
@@ -91,13 +97,14 @@ def show_plan(
                 "batch_size": batch_size,
                 "memory_bytes": needed,
                 "seconds": seconds,
-                "flops": flops * steps if steps else None,
+                "flops": flops * steps if flops and steps else None,
                 "notes": {
                     "memory_bytes": "an estimate for one process that takes the whole batch",
                     "seconds": how,
                     "flops": "products, attention and convolutions of all steps, by their shapes",
                 }
-                | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA)),
+                | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA))
+                | ({} if needed else dict.fromkeys(("memory_bytes", "flops"), NOT_COUNTED)),
             }
         )
     found = {
@@ -155,8 +162,9 @@ def plan_table(stage: dict[str, Any]) -> Group:
     title = f"Stage {stage['name']}: {stage['objective']}, batch {stage['batch_size']}"
     title += f", {counted(stage['epochs'], 'epoch')}" if stage["epochs"] else ""
     title += f", {counted(stage['steps'], 'step')}" if stage["steps"] else ""
-    title += f", about {short(memory / 2**30, 2)} GiB"
-    title += f" and {duration(stage['seconds'])}" if stage["seconds"] is not None else ""
+    costs = [f"{short(memory / 2**30, 2)} GiB"] if memory else []
+    costs += [duration(stage["seconds"])] if stage["seconds"] is not None else []
+    title += f", about {' and '.join(costs)}" if costs else ""
     rows = stage["layers"]
     columns = {
         "layer": [row["name"] for row in rows],

@@ -103,8 +103,9 @@ class Training:
             self.display.say(
                 f"The hold-out of {wanted} was capped: at a fifth of the source, or where a class has one image."
             )
-        for line in remarks_on(self.recipe, self.encoder, train) if self.fabric.is_global_zero else ():
-            self.display.say(line)
+        if self.fabric.is_global_zero:
+            for line in remarks_on(self.recipe, self.encoder, train, chosen=self.comments is not None):
+                self.display.say(line)
         self.decoded = keep_decoded(self.recipe, self.out, self.data)
         # Held-out images are never replaced, so those that cannot be read are noted where they are looked at.
         skipped = SkippedImages(self.recipe.data.max_bad, self.out / "skipped.jsonl", self.display.say)

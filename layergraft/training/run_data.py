@@ -123,10 +123,18 @@ def with_source(recipe: Recipe, spec: str) -> Recipe:
     return msgspec.structs.replace(recipe, data=msgspec.structs.replace(recipe.data, source=spec))
 
 
-def remarks_on(recipe: Recipe, encoder: Encoder, train: Source) -> list[str]:
-    """What is to be said about the images: as they were opened and are read, and where the encoder sees much less."""
+def remarks_on(recipe: Recipe, encoder: Encoder, train: Source, chosen: bool = False) -> list[str]:
+    """What is to be said about the images: as they were opened and are read, and where the encoder sees much less.
+
+    Args:
+        recipe: the run's.
+        encoder: its encoder.
+        train: the images.
+        chosen: whether the recipe was chosen for these images, so that their size and channels were thought of.
+    """
     look = look_at(train, encoder.in_chans)
-    fitting = remark(look, encoder.in_chans, encoder.img_size, encoder.patch_size, recipe.start)
+    size = (encoder.in_chans, encoder.img_size, encoder.patch_size)
+    fitting = None if chosen else remark(look, *size, recipe.start)
     return [*train.remarks, *remarks_on_files(look, train), *([fitting] if fitting else [])]
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +133,24 @@ def test_what_cannot_be_chosen_is_refused(
     assert main(["train", *(known.get(word, word) for word in words)]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.soak
+def test_a_plan_of_50_000_jpegs_takes_under_10_seconds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(50_000):
+        folder = tmp_path / "images" / f"class{index % 50}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if index < 50:
+            pixels = rng.integers(0, 255, (375, 500, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.jpg")
+        else:
+            os.link(tmp_path / "images" / f"class{index % 50}" / f"{index % 50}.jpg", folder / f"{index}.jpg")
+    plan = [sys.executable, "-m", "layergraft", "plan", "--data", str(tmp_path / "images")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = subprocess.run(plan, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(said.stderr, said.stdout[-600:], f"{seconds:.1f} s of CPU")
+    assert "50,000 images" in said.stdout
+    assert seconds < 10 * (os.cpu_count() or 1)
