@@ -55,7 +55,9 @@ def convert(image: Pillow.Image, channels: int) -> Pixels:
     if channels in (1, 3) and image.has_transparency_data:
         colours = image.convert("RGBA")
         image = Pillow.alpha_composite(Pillow.new("RGBA", colours.size, "white"), colours)
-    return np.array(image.convert(MODES[channels]), dtype=np.uint8).reshape(image.height, image.width, channels)
+    if image.mode != MODES[channels]:  # else it would be copied
+        image = image.convert(MODES[channels])
+    return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
 def has_spare_band(picture: Picture, channels: int) -> bool:

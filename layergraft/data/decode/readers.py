@@ -27,6 +27,8 @@ from layergraft.data.decode.ranges import to_levels
 from layergraft.data.decode.tiff import read_tiff
 from layergraft.data.decode.tiff_tags import STARTS
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 
 class Reader(NamedTuple):
     """A kind of file.
@@ -43,8 +45,9 @@ class Reader(NamedTuple):
 
 
 READERS = (
-    Reader("NumPy array", lambda content: content.startswith(npy.START), npy.read_npy),
     Reader("JPEG", lambda content: content.startswith(START), read_jpeg),
+    Reader("PNG", lambda content: content.startswith(_PNG), read_pillow),  # what most are is asked first
+    Reader("NumPy array", lambda content: content.startswith(npy.START), npy.read_npy),
     Reader("TIFF", lambda content: content[:4] in STARTS, read_tiff),
     Reader("DICOM", is_dicom, read_dicom),
     Reader("FITS", is_fits, read_fits),
