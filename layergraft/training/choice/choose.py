@@ -154,7 +154,9 @@ def watched(recipe: Recipe, train: int) -> Recipe:
         train: training images.
     """
     stages = {
-        name: msgspec.structs.replace(stage, warmup_steps=round(WARM_UP * (stage.steps or 0)), warmup_epochs=0)
+        name: msgspec.structs.replace(stage, warmup_steps=round(WARM_UP * stage.steps), warmup_epochs=0)
+        if stage.steps
+        else stage
         for name, stage in recipe.stages.items()
     }
     longest = max(stage.total_epochs(max(1, train // stage.batch_size)) for stage in stages.values())

@@ -63,42 +63,66 @@ def fitted(
         data = load_data(recipe)
         recipe = with_source(recipe, data.train.spec)  # a range that was found is kept
         trials, feature = try_run(recipe, data)
-        timed, told = _timed(recipe, data, minutes, trials, feature)
+        timed = _timed(recipe, data, minutes, trials, feature, _lengths_given(overrides))
         planned, possible = choice.recipe.stages["graft"].steps, timed.stages["graft"].steps
-        if told is None or start or not planned or not possible or possible > SLOWER * planned:
+        if start or not planned or not possible or possible > SLOWER * planned:
             break
         speed = replace(machine, gflops=machine.gflops * possible / planned)
     final = load_recipe(msgspec.to_builtins(timed), overrides)
     explanation = explained(final, images, machine, minutes, choice.wanted)
     choice = replace(explanation, notes=(*explanation.notes, *_given_up(recipe, final)))
-    return Fit(choice=choice, time=told, data=data, trials=trials)
+    return Fit(choice=choice, time=run_time(final, data, trials, feature), data=data, trials=trials)
+
+
+def _lengths_given(overrides: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the stages whose length the user has chosen."""
+    parts = [key.split(".") for key in overrides]
+    return frozenset(part[1] for part in parts if part[0] == "stages" and part[2:] in (["steps"], ["epochs"]))
 
 
 def _timed(
-    recipe: Recipe, data: RunData, minutes: float, trials: dict[str, StageTrial], feature: float
-) -> tuple[Recipe, RunTime | None]:
-    """The same recipe with the lengths that fill the time, and what is too dear left out; and its time."""
+    recipe: Recipe,
+    data: RunData,
+    minutes: float,
+    trials: dict[str, StageTrial],
+    feature: float,
+    given: frozenset[str],
+) -> Recipe:
+    """The same recipe with the lengths that fill the time, and what is too dear left out.
+
+    Args:
+        recipe: as it was tried.
+        data: its images.
+        minutes: of the whole run.
+        trials: stage -> what it costs.
+        feature: seconds of an image's features.
+        given: stages whose length stays: the others share what is left.
+    """
     told = run_time(recipe, data, trials, feature)
     per_step = {name: trial.step for name, trial in trials.items() if trial.step is not None}
-    if told is None or len(per_step) < len(trials):
-        return recipe, None
+    if told is None:
+        return recipe
     seconds = 60 * minutes - START
     if told.evaluation > MEASURED * seconds:
         recipe = msgspec.structs.replace(recipe, evaluate=None)
     if told.analyses > PICTURES * seconds:
         recipe = msgspec.structs.replace(recipe, analyze=recipe.analyze[:1])
     told = run_time(recipe, data, trials, feature) or told
-    # What looks at held-out images take, at the lengths so far, which do not change how many there are.
-    steps_alone = sum((stage.steps or 0) * per_step[name] for name, stage in recipe.stages.items())
-    looks = told.training - steps_alone
-    left = max(1.0, seconds - told.evaluation - told.analyses - looks)
     batch = {name: min(stage.batch_size, len(data.train)) for name, stage in recipe.stages.items()}
-    steps = lengths(left, per_step, batch, len(data.train))
-    stages = {
-        name: msgspec.structs.replace(stage, steps=steps[name], epochs=None) for name, stage in recipe.stages.items()
+    alone = {
+        name: stage.total_steps(max(1, len(data.train) // batch[name])) * per_step[name]
+        for name, stage in recipe.stages.items()
     }
-    recipe = watched(msgspec.structs.replace(recipe, stages=stages), len(data.train))
-    return recipe, run_time(recipe, data, trials, feature)
+    # How many looks at held-out images there are does not depend on the lengths.
+    looks = told.training - sum(alone.values())
+    left = seconds - told.evaluation - told.analyses - looks - sum(alone[name] for name in given if name in alone)
+    shared = {name: taken for name, taken in per_step.items() if name not in given}
+    steps = lengths(max(1.0, left), shared, batch, len(data.train))
+    stages = {
+        name: msgspec.structs.replace(stage, steps=steps[name], epochs=None) if name in steps else stage
+        for name, stage in recipe.stages.items()
+    }
+    return watched(msgspec.structs.replace(recipe, stages=stages), len(data.train))
 
 
 def _given_up(before: Recipe, after: Recipe) -> tuple[str, ...]:
