@@ -243,7 +243,7 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
     written = config.get("model_args", {})
     if not isinstance(written, dict):
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {written!r}.")
-    arguments = _one_side({key: value for key, value in written.items() if key != "num_classes"})
+    arguments = _one_side({key: value for key, value in written.items() if key != "num_classes"}, str(directory))
     try:
         vit = build_vit(name, arguments)
     except UserError as error:
@@ -264,10 +264,12 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
     )
 
 
-def _one_side(arguments: dict[str, Any]) -> dict[str, Any]:
+def _one_side(arguments: dict[str, Any], name: str) -> dict[str, Any]:
     """timm writes the size of an image as two numbers; one is the side of a square."""
     size = arguments.get("img_size")
-    if isinstance(size, list) and len(size) == 2:
+    if isinstance(size, list):
+        if len(size) != 2:
+            raise UserError(f"The config.json of {name!r} has img_size {size}: height and width are two numbers.")
         arguments["img_size"] = size[0] if size[0] == size[1] else (size[0], size[1])
     return arguments
 

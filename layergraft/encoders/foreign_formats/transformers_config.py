@@ -26,6 +26,7 @@ class _Usual:
     norm_eps: float = LAYER_NORM_EPS
     patch_size: int = 16
     activation: str = "gelu"
+    num_heads: int = 12
 
 
 _CLIP = _Usual(1e-5, 32, "quick_gelu")
@@ -39,7 +40,7 @@ MODELS = {
     "data2vec-vision": _Usual(),
     "dinov2": _Usual(1e-6, 14),
     "dinov2_with_registers": _Usual(1e-6),
-    "dinov3_vit": _Usual(1e-5),
+    "dinov3_vit": _Usual(1e-5, num_heads=6),
     "clip_vision_model": _CLIP,
     "siglip_vision_model": _SIGLIP,
     "clip": _CLIP,
@@ -78,11 +79,10 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
         )
     arguments: dict[str, Any] = {"act_layer": _ACTIVATIONS[activation]}
     numbers: list[tuple[str, str, int | float]] = [
-        ("num_heads", "num_attention_heads", 12),
+        ("num_heads", "num_attention_heads", usual.num_heads),
         ("norm_eps", "layer_norm_eps", usual.norm_eps),
     ]
     if kind == "dinov3_vit":
-        numbers[0] = ("num_heads", "num_attention_heads", 6)
         numbers.append(("rope_temperature", "rope_theta", 100.0))
     for ours, theirs, default in numbers:
         value = config.get(theirs, default)
