@@ -157,5 +157,5 @@ def test_a_size_that_is_another(size: list[int], tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     changed = config | {"model_args": config["model_args"] | {"img_size": size}}
     (tmp_path / "config.json").write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="height and width|other shape"):
+    with pytest.raises(UserError, match=r"height and width|other shape"):
         load_encoder(tmp_path)
