@@ -47,7 +47,7 @@ def neighbours(subject: Subject) -> Findings:
             "file": source.images.name(key),
             "label": label,
             "cosine": score,
-            "below": ", ".join(filter(None, (label, "query" if cosine is None else f"{cosine:.2f}"))),
+            "below": ", ".join(filter(None, (label, "query" if cosine is None else f"{cosine:.3f}"))),
             "same": same_class,
             "image": address(source.images.load(key, encoder.in_chans)),
         }
