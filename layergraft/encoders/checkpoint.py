@@ -29,7 +29,7 @@ from layergraft.encoders.foreign_formats.detect import detect
 from layergraft.encoders.foreign_formats.foreign import Foreign
 from layergraft.encoders.foreign_formats.transformers_config import class_names, known_arguments
 from layergraft.encoders.input_statistics import InputStatistics, choose_statistics, read_image_processor, read_timm
-from layergraft.encoders.network import build_vit, pooling_args
+from layergraft.encoders.network import build_vit, is_eva, pooling_args
 from layergraft.encoders.options import ACTIVATIONS, EncoderOptions, parse_options
 from layergraft.encoders.provenance import trained_reading
 from layergraft.encoders.safe_load import read_directory, read_file
@@ -71,7 +71,9 @@ def check_expressible(encoder: Encoder) -> None:
         UserError: timm, which loads such directories too, would build it with another eps.
     """
     with torch.device("meta"):
-        plain = build_vit(encoder.architecture, encoder.model_args | {"depth": 1})
+        # One block is enough, but for a network that lists numbers of all its blocks (Sapiens2).
+        depth = {} if is_eva(encoder.architecture) else {"depth": 1}
+        plain = build_vit(encoder.architecture, encoder.model_args | depth)
     usual = norm_eps(plain)
     if norm_eps(encoder) != usual:
         raise UserError(
@@ -252,8 +254,11 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
     encoder.reads = trained_reading(str(directory))
     weights = read_directory(directory)
     classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
+    pooling = [weights.pop(key) for key in list(weights) if key.startswith("attn_pool.")]
     fill(encoder, weights, str(directory))
     (encoder.mean, encoder.std), notes = choose_statistics(stated, options, encoder.in_chans, address)
+    if pooling:
+        notes.append(f"{address}: its attention pooling is not part of the encoder.")
     return Checkpoint(
         encoder=encoder,
         format="encoder directory",

@@ -20,6 +20,11 @@ _MARKS: tuple[tuple[str, str, str], ...] = (
         "Those with absolute positions alone are read.",
     ),
     (
+        r"(^|\.)blocks\.\d+\.(gamma_[12]|attn\.[qv]_bias)$",
+        "blocks of EVA's kind, whose positions may be rotary: a file does not tell",
+        "Give the directory that `timm.models.save_for_hf` writes: its config.json tells.",
+    ),
+    (
         r"(^|\.)layer[1-4]\.\d+\.conv\d\.weight$|(^|\.)stages\.\d+\.",
         "the keys of a convolutional or hierarchical network",
         "Plain Vision Transformers are read.",

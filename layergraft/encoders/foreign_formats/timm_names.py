@@ -29,9 +29,10 @@ _AVERAGES = ("model_ema", "state_dict_ema")
 _PATCHES = "patch_embed.proj.weight"
 _PRITHVI_EPS = 1e-5
 _COORDINATES = ("temporal_embed_enc.", "location_embed_enc.")
+_PERCEPTION = {"norm_pre.weight", "attn_pool.latent"}
 _UNTOLD = (
     "A file does not tell either: a feature that is the mean of the patches (?pool=mean), positions by the scale of an "
-    "image (ScaleMAE, which is not read)."
+    "image (ScaleMAE, which is not read), rotary ones beside the learned (give timm's config.json too)."
 )
 # A linear evaluation that fits many heads at once keeps them in one module: `heads.0.weight`, `linear.lr_1.bias` …
 _SWEEP = re.compile(r"^(heads?|linears?\w*|classifiers?\w*|probes?\w*|fcs?)\.\S+\.(weight|bias|running_\w+|num_\w+)$")
@@ -45,6 +46,11 @@ def read_timm_names(content: Content, name: str) -> Foreign | None:
     if not any(key.startswith("blocks.") for key in left) and any(".blocks.0." in key for key in left):
         return None  # a copy of the patch embedding beside the network, which lies below a prefix
     refuse_known(left, name)
+    if left.keys() >= _PERCEPTION:
+        raise UserError(
+            f"{name!r} has the keys of a Perception Encoder, whose rotary positions lie in none of them.",
+            "Give the directory that `timm.models.save_for_hf` writes: its config.json tells.",
+        )
     ibot = take(left, "masked_embed")
     encoders = {"model": take_encoder(left)}
     decoder = take(left, "decoder_") | ({"mask_token": left.pop("mask_token")} if "mask_token" in left else {})

@@ -32,7 +32,7 @@ def images(height: int = 32, width: int | None = None, channels: int = 3) -> Ten
 def tokens(checkpoint: Checkpoint, pixels: Tensor) -> Tensor:
     """All tokens behind the final norm."""
     encoder = checkpoint.encoder
-    return encoder.norm(encoder.run_blocks(encoder.tokens(pixels))[0])
+    return encoder.norm(encoder.run_blocks(encoder.tokens(pixels), rotation=encoder.rotation(pixels))[0])
 
 
 @torch.no_grad()
