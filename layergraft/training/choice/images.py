@@ -58,6 +58,8 @@ def look_at_images(spec: str) -> ImageSet:
     channels, bands = _channels(source, look)
     deep = source.options.range is None and 2 * look.deep > look.images and 0 < look.largest < DARK
     counts = _class_counts(source)
+    if len(counts) == len(source):  # each image has a name of its own, not a class
+        counts = {}
     test = default_test_source(spec)
     return ImageSet(
         spec=with_options(spec, replace(source.options, range="auto")) if deep else spec,
@@ -85,15 +87,14 @@ def _channels(source: Source, look: FirstLook) -> tuple[int, str]:
 
 
 def _class_counts(source: Source) -> dict[str, int]:
-    """Images of each class; none where not every image has a label, or where each has one of its own."""
+    """Images of each class; none where not every image has a label."""
     if source.labels is None:
         return {}
     labels = source.labels[source.keys].astype(np.int64)
     if (labels < 0).any():
         return {}
     counts = np.bincount(labels, minlength=len(source.classes))
-    present = {name: int(count) for name, count in zip(source.classes, counts, strict=True) if count}
-    return present if len(present) < len(labels) else {}
+    return {name: int(count) for name, count in zip(source.classes, counts, strict=True) if count}
 
 
 def _untestable(test: str, classes: set[str]) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from layergraft.config.encoder import EncoderConfig
 from layergraft.encoders.adapt import num_heads
 from layergraft.encoders.checkpoint import open_checkpoint
@@ -11,7 +13,7 @@ from layergraft.encoders.network import named_as_config
 from layergraft.training.choice.networks import Network
 
 SMALLEST_GRID = 6  # patches along a side, to which positions are resized at most
-_TOLD = ("mlp_ratio", "class_token", "reg_tokens", "init_values")
+_TOLD = ("mlp_ratio", "class_token", "reg_tokens", "init_values", "global_pool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +33,13 @@ class Start:
     def encoder(self, side: int) -> EncoderConfig:
         """The recipe's encoder for images with a shorter side of `side` pixels (0: unknown).
 
-        Patches stay as they are; small images are enlarged to a few patches along a side.
+        Patches stay as they are; small images are enlarged to a few patches along a side. Weights for images that are
+        not square keep their size.
         """
-        patch, own = self.config.patch_size or 16, self.config.img_size
-        size = min(own, max(side // patch, SMALLEST_GRID) * patch) if side else own
-        fields = {name: getattr(self.config, name) for name in self.config.__struct_fields__}
-        return EncoderConfig(**fields | {"img_size": size})
+        patch, trained = self.config.patch_size or 16, self.config.img_size
+        if not side or not isinstance(trained, int):
+            return self.config
+        return structs.replace(self.config, img_size=min(trained, max(side // patch, SMALLEST_GRID) * patch))
 
 
 def look_at_start(enc: str) -> Start:

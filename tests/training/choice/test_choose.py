@@ -160,3 +160,10 @@ def test_a_start_makes_another_recipe() -> None:
         assert (freeze.blocks if isinstance(freeze, FreezeBlocks) else None) == frozen
         assert all(choice.comments[key] for key in ("start", "stages.heads.steps", "stages.graft.plan"))
         assert not any("--start" in note for note in choice.notes)
+
+
+def test_weights_for_images_that_are_not_square_keep_their_size() -> None:
+    config = EncoderConfig(name="vit_tiny_patch16_224", img_size=(96, 128), patch_size=16, embed_dim=192)
+    start = Start(enc="a", network=NETWORKS[0], config=config)
+    assert start.encoder(64) == config
+    assert choose(images(500), CPU, 30, start).recipe.encoder.img_size == (96, 128)
