@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from slide_files import tissue, write_slide
 
-from layergraft.data.decode import BadImage
+from layergraft.data.decode import BadImage, ReadOptions
 from layergraft.data.decode import tissue as finding
+from layergraft.data.decode.options import with_options
 from layergraft.data.sources import cut
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import default_test_source, open_source
@@ -249,3 +250,11 @@ def test_a_line_of_the_memory_that_was_cut_off_is_found_again(slides: Path, tmp_
     for file in tmp_path.glob("*.arrow"):
         file.unlink()
     assert names(open_source(spec, tmp_path)) == first
+
+
+def test_a_range_that_is_found_leaves_the_level_of_tiles(slides: Path) -> None:
+    source = open_source(f"{slides / 'benign'}?tile=64&level=1&tissue=0")
+    assert source.options.level is None
+    spec = with_options(source.spec, ReadOptions(range=((0.0, 9.0),)))
+    assert spec.endswith("?tile=64&level=1&tissue=0&range=0,9")
+    assert with_options("a.zarr?level=1", ReadOptions(level=2)) == "a.zarr?level=2"

@@ -10,6 +10,7 @@ import csv
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from dicom_files import dicom
+from slide_files import tissue, write_slide
 
 import layergraft
 from layergraft.commands.cli import build_parser, main
@@ -74,22 +76,77 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_fields(root: Path) -> None:
-    """Folders of small files as microscopes, satellites, scanners and telescopes write them."""
-    fits, nibabel = pytest.importorskip("astropy.io.fits"), pytest.importorskip("nibabel")
-    tifffile = pytest.importorskip("tifffile")
+def write_microscopy(root: Path) -> None:
+    tifffile, zarr = pytest.importorskip("tifffile"), pytest.importorskip("zarr")
+    writer = pytest.importorskip("ome_zarr.writer")
     random = np.random.default_rng(0)
-    for folder in ("cells", "tiles", "ct", "mri", "sky"):
+    (root / "cells").mkdir()
+    for index in range(80):
+        deep = random.integers(0, 4000, (5, 48, 48)).astype(np.uint16)
+        axes = {"axes": "CYX", "mode": "composite"}
+        tifffile.imwrite(root / "cells" / f"{index}.tif", deep, imagej=True, metadata=axes)
+    deep = random.integers(0, 4000, (3, 2, 64, 64)).astype(np.uint16)
+    group = zarr.open_group(str(root / "zarrs" / "0.ome.zarr"), mode="w", zarr_format=3)
+    writer.write_image(deep, group, axes="czyx")
+    channels = [{"label": name, "color": "FF0000", "active": True} for name in ("DAPI", "GFP", "RFP")]
+    group.attrs["ome"] = {**group.attrs["ome"], "omero": {"channels": channels}}
+    for index in range(1, 80):
+        shutil.copytree(root / "zarrs" / "0.ome.zarr", root / "zarrs" / f"{index}.ome.zarr")
+
+
+def write_pathology(root: Path) -> None:
+    pytest.importorskip("openslide")
+    pixels = tissue(1024, 1536, 500)
+    first = write_slide(root / "slides" / "benign" / "0.svs", pixels)
+    names = [f"{('benign', 'tumour')[index % 2]}/{index}.svs" for index in range(10)]
+    for name in names[1:]:
+        (root / "slides" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(first, root / "slides" / name)
+    (root / "slides.csv").write_text("path,label\n" + "".join(f"slides/{name},{name[:6]}\n" for name in names))
+
+
+def write_radiology(root: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    random = np.random.default_rng(0)
+    for folder in ("ct", "mri"):
         (root / folder).mkdir()
     for index in range(80):
-        deep = random.integers(0, 4000, (6, 48, 48)).astype(np.uint16)
-        axes = {"axes": "CYX", "mode": "composite"}
-        tifffile.imwrite(root / "cells" / f"{index}.tif", deep[:5], imagej=True, metadata=axes)
-        tifffile.imwrite(root / "tiles" / f"{index}.tif", deep, photometric="minisblack", planarconfig="separate")
-        (root / "ct" / f"{index}.dcm").write_bytes(dicom(deep[0].astype(np.int16), RescaleIntercept="-1024"))
-        volume = nibabel.Nifti1Image(np.moveaxis(deep, 0, 2).astype(np.int16), np.eye(4))
-        nibabel.save(volume, root / "mri" / f"{index}.nii.gz")
-        fits.PrimaryHDU(deep[0].astype(np.float32)).writeto(root / "sky" / f"{index}.fits")
+        deep = random.integers(0, 4000, (6, 48, 48)).astype(np.int16)
+        (root / "ct" / f"{index}.dcm").write_bytes(dicom(deep[0], RescaleIntercept="-1024"))
+        nibabel.save(nibabel.Nifti1Image(np.moveaxis(deep, 0, 2), np.eye(4)), root / "mri" / f"{index}.nii.gz")
+
+
+def write_remote_sensing(root: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    random = np.random.default_rng(0)
+    for folder in ("tiles", "scenes"):
+        (root / folder).mkdir()
+    how = {"photometric": "minisblack", "planarconfig": "separate"}
+    for index in range(80):
+        tifffile.imwrite(
+            root / "tiles" / f"{index}.tif", random.integers(0, 4000, (6, 48, 48)).astype(np.uint16), **how
+        )
+    scene = random.integers(0, 4000, (6, 640, 640)).astype(np.uint16)
+    tifffile.imwrite(root / "scenes" / "0.tif", scene, tile=(128, 128), compression="zlib", **how)
+
+
+def write_astronomy(root: Path) -> None:
+    fits = pytest.importorskip("astropy.io.fits")
+    random = np.random.default_rng(0)
+    for folder in ("sky", "frames"):
+        (root / folder).mkdir()
+    for index in range(80):
+        fits.PrimaryHDU(random.normal(100, 10, (48, 48)).astype(np.float32)).writeto(root / "sky" / f"{index}.fits")
+    fits.PrimaryHDU(random.normal(100, 10, (640, 640)).astype(np.float32)).writeto(root / "frames" / "0.fits")
+
+
+FIELDS = {  # page -> what writes the small files of its field, as that field's software does
+    "microscopy.md": write_microscopy,
+    "pathology.md": write_pathology,
+    "radiology.md": write_radiology,
+    "remote_sensing.md": write_remote_sensing,
+    "astronomy.md": write_astronomy,
+}
 
 
 def run_command(line: str, page: str) -> None:
@@ -142,8 +199,8 @@ def test_the_slurm_script_that_is_shown_is_the_one_in_examples() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_code_blocks(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    if page == "fields.md":
-        write_fields(place)
+    if page in FIELDS:
+        FIELDS[page](place)
     train = layergraft.train
 
     def short(**arguments: Any) -> Any:

@@ -268,7 +268,8 @@ def _remark(work: _Work, cuts: list[_Cut]) -> str:
     scale = f" at {tiling.mpp:g} micrometres a pixel" if tiling.mpp is not None else ""
     scale = f" of level {tiling.level}" if tiling.level is not None else scale
     taken = f", the {sum(counts)} with tissue of {total}" if tiling.tissue else ""
-    said = f"{spec}: {len(good)} images cut into {sum(counts)} tiles of {tiling.tile} pixels{scale}{taken}."
+    images = f"{len(good)} image{'s' * (len(good) != 1)}"
+    said = f"{spec}: {images} cut into {sum(counts)} tiles of {tiling.tile} pixels{scale}{taken}."
     empty = [os.fsdecode(cut.file) for cut, count in zip(good, counts, strict=True) if not count]
     return said + (f" {len(empty)} without a tile: {_listed(empty)}." if empty else "")
 

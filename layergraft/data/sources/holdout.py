@@ -102,7 +102,7 @@ def split_holdout(
         files = _deal_files(source, source.files[source.keys], count, by, random)
         if files is not None:
             held = np.isin(source.files[source.keys], files)
-            said = f"{source.spec}: all tiles of {len(files)} images are held out."
+            said = f"{source.spec}: all tiles of {len(files)} image{'s' * (len(files) != 1)} are held out."
             train = replace(source.subset(source.keys[~held]), remarks=(*source.remarks, said))
             return train, source.subset(source.keys[held])
         said = f"{source.spec}: too few images to hold out whole ones: tiles of one image train and are held out."
