@@ -100,6 +100,20 @@ def test_a_damaged_index_is_made_again(packed: Path, tmp_path: Path, damage: byt
         spoil(file)
 
 
+@pytest.mark.parametrize("column", ["shard", "name", "label"])
+def test_numbers_of_an_index_that_lead_out_of_it(packed: Path, column: str) -> None:
+    """Fuzzing met names that were read from beyond the file: the system ends a process for that."""
+    spec = str(packed / "{000000..000001}.tar")
+    before = listed(open_source(spec))
+    file = packed / "index.arrow"
+    content = bytearray(file.read_bytes())
+    rows = pa.ipc.open_file(bytes(content)).get_batch(0).column(column)
+    at = content.index(rows.buffers()[1].to_pybytes())
+    content[at + 8 : at + 16] = b"\xff\xff\xff\xff\xff\xff\x00\x00" if column == "name" else b"\x7f" * 8
+    file.write_bytes(content)
+    assert listed(open_source(spec)) == before
+
+
 def test_a_strangers_table_beside_shards_is_no_index_of_them(packed: Path) -> None:
     spec = str(packed / "{000000..000001}.tar")
     plain = listed(open_source(spec))

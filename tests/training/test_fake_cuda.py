@@ -37,6 +37,9 @@ from layergraft.training.trainer import Outcome, Trainer
 CUDA = torch.device("cuda", 0)
 SMALL = {"data.source": "builtin:fashion-canvas?fraction=0.01", "data.holdout": 24, "monitor.images": 16}
 NAMES = [name for name in recipe_names() if name.startswith("fashion_")]
+LARGE = [name for name in recipe_names() if name not in NAMES]
+# Their depths and heads stay: plans and objectives name blocks.
+SHRUNK = SMALL | {"encoder.img_size": 48, "encoder.in_chans": 1, "encoder.embed_dim": 48, "encoder.num_heads": 3}
 PRECISIONS = ["bf16-mixed", pytest.param("32-true", marks=pytest.mark.slow)]
 VARIANTS: dict[str, dict[str, object]] = {
     "gate": {"stages.graft.objective.gate": {"experts": 2}},
@@ -129,7 +132,11 @@ def step(trainer: Trainer, raw: Batch) -> None:
     assert {(value.device, value.dtype) for value in losses.values()} == {(CUDA, torch.float32)}
     penalty = trainer.anchor.pull()
     buffers = collect_pending(trainer.encoder)
-    trainer.accept(Outcome(losses=losses, pending=pending, buffers=buffers, anchor=penalty, size=losses["loss"]))
+    norm = losses["loss"] if trainer.stage.config.optimizer.clip_grad_norm else None
+    outcome = Outcome(
+        losses=losses, pending=pending, buffers=buffers, anchor=penalty, size=losses["loss"], gradient_norm=norm
+    )
+    trainer.accept(outcome)
     assert trainer.stage.monitor is not None
     assert trainer.stage.monitor.evaluate(trainer.encoder, trainer.objective)
 
@@ -147,6 +154,13 @@ def run_stages(recipe: Recipe, where: Path, mode: FakeCuda) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe(name: str, precision: str, mode: FakeCuda, tmp_path: Path) -> None:
     run_stages(load_recipe(name, SMALL | {"engine.precision": precision}), tmp_path, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("32-true", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_recipe(name: str, precision: str, mode: FakeCuda, tmp_path: Path) -> None:
+    run_stages(load_recipe(name, SHRUNK | {"engine.precision": precision, "start": None}), tmp_path, mode)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

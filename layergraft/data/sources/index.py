@@ -213,7 +213,9 @@ def _read(file: Path | bytes) -> Index:
     mapped = MappedFile(file) if isinstance(file, Path) else None
     reader = pa.ipc.open_file(mapped.map if mapped else file)
     side = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1).custom_metadata[_SIDE]
-    return Index(table=reader.read_all(), mapped=mapped, **json.loads(side))
+    table = reader.read_all()
+    table.validate(full=True)  # of a damaged file, names would be read from beyond it, which ends the process
+    return Index(table=table, mapped=mapped, **json.loads(side))
 
 
 def read_index(file: Path | bytes) -> Index | None:

@@ -262,6 +262,8 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
     columns = {name: index.table.column(name).to_numpy() for name in ("shard", "offset", "size", "label")}
     shard, offset = columns["shard"], columns["offset"]
     size, label = columns["size"], columns["label"]
+    if not ((shard >= 0) & (shard < len(shards)) & (label < max(1, len(index.classes)))).all():
+        return False
     names = index.table.column("name")
 
     def same(row: int) -> bool:
