@@ -79,8 +79,12 @@ def needs_range(picture: Picture) -> bool:
 def _upper_bits(values: npt.NDArray[Any], bits: int) -> Pixels:
     if bits < 8:  # 2 bits hold 0 to 3: black to white
         return np.asarray(np.minimum(values, 2**bits - 1).astype(np.uint16) * 255 // (2**bits - 1), dtype=np.uint8)
-    if bits == 8 * values.dtype.itemsize:
-        return np.asarray(values >> (bits - 8)).astype(np.uint8)
+    if values.dtype.itemsize == 2:
+        # In one pass, without a second array of 16 bits: what lies between two levels is rounded down to the lower.
+        values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+        step = 2.0 ** (8 - bits)
+        rounded = cv2.convertScaleAbs(values, alpha=step, beta=(step - 1) / 2)
+        return np.asarray(rounded, dtype=np.uint8).reshape(values.shape)
     return np.asarray(np.minimum(values >> (bits - 8), 255), dtype=np.uint8)
 
 

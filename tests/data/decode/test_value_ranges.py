@@ -56,6 +56,22 @@ def test_a_table_and_arithmetic_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(to_levels(picture, ((17, 4001),)), expected)
 
 
+@pytest.mark.parametrize("bits", range(8, 17))
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_upper_bits_of_every_number(bits: int, order: str) -> None:
+    numbers = np.arange(2**16, dtype=np.uint16).reshape(256, 256, 1)
+    found = to_levels(Picture(array=numbers.astype(order), bits=bits), None)
+    assert np.array_equal(found, np.minimum(numbers >> (bits - 8), 255))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 4095), (0, 65535), (-3.5, 900), (0, 255), (-1e6, 1e6), (0, 1), (7, 4000)]
+)
+def test_a_line_is_drawn_where_it_is_the_table(low: float, high: float) -> None:
+    numbers = np.arange(2**16, dtype=np.uint16).reshape(256, 256, 1)
+    assert np.array_equal(to_levels(Picture(array=numbers), ((low, high),)), mapped(numbers, low, high))
+
+
 def test_nan_and_infinity_have_levels() -> None:
     array = np.array([[[np.nan, -np.inf, np.inf, 0.5]]], dtype=np.float32)
     assert to_levels(Picture(array=array), ((0, 1),)).tolist() == [[[0, 0, 255, 128]]]
