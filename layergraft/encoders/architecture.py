@@ -163,15 +163,16 @@ def _dinov3(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tup
         "num_heads": heads,
         "mlp_ratio": _mlp_ratio(hidden, width),
         "num_reg_tokens": weights["reg_token"].shape[1] if "reg_token" in weights else 0,
-        "qkv_bias": "blocks.0.attn.q_bias" in weights,
         "init_values": LAYER_SCALE if "blocks.0.gamma_1" in weights else None,
         "global_pool": "token",
     }
-    if "rope_temperature" in known:
+    # What the names below have by themselves is left out, so that a recipe can say the rest.
+    if known.get("rope_temperature", 100) != 100:
         arguments["rope_temperature"] = known["rope_temperature"]
-    if gated:
-        return "vit_small_plus_patch16_dinov3", arguments | {"swiglu_align_to": 1}, notes
-    return "vit_small_patch16_dinov3", arguments, notes
+    if gated and hidden % 8:
+        arguments["swiglu_align_to"] = 1
+    biased = "_qkvb" * ("blocks.0.attn.q_bias" in weights)
+    return f"vit_small{'_plus' * gated}_patch16_dinov3{biased}", arguments, notes
 
 
 def infer_architecture(

@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
+from layergraft.config import EncoderConfig
 from layergraft.encoders.checkpoint import open_checkpoint
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.graft.donors import load_donor
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 2}
 TIMM = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
@@ -121,3 +123,19 @@ def test_files_of_timm(tmp_path: Path) -> None:
     opened = open_checkpoint(f"{tmp_path / 'file.pth'}?num_heads=2")
     assert_close(opened.encoder(IMAGES), theirs(IMAGES))
     assert any("rotary positions (a base of 100) are assumed" in note for note in opened.notes)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@torch.no_grad()
+def test_a_recipe_goes_on_from_it(gated: bool, tmp_path: Path) -> None:
+    """With the name that `inspect` shows; images may have another size."""
+    torch.save(of_the_authors(gated)[0], tmp_path / "released.pth")
+    start = f"{tmp_path / 'released.pth'}?num_heads=2"
+    encoder = open_checkpoint(start).encoder
+    shape: dict[str, Any] = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    shape["mlp_ratio"] = 3.0 if gated else 2.0
+    config = EncoderConfig(name=encoder.architecture, img_size=(24, 40), global_pool="token", **shape)
+    images = torch.randn(2, 3, 24, 40)
+    assert_close(load_donor(start, config).eval()(images), encoder(images))
+    with pytest.raises(UserError, match=r"do not fit|EvaBlock with SiLU"):
+        load_donor(start, EncoderConfig(name="vit_small_patch16_dinov3", img_size=32, **shape))
