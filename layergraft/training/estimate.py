@@ -27,10 +27,11 @@ from layergraft.training.trainer import Trainer
 TRIED = {"cpu": 2 * 10**11, "cuda": 2 * 10**13}  # operations that are run at most: about a second
 FEWEST = 2  # images: BatchNorm's statistics need two
 SEEN = 32  # images whose features are tried
-FIT = 0.02  # seconds of a classifier on few labels, and of its predictions
-# Seconds of an analysis in those of an image's features: what it looks at is a sample, whatever the number of images.
-ANALYSES = {"conflict": 25_000, "layer-probe": 6000, "rank": 20_000, "map": 4000}
-ANALYSIS = 800
+FIT = 0.008  # seconds of a classifier on few labels, and of its predictions
+# What an analysis costs, in features of an image: of the images that it looks at, at most so many, and beside them.
+BANKS = {"neighbours": 4000, "layer-probe": 7000, "saliency": 2000, "map": 4000}
+BESIDE = {"conflict": 10_000, "rank": 8000}
+FEW = 300
 WORTH = 3e12  # operations of a run, roughly, below which it is over before one could wish to know
 
 
@@ -151,8 +152,8 @@ def run_time(recipe: Recipe, data: RunData, trials: dict[str, StageTrial], featu
     evaluation = 0.0
     if recipe.evaluate is not None:
         evaluation = evaluation_seconds(recipe.evaluate, data, encoders, feature)
-    analyses = sum(ANALYSES.get(name, ANALYSIS) for name in recipe.analyze) * feature
-    return RunTime(stages=stages, evaluation=evaluation, analyses=analyses)
+    looked_at = sum(BESIDE.get(name, FEW) + min(BANKS.get(name, 0), len(data.train)) for name in recipe.analyze)
+    return RunTime(stages=stages, evaluation=evaluation, analyses=looked_at * feature)
 
 
 def evaluation_seconds(config: EvaluateConfig, data: RunData, encoders: int, feature: float) -> float:

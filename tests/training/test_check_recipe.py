@@ -90,8 +90,9 @@ def test_plan_refuses_what_train_refuses(
     messages = []
     for command in (["train", "--out", str(tmp_path / "run")], ["plan"]):
         assert main([*command, "--recipe", "fashion_tiny", *arguments]) == 2
-        messages.append(capsys.readouterr().err)
-    assert messages[0] == messages[1] != ""
+        said = capsys.readouterr().err.splitlines()
+        messages.append([line for line in said if not line.startswith("Training ")])  # what a run says at once
+    assert messages[0] == messages[1] != []
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
