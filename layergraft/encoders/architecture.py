@@ -30,9 +30,12 @@ def _mlp_ratio(hidden: int, width: int) -> float:
 
 def _patch(weights: dict[str, Tensor], name: str) -> dict[str, Any]:
     """Channels and patch size, of a linear patch projection or a conv stem."""
-    if "patch_embed.proj.weight" not in weights:
-        return {"in_chans": weights["patch_embed.proj.0.weight"].shape[1], "patch_size": 16, "stem": "conv"}
-    shape = tuple(weights["patch_embed.proj.weight"].shape)  # (D, C, P, P)
+    patches, stem = weights.get("patch_embed.proj.weight"), weights.get("patch_embed.proj.0.weight")
+    if patches is None:
+        if stem is None or stem.ndim != 4:
+            raise UserError(f"{name!r} lacks patch_embed.proj.weight: it is no ViT, or not the whole of one.")
+        return {"in_chans": stem.shape[1], "patch_size": 16, "stem": "conv"}
+    shape = tuple(patches.shape)  # (D, C, P, P)
     if len(shape) != 4 or shape[2] != shape[3]:
         raise UserError(
             f"{name!r} has a patch projection of shape {shape}.", "Only square patches of still images are known."
@@ -200,7 +203,7 @@ def infer_architecture(
     if missing:
         raise _lacking(weights, missing, name)
     for key, dimensions in _DIMENSIONS.items():
-        if key in weights and weights[key].ndim != dimensions:
+        if key in weights and (weights[key].ndim != dimensions or not weights[key].numel()):
             raise UserError(f"{name!r}: {key} has the shape {tuple(weights[key].shape)}, which no ViT of timm has.")
     width = weights["pos_embed"].shape[2]
     heads, notes = _heads(width, name, known)

@@ -94,7 +94,7 @@ def _unrolled(model: Weights) -> Weights:
 def _torchs_layout(key: str, value: Tensor) -> Tensor:
     """Flax multiplies inputs from the left, and keeps the heads of attention as an axis of their own."""
     if re.search(r"/(query|key|value)/", key):
-        value = value.flatten(1) if key.endswith("kernel") else value.flatten()
+        value = value.flatten(1) if key.endswith("kernel") and value.ndim > 1 else value.flatten()
     elif key.endswith("/out/kernel"):
         value = value.flatten(0, -2) if value.ndim > 1 else value
     if not key.endswith("kernel"):

@@ -127,6 +127,7 @@ def _tower(
     for key, dimensions in (("cls_token", 3), ("pos_embed", 3)):
         while key in encoder and 0 < encoder[key].ndim < dimensions:
             encoder[key] = encoder[key][None]
-    if "norm_pre.weight" not in encoder and "patch_embed.proj.bias" not in encoder:
-        encoder["patch_embed.proj.bias"] = torch.zeros(encoder["patch_embed.proj.weight"].shape[0])
+    patches = encoder.get("patch_embed.proj.weight")
+    if patches is not None and patches.ndim and not {"norm_pre.weight", "patch_embed.proj.bias"} & encoder.keys():
+        encoder["patch_embed.proj.bias"] = torch.zeros(patches.shape[0])
     return Foreign(format=format_name, encoders={"vision": encoder}, unused=unused, arguments=arguments, notes=(note,))

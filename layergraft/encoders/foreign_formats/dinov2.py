@@ -37,8 +37,10 @@ def without_register_positions(encoder: Weights, registers: Tensor) -> tuple[Wei
     Returns:
         (weights with `reg_token`, arguments of `infer_architecture`).
     """
-    positions = encoder["pos_embed"]
-    moved = {"cls_token": encoder["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
+    positions, token = encoder.get("pos_embed"), encoder.get("cls_token")
+    if positions is None or token is None or positions.ndim != 3 or token.shape != positions[:1, :1].shape:
+        return encoder | {"reg_token": registers}, {}  # refused where the architecture is found
+    moved = {"cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
     return encoder | moved | {"reg_token": registers}, {"no_embed_class": True}
 
 
@@ -51,7 +53,7 @@ def take_backbone(left: Weights) -> tuple[Weights, tuple[str, ...], dict[str, An
     unused = summary(take(left, "mask_token"), "mask token")
     registers = left.pop("register_tokens", None)
     encoder = renamed(take_encoder(left), _TIMM)
-    if registers is None or not {"pos_embed", "cls_token"} <= encoder.keys():
+    if registers is None:
         return encoder, unused, {}
     encoder, arguments = without_register_positions(encoder, registers)
     return encoder, unused, arguments

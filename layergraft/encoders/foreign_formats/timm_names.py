@@ -118,9 +118,9 @@ def _one_frame(encoder: Weights, name: str) -> tuple[Weights, tuple[str, ...]]:
             f"{name!r} has a patch projection of shape {shape}: volumes or videos of {shape[2]} slices a patch.",
             "Only still images are known.",
         )
-    if positions is None or positions.ndim != 3:
+    if positions is None or positions.ndim != 3 or positions.shape[0] != 1 or min(positions.shape[1:]) < 2:
         return encoder, ()  # refused where the architecture is found
-    frame_channels = positions.shape[2] // 16 * 4
+    frame_channels = max(positions.shape[2] // 16 * 4, 1)
     patches = positions[0, 1:]
     of_first = (patches[:, -frame_channels:] - patches[:1, -frame_channels:]).abs().amax(dim=1) < 1e-5
     first = torch.tensor([0.0] * (frame_channels // 2) + [1.0] * (frame_channels - frame_channels // 2))

@@ -48,7 +48,7 @@ def read_transformers_vit(content: Content, name: str) -> Foreign | None:
     encoder = take_encoder(rest) | {f"fc_norm.{key}": value for key, value in norm.items()}
     explained(left | rest, name, _WHOSE)
     arguments: dict[str, Any] = {"norm_eps": 1e-6 if "DINOv2" in kind else names.LAYER_NORM_EPS}
-    if registers is not None and {"pos_embed", "cls_token"} <= encoder.keys():
+    if registers is not None:
         encoder, positions = without_register_positions(encoder, registers)
         arguments |= positions
     heads: Weights = {}
@@ -80,4 +80,4 @@ def _kind(rest: Weights, decoder: Weights, norm: Weights, registers: bool) -> st
 def _fits(classifier: Weights, encoder: Weights) -> bool:
     """Whether a linear layer takes an encoder's feature."""
     weight, positions = classifier.get("weight"), encoder.get("pos_embed")
-    return weight is None or positions is None or weight.shape[-1] == positions.shape[-1]
+    return weight is None or positions is None or weight.shape[-1:] == positions.shape[-1:]

@@ -135,7 +135,8 @@ def _is_copy(key: str, left: Weights, towers: Mapping[str, Foreign]) -> bool:
         for part in prefix.rstrip(".").split("."):
             tail = key.removeprefix(above) if key.startswith(above) else None
             for encoder in foreign.encoders.values():
-                if tail is not None and tail in encoder and torch.equal(encoder[tail], left[key]):
+                same = encoder.get(tail or "")
+                if same is not None and same.dtype == left[key].dtype and torch.equal(same, left[key]):
                     return True
             above += f"{part}."
     return False
