@@ -29,6 +29,7 @@ def examples_of(
         predicted: index of the class that it was taken for, of shape (N,).
         channels: of the small pictures' pixels.
     """
+    classes = [_text(name) for name in classes]
     pairs, counts = np.unique(np.stack([truth, predicted], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:_MOST_PAIRS]
     drawn = np.random.default_rng(0).permutation(len(truth))
@@ -70,10 +71,15 @@ def _shown(
             continue
         shown.append(
             Example(
-                file=classified.images.name(key),
+                file=_text(classified.images.name(key)),
                 label=classes[int(truth[row])],
                 predicted=classes[int(predicted[row])],
                 image=address(pixels),
             )
         )
     return shown
+
+
+def _text(name: str) -> str:
+    """A name as JSON may hold it: that of a file may have bytes that are no text."""
+    return name.encode("utf-8", "replace").decode()
