@@ -17,7 +17,7 @@ DRAWS = 20
 
 @pytest.mark.slow
 def test_probabilities_and_sets_keep_their_promise(demo: Run) -> None:
-    """The calibration error is at most half of the published protocol's; sets at 90 % hold the class in 88 to 92 %."""
+    """The calibration error is at most half of any uncalibrated one's; sets at 90 % hold the class in 88 to 92 %."""
     spec = importlib.util.spec_from_file_location("measure_predict", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -29,6 +29,6 @@ def test_probabilities_and_sets_keep_their_promise(demo: Run) -> None:
         for number, draws in found.items()
     }
     for number in (30, 100):
-        assert means[number]["ece"] <= 0.5 * means[number]["ece_published"], number
-        assert means[number]["ece"] < means[number]["ece_same_classifier"], number
+        for uncalibrated in script.UNCALIBRATED:
+            assert means[number]["ece"] <= 0.5 * means[number][uncalibrated], (number, uncalibrated)
     assert 0.88 <= means[100]["coverage"] <= 0.92

@@ -32,7 +32,7 @@ _BLUR = 0.8
 # Windows of an image that another one may show: its side as a share, and where it begins.
 _WINDOWS = [(1.0, 0.0, 0.0), *((side, 0.5, 0.5) for side in (0.975, 0.925, 0.875))]
 _WINDOWS += [(side, y, x) for side in (0.95, 0.9) for y in (0, 0.5, 1) for x in (0, 0.5, 1)]
-_NUMBERS = 2**25  # similarities that are held at once
+_NUMBERS, _ROWS = 2**25, 512  # similarities that are held at once, of how many queries: few stay in the cache
 
 
 def windows(small: Pixels) -> Directions:
@@ -180,7 +180,7 @@ def nearest_rows(
     if wanted < 1 or not len(queries):
         return []
     x, y = torch.from_numpy(queries), torch.from_numpy(bank)
-    rows = max(1, _NUMBERS // len(bank))
+    rows = max(1, min(_ROWS, _NUMBERS // len(bank)))
     found = []
     for start in range(0, len(queries), rows):
         check()
@@ -188,8 +188,8 @@ def nearest_rows(
         if within:
             own = torch.arange(len(similarity))
             similarity[own, own + start] = -2
-        nearest = similarity.topk(wanted)
-        found.append((start, nearest.indices.numpy(), nearest.values.numpy()))
+        values, indices = similarity.max(1, keepdim=True) if wanted == 1 else similarity.topk(wanted)
+        found.append((start, indices.numpy(), values.numpy()))
     return found
 
 
