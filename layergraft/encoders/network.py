@@ -105,8 +105,11 @@ def build_vit(name: str, arguments: dict[str, Any]) -> Network:
         vit.reset_classifier(0, "avg" if vit.cls_token is None else "token")
     _check_pooling(name, vit)
     _check_patches(name, vit, arguments.get("img_size"))
-    if getattr(vit, "rope", None) is not None:
-        vit.rope.aug_active = False  # it would shift positions by numbers of torch's global generator
+    if isinstance(vit, Eva):
+        # Both would draw from torch's global generator while training, which no step could repeat.
+        vit.patch_drop = None
+        if vit.rope is not None:
+            vit.rope.aug_active = False
     return vit
 
 

@@ -10,6 +10,7 @@ import timm
 import torch
 from conftest import assert_close
 from timm.layers import PatchDropoutWithIndices
+from timm.models import save_for_hf
 from torch import Tensor, nn
 
 import layergraft
@@ -144,8 +145,38 @@ def test_other_angles_are_not_taken_for_the_same() -> None:
         load_resized(donor, like, "it", lambda _: None)
 
 
+@pytest.mark.parametrize("kind", ["DINOv3", "EVA-02", "frequencies of each head"])
+@torch.no_grad()
+def test_costs_and_per_image_gradients_are_told(kind: str, tmp_path: Path) -> None:
+    """Networks without content, and several images at once as one function of one."""
+    encoder = perturbed(**KINDS[kind])
+    save_encoder(encoder, tmp_path, {})
+    assert layergraft.inspect(checkpoint=str(tmp_path), json=True)["gflop"] > 0
+    images, keep = some_images(encoder), torch.tensor([[0, 3], [1, 2], [5, 4]])
+
+    def tokens(image: Tensor, kept: Tensor) -> Tensor:
+        rotation = encoder.rotation(image[None], kept[None])
+        return encoder.run_blocks(encoder.tokens(image[None], kept[None]), rotation=rotation)[0][0]
+
+    together, _ = encoder.run_blocks(encoder.tokens(images, keep), rotation=encoder.rotation(images, keep))
+    assert_close(torch.vmap(tokens)(images, keep), together)
+
+
+@torch.no_grad()
+def test_dynamic_sizes_of_a_plain_vit(tmp_path: Path) -> None:
+    arguments = SMALL | {"dynamic_img_size": True, "num_classes": 0}
+    theirs = timm.create_model("vit_small_patch16_224", **arguments).eval()
+    save_for_hf(theirs, tmp_path, model_args=SMALL | {"dynamic_img_size": True})
+    encoder = layergraft.load_encoder(tmp_path)
+    for size in (32, 48):
+        images = torch.randn(2, 3, size, size)
+        assert_close(encoder(images), theirs(images))
+
+
 def test_names_of_timm() -> None:
     config = EncoderConfig(name="vit_small_patch16_dinov3", reg_tokens=2, class_token=False)
     assert model_args(config)["num_reg_tokens"] == 2
+    mocos = create_encoder(EncoderConfig(**(SMALL | {"name": "eva02_base_patch14_224", "weight_init": "moco"})), 0)  # type: ignore[arg-type]
+    assert not mocos.vit.blocks[0].attn.v_proj.bias.any()
     with pytest.raises(UserError, match="no place for a convolutional stem"):
         create_encoder(EncoderConfig(name="vit_small_patch16_dinov3", stem="conv", depth=2), 0)
