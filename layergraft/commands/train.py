@@ -24,7 +24,7 @@ from layergraft.evaluation.frozen import Task, evaluate_encoders
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
-from layergraft.runs.ending import ending_kept
+from layergraft.runs.ending import ending_kept, note_finished
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import Run, stage_directory
 from layergraft.runs.lock import locked
@@ -82,6 +82,8 @@ def train_run(
                     training.display.time = tell_time(training, told)
                     _train_and_measure(training, files)
             else:
+                if fabric.is_global_zero:
+                    note_finished(out)
                 training.display.say(f"The run in {out} is finished; nothing to do. Its report: {files.report}")
             check()
     except Stopped as stopped:

@@ -52,9 +52,19 @@ def ending_kept(run: Path | None) -> Iterator[None]:
         code, message = 1, f"{type(error).__name__}: {error}"
         raise
     finally:
-        ending: Ending = {"exit_code": code, "message": message, "time": time.time()}
-        with suppress(UserError):  # a full disk is why it ends: what it says itself counts
-            write_text(run / FILE, json.dumps(ending) + "\n")
+        _write(run, code, message)
+
+
+def _write(run: Path, code: int, message: str) -> None:
+    ending: Ending = {"exit_code": code, "message": message, "time": time.time()}
+    with suppress(UserError):  # a full disk is why it ends: what it says itself counts
+        write_text(run / FILE, json.dumps(ending) + "\n")
+
+
+def note_finished(run: Path) -> None:
+    """Note that a run is finished, where a kill came just before that was noted."""
+    if not (run / FILE).is_file():
+        _write(run, 0, "")
 
 
 def read_ending(run: Path) -> Ending | None:

@@ -11,7 +11,7 @@ import pytest
 from layergraft.commands.cli import main
 from layergraft.config.loading import dump_recipe, load_recipe
 from layergraft.errors import Lost, Stopped, UserError
-from layergraft.runs.ending import ending_kept, read_ending
+from layergraft.runs.ending import ending_kept, note_finished, read_ending
 from layergraft.runs.lock import is_held, locked
 from layergraft.runs.run_time import RunTime
 from layergraft.runs.status import read_status
@@ -72,6 +72,14 @@ def test_a_new_start_forgets_how_the_last_one_ended_and_a_kill_leaves_no_note(ru
         assert read_ending(run) is None
         assert read_status(run).state == "unfinished"
     assert read_ending(run) is not None
+
+
+def test_a_finished_run_whose_note_a_kill_prevented_is_noted_once(run: Path) -> None:
+    note_finished(run)
+    before = (run / "ending.json").read_bytes()
+    assert read_ending(run) is not None
+    note_finished(run)
+    assert (run / "ending.json").read_bytes() == before
 
 
 def test_a_finished_run(run: Path) -> None:
