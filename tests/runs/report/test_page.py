@@ -172,10 +172,9 @@ def test_navigation_fits(run: Path, visit: Open) -> None:
     assert page.evaluate("document.querySelector('header').clientHeight") < 90
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_print_keeps_every_picture(run: Path, visit: Open, theme: str) -> None:
+def test_print_keeps_every_picture(run: Path, visit: Open) -> None:
     """Figures of pictures came out blank: printing drew them anew and did not wait for their images."""
-    page = visit(run / "report.html", theme=theme)
+    page = visit(run / "report.html", theme="dark")
     page.evaluate("for (const fold of document.querySelectorAll('details.fold')) fold.open = true")
     page.wait_for_function("document.documentElement.dataset.drawn === 'all'")
     page.emulate_media(media="print")
