@@ -38,6 +38,7 @@ from field_writers import (
     tif,
     turned,
     with_alpha,
+    with_mask,
 )
 from PIL import Image, features
 
@@ -216,6 +217,7 @@ def _tiffs() -> dict[str, Kind]:
             query="z=2",
         ),
         "GeoTIFF": Kind(".tif", gdal(planes, interleave="band"), same),
+        "GeoTIFF, a mask": Kind(".tif", with_mask, same),
         "GeoTIFF, infrared": Kind(".tif", gdal(lambda rgb: planes(np.dstack([rgb, 250 - only(rgb) // 2]))), same),
         "GeoTIFF, 13 bands": Kind(
             ".tif",

@@ -80,6 +80,18 @@ def gdal(make: Callable[[Array], Array], **options: Any) -> Callable[[Array], by
     return write
 
 
+def with_mask(rgb: Array) -> bytes:
+    """A page of 1 bit behind the picture, which says where it is valid."""
+    rasterio = pytest.importorskip("rasterio")
+    shape = {"height": len(rgb), "width": rgb.shape[1], "count": 3, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as memory:
+        with memory.open(driver="GTiff", **shape) as file:
+            file.write(planes(rgb))
+            file.write_mask(half(rgb) > 0)
+        memory.seek(0)
+        return bytes(memory.read())
+
+
 def codec(name: str, make: Callable[[Array], Array], **options: Any) -> Callable[[Array], bytes]:
     def write(rgb: Array) -> bytes:
         return bytes(getattr(pytest.importorskip("imagecodecs"), name)(make(rgb), **options))

@@ -20,7 +20,7 @@ from layergraft.data.view_parameters import ViewParameters
 
 Matrix = npt.NDArray[np.float64]
 
-_ROWS = 4  # the channels of a pixel that torch works on at a time
+_CHANNELS = 4  # the channels of a pixel that torch works on at a time
 _LARGE = 128 * 128  # pixels from which four rows at a time are quicker
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601-2, as Pillow
@@ -45,7 +45,7 @@ def resize_image(image: Pixels, height: int, width: int, interpolation: str) -> 
     if interpolation == "bilinear" and image.shape[0] <= height and image.shape[1] <= width:
         enlarged: Pixels = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return enlarged.reshape(height, width, -1)
-    if image.shape[2] == 1 and width % _ROWS == 0 and image.shape[0] >= _ROWS and image.size >= _LARGE:
+    if image.shape[2] == 1 and width % _CHANNELS == 0 and image.shape[0] >= _CHANNELS and image.size >= _LARGE:
         return _resize_grey(image[:, :, 0], height, width, interpolation)[:, :, np.newaxis]
     return _resize(np.ascontiguousarray(image), height, width, interpolation)
 
@@ -62,20 +62,19 @@ def _resize(image: Pixels, height: int, width: int, interpolation: str) -> Pixel
 def _resize_grey(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:
     """The same for (H, W), where torch would carry three empty channels along: a quarter of the time.
 
-    It resizes rows and then columns, each rounded. So four rows at a time are the channels of a picture that becomes
-    narrower, and four neighbours in a row those of one that becomes lower.
+    It resizes rows and then columns, each rounded. So the four quarters of the picture, one below the other, are the
+    channels of one that becomes narrower, and four neighbours in a row those of one that becomes lower.
     """
     rows, columns = image.shape
-    fours = rows // _ROWS
-    packed = np.empty((-(-rows // _ROWS), columns, _ROWS), dtype=np.uint8)
-    cv2.merge([image[row : _ROWS * fours : _ROWS] for row in range(_ROWS)], dst=packed[:fours])
-    for row in range(rows - _ROWS * fours):
-        packed[-1, :, row] = image[_ROWS * fours + row]
-    packed = _resize(packed, len(packed), width, interpolation)
-    narrow = np.empty((_ROWS * len(packed), width), dtype=np.uint8)
-    cv2.split(np.ascontiguousarray(packed), [narrow[row::_ROWS] for row in range(_ROWS)])
-    lower = _resize(narrow[:rows].reshape(rows, width // _ROWS, _ROWS), height, width // _ROWS, interpolation)
-    return lower.reshape(height, width)
+    quarter = -(-rows // _CHANNELS)
+    starts = [min(number * quarter, rows - quarter) for number in range(_CHANNELS)]  # the last ones may overlap
+    packed = np.empty((quarter, columns, _CHANNELS), dtype=np.uint8)
+    cv2.merge([image[start : start + quarter] for start in starts], dst=packed)
+    packed = _resize(packed, quarter, width, interpolation)
+    narrow = np.empty((rows, width), dtype=np.uint8)
+    cv2.split(np.ascontiguousarray(packed), [narrow[start : start + quarter] for start in starts])
+    neighbours = narrow.reshape(rows, width // _CHANNELS, _CHANNELS)
+    return _resize(neighbours, height, width // _CHANNELS, interpolation).reshape(height, width)
 
 
 def crop_view(image: Pixels, parameters: ViewParameters, size: ImageSize, interpolation: str) -> Pixels:
