@@ -100,6 +100,7 @@ def test_labels_may_lie_in_a_file(encoder: str, folders: tuple[Path, Path], tmp_
     audit = layergraft.audit(encoder=encoder, data=str(train), labels=tmp_path / "labels.csv")
     assert audit.labelled == 61
     assert audit.estimated_errors is not None
+    assert audit.label_errors
     assert not any("007" in (one.label, one.suggested) for one in audit.label_errors)
     assert all(one.label == one.path.partition("/")[0] != one.suggested for one in audit.label_errors)
 

@@ -69,6 +69,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
 
 def test_only_names_of_unfinished_files_are_cleared(tmp_path: Path) -> None:
     left = [tmp_path / "encoder" / ".12-140093.tmp", tmp_path / "index" / f"ab12.{'0' * 32}.part"]
+    left.append(tmp_path / f"index.{'0' * 32}.part")  # of a pack
     kept = [tmp_path / "notes.tmp", tmp_path / ".mine.tmp", tmp_path / "film.part"]
     for path in (*left, *kept):
         path.parent.mkdir(exist_ok=True)
