@@ -45,7 +45,7 @@ class Examples:
         classes: their names.
         images: how many of each class were classified.
         taken: [class, class that it was taken for, how many images], the most frequent first; of very many classes
-            the rarest pairs are left out.
+            the rarest mistakes are left out.
         examples: images drawn at random, as many that were named rightly as wrongly where there are as many.
     """
 

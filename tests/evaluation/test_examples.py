@@ -61,6 +61,17 @@ def test_counts_and_examples(tmp_path: Path) -> None:
     assert examples_of(ROW, source, ["a", "b", "c"], truth, predicted, 1) == kept  # drawn alike every time
 
 
+def test_of_many_classes_all_that_was_right_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rarest pairs were left out, and with them images that were named rightly."""
+    monkeypatch.setattr("layergraft.evaluation.examples._MOST_PAIRS", 2)
+    source = images(tmp_path / "images", 12)
+    truth = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
+    predicted = np.array([1, 1, 0, 0, 2, 3, 3, 4, 4, 5, 5, 2])
+    kept = examples_of(ROW, source, list("abcdef"), truth, predicted, 1)
+    assert sum(number for one, other, number in kept.taken if one == other) == 4
+    assert [(one, other) for one, other, _ in kept.taken if one != other] == [(0, 1), (1, 0)]
+
+
 def test_a_measurement_that_is_made_again_replaces_its_examples(tmp_path: Path) -> None:
     source, truth = images(tmp_path / "images", 3), np.zeros(3, dtype=np.int64)
     kept = examples_of(ROW, source, ["a"], truth, truth, 1)
