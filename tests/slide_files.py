@@ -35,3 +35,50 @@ def write_slide(path: Path, pixels: npt.NDArray[np.uint8], mpp: float | None = 0
         file.write(pixels, description=text, subfiletype=0, **how)
         file.write(pixels[::4, ::4], description=text, subfiletype=1, **how)
     return path
+
+
+def write_dicom_slide(folder: Path, pixels: npt.NDArray[np.uint8], mpp: float = 0.5) -> None:
+    """Write a slide of two levels as DICOM has it, a file each: `0.dcm` and, a quarter as wide, `1.dcm`."""
+    from pydicom.uid import generate_uid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    uids = {name: generate_uid() for name in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")}
+    for level, factor in enumerate((1, 4)):
+        _write_dicom_level(folder / f"{level}.dcm", pixels[::factor, ::factor], mpp * factor / 1000, uids)
+
+
+def _write_dicom_level(path: Path, pixels: npt.NDArray[np.uint8], spacing: float, uids: dict[str, str]) -> None:
+    from pydicom import dcmwrite
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
+
+    side, (height, width) = 256, pixels.shape[:2]
+    rows, columns = -(-height // side), -(-width // side)
+    whole = np.full((rows * side, columns * side, 3), 255, np.uint8)
+    whole[:height, :width] = pixels
+    meta, measures, functional, optical = FileMetaDataset(), Dataset(), Dataset(), Dataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    measures.PixelSpacing, measures.SliceThickness = [spacing, spacing], 0.001
+    functional.PixelMeasuresSequence, optical.OpticalPathIdentifier = [measures], "1"
+    dataset = Dataset()
+    dataset.file_meta = meta
+    kind = (
+        ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"] if path.stem == "0" else ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
+    )
+    values: dict[str, Any] = {
+        **uids,
+        **{"SOPClassUID": meta.MediaStorageSOPClassUID, "SOPInstanceUID": meta.MediaStorageSOPInstanceUID},
+        **{"Modality": "SM", "ImageType": kind, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
+        **{"PlanarConfiguration": 0, "NumberOfFrames": rows * columns, "Rows": side, "Columns": side},
+        **{"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0},
+        **{"TotalPixelMatrixColumns": width, "TotalPixelMatrixRows": height, "TotalPixelMatrixFocalPlanes": 1},
+        **{"DimensionOrganizationType": "TILED_FULL", "NumberOfOpticalPaths": 1},
+        **{"SharedFunctionalGroupsSequence": [functional], "OpticalPathSequence": [optical]},
+    }
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    frames = whole.reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4)
+    dataset.PixelData = frames.tobytes()
+    dataset["PixelData"].VR = "OB"
+    dcmwrite(path, dataset, enforce_file_format=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from slide_files import tissue, write_slide
+from slide_files import tissue, write_dicom_slide, write_slide
 
 from layergraft.data.decode import BadImage, ReadOptions
 from layergraft.data.decode import tissue as finding
@@ -258,3 +260,41 @@ def test_a_range_that_is_found_leaves_the_level_of_tiles(slides: Path) -> None:
     spec = with_options(source.spec, ReadOptions(range=((0.0, 9.0),)))
     assert spec.endswith("?tile=64&level=1&tissue=0&range=0,9")
     assert with_options("a.zarr?level=1", ReadOptions(level=2)) == "a.zarr?level=2"
+
+
+def test_levels_of_a_dicom_slide_are_one_slide(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    pixels = tissue()
+    for name in "ab":
+        write_dicom_slide(tmp_path / name, pixels)
+    source = open_source(f"{tmp_path}?tile=128&mpp=0.5&tissue=0")
+    assert len(source) == 2 * 48
+    assert (names(source)[0], names(source)[-1]) == ("a/0.dcm#0,0", "b/0.dcm#896,640")
+    assert np.array_equal(source.images.load(9, 3), pixels[128:256, 128:256])
+    with pytest.raises(BadImage, match=r"\?tile=256&mpp=0\.5"):
+        open_source(str(tmp_path / "a")).images.load(0, 3)
+    with pytest.raises(UserError, match="need a scale"):
+        open_source(f"{tmp_path}?tile=256")
+
+
+def _digests(source: Source) -> list[str]:
+    return [hashlib.sha256(source.images.load(int(key), 3)).hexdigest() for key in source.keys]
+
+
+def test_threads_and_forked_processes_read_the_same(slides: Path) -> None:
+    source = open_source(f"{slides / 'benign'}?tile=64&mpp=0.7&tissue=0")
+    alone = _digests(source)
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda _: _digests(source), range(4)))
+    assert together == [alone] * 4
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # reads while its parent does
+        try:
+            os.write(writing, hashlib.sha256("".join(_digests(source)).encode()).digest())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert _digests(source) == alone
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.read(reading, 32) == hashlib.sha256("".join(alone).encode()).digest()

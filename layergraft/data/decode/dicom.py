@@ -17,6 +17,7 @@ from layergraft.data.decode.stack import take_plane
 from layergraft.errors import UserError
 
 Array = npt.NDArray[Any]
+_WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -75,6 +76,8 @@ def _picture(content: bytes, request: Request) -> Picture:
         raise BadImage("a DICOM file without pixels")
     check_size(int(dataset.Rows), int(dataset.Columns), len(content))
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    if dataset.get("SOPClassUID") == _WHOLE_SLIDE and frames > 1 and request.options.page is None:
+        raise BadImage("a whole slide: give ?tile=256&mpp=0.5")  # its frames are no pictures, but parts of one
     try:
         stored, remarks = take_plane(
             frames, lambda number: pixel_array(dataset, index=number), request.options, called="frames"

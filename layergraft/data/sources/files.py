@@ -14,11 +14,11 @@ import fsspec
 
 from layergraft.config.paths import expanded
 from layergraft.data.arrays import Labels, Pixels
-from layergraft.data.decode import BadImage, Reduction
+from layergraft.data.decode import BadImage, Reduction, decode
 from layergraft.data.decode.npy import as_npy
 from layergraft.data.decode.ome_zarr import OmeZarr
 from layergraft.data.decode.picture import Picture, Request
-from layergraft.data.decode.readers import as_levels
+from layergraft.data.decode.readers import as_levels, read_picture
 from layergraft.data.decode.slide import SLIDE_SUFFIXES
 from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.index import Names
@@ -203,15 +203,30 @@ class FileImages(EncodedImages):
         folder = os.path.join(self.root.path, self.name(index))
         return folder if self._path(index) is not None and os.path.isdir(folder) else None
 
+    def _content(self, index: int) -> bytes | None:
+        """The file; None of an OME-Zarr image, which is looked for last: most images are files."""
+        try:
+            file = self._file(index)
+            if file.path.lower().endswith(SLIDE_SUFFIXES):
+                raise BadImage("a whole slide: give ?tile=256&mpp=0.5")
+            return file.read()
+        except BadImage:
+            if self._store(index) is None:
+                raise
+            return None
+
     def picture(self, index: int, request: Request) -> Picture:
+        content = self._content(index)
+        if content is not None:
+            return read_picture(content, request)
         store = self._store(index)
-        if store is None:
-            return super().picture(index, request)
+        assert store is not None
         return OmeZarr(store, request.options.level or 0).picture(request)
 
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
-        if self._store(index) is None:
-            return super().load(index, channels, reduction)
+        content = self._content(index)
+        if content is not None:
+            return decode(content, channels, reduction, self.options)
         request = Request(channels=channels, options=self.options)
         return as_levels(self.picture(index, request), request)
 
@@ -241,13 +256,11 @@ class FileImages(EncodedImages):
         return self._file(index).read(0, count)
 
     def read(self, index: int) -> bytes:
-        if self._store(index) is not None:
-            request = Request(channels=3, options=replace(self.options, range=None), whole=True)
-            return as_npy(self.picture(index, request).array)
-        file = self._file(index)
-        if file.path.lower().endswith(SLIDE_SUFFIXES):
-            raise BadImage("a whole slide: give ?tile=256&mpp=0.5")
-        return file.read()
+        content = self._content(index)
+        if content is not None:
+            return content
+        request = Request(channels=3, options=replace(self.options, range=None), whole=True)
+        return as_npy(self.picture(index, request).array)
 
     def _file(self, index: int) -> Place:
         path = self._path(index)
