@@ -116,6 +116,18 @@ def test_an_activation_that_a_configuration_names_is_not_asked_for_again(tmp_pat
     assert "QuickGELU" in type(open_checkpoint(f"{tmp_path}?act=quick_gelu").encoder.vit.blocks[0].mlp.act).__name__
 
 
+@torch.no_grad()
+def test_a_head_of_masked_patches_is_no_decoder_of_mae(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(**WIDE, encoder_stride=8)
+    model = perturbed(transformers.ViTForMaskedImageModeling(config))
+    model.save_pretrained(tmp_path)
+    checkpoint = assert_reads(tmp_path, images(), model.vit(images()).last_hidden_state)
+    assert checkpoint.format == "Hugging Face ViT"
+    assert not checkpoint.heads
+    assert "head of masked patches (2 tensors)" in said(checkpoint)
+
+
 def test_what_a_configuration_leaves_out_is_what_transformers_takes() -> None:
     """Its versions 4 write only what is not usual."""
     config = transformers.AutoConfig
