@@ -167,6 +167,8 @@ class Background:
         classes, features = len(known.classes), session.features[known.rows]
         self._point(known, len(known.rows))
         self.guess_all()
+        if session.closed or session.revision != known.revision:
+            return  # the new answer's guesses come first, and then this again
         advice = None
         if len(known.rows) >= LEAST:
             advice = advise(features, known.labels, classes, self.calibration.strength)
