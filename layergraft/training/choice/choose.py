@@ -103,7 +103,7 @@ def choose(images: ImageSet, machine: Machine, minutes: float, start: Start | No
     micro = _micro_batch(network, encoder, machine, batch["graft"])
     if micro is not None:
         raw["engine"]["micro_batch"] = micro
-    if machine.gpu is None and images.side > 4 * max(height_and_width(encoder.img_size)):
+    if images.side > 4 * max(height_and_width(encoder.img_size)):
         raw["data"]["cache"] = "disk"
     recipe = watched(load_recipe(raw), train)
     return explained(recipe, images, machine, minutes, wanted)

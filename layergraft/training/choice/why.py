@@ -41,12 +41,11 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
         "data.cache": "Decoded images are kept: they are much larger than what the encoder sees."
         if data.cache != "none"
         else "Decoding is cheap beside training; `ram` or `disk` keeps decoded images.",
-        "stages.mae.steps" if "mae" in recipe.stages else "": "A quarter of the time: what masked patches teach the "
-        "lower blocks.",
+        "data.workers": "Threads that load images: as many as there are cores, up to what keeps training fed.",
+        "stages.mae.steps": "A quarter of the time: what masked patches teach the lower blocks.",
         "stages.graft.steps": "The rest of the time: telling images apart is what few labels need.",
-        "evaluate": "Few labels on frozen features, beside raw pixels and the first weights."
-        if recipe.evaluate
-        else images.untestable or "There are no labels, so nothing is measured: layergraft evaluate does it later.",
+        "evaluate": _measured(recipe, images),
+        "monitor.every": "Epochs between two looks at held-out images: about eight looks in the longest stage.",
         "analyze": "Pictures that cost little beside the training; layergraft analyze makes more.",
         "engine.precision": "A GPU multiplies 16 bits several times as fast."
         if machine.gpu
@@ -60,12 +59,29 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
             if machine.gpu is None
             else f"{stage.batch_size} images keep the GPU busy."
         )
-        for view in stage.views:
-            said[f"stages.{name}.views.{view}.flip"] = "Set 0 where left and right differ (letters, digits)."
-            if stage.views[view].jitter:
-                said[f"stages.{name}.views.{view}.hue"] = _colours(images)
-            break
+        said[f"stages.{name}.warmup_steps"] = "A tenth of the stage, in which the learning rate rises."
+        said[f"stages.{name}.optimizer.base_lr"] = (
+            "At a batch of 256, for a network of this width: high, as the stage is short."
+            if recipe.start is None
+            else "At a batch of 256: low, as the weights are good already."
+        )
+        first = next(iter(stage.views))  # the others are alike
+        where_it_is = f"stages.{name}.views.{first}"
+        said[f"{where_it_is}.flip"] = "Set 0 where left and right differ (letters, digits)."
+        said[f"{where_it_is}.crop_scale"] = "Parts of the image: raise the first number where only the whole tells."
+        if stage.views[first].jitter:
+            said[f"{where_it_is}.hue"] = _colours(images)
+            said[f"stages.{name}.objective.keep_ratio"] = "Half of the patches of a view take half the time."
     return said
+
+
+def _measured(recipe: Recipe, images: ImageSet) -> str:
+    if recipe.evaluate is not None:
+        return "Few labels on frozen features, beside raw pixels and the first weights."
+    if images.untestable:
+        return f"Nothing can be measured: {images.untestable}."
+    why = "The time does not allow it" if images.classes else "There are no labels"
+    return f"{why}, so nothing is measured: layergraft evaluate does it later."
 
 
 def _started(recipe: Recipe) -> dict[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from msgspec import structs
 
 from layergraft.config.comments import read_comments, with_comments
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe, load_recipe
 from layergraft.config.plan import FreezeBlocks, LrScaleConfig
 from layergraft.config.yaml_text import read_yaml
-from layergraft.training.choice.choose import MOST_EPOCHS, Choice, choose
+from layergraft.training.choice.choose import MOST_EPOCHS, Choice, choose, explained
 from layergraft.training.choice.images import ImageSet
 from layergraft.training.choice.machine import Machine
 from layergraft.training.choice.networks import NETWORKS, Network, encoder_config, image_flops, sizes
@@ -119,6 +120,13 @@ def test_images_that_cannot_be_tested_on_are_not() -> None:
     choice = choose(what, CPU, 30)
     assert choice.recipe.evaluate is None
     assert any("why" in note for note in choice.notes)
+    assert "why" in choice.comments["evaluate"]
+
+
+def test_what_is_not_measured_says_why() -> None:
+    assert "no labels" in choose(images(classes=0), CPU, 30).comments["evaluate"]
+    given_up = structs.replace(choose(images(), CPU, 30).recipe, evaluate=None)
+    assert "time" in explained(given_up, images(), CPU, 30, 1).comments["evaluate"]
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.width}-{network.depth}-{network.side}")
@@ -136,6 +144,8 @@ def test_every_choice_says_why_and_is_read_back() -> None:
     assert load_recipe(read_yaml(text)) == choice.recipe
     for key in ("encoder.img_size", "encoder.in_chans", "encoder.patch_size", "data.holdout", "engine.precision"):
         assert choice.comments[key]
+    for key in ("data.workers", "monitor.every", "stages.mae.optimizer.base_lr", "stages.graft.views.first.crop_scale"):
+        assert f"# {choice.comments[key][:20]}" in text
     for key in ("stages.mae.steps", "stages.graft.steps", "stages.graft.batch_size", "evaluate", "analyze"):
         assert choice.comments[key]
     kept = read_comments(text)
@@ -160,6 +170,7 @@ def test_a_start_makes_another_recipe() -> None:
         assert (freeze.blocks if isinstance(freeze, FreezeBlocks) else None) == frozen
         assert all(choice.comments[key] for key in ("start", "stages.heads.steps", "stages.graft.plan"))
         assert not any("--start" in note for note in choice.notes)
+        assert choice.comments[""].startswith("Chosen by")
 
 
 def test_weights_for_images_that_are_not_square_keep_their_size() -> None:
