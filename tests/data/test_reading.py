@@ -208,3 +208,39 @@ def test_encoders_of_different_ranges_are_each_measured_by_their_own(
     pixels = [measured(row) for row in rows["both"] if row["encoder"] == "pixels"]
     assert pixels == [measured(row) for row in rows["one"] if row["encoder"] == "pixels"]
     assert pixels != [measured(row) for row in rows["two"] if row["encoder"] == "pixels"]
+
+
+@pytest.mark.slow
+def test_twelve_bits_classify_as_the_eight_that_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The built-in images times 16, with noise below, against themselves."""
+    random = np.random.default_rng(0)
+    for part, name, count in (("train", "builtin:fashion-canvas", 200), ("test", "builtin:fashion-canvas:test", 1000)):
+        source = open_source(name)
+        assert source.labels is not None
+        for key in source.keys[:count].tolist():
+            pixels, label = source.images.load(key, 1)[:, :, 0], f"{source.labels[key]}"
+            deep = pixels.astype(np.uint16) * 16 + random.integers(0, 16, pixels.shape).astype(np.uint16)
+            for kind, stored in (("eight", pixels), ("twelve", deep)):
+                folder = tmp_path / kind / part / label
+                folder.mkdir(parents=True, exist_ok=True)
+                tifffile.imwrite(folder / f"{key}.tif", stored)
+    save_encoder(create_encoder(load_recipe("fashion_tiny").encoder, 0), tmp_path / "encoder", {"stage": "mae"})
+    found = {}
+    for kind, query in (("eight", ""), ("twelve", "?range=auto"), ("twelve", "")):
+        words = ["--encoder", str(tmp_path / "encoder"), "--data", f"{tmp_path / kind / 'train'}{query}"]
+        words += [
+            "--shots",
+            "5",
+            "--protocols",
+            "prototype",
+            "--pooling",
+            "mean",
+            "--out",
+            str(tmp_path / f"{kind}{query}"),
+        ]
+        assert main(["evaluate", *words]) == 0
+        dark = "they are nearly black. Append ?range=0,4095" in " ".join(capsys.readouterr().err.split())
+        assert dark == (kind == "twelve" and not query)
+        rows = json.loads((tmp_path / f"{kind}{query}" / "results.json").read_text())
+        found[kind + query] = np.mean([row["value"] for row in rows if row["encoder"] != "pixels"])
+    assert abs(found["eight"] - found["twelve?range=auto"]) <= 0.5, found
