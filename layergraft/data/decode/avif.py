@@ -9,7 +9,15 @@ import numpy as np
 from PIL import Image as Pillow
 
 from layergraft.data.decode.codecs import deep_or_eight_bits, load_codecs
-from layergraft.data.decode.picture import BadImage, Picture, Request, as_channels_last, check_size, damage_named
+from layergraft.data.decode.picture import (
+    BadImage,
+    Picture,
+    Request,
+    as_channels_last,
+    check_page,
+    check_size,
+    damage_named,
+)
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES
 from layergraft.data.orientation import orientation, upright
@@ -37,7 +45,8 @@ def _deep(content: bytes, bits: int, request: Request) -> Picture:
         if 8 * image.height * image.width * frames > MOST_BYTES:
             raise BadImage(f"{frames} frames of {image.height} by {image.width} pixels: more than 4 GiB")
         array = np.asarray(codecs.avif_decode(content))  # all of them: with an index 2026.3.6 ends the process
-        array = as_channels_last(array[0] if frames > 1 else array)
+        check_page(request.options.page, frames)
+        array = as_channels_last(array[(request.options.page or 1) - 1] if frames > 1 else array)
     count = array.shape[2]
     colours = 1 if count < 3 else 3
     return Picture(array=upright(array, lies), colours=colours, alpha=colours if count in (2, 4) else None, bits=bits)
@@ -50,6 +59,6 @@ def read_avif(content: bytes, request: Request) -> Picture:
         BadImage: it is damaged, or needs imagecodecs.
     """
     bits = _depth(content)
-    if bits == 8 or request.options.page not in (None, 1):
+    if bits == 8:
         return read_pillow(content, request)
     return deep_or_eight_bits(lambda: _deep(content, bits, request), content, bits, request)

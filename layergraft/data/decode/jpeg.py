@@ -15,6 +15,7 @@ from layergraft.data.decode.picture import (
     Reduction,
     Request,
     as_channels_last,
+    check_page,
     check_size,
     damage_named,
 )
@@ -106,5 +107,6 @@ def read_jpeg(content: bytes, request: Request) -> Picture:
     if frame is not None and frame[0] == _JPEG_LS:
         raise BadImage("JPEG-LS files are not read")
     if frame is not None and frame[1] > 8:
+        check_page(request.options.page)
         return _deep(content, *frame[1:])
     return read_pillow(content, request)

@@ -8,7 +8,15 @@ import numpy as np
 
 from layergraft.data.decode.codecs import deep_or_eight_bits, load_codecs
 from layergraft.data.decode.colours import MODES
-from layergraft.data.decode.picture import BadImage, Picture, Request, as_channels_last, check_size, damage_named
+from layergraft.data.decode.picture import (
+    BadImage,
+    Picture,
+    Request,
+    as_channels_last,
+    check_page,
+    check_size,
+    damage_named,
+)
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES
 
@@ -63,6 +71,7 @@ def read_jpeg2000(content: bytes, request: Request) -> Picture:
     if header is None:
         return read_pillow(content, request)  # which names the damage
     check_size(header.height, header.width, len(content))
+    check_page(request.options.page)
     if header.signed or header.components not in MODES or header.bits > 16:
         return _deep(content, header)
     if header.bits <= 8 or header.components == 1:

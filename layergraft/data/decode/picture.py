@@ -121,6 +121,16 @@ def check_size(height: int, width: int, size: int) -> None:
         raise BadImage(f"{height * width / 1e6:.0f} megapixels: {advice}" if honest else "decompression bomb")
 
 
+def check_page(page: int | None, count: int = 1) -> None:
+    """Refuse a page that is wanted of a file with fewer.
+
+    Raises:
+        BadImage: it has fewer.
+    """
+    if page is not None and page > count:
+        raise BadImage(f"no page {page}: it has {count}")
+
+
 def spread_numbers(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     """Take numbers spread evenly over an image, in step with none of its rows, columns or patterns.
 

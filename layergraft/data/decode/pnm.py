@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
+from layergraft.data.decode.picture import BadImage, Picture, Request, check_page, check_size
 from layergraft.data.decode.pillow import read_pillow
 
 _GAP = rb"(?:\s|#[^\n]*\n)+"
@@ -29,6 +29,7 @@ def read_pnm(content: bytes, request: Request) -> Picture:
     top = int(header[4]) if header else 0
     if header is None or not 255 < top <= _LARGEST:
         return read_pillow(content, request)
+    check_page(request.options.page)
     kind, width, height = int(header[1]), int(header[2]), int(header[3])
     check_size(height, width, len(content))
     channels = 3 if kind in (3, 6) else 1

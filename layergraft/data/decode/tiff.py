@@ -318,7 +318,7 @@ def read_tiff(content: bytes, request: Request) -> Picture:
     if not suits:
         return read_with_tifffile(content, tags, request)
     try:
-        page = plain_page(content, tags)
+        page = plain_page(content, tags, request.options.page)
     except (TypeError, ValueError):  # tags of other types than they should be
         page = None
     if page is not None:

@@ -105,6 +105,28 @@ def test_lossy_jpeg_of_twelve_bits(pixels: np.ndarray) -> None:
             decode(content[:-cut], 1)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "TIFF"])
+def test_a_page_that_is_not_there_is_refused(kind: str) -> None:
+    buffer = io.BytesIO()
+    pytest.importorskip("tifffile").imwrite(buffer, GREY)
+    content = buffer.getvalue() if kind == "TIFF" else KINDS[kind][0]()
+    channels = 1 if kind == "TIFF" else KINDS[kind][1].reshape(48, 64, -1).shape[2]
+    for query in ({}, {"range": "0,4095"}):
+        with pytest.raises(BadImage, match="no page 2: it has 1"):
+            decode(content, channels, options=parse_read_options(query | {"page": "2"}, "folder"))
+        first = parse_read_options(query | {"page": "1"}, "folder")
+        assert np.array_equal(
+            decode(content, channels, options=first),
+            decode(content, channels, options=parse_read_options(query, "folder")),
+        )
+
+
+def test_pages_of_deep_avif_keep_their_depth() -> None:
+    frames = np.stack([COLOUR >> 4, COLOUR[::-1] >> 4])
+    reading = parse_read_options({"range": "0,4095", "page": "2"}, "folder")
+    assert np.array_equal(decode(avif(frames, 12), 3, options=reading), mapped(frames[1], 0, 4095))
+
+
 def test_signed_jpeg_2000_needs_a_range() -> None:
     numbers = (GREY // 2).astype(np.int16) - 9000
     content = jpeg2000(numbers, 16)
