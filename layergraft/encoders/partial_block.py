@@ -8,11 +8,13 @@ are the block's.
 
 from __future__ import annotations
 
-from typing import TypeGuard, cast
+from collections.abc import Sequence
+from typing import Any, TypeGuard, cast
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from timm.layers import Attention
-from timm.models.eva import EvaBlock, EvaBlockPostNorm
+from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
+from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -53,6 +55,8 @@ def partial_block(block: nn.Module, tokens: Tensor, wanted: Tensor | slice, *rot
     Returns:
         Tensor of shape (N, M, D).
     """
+    if _turns_keys_alone(block, wanted):
+        return _first_tokens(block, tokens, wanted, *rotation)
     if not is_plain(block):
         return take(block(tokens, *rotation), wanted)
     attn = block.attn
@@ -64,6 +68,44 @@ def partial_block(block: nn.Module, tokens: Tensor, wanted: Tensor | slice, *rot
     q = F.linear(take(normed, wanted), q_weight, q_bias).view(n, -1, attn.num_heads, attn.head_dim)
     k, v = F.linear(normed, kv_weight, kv_bias).view(n, count, 2, attn.num_heads, attn.head_dim).unbind(2)
     return _attend_and_transform(block, take(tokens, wanted), q, k, v)
+
+
+def _turns_keys_alone(block: nn.Module, wanted: Tensor | slice) -> TypeGuard[EvaBlock]:
+    """Whether a block is timm's plain one with rotary positions, and the wanted tokens stand before all patches."""
+    attn: Any = getattr(block, "attn", None)
+    if type(block) is not EvaBlock or type(attn) not in (EvaAttention, AttentionRope):
+        return False
+    several_queries_a_key = getattr(attn, "num_kv_groups", 1) > 1
+    first = isinstance(wanted, slice) and wanted.stop is not None and 0 <= wanted.stop <= attn.num_prefix_tokens
+    return first and attn.gate is None and not several_queries_a_key
+
+
+def _first_tokens(block: EvaBlock, tokens: Tensor, wanted: Tensor | slice, rotation: Tensor | None = None) -> Tensor:
+    """`partial_block` for tokens before the patches, whose queries are not turned."""
+    attn, normed = block.attn, block.norm1(tokens)
+    if attn.qkv is None:
+        queries, keys, values = attn.q_proj(take(normed, wanted)), attn.k_proj(normed), attn.v_proj(normed)
+    else:
+        weights = attn.qkv.weight.chunk(3)
+        biases: Sequence[Tensor | None] = (None, None, None)
+        if attn.qkv.bias is not None:
+            biases = attn.qkv.bias.chunk(3)
+        elif getattr(attn, "q_bias", None) is not None:
+            biases = (attn.q_bias, attn.k_bias, attn.v_bias)
+        inputs = (take(normed, wanted), normed, normed)
+        queries, keys, values = map(F.linear, inputs, weights, biases)
+    q, k, v = (x.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    if rotation is not None:
+        front = attn.num_prefix_tokens
+        turned = apply_rot_embed_cat(k[:, :, front:], rotation, half=attn.rotate_half)
+        q, k = q.type_as(v), torch.cat([k[:, :, :front], turned], dim=2).type_as(v)
+    x = _weigh(attn, q, k, v)
+    x = x if block.gamma_1 is None else block.gamma_1 * x
+    x = take(tokens, wanted) + block.drop_path1(x)
+    transformed = block.mlp(block.norm2(x))
+    transformed = transformed if block.gamma_2 is None else block.gamma_2 * transformed
+    return cast(Tensor, x + block.drop_path2(transformed))
 
 
 def block_of_projected(block: Block, tokens: Tensor, qkv: Tensor) -> Tensor:
@@ -86,7 +128,11 @@ def _attend_and_transform(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tens
 
 def _attend(attn: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of (N, heads, M, d) to (N, heads, T, d), of shape (N, M, D)."""
-    q, k = attn.q_norm(q), attn.k_norm(k)
+    return _weigh(attn, attn.q_norm(q), attn.k_norm(k), v)
+
+
+def _weigh(attn: Attention | EvaAttention | AttentionRope, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Values by the scores of normed queries and keys, projected: (N, M, D)."""
     if attn.fused_attn:
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0)
     else:

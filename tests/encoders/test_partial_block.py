@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block, ResPostBlock
 from torch import Tensor, nn
 
@@ -29,7 +30,9 @@ KINDS = {
 }
 
 
-def compare(block: nn.Module, selection: slice | Tensor, ours: Callable[..., Tensor] = partial_block) -> None:
+def compare(
+    block: nn.Module, selection: slice | Tensor, ours: Callable[..., Tensor] = partial_block, *arguments: Tensor
+) -> None:
     """In double precision, so that only a mistake can make a difference."""
     block = block.double()
     generator = torch.Generator().manual_seed(0)
@@ -38,7 +41,7 @@ def compare(block: nn.Module, selection: slice | Tensor, ours: Callable[..., Ten
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     tokens = torch.randn(4, 7, 24, generator=generator, dtype=torch.float64, requires_grad=True)
     leaves = [tokens, *block.parameters()]
-    whole, part = take(block(tokens), selection), ours(block, tokens, selection)
+    whole, part = take(block(tokens, *arguments), selection), ours(block, tokens, selection)
     assert part.shape == whole.shape
     torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)
     weight = torch.randn(whole.shape, generator=generator, dtype=torch.float64)
@@ -51,6 +54,37 @@ def compare(block: nn.Module, selection: slice | Tensor, ours: Callable[..., Ten
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 def test_equals_the_whole_block(kind: dict[str, object], selection: slice | Tensor) -> None:
     compare(Block(24, 3, **kind), selection)
+
+
+EVAS = {
+    "DINOv3": {"init_values": 0.1, "rotate_half": True, "num_prefix_tokens": 3},
+    "no biases": {"qkv_bias": False, "num_prefix_tokens": 3},
+    "EVA-02": {"qkv_fused": False, "swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True},
+    "Perception Encoder": {"attn_type": "rope", "init_values": 0.1, "attn_only_layer_scale": True},
+    "normed queries": {"attn_type": "rope", "qk_norm": True, "qkv_fused": False},
+    "fewer keys": {"attn_type": "rope", "qkv_fused": False, "num_kv_heads": 1},  # computed whole; all heads turn alike
+}
+
+
+@pytest.mark.parametrize("selection", [slice(0, 1), slice(1, None)], ids=["class token", "patches"])
+@pytest.mark.parametrize("turns", ["none", "of all", "of each", "of each head"])
+@pytest.mark.parametrize("kind", EVAS.values(), ids=EVAS.keys())
+def test_equals_the_whole_block_with_rotary_positions(kind: dict[str, object], turns: str, selection: slice) -> None:
+    block = EvaBlock(24, 3, **kind)
+    turns = "of each" if "num_kv_heads" in kind and turns == "of each head" else turns
+    patches = 7 - block.attn.num_prefix_tokens
+    shape = {"of all": (patches, 16), "of each": (4, 1, patches, 16), "of each head": (4, 3, patches, 16)}
+    rotation = [torch.randn(shape[turns], dtype=torch.float64)] if turns != "none" else []
+    called: list[int] = []
+    block.attn.register_forward_pre_hook(lambda *_: called.append(1))
+
+    def ours(block: nn.Module, tokens: Tensor, wanted: slice | Tensor) -> Tensor:
+        called.clear()
+        part = partial_block(block, tokens, wanted, *rotation)
+        assert bool(called) == (selection.stop is None or "num_kv_heads" in kind), "computed whole, or in part"
+        return part
+
+    compare(block, selection, ours, *rotation)
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
