@@ -92,10 +92,14 @@ def _usual_eps(encoder: Weights) -> float:
 
 
 def _take_sweep(left: Weights) -> tuple[str, ...]:
-    """Move the linear heads of a sweep out of `left`; one head alone is a classifier and no sweep."""
+    """Move the linear heads of a sweep out of `left`.
+
+    They are alike; one head alone is a classifier, and layers of other shapes are one behind the other.
+    """
     swept = {key: value for key, value in left.items() if _SWEEP.match(key) and value.ndim <= 2}
-    count = sum(1 for value in swept.values() if value.ndim == 2)
-    if count < 2:
+    shapes = [value.shape for value in swept.values() if value.ndim == 2]
+    count = len(shapes)
+    if count < 2 or len(set(shapes)) > 1:
         return ()
     for key in swept:
         del left[key]

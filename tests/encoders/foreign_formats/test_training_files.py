@@ -78,6 +78,9 @@ def test_a_sweep_of_linear_heads(behind_norm: bool, tmp_path: Path) -> None:
     checkpoint = assert_reads(f"{save(content, tmp_path / 'file.pth')}?num_heads=2", images(), expected)
     assert "3 linear heads of a sweep" in said(checkpoint)
     assert not checkpoint.classifier
+    stacked = {"heads.0.weight": torch.ones(5, 32), "heads.2.weight": torch.ones(3, 5)}
+    with pytest.raises(UserError, match=r"unknown: heads\.0\.weight"):
+        open_checkpoint(f"{save(model.state_dict() | stacked, tmp_path / 'file.pth')}?num_heads=2")
 
 
 def test_the_mean_of_the_patches_can_be_asked_for(tmp_path: Path) -> None:
