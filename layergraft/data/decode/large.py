@@ -20,7 +20,7 @@ import numpy.typing as npt
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.ome_zarr import OmeZarr
 from layergraft.data.decode.options import ReadOptions
-from layergraft.data.decode.picture import BadImage, Picture, Request, larger_pictures
+from layergraft.data.decode.picture import BadImage, Picture, Request, damage_named, larger_pictures
 from layergraft.data.decode.ranges import is_plain
 from layergraft.data.decode.readers import read_picture
 from layergraft.data.decode.tiff import OpenTiff
@@ -177,10 +177,13 @@ class DecodedTiles(CutImage):
         pixels = height * shape[1]
         room = pixels * shape[2] * first.array.dtype.itemsize
         self.directory.mkdir(parents=True, exist_ok=True)
-        if self.tiff is None and (
-            pixels <= DECODED * side**2 or shutil.disk_usage(self.directory).free - room < RESERVE
-        ):
+        full = shutil.disk_usage(self.directory).free - room < RESERVE
+        if self.tiff is None and (full or pixels <= DECODED * side**2):
             return first
+        if full:
+            raise BadImage(
+                f"{room / 1e9:.0f} GB decoded, for which {str(self.directory)!r} has no room: write it in tiles"
+            )
         partial = file.with_suffix(f".{uuid4().hex}.part")
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=first.array.dtype, shape=shape)
         for top, part in self._parts(first, height, request):
@@ -235,6 +238,8 @@ def open_image(path: str, tiling: Tiling, options: ReadOptions, directory: Path)
     if start not in STARTS:
         return DecodedTiles(path, tiling.tile, options, directory)
     tiff = OpenTiff(path, options)
-    if pixels_decoded(tiff.keyframe, tiling.tile) <= DECODED * tiling.tile**2:
+    with damage_named():
+        decoded = pixels_decoded(tiff.keyframe, tiling.tile)
+    if decoded <= DECODED * tiling.tile**2:
         return TiffTiles(tiff, tiling.tile)
     return DecodedTiles(path, tiling.tile, options, directory, tiff)

@@ -32,6 +32,7 @@ from layergraft.runs.interruption import check
 
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32()), ("file", pa.int32())])
 NAMED = 5
+MOST_TILES = 2**24  # of one image: more would be a damaged size
 FORMAT = 2  # of what is kept
 
 
@@ -188,6 +189,8 @@ def _cut(work: _Work, file: str, state: str) -> _Cut:
     """Find the tiles of one image."""
     try:
         tiles = work.open(work.path(file))
+        if tiles.rows * tiles.columns > MOST_TILES:
+            raise BadImage(f"{tiles.rows * tiles.columns} tiles, which no image has")
         if work.tiling.tissue:
             grid = find_tissue(tiles, work.tiling.tissue)
         else:

@@ -148,3 +148,17 @@ def test_a_damaged_tile_of_a_tiff_costs_no_other(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="damaged"):
         source.images.load(0, 3)
     assert np.array_equal(source.images.load(1, 3), RGB[:64, 64:128])
+
+
+@pytest.mark.parametrize(("tag", "value", "reason"), [(322, 0, "damaged"), (323, 0, "damaged"), (257, 2**31, "tiles")])
+def test_a_damaged_size_of_a_tiff_is_named(tmp_path: Path, tag: int, value: int, reason: str) -> None:
+    """Width or length of its tiles, or length of the image; each stopped the command, or filled the memory."""
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        start = file.pages[0].tags[tag].offset
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[start + 2 : start + 4] = (4).to_bytes(2, "little")  # 32 bits
+    content[start + 8 : start + 12] = value.to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(UserError, match=reason):
+        open_source(f"{tmp_path}?tile=16")
