@@ -130,7 +130,7 @@ def show_plan(
             if only is None or stage_json["name"] == only:
                 console.print(plan_table(stage_json))
                 console.print(warnings[str(stage_json["name"])], style="yellow", end="")
-        if time is not None:
+        if time is not None and own is None:  # else it was told when the recipe was chosen
             console.print(time.sentence())
     return found
 
