@@ -298,3 +298,17 @@ def test_threads_and_forked_processes_read_the_same(slides: Path) -> None:
     assert _digests(source) == alone
     assert os.waitpid(child, 0)[1] == 0
     assert os.read(reading, 32) == hashlib.sha256("".join(alone).encode()).digest()
+
+
+def test_a_damaged_size_of_the_scans_own_tiles_is_named(tmp_path: Path) -> None:
+    """OpenSlide ended the process: it asked for half a terabyte."""
+    import tifffile
+
+    path = write_slide(tmp_path / "a.svs", tissue())
+    with tifffile.TiffFile(path) as file:
+        start = file.pages[0].tags["TileWidth"].offset
+    content = bytearray(path.read_bytes())
+    content[start + 2 : start + 12] = (4).to_bytes(2, "little") + (1).to_bytes(4, "little") + bytes([0, 0, 0, 30])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="tiles of 503316480 by 256"):
+        open_source(f"{tmp_path}?tile=256&mpp=0.5")

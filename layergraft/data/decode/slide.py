@@ -23,6 +23,7 @@ COARSEST = 1.25  # so many times may a tile be enlarged where the scan is coarse
 _NEARLY = 1.02  # so much coarser than asked for may a level be, whose numbers are rounded by the scanners
 _CACHE = 64 * 2**20  # bytes of decoded tiles, of all slides together
 _AT_ONCE = 2048  # pixels of a level that are read at once for thumbnails, across and down
+_LARGEST_TILE = 2**26  # pixels: for more OpenSlide ends the process, which finds no memory
 _WHITE = 255
 _ROUNDING = 1e-6  # of a tile
 
@@ -93,6 +94,10 @@ class SlideTiles:
             raise BadImage(f"{other} no kind of slide that OpenSlide knows") from None
         except (openslide.OpenSlideError, OSError) as error:
             raise BadImage(f"damaged slide ({error})") from None
+        for level in range(slide.level_count):
+            sides = [slide.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
+            if math.prod(int(side) for side in sides) > _LARGEST_TILE:
+                raise BadImage(f"damaged slide (tiles of {sides[0]} by {sides[1]} pixels)")
         return slide
 
     def _scale(self, tiling: Tiling) -> tuple[float, float]:
