@@ -37,8 +37,8 @@ def stage_plan(
         sides = () if config.size is None else height_and_width(config.size)
         if any(side % encoder.patch_size for side in sides):
             raise UserError(
-                f"View {view!r} of stage {name!r} has {shown_size(config.size or sides)} pixels, no multiple of the patch size "
-                f"{encoder.patch_size}.",
+                f"View {view!r} of stage {name!r} has {shown_size(config.size or sides)} pixels, no multiple of the "
+                f"patch size {encoder.patch_size}.",
                 f"Set stages.{name}.views.{view}.size.",
             )
     rows = stage_rows(encoder, objective)
