@@ -19,7 +19,7 @@ from layergraft.data.skipped import SkippedImages, read_skipped
 from layergraft.data.sources.open import open_source
 
 FILES, BATCH = 10_000, 50
-MEGABYTES = 48  # what the allocator may keep beyond the first tenth
+MEGABYTES = 24  # what the second half may add; a broken file with a large header may leave a gap in the first
 RANGE = "range=0,4095"  # of what is deeper than 8 bits
 
 
@@ -100,7 +100,7 @@ def test_a_few_files_of_every_kind(tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_ten_thousand_files(tmp_path: Path) -> None:
     count, unreadable, megabytes = read_all(tmp_path, FILES)
-    first = max(megabytes[: len(megabytes) // 10])
-    print(f"{count} files, {unreadable} unreadable, {first:.0f} MB after a tenth, {megabytes[-1]:.0f} MB at the end")
-    assert megabytes[-1] <= first + MEGABYTES
+    half = max(megabytes[: len(megabytes) // 2])
+    print(f"{count} files, {unreadable} unreadable, {half:.0f} MB after a half, {megabytes[-1]:.0f} MB at the end")
+    assert megabytes[-1] <= half + MEGABYTES
     assert unreadable >= count // 10
