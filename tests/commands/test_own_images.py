@@ -135,14 +135,6 @@ def test_what_cannot_be_chosen_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_length_that_is_given_leaves_its_time_to_the_others(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TINY[:6], "--minutes", "0.5", "--analyze", "[]", "--evaluate", "null", "--stages.mae.steps", "1"]
-    assert main(["plan", "--data", str(photos), *words, "--json"]) == 0
-    time = json.loads(capsys.readouterr().out)["time"]
-    assert time["stages"]["graft"] > 0.5 * 20
-    assert sum(time["stages"].values()) == pytest.approx(20, rel=0.5)
-
-
 @pytest.mark.soak
 def test_a_plan_of_50_000_jpegs_takes_under_10_seconds(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
