@@ -93,7 +93,8 @@ class SlideTiles:
             other = "damaged, or of" if self.path.lower().endswith(SLIDE_SUFFIXES) else "of"
             raise BadImage(f"{other} no kind of slide that OpenSlide knows") from None
         except (openslide.OpenSlideError, OSError) as error:
-            raise BadImage(f"damaged slide ({error})") from None
+            reason = str(error).replace(self.path, "…")  # so that slides with one reason are counted together
+            raise BadImage(f"damaged slide ({reason})") from None
         for level in range(slide.level_count):
             sides = [slide.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
             if math.prod(int(side) for side in sides) > _LARGEST_TILE:
