@@ -67,7 +67,7 @@ def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, s
     )
     said: list[str] = []
     trainer: Any = SimpleNamespace(step=0, lr=0.1)
-    outcome: Any = SimpleNamespace(losses={"loss": torch.tensor(1.0)}, anchor=None)
+    outcome: Any = SimpleNamespace(losses={"loss": torch.tensor(1.0)}, anchor=None, gradient_norm=None)
 
     def batches() -> Iterator[Any]:
         while True:
