@@ -13,6 +13,7 @@ import pyarrow.parquet
 from conftest import two_classes
 
 from layergraft.commands.cli import main
+from layergraft.runs.ending import FILE as ENDING  # a note that a run can do without
 from layergraft.runs.lock import LOCK
 
 SETTINGS: dict[str, Any] = {
@@ -146,7 +147,7 @@ def _content(file: Path) -> Any:
 
 
 def contents(work: Path) -> dict[str, Any]:
-    """Name -> content of all files, but for features kept, checkpoints, and locks, which nobody holds any more."""
+    """Name -> content of all files, but for features kept, checkpoints, the note of how it ended, and locks."""
     files = [path for path in sorted(work.rglob("*")) if path.is_file() and "cache" not in path.parts]
-    kept = [path for path in files if path.suffix != ".pt" and path.name != LOCK]
+    kept = [path for path in files if path.suffix != ".pt" and path.name not in (LOCK, ENDING)]
     return {str(path.relative_to(work)): _content(path) for path in kept}
