@@ -34,7 +34,7 @@ PLACES = [
     ("layergraft.training.checkpoints.write_state", 1),
     ("layergraft.training.run.save_stage", 1),
     ("layergraft.training.run.load_encoder", 1),
-    ("layergraft.data.sources.source.decode", 30),
+    ("layergraft.data.sources.files.FileImages.load", 30),
     ("layergraft.training.trainer.Trainer.accept", 1),
     ("layergraft.training.trainer.Trainer.finish", 1),
     ("layergraft.commands.train.save_encoder", 1),
