@@ -242,6 +242,8 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
         stated = read_timm({key: pretrained[key] for key in ("mean", "std")}, directory / "config.json")
     except (KeyError, TypeError) as error:
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json lacks {error}.") from None
+    if not isinstance(name, str):
+        raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has architecture {name!r}.")
     written = config.get("model_args", {})
     if not isinstance(written, dict):
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {written!r}.")

@@ -19,6 +19,7 @@ from layergraft.commands.reproduce.jobs import read_outcome
 from layergraft.commands.reproduce.study import SETTINGS, _Clock
 from layergraft.commands.reproduce.study_file import FILE
 from layergraft.config import EncoderConfig
+from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.probes import load_probe
@@ -153,3 +154,16 @@ def test_an_unfinished_pack_that_does_not_add_up(
         shard.unlink()
     code, said = exit_code_and_words(words, capsys)
     assert (code, message in said) == (2, True), said
+
+
+@pytest.mark.parametrize("name", [None, 3, ["vit_tiny_patch16_224"]])
+def test_an_architecture_that_is_no_name(name: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = EncoderConfig(
+        name="vit_tiny_patch16_224", img_size=16, in_chans=1, patch_size=8, embed_dim=32, depth=1, num_heads=2
+    )
+    save_encoder(create_encoder(config, 0), tmp_path / "encoder", {})
+    file = tmp_path / "encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architecture": name}))
+    code, said = exit_code_and_words(["inspect", str(tmp_path / "encoder")], capsys)
+    assert code == 2
+    assert f"architecture {name!r}" in said
