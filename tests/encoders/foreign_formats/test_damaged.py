@@ -12,7 +12,7 @@ import timm
 import torch
 from library_files import perturbed, save
 from test_big_vision import SHAPE, flax_names
-from test_recorded import CASES, recorded
+from test_recorded_files import CASES, recorded
 from test_training_files import dinov2
 from torch import Tensor
 from torchvision.models import VisionTransformer
