@@ -24,7 +24,8 @@ import numpy as np
 
 import layergraft
 from layergraft.config import EvaluateConfig, Recipe, load_recipe
-from layergraft.evaluation.frozen import Task, evaluate_encoders
+from layergraft.evaluation.frozen import evaluate_encoders
+from layergraft.evaluation.task import Task
 from layergraft.runs.atomic import write_text
 from layergraft.runs.report.recorded import record_file
 from layergraft.runs.results import ResultRow, write_results

@@ -27,9 +27,10 @@ from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cross_validated import check_cross_validation, cross_validate
-from layergraft.evaluation.frozen import Task, evaluate_encoders
+from layergraft.evaluation.frozen import evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.splits import read_splits
+from layergraft.evaluation.task import Task
 from layergraft.runs.announce import announce
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory

@@ -58,55 +58,20 @@ def show_plan(
     tried = own.tried if own else None
     data = tried.data if tried else None if recipe.data.source is None else load_data(recipe)
     train = data.train if data else None
-    images = len(train) if train else None
     encoder = checked_encoder(recipe, data)
     if train is not None:
         announce(*remarks_on(recipe, encoder, train, chosen=own is not None))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stages, warnings = [], {}
     trials: dict[str, StageTrial] = {}
-    for name, stage in recipe.stages.items():
+    for name in recipe.stages:
         check()
-        objective = create_objective(know_classes(stage.objective, train, name), encoder)
-        batch_size = min(stage.batch_size, images) if images else stage.batch_size
-        rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
-        steps = stage.total_steps(images // batch_size) if images else stage.steps
-        set_frozen(rows, plan)
-        objective.begin_stage(encoder)
-        used = msgspec.structs.replace(stage, batch_size=batch_size)
-        needed, flops = None, None
-        if tried is None or sum(row.parameters for row in plan.rows) > SMALL:
-            needed = step_memory(encoder, objective, plan, used, recipe.engine)
-            flops = step_flops(encoder, objective, used)
-        warning = memory_warning(name, needed, device) if needed else None
+        planned, trial = planned_stage(recipe, name, encoder, data, tried.trials[name] if tried else None)
+        stages.append(planned)
+        if trial is not None:
+            trials[name] = trial
+        warning = memory_warning(name, planned["memory_bytes"], device) if planned["memory_bytes"] else None
         warnings[name] = f"{warning}\n" if warning else ""
-        seconds, how = None, GIVE_DATA
-        if data is not None and steps is not None:
-            trials[name] = trial = (
-                tried.trials[name] if tried else try_stage(recipe, name, data, batch_size, flops or 1)
-            )
-            seconds, how = None if trial.step is None else steps * trial.step, trial.how
-        stages.append(
-            {
-                "name": name,
-                "objective": stage.objective.__struct_config__.tag,
-                "optimizer": stage.optimizer.name,
-                "layers": plan.to_json(),
-                "steps": steps,
-                "epochs": round(stage.total_epochs(images // batch_size), 2) if images else stage.epochs,
-                "batch_size": batch_size,
-                "memory_bytes": needed,
-                "seconds": seconds,
-                "flops": flops * steps if flops and steps else None,
-                "notes": {
-                    "memory_bytes": "an estimate for one process that takes the whole batch",
-                    "seconds": how,
-                    "flops": "products, attention and convolutions of all steps, by their shapes",
-                }
-                | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA))
-                | ({} if needed else dict.fromkeys(("memory_bytes", "flops"), NOT_COUNTED)),
-            }
-        )
     found = {
         "recipe": recipe_hash(recipe),
         "encoder": msgspec.to_builtins(recipe.encoder),
@@ -133,6 +98,60 @@ def show_plan(
         if time is not None and own is None:  # else it was told when the recipe was chosen
             console.print(time.sentence())
     return found
+
+
+def planned_stage(
+    recipe: Recipe, name: str, encoder: Encoder, data: RunData | None, tried: StageTrial | None
+) -> tuple[dict[str, Any], StageTrial | None]:
+    """One stage of `plan --json`, and what a step of it takes.
+
+    Args:
+        recipe: what is planned.
+        name: the stage's.
+        encoder: as the first stage begins; it is frozen where the stage's plan says so.
+        data: the images, where they are given.
+        tried: what a step of a chosen recipe takes; None tries it where there are images.
+
+    Returns:
+        (the stage, the trial: None without images).
+    """
+    stage, train = recipe.stages[name], data.train if data else None
+    images = len(train) if train else None
+    objective = create_objective(know_classes(stage.objective, train, name), encoder)
+    batch_size = min(stage.batch_size, images) if images else stage.batch_size
+    rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
+    steps = stage.total_steps(images // batch_size) if images else stage.steps
+    set_frozen(rows, plan)
+    objective.begin_stage(encoder)
+    needed, flops = None, None
+    if tried is None or sum(row.parameters for row in plan.rows) > SMALL:
+        used = msgspec.structs.replace(stage, batch_size=batch_size)
+        needed = step_memory(encoder, objective, plan, used, recipe.engine)
+        flops = step_flops(encoder, objective, used)
+    trial, seconds, how = None, None, GIVE_DATA
+    if data is not None and steps is not None:
+        trial = tried or try_stage(recipe, name, data, batch_size, flops or 1)
+        seconds, how = None if trial.step is None else steps * trial.step, trial.how
+    planned = {
+        "name": name,
+        "objective": stage.objective.__struct_config__.tag,
+        "optimizer": stage.optimizer.name,
+        "layers": plan.to_json(),
+        "steps": steps,
+        "epochs": round(stage.total_epochs(images // batch_size), 2) if images else stage.epochs,
+        "batch_size": batch_size,
+        "memory_bytes": needed,
+        "seconds": seconds,
+        "flops": flops * steps if flops and steps else None,
+        "notes": {
+            "memory_bytes": "an estimate for one process that takes the whole batch",
+            "seconds": how,
+            "flops": "products, attention and convolutions of all steps, by their shapes",
+        }
+        | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA))
+        | ({} if needed else dict.fromkeys(("memory_bytes", "flops"), NOT_COUNTED)),
+    }
+    return planned, trial
 
 
 def checked_encoder(recipe: Recipe, data: RunData | None) -> Encoder:

@@ -20,7 +20,8 @@ from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import Stopped
-from layergraft.evaluation.frozen import Task, evaluate_encoders
+from layergraft.evaluation.frozen import evaluate_encoders
+from layergraft.evaluation.task import Task
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,13 @@ import torch
 from torch import Tensor
 
 from layergraft.config.recipe import VARIANTS, EvaluateConfig
-from layergraft.data.arrays import Labels
 from layergraft.data.reading import read_as_trained
-from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
-from layergraft.errors import UserError
 from layergraft.evaluation.auditing.leak import find_leak
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.examples import examples_of
 from layergraft.evaluation.features import (
     POOLINGS,
-    Array,
     center_and_normalize,
     features_named,
     in_range,
@@ -41,112 +37,14 @@ from layergraft.evaluation.selection import (
     strength_on_folds,
     strongest_of_the_best,
 )
-from layergraft.evaluation.splits import Split, draw_splits, write_splits
+from layergraft.evaluation.splits import Split, write_splits
+from layergraft.evaluation.task import FeatureSets, Task
 from layergraft.runs.announce import announce
 from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
 from layergraft.runs.results import ResultRow, summarize
 
 Keep = Callable[[list[ResultRow]], None]
-FeatureSets = dict[str, Array]
-"""`train`, `test` and, where something is chosen, `holdout` -> features of shape (N, D)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Labels and what they are for.
-
-    Args:
-        train: labelled images.
-        test: images to classify; their classes are matched by name.
-        test_name: `test` of the result rows.
-        seed: the run's seed.
-        holdout: labelled images on which everything is chosen; disjoint from `train`. None allows no choice.
-        splits: lists of labelled images that were given; None draws them.
-    """
-
-    train: Source
-    test: Source
-    test_name: str
-    seed: int
-    holdout: Source | None = None
-    splits: tuple[Split, ...] | None = None
-
-    @classmethod
-    def on_holdout(cls, train: Source, holdout: Source, seed: int) -> Task:
-        """Labels from training images, held-out images to classify: what plans are compared on, never the test set.
-
-        Nothing can be chosen on held-out images then: they stand for the test.
-        """
-        return cls(train=train, test=holdout, test_name="holdout", seed=seed)
-
-    @property
-    def sources(self) -> dict[str, Source]:
-        """`train`, `test` and, where there is one, `holdout`."""
-        sources = {"train": self.train, "test": self.test}
-        return sources if self.holdout is None else sources | {"holdout": self.holdout}
-
-    def test_labels(self) -> Labels:
-        """Class of each test image, as indices into the training classes."""
-        test_counts = np.bincount(self.test.selected_labels, minlength=len(self.test.classes))
-        train_counts = np.bincount(self.train.selected_labels, minlength=len(self.train.classes))
-        trained = {name for name, count in zip(self.train.classes, train_counts, strict=True) if count}
-        tested = zip(self.test.classes, test_counts, strict=True)
-        unknown = [f"{name!r} ({count})" for name, count in tested if count and name not in trained]
-        if unknown:
-            raise UserError(
-                f"{self.test.spec!r} has images of {len(unknown)} classes that {self.train.spec!r} has none of: "
-                f"{', '.join(unknown[:5])}.",
-                "Classes are matched by the names of their folders.",
-            )
-        train_index = {name: index for index, name in enumerate(self.train.classes)}
-        by_test_class = np.array([train_index.get(name, -1) for name in self.test.classes], dtype=np.int64)
-        return np.asarray(by_test_class[self.test.selected_labels], dtype=np.int64)
-
-    def labelled_splits(self, config: EvaluateConfig) -> list[Split]:
-        """The splits that were given, else random ones."""
-        return (
-            list(self.splits)
-            if self.splits is not None
-            else draw_splits(self.train, config.frozen_shots, config.splits)
-        )
-
-    def choosing(self) -> Source:
-        """The images that everything is chosen on.
-
-        Raises:
-            UserError: nothing was held out, or it has no labels.
-        """
-        if self.holdout is None or self.holdout.labels is None or not len(self.holdout):
-            raise UserError("Something is to be chosen on held-out images, but there are none.", "Give --holdout 0.1.")
-        return self.holdout
-
-    def check(self, config: EvaluateConfig) -> None:
-        """Raise what is wrong with labels, splits or held-out images before an image is read."""
-        self.test_labels()
-        if config.draws_tasks or any(name in FEW_SHOT for name in config.frozen_protocols):
-            self.labelled_splits(config)
-        if config.chooses:
-            held = self.choosing()
-            if config.draws_tasks:
-                holdout_tasks(held, 1)
-
-    def readable(self, features: FeatureSets) -> tuple[Task, FeatureSets]:
-        """Without the images that could not be read, whose features are NaN."""
-        readable = {name: ~np.isnan(array[:, 0]) for name, array in features.items()}
-        if all(mask.all() for mask in readable.values()):
-            return self, features
-        if self.splits is not None:
-            raise UserError(
-                f"{int((~readable['train']).sum())} images of {self.train.spec!r} cannot be read, so lists of labelled "
-                "images would not mean what they say.",
-                "Mend or remove them.",
-            )
-        sources = {name: source.subset(source.keys[readable[name]]) for name, source in self.sources.items()}
-        counts = {source.spec: int((~readable[name]).sum()) for name, source in self.sources.items()}
-        announce("Unreadable and left out: " + ", ".join(f"{n} images of {spec}" for spec, n in counts.items() if n))
-        task = replace(self, train=sources["train"], test=sources["test"], holdout=sources.get("holdout"))
-        return task, {name: array[readable[name]] for name, array in features.items()}
 
 
 class Measurement:

@@ -11,7 +11,7 @@ from layergraft.encoders.checkpoint import open_checkpoint
 from layergraft.encoders.classifier import Classifier, match_classes
 from layergraft.errors import UserError
 from layergraft.evaluation.features import extract_all, features_named
-from layergraft.evaluation.frozen import Task
+from layergraft.evaluation.task import Task
 from layergraft.runs.announce import announce
 from layergraft.runs.results import ResultRow
 

@@ -9,8 +9,8 @@ import numpy as np
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
-from layergraft.evaluation.frozen import Task
 from layergraft.evaluation.splits import few_labels, parse_shots
+from layergraft.evaluation.task import Task
 
 
 def same_classes(train: Source, test: Source) -> Source:

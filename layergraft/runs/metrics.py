@@ -59,6 +59,7 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 def training_seconds(rows: list[dict[str, Any]], batch_size: int) -> float:
     """Training time, also over interruptions: each row says how fast the steps since the one before were."""
-    steps = [0, *(int(row["step"]) for row in rows)]
-    rates = [float(row["images_per_second"]) for row in rows]
+    timed = [row for row in rows if "images_per_second" in row]  # a damaged line may have lost it
+    steps = [0, *(int(row["step"]) for row in timed)]
+    rates = [float(row["images_per_second"]) for row in timed]
     return sum((b - a) * batch_size / rate for a, b, rate in zip(steps, steps[1:], rates, strict=False))

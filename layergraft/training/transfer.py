@@ -30,8 +30,8 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.adapt import resize_encoder
 from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.frozen import Task
 from layergraft.evaluation.labels import few_images, same_classes
+from layergraft.evaluation.task import Task
 from layergraft.objectives.classify import Classify
 from layergraft.objectives.create import know_classes
 from layergraft.runs.atomic import write_text

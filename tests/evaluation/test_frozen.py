@@ -22,8 +22,9 @@ from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation import frozen
 from layergraft.evaluation.features import center_and_normalize, extract, view_batches
-from layergraft.evaluation.frozen import Task, evaluate_encoders
+from layergraft.evaluation.frozen import evaluate_encoders
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
+from layergraft.evaluation.task import Task
 from layergraft.runs.results import ResultRow, write_results
 
 ENCODER = EncoderConfig(

@@ -27,7 +27,8 @@ from layergraft.config.recipe import EvaluateConfig, Recipe
 from layergraft.data.batch import Batch
 from layergraft.encoders.batchnorm import collect_pending
 from layergraft.encoders.vit import Encoder, create_encoder
-from layergraft.evaluation.frozen import Task, evaluate_encoders
+from layergraft.evaluation.frozen import evaluate_encoders
+from layergraft.evaluation.task import Task
 from layergraft.objectives.moco import Moco
 from layergraft.training.launch import Process
 from layergraft.training.run_data import load_data

@@ -18,7 +18,7 @@ from layergraft.commands.train import evaluate_run
 from layergraft.data.batch import Batch
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
-from layergraft.evaluation.frozen import Task
+from layergraft.evaluation.task import Task
 from layergraft.runs.report.model_card import model_card
 from layergraft.runs.report.run_files import read_run
 from layergraft.runs.results import ResultRow

@@ -15,7 +15,8 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels
-from layergraft.evaluation.frozen import Measurement, Task
+from layergraft.evaluation.frozen import Measurement
+from layergraft.evaluation.task import Task
 from layergraft.runs.results import ResultRow
 from layergraft.training.display import Display
 from layergraft.training.launch import launch
