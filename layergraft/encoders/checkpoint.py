@@ -32,7 +32,7 @@ from layergraft.encoders.input_statistics import InputStatistics, choose_statist
 from layergraft.encoders.network import build_vit, is_eva, pooling_args
 from layergraft.encoders.options import ACTIVATIONS, EncoderOptions, parse_options
 from layergraft.encoders.provenance import trained_reading
-from layergraft.encoders.safe_load import read_directory, read_file
+from layergraft.encoders.safe_load import Weights, read_directory, read_file
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
@@ -248,13 +248,14 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
     if not isinstance(written, dict):
         raise UserError(f"{str(directory)!r} is no encoder directory: its config.json has model_args {written!r}.")
     arguments = _one_side({key: value for key, value in written.items() if key != "num_classes"}, str(directory))
+    weights = read_directory(directory)
     try:
+        _check_size(name, arguments, weights)
         vit = build_vit(name, arguments)
     except UserError as error:
         raise UserError(f"The config.json of {str(directory)!r} fits no encoder: {error.problem}", error.hint) from None
     encoder = Encoder(vit, name, arguments, *stated)
     encoder.reads = trained_reading(str(directory))
-    weights = read_directory(directory)
     classifier = {key.removeprefix("head."): weights.pop(key) for key in list(weights) if key.startswith("head.")}
     pooling = [weights.pop(key) for key in list(weights) if key.startswith("attn_pool.")]
     fill(encoder, weights, str(directory))
@@ -269,6 +270,22 @@ def _open_native(path: Path, address: str, options: EncoderOptions) -> Checkpoin
         classes=tuple(config.get("label_names") or ()),
         notes=tuple(notes),
     )
+
+
+def _check_size(name: str, arguments: dict[str, Any], weights: Weights) -> None:
+    """Refuse a configuration of a much larger network than the weights are of, before it takes memory and hours.
+
+    Raises:
+        UserError: it is, or timm cannot build it.
+    """
+    blocks = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
+    depth = arguments.get("depth", blocks)
+    if isinstance(depth, int) and depth > blocks:
+        raise UserError(f"it has {depth} blocks, and the weights {blocks}.")
+    with torch.device("meta"):
+        numbers = sum(value.numel() for value in build_vit(name, arguments).state_dict().values())
+    if numbers > 2 * sum(value.numel() for value in weights.values()):
+        raise UserError(f"it has {numbers:,} numbers, and the weights {sum(v.numel() for v in weights.values()):,}.")
 
 
 def _one_side(arguments: dict[str, Any], name: str) -> dict[str, Any]:

@@ -167,3 +167,29 @@ def test_an_architecture_that_is_no_name(name: object, tmp_path: Path, capsys: p
     code, said = exit_code_and_words(["inspect", str(tmp_path / "encoder")], capsys)
     assert code == 2
     assert f"architecture {name!r}" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said_of_it"),
+    [
+        ("depth", 10**9, "has 1000000000 blocks, and the weights 1"),
+        ("embed_dim", 10**6, "numbers, and the weights"),
+        ("mlp_ratio", 1e8, "numbers, and the weights"),
+        ("img_size", 80_000, "numbers, and the weights"),
+    ],
+)
+def test_a_configuration_of_a_much_larger_network(
+    key: str, value: float, said_of_it: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused by the weights, before a network is built that takes all memory, or hours."""
+    config = EncoderConfig(
+        name="vit_tiny_patch16_224", img_size=16, in_chans=1, patch_size=8, embed_dim=32, depth=1, num_heads=2
+    )
+    save_encoder(create_encoder(config, 0), tmp_path / "encoder", {})
+    file = tmp_path / "encoder" / "config.json"
+    written = json.loads(file.read_text())
+    written["model_args"][key] = value
+    file.write_text(json.dumps(written))
+    code, said = exit_code_and_words(["inspect", str(tmp_path / "encoder")], capsys)
+    assert code == 2
+    assert said_of_it in said
