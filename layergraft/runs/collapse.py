@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,11 @@ def collapse_warnings(config: MonitorConfig, numbers: Mapping[str, Any], width: 
         warnings.append(
             f"the features of {numbers['nonfinite_features']} images are not finite: weights are too large."
         )
-    part = numbers.get("feature_std", float("inf")) * (width or float("inf")) ** 0.5
+    # A number that was not finite is null in a row that was read: no comparison with NaN is true.
+    spread, rankme = (math.nan if (n := numbers.get(key)) is None else n for key in ("feature_std", "rankme"))
+    part = spread * (width or float("inf")) ** 0.5
     if part < config.min_feature_std:
         warnings.append(f"the features of all images are nearly alike (feature_std {part:.3f} of an even spread).")
-    if numbers.get("rankme", float("inf")) < config.min_rankme:
-        warnings.append(f"the features have collapsed to few directions (RankMe {numbers['rankme']:.2f}).")
+    if rankme < config.min_rankme:
+        warnings.append(f"the features have collapsed to few directions (RankMe {rankme:.2f}).")
     return warnings

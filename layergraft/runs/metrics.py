@@ -53,7 +53,7 @@ def _is_row(row: dict[str, Any]) -> bool:
         and isinstance(step, int)
         and isinstance(speed, int | float)
         and speed > 0
-        and all(value is None or isinstance(value, int | float | str) for value in row.values())
+        and all(name == "stage" or value is None or isinstance(value, int | float) for name, value in row.items())
     )
 
 

@@ -122,7 +122,7 @@ def _left(
 ) -> float | None:
     if trained:
         return None if told is None else told.evaluation + told.analyses
-    seen = rows[current]
+    seen = [row for row in rows[current] if row.get("time") is not None]  # a damaged line may have lost it
     # Of an interruption or a look at held-out images the median knows nothing.
     taken = [(b["time"] - a["time"]) / (b["step"] - a["step"]) for a, b in pairwise(seen) if b["step"] > a["step"]]
     if not taken or steps is None:

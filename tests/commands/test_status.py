@@ -102,3 +102,17 @@ def test_damaged_notes_count_as_none(run: Path, content: bytes) -> None:
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["time", "epoch", "knn", "rankme", "feature_std", "images_per_second", "step", "stage"])
+@pytest.mark.parametrize("value", ["lost", None, "x", [1]])
+def test_a_damaged_line_of_the_metrics(run: Path, key: str, value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that is gone, null, or no number costs its line or its figure, and never the answer."""
+    file = run / "stages" / "0-mae" / "metrics.jsonl"
+    first, last = map(json.loads, file.read_text().splitlines())
+    damaged = {name: held for name, held in last.items() if name != key}
+    damaged |= {} if value == "lost" else {key: value}
+    file.write_text(f"{json.dumps(first)}\n{json.dumps(damaged)}\n")
+    with locked(run, print):
+        assert main(["status", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] in (10, 20)
