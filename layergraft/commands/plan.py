@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ def show_plan(
     time = own.time if own else None
     if time is None and data is not None and len(trials) == len(recipe.stages):
         time = run_time(recipe, data, trials, feature_seconds(recipe, data))
-    found["time"] = asdict(time) if time else None
+    found["time"] = time.seconds() if time else None
     text = own.text() if own else dump_recipe(recipe)
     if out is not None:
         write_text(out, text)

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -102,12 +102,14 @@ def tell_time(training: Training, told: RunTime | None) -> RunTime | None:
     """
     if training.fabric.world_size > 1:
         return None
-    if told is None:
-        told = read_run_time(training.out)
+    kept = read_run_time(training.out)
+    if told is None and kept is not None and kept.recipe in ("", training.identity):
+        told = kept  # else a run goes on with other lengths, or measures something else
     if told is None and worth_telling(training.recipe, training.encoder, len(training.data.train)):
         told = run_time(training.recipe, training.data, *try_run(training.recipe, training.data))
         training.display.say(told.sentence() if told else "How long it takes was not tried: a step is too large.")
     if told is not None:
+        told = replace(told, recipe=training.identity)
         told.write(training.out)
     return told
 
@@ -160,7 +162,7 @@ def _finish(training: Training, files: Run, began: float, trained: float) -> Non
         "recipe": training.identity,
         "machine": machine(),
         "seconds_since_start": ended - began,
-        "time": {"told": asdict(display.time) if display.time else None, "taken": asdict(taken)},
+        "time": {"told": display.time.seconds() if display.time else None, "taken": taken.seconds()},
         "data": {
             "source": recipe.data.source,
             "train": len(training.data.train),

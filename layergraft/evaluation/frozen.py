@@ -28,7 +28,7 @@ from layergraft.evaluation.features import (
 )
 from layergraft.evaluation.few_shot import FEW_SHOT, FewShotProtocol, LinearClassifier, exact, predict
 from layergraft.evaluation.knn import knn_votes
-from layergraft.evaluation.probes import Probe, save_probe, slug
+from layergraft.evaluation.probes import Probe, save_probe
 from layergraft.evaluation.selection import (
     TASKS,
     best_pooling,
@@ -42,6 +42,7 @@ from layergraft.evaluation.task import FeatureSets, Task
 from layergraft.runs.announce import announce
 from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import slug
 from layergraft.runs.results import ResultRow, summarize
 
 Keep = Callable[[list[ResultRow]], None]

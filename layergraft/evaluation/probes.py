@@ -16,7 +16,6 @@ Logits are `normalised(feature) @ weight.T + bias`.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import POOLINGS, pool_all
 from layergraft.runs.atomic import write_bytes
+from layergraft.runs.readable import slug
 
 FORMAT = 1
 
@@ -76,11 +76,6 @@ class Probe:
         """Of its file."""
         words = [self.encoder, self.protocol, self.variant or "", self.shots.replace("%", "percent"), self.pooling]
         return "-".join(filter(None, map(slug, words)))
-
-
-def slug(text: str) -> str:
-    """A text as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9+.]+", "-", text).strip("-")
 
 
 def save_probe(probe: Probe, directory: Path) -> Path:

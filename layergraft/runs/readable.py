@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -24,3 +25,8 @@ def duration(seconds: float) -> str:
         if count:
             return f"{count} {unit} {rest} {smaller_unit}" if rest else f"{count} {unit}"
     return f"{seconds:.0f} s" if seconds >= 9.95 else f"{short(seconds, 2)} s"
+
+
+def slug(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9+.]+", "-", text).strip("-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
@@ -23,11 +24,13 @@ class RunTime:
         stages: of each stage, online evaluation included.
         evaluation: of few labels.
         analyses: of the pictures.
+        recipe: hash of the recipe that it was told of; empty where that is not known.
     """
 
     stages: dict[str, float] = field(default_factory=dict)
     evaluation: float = 0.0
     analyses: float = 0.0
+    recipe: str = ""
 
     @property
     def training(self) -> float:
@@ -36,6 +39,10 @@ class RunTime:
     @property
     def whole(self) -> float:
         return self.training + self.evaluation + self.analyses
+
+    def seconds(self) -> dict[str, Any]:
+        """The parts as `run.json` has them."""
+        return {"stages": self.stages, "evaluation": self.evaluation, "analyses": self.analyses}
 
     def parts(self) -> str:
         """All parts in one line."""

@@ -126,7 +126,7 @@ def _left(
     # Of an interruption or a look at held-out images the median knows nothing.
     taken = [(b["time"] - a["time"]) / (b["step"] - a["step"]) for a, b in pairwise(seen) if b["step"] > a["step"]]
     if not taken or steps is None:
-        return None if told is None else told.whole
+        return None if told is None else told.left(current, told.stages.get(current, 0.0))
     per_step = median(taken)
     of_stage = per_step * (steps - seen[-1]["step"])
     if told is None:

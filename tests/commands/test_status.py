@@ -116,3 +116,13 @@ def test_a_damaged_line_of_the_metrics(run: Path, key: str, value: object, capsy
     with locked(run, print):
         assert main(["status", str(run), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] in (10, 20)
+
+
+def test_finished_stages_are_not_waited_for_again(run: Path) -> None:
+    """Once a later stage has a single row, whose speed is not known yet."""
+    RunTime(stages={"mae": 400.0, "graft": 1200.0}, evaluation=100.0, analyses=20.0).write(run)
+    stage = run / "stages" / "1-graft"
+    stage.mkdir()
+    row = {"stage": "graft", "step": 1, "epoch": 0.1, "loss": 1.0, "images_per_second": 64, "time": 50.0}
+    (stage / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_status(run).seconds_left == 1320

@@ -120,7 +120,7 @@ def explained(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float
         wanted: images that the contrastive stage should see.
     """
     graft = recipe.stages["graft"]
-    passes = (graft.steps or 0) * graft.batch_size
+    passes = graft.steps * graft.batch_size if graft.steps else graft.total_epochs(1) * images.count
     return Choice(
         recipe=recipe,
         comments=comments(recipe, images, machine, minutes),
@@ -150,13 +150,15 @@ def watched(recipe: Recipe, train: int) -> Recipe:
     """The same recipe, whose warm-up is a tenth of each stage, and which looks at held-out images eight times a stage.
 
     Args:
-        recipe: whose stages have a length in steps.
+        recipe: whose stages have their lengths.
         train: training images.
     """
     stages = {
-        name: msgspec.structs.replace(stage, warmup_steps=round(WARM_UP * stage.steps), warmup_epochs=0)
-        if stage.steps
-        else stage
+        name: msgspec.structs.replace(
+            stage,
+            warmup_steps=round(WARM_UP * stage.total_steps(max(1, train // min(stage.batch_size, train)))),
+            warmup_epochs=0,
+        )
         for name, stage in recipe.stages.items()
     }
     longest = max(stage.total_epochs(max(1, train // stage.batch_size)) for stage in stages.values())
@@ -172,7 +174,7 @@ def _holdout(images: ImageSet) -> int:
 
 def _network(images: ImageSet, budget: float) -> tuple[Network, int]:
     """The largest network that goes often enough through the images, and how often that is in image passes."""
-    wanted = min(MOST_PASSES, max(FEWEST_PASSES, PASSES_PER_IMAGE * images.count))
+    wanted = min(MOST_PASSES, MOST_EPOCHS * images.count // 2, max(FEWEST_PASSES, PASSES_PER_IMAGE * images.count))
     chosen = NETWORKS[0]
     for network in NETWORKS:
         affordable = (
@@ -203,7 +205,8 @@ def _slow_below(network: Network, machine: Machine) -> dict[str, Any]:
 
 def _micro_batch(network: Network, encoder: EncoderConfig, machine: Machine, batch: int) -> int | None:
     """Images at once that fit half the GPU's memory; None where the batch does."""
-    if machine.gpu is None or machine.memory is None:
+    # A convolutional stem has BatchNorm, which must see the whole batch.
+    if machine.gpu is None or machine.memory is None or encoder.stem == "conv":
         return None
     per_image = 2 * KEPT * patches(encoder) * network.width * network.depth * _MEMORY_PER_VALUE
     fitting = machine.memory / 2 / per_image

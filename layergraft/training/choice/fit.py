@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from layergraft.config.loading import load_recipe
 from layergraft.config.recipe import Recipe
@@ -62,16 +63,36 @@ def fitted(
         recipe = load_recipe(msgspec.to_builtins(choice.recipe), overrides)
         data = load_data(recipe)
         recipe = with_source(recipe, data.train.spec)  # a range that was found is kept
+        if "evaluate.shots" not in overrides:
+            recipe = _with_possible_shots(recipe, data)
         trials, feature = try_run(recipe, data)
-        timed = _timed(recipe, data, minutes, trials, feature, _lengths_given(overrides))
-        planned, possible = choice.recipe.stages["graft"].steps, timed.stages["graft"].steps
-        if start or not planned or not possible or possible > SLOWER * planned:
+        given = _lengths_given(overrides)
+        measures = any(key.partition(".")[0] == "evaluate" for key in overrides)
+        timed = _timed(recipe, data, minutes, trials, feature, given, measures)
+        planned, possible = _passes(choice.recipe), _passes(timed)
+        # A length that the user has chosen says nothing of the machine.
+        if start or given or not planned or not possible or possible > SLOWER * planned:
             break
         speed = replace(machine, gflops=machine.gflops * possible / planned)
     final = load_recipe(msgspec.to_builtins(timed), overrides)
     explanation = explained(final, images, machine, minutes, choice.wanted)
     choice = replace(explanation, notes=(*explanation.notes, *_given_up(recipe, final)))
     return Fit(choice=choice, time=run_time(final, data, trials, feature), data=data, trials=trials)
+
+
+def _passes(recipe: Recipe) -> int:
+    """Images that the contrastive stage sees, over all its steps."""
+    graft = recipe.stages["graft"]
+    return (graft.steps or 0) * graft.batch_size
+
+
+def _with_possible_shots(recipe: Recipe, data: RunData) -> Recipe:
+    """Without the numbers of labels that a class has not, of the images that are not held out."""
+    if recipe.evaluate is None or recipe.evaluate.shots is None or data.train.labels is None:
+        return recipe
+    least = int(np.bincount(data.train.selected_labels, minlength=len(data.train.classes)).min())
+    shots = tuple(many for many in recipe.evaluate.shots if not isinstance(many, int) or many <= max(1, least))
+    return msgspec.structs.replace(recipe, evaluate=msgspec.structs.replace(recipe.evaluate, shots=shots))
 
 
 def _lengths_given(overrides: Mapping[str, Any]) -> frozenset[str]:
@@ -87,6 +108,7 @@ def _timed(
     trials: dict[str, StageTrial],
     feature: float,
     given: frozenset[str],
+    measures: bool = False,
 ) -> Recipe:
     """The same recipe with the lengths that fill the time, and what is too dear left out.
 
@@ -97,13 +119,14 @@ def _timed(
         trials: stage -> what it costs.
         feature: seconds of an image's features.
         given: stages whose length stays: the others share what is left.
+        measures: whether the user has said what is measured, so that it is, however dear.
     """
     told = run_time(recipe, data, trials, feature)
     per_step = {name: trial.step for name, trial in trials.items() if trial.step is not None}
     if told is None:
         return recipe
     seconds = 60 * minutes - START
-    if told.evaluation > MEASURED * seconds:
+    if told.evaluation > MEASURED * seconds and not measures:
         recipe = msgspec.structs.replace(recipe, evaluate=None)
     if told.analyses > PICTURES * seconds:
         recipe = msgspec.structs.replace(recipe, analyze=recipe.analyze[:1])

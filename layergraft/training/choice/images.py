@@ -58,7 +58,7 @@ def look_at_images(spec: str) -> ImageSet:
     channels, bands = _channels(source, look)
     deep = source.options.range is None and 2 * look.deep > look.images and 0 < look.largest < DARK
     counts = _class_counts(source)
-    if len(counts) == len(source):  # each image has a name of its own, not a class
+    if len(counts) in (1, len(source)):  # all alike, or a name of its own for each image: nothing to tell apart
         counts = {}
     test = default_test_source(spec)
     return ImageSet(

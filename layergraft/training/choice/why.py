@@ -80,6 +80,8 @@ def _measured(recipe: Recipe, images: ImageSet) -> str:
         return "Few labels on frozen features, beside raw pixels and the first weights."
     if images.untestable:
         return f"Nothing can be measured: {images.untestable}."
+    if images.classes and images.test is None and not recipe.data.holdout:
+        return "There are no test images, and too few to hold any out."
     why = "The time does not allow it" if images.classes else "There are no labels"
     return f"{why}, so nothing is measured: layergraft evaluate does it later."
 

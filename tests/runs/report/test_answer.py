@@ -65,7 +65,7 @@ def test_worse_than_pixels() -> None:
 
 def test_without_labels() -> None:
     lead, tiles, step = said(run_files("a", [], summary=SUMMARY, stages=[{"name": "mae", "steps": 70}]))
-    assert "1,200 images without labels" in lead
+    assert "Trained on 1,200 images." in lead
     assert [tile[1] for tile in tiles] == ["1,200", "70", "2 min 10 s"]
     assert step.startswith("label 30 images")
 
@@ -98,10 +98,13 @@ def test_runs_of_other_images_are_not_ranked() -> None:
     assert answer(runs) is None
 
 
-def test_another_command_for_each_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoder", "file"), [("graft", "graft"), ("graft_long", "graft-long"), ("a-b/momentum", "a-b-momentum")]
+)
+def test_another_command_for_each_run(encoder: str, file: str, tmp_path: Path) -> None:
     (tmp_path / "probes").mkdir()
-    (tmp_path / "probes" / "graft-logistic-published-9-cls.safetensors").touch()
-    rows = splits("graft", 50.0) + splits("pixels", 40.0, pooling=None) + splits("graft", 70.0, shots="9", n_train=18)
+    (tmp_path / "probes" / f"{file}-logistic-published-9-cls.safetensors").touch()
+    rows = splits(encoder, 50.0) + splits("pixels", 40.0, pooling=None) + splits(encoder, 70.0, shots="9", n_train=18)
     section = answer([run_files("a", rows, path=tmp_path)])
     assert section is not None
     (tiles,) = section.blocks

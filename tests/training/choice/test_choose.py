@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from layergraft.config.comments import read_comments, with_comments
 from layergraft.config.encoder import EncoderConfig
@@ -178,3 +178,15 @@ def test_weights_for_images_that_are_not_square_keep_their_size() -> None:
     start = Start(enc="a", network=NETWORKS[0], config=config)
     assert start.encoder(64) == config
     assert choose(images(500), CPU, 30, start).recipe.encoder.img_size == (96, 128)
+
+
+def test_a_length_in_epochs_is_no_length_of_nothing() -> None:
+    what = images()
+    recipe = load_recipe(to_builtins(choose(what, CPU, 30).recipe), {"stages.graft.epochs": "20"})
+    said = " ".join(explained(recipe, what, CPU, 30, 20.0 * what.count).notes)
+    assert "0.0 times" not in said
+    assert "are short" not in said
+
+
+def test_no_time_is_asked_for_that_teaches_nothing_more() -> None:
+    assert "are short" not in " ".join(choose(images(count=20, classes=2), CPU, 10_000).notes)

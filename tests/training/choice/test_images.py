@@ -57,6 +57,13 @@ def test_names_are_no_classes(tmp_path: Path) -> None:
     assert look_at_images(str(tmp_path)).classes == 0
 
 
+def test_one_label_for_all_tells_nothing_apart(tmp_path: Path) -> None:
+    for index in range(4):
+        write(tmp_path / f"{index}.png", np.zeros((8, 8), dtype=np.uint8))
+    (tmp_path / "all.csv").write_text("image,label\n" + "".join(f"{index}.png,cat\n" for index in range(4)))
+    assert look_at_images(str(tmp_path / "all.csv")).classes == 0
+
+
 def test_nothing_to_look_at(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         look_at_images(str(tmp_path))

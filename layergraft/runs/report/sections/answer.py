@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from layergraft.runs.readable import counted, duration
+from layergraft.runs.readable import counted, duration, slug
 from layergraft.runs.report.headline import Headline, find_headline
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Section, Tile, Tiles
@@ -117,8 +117,8 @@ def _next(run: RunFiles, headline: Headline) -> tuple[str, str]:
         )
     most = max((headline.few, *headline.more), key=lambda one: one.row.n_train).row
     probes = sorted((run.path / "probes").glob(f"*-{most.protocol}-*.safetensors"))
-    words = {most.encoder.replace("/", "-"), most.shots.replace("%", "percent"), most.pooling or "cls"}
-    fitting = [probe for probe in probes if words <= set(probe.stem.split("-"))]
+    words = [slug(word) for word in (most.encoder, most.shots.replace("%", "percent"), most.pooling or "cls")]
+    fitting = [probe for probe in probes if all(f"-{word}-" in f"-{probe.stem}-" for word in words)]
     if not fitting:
         return (
             "label some of your own images, and let it name the others.",
@@ -135,8 +135,8 @@ def _unmeasured(run: RunFiles) -> Section:
     """A run that measured nothing, as a rule because its images have no labels."""
     data = run.summary["data"]
     text = (
-        f"Trained on {counted(data['train'], 'image')} without labels. How well the encoder tells your classes apart "
-        "is not measured: that takes labels, and thirty are a start."
+        f"Trained on {counted(data['train'], 'image')}. How well the encoder tells your classes apart was not "
+        "measured: that takes labels, and thirty are a start."
     )
     steps = sum(stage["steps"] for stage in run.stages)
     stages = ", then ".join(stage["name"] for stage in run.stages)
