@@ -40,12 +40,14 @@ def shrunk(source: Source, key: int, channels: int, short: int) -> bytes:
         picture = images.picture(key, Request(channels=channels, options=options, whole=True))
         if options.channels is not None:
             picture = select(picture, options.channels)
-        if not (is_plain(picture) and picture.colours):
+        bands = picture.colours + (picture.alpha is not None)
+        if not (is_plain(picture) and picture.colours and picture.array.shape[2] == bands):
             if picture.range is not None and source.options.range is None:
                 low, high = picture.range
                 hint = f"give ?range=LOW,HIGH (its own is {low:g},{high:g})"
                 raise BadImage(f"a window of its own, which a smaller file does not hold: {hint}")
-            return _tiff(picture, short)
+            if not (picture.array.dtype == np.uint8 and picture.depth() < 8):
+                return _tiff(picture, short)
     return _jpeg(images.load(key, channels), short)
 
 

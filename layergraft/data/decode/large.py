@@ -27,6 +27,7 @@ from layergraft.data.decode.tiff import OpenTiff
 from layergraft.data.decode.tiff_tags import STARTS
 from layergraft.data.decode.tiff_window import pixels_decoded
 from layergraft.data.decode.tiling import Tiling
+from layergraft.data.orientation import upright
 from layergraft.runs.interruption import check
 
 DECODED = 32  # so many times the pixels of a tile may be decoded for one; else the image is decoded once, into a file
@@ -43,6 +44,7 @@ class CutImage:
     """
 
     series = ""
+    shown = ReadOptions()  # which picture of a file with several it is, for the look for tissue
 
     def __init__(self, side: int, size: tuple[int, int]) -> None:
         self.side = side
@@ -59,7 +61,7 @@ class CutImage:
 
     def thumbnail(self, row: int, column: int, rows: int, columns: int, side: int) -> Pixels:
         """One tile, shrunk to `side` pixels: RGBA."""
-        request = Request(channels=3, options=ReadOptions())
+        request = Request(channels=3, options=self.shown)
         picture = self.picture(column * self.side, row * self.side, request)
         if not is_plain(picture) or picture.array.shape[2] != 3:
             raise BadImage("no RGB of 8 bits, in which tissue is found: give ?tissue=0")
@@ -143,12 +145,16 @@ class DecodedTiles(CutImage):
         height, width = whole.array.shape[:2]
         if y + self.side > height or x + self.side > width:
             raise BadImage(f"no such tile: it has {height} by {width} pixels")
-        return replace(whole, array=np.array(whole.array[y : y + self.side, x : x + self.side]))
+        tile = np.array(whole.array[y : y + self.side, x : x + self.side])
+        return replace(whole, array=upright(tile, self.tiff.lies) if self.tiff else tile)
 
     def _whole(self, request: Request, side: int) -> Picture:
         """All of the image with all of its channels, mapped where that is possible."""
-        options = replace(request.options, range=None, channels=None)
-        request = Request(channels=request.channels if self.tiff else 3, options=options, whole=True)
+        options = replace(request.options, range=None)
+        if self.tiff:
+            request = replace(request, options=options)
+        else:
+            request = Request(channels=3, options=replace(options, channels=None), whole=True)
         with self._lock:
             if request in self._kept:
                 return self._kept[request]
@@ -172,7 +178,7 @@ class DecodedTiles(CutImage):
             height = first.array.shape[0]
         else:
             height = self.tiff.height
-            first = self.tiff.read(0, 0, min(_ROWS, height), self.tiff.width, request)
+            first = self.tiff.read(0, 0, min(_ROWS, height), self.tiff.width, request, turned=False)
         shape = (height, *first.array.shape[1:])
         pixels = height * shape[1]
         room = pixels * shape[2] * first.array.dtype.itemsize
@@ -203,7 +209,7 @@ class DecodedTiles(CutImage):
         for top in range(len(first.array), height, _ROWS):
             check()
             assert self.tiff is not None
-            yield top, self.tiff.read(top, 0, min(_ROWS, height - top), self.tiff.width, request).array
+            yield top, self.tiff.read(top, 0, min(_ROWS, height - top), self.tiff.width, request, turned=False).array
 
 
 def _mapped(file: Path) -> Picture | None:
@@ -228,6 +234,13 @@ def open_image(path: str, tiling: Tiling, options: ReadOptions, directory: Path)
     Raises:
         BadImage: it cannot be read.
     """
+    tiles = _opened(path, tiling, options, directory)
+    tiles.shown = ReadOptions(page=options.page, z=options.z)
+    return tiles
+
+
+def _opened(path: str, tiling: Tiling, options: ReadOptions, directory: Path) -> CutImage:
+    """The kind of tiles that a file is best read by."""
     if os.path.isdir(path):
         return OmeZarrTiles(path, tiling)
     try:

@@ -76,7 +76,7 @@ class Picture:
 
     def depth(self) -> int:
         """Significant bits of whole numbers, those of their type where the file says nothing."""
-        return self.bits or 8 * self.array.dtype.itemsize
+        return self.bits or (1 if self.array.dtype == bool else 8 * self.array.dtype.itemsize)
 
 
 @dataclass(frozen=True, kw_only=True)

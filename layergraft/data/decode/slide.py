@@ -127,8 +127,8 @@ class SlideTiles:
 
     def picture(self, x: int, y: int, request: Request) -> Picture:
         """The tile that begins at a corner, RGB; raises `BadImage`."""
-        pixels = self._region(x, y, self.steps, (self.side, self.side))
-        return Picture(array=_on_white(pixels), colours=3)
+        pixels = self._region(x, y, self.steps, (self.side, self.side), on_white=True)
+        return Picture(array=pixels, colours=3)
 
     def thumbnail(self, row: int, column: int, rows: int, columns: int, side: int) -> Pixels:
         """Some tiles side by side, each shrunk to `side` pixels: RGBA of shape (rows · side, columns · side, 4)."""
@@ -144,7 +144,9 @@ class SlideTiles:
         """The coarsest level that is fine enough for so many pixels of the finest one a pixel."""
         return max(i for i, down in enumerate(self._downsamples) if i == 0 or down <= factor * _NEARLY)
 
-    def _region(self, x: int, y: int, extent: tuple[float, float], size: tuple[int, int]) -> Pixels:
+    def _region(
+        self, x: int, y: int, extent: tuple[float, float], size: tuple[int, int], on_white: bool = False
+    ) -> Pixels:
         """Read from the coarsest level that is fine enough, and resize.
 
         Args:
@@ -152,14 +154,17 @@ class SlideTiles:
             y: upper side, likewise.
             extent: width and height, likewise.
             size: width and height of the result.
+            on_white: put what no scanner has seen on white, before it darkens its neighbours.
 
         Returns:
-            RGBA, uint8.
+            RGBA, or RGB on white, uint8.
         """
         level = self._level(min(extent[0] / size[0], extent[1] / size[1]))
         down = self._downsamples[level]
         width, height = max(1, round(extent[0] / down)), max(1, round(extent[1] / down))
         pixels = self._read(x, y, level, (width, height))
+        if on_white:
+            pixels = _on_white(pixels)
         if (width, height) == size:
             return pixels
         shrinks = width >= size[0] and height >= size[1]

@@ -198,7 +198,9 @@ def _bands_as_rows(series: Any, request: Request) -> bool:
     return plain and series.kind == "shaped" and bands == request.channels > 4 and pages != bands
 
 
-def _read(file: Any, content: bytes, tags: Directory, request: Request, window: Window | None = None) -> Picture:
+def _read(
+    file: Any, content: bytes, tags: Directory, request: Request, window: Window | None = None, turned: bool = True
+) -> Picture:
     thumbnail = _larger_behind(file, request)
     number, request = _series_of(file, request)
     if window is None and len(file.series) == 1 and _bands_as_rows(file.series[number], request):
@@ -230,10 +232,11 @@ def _read(file: Any, content: bytes, tags: Directory, request: Request, window: 
         raise BadImage(f"{photometric} colours that Pillow cannot read")
     elif photometric == "MINISWHITE" and array.dtype.kind == "u":
         array = 2 ** int(bits) - 1 - array
-    if alpha is not None and _ASSOCIATED in keyframe.extrasamples and not request.as_stored and array.dtype.kind == "u":
+    multiplied = alpha is not None and _ASSOCIATED in keyframe.extrasamples and array.dtype.kind == "u"
+    if alpha is not None and multiplied and request.options.channels is None:
         array = _unmultiplied(array, alpha)
     return Picture(
-        array=upright(array, orientation(lambda: tags)),
+        array=upright(array, orientation(lambda: tags)) if turned else array,
         colours=colours,
         alpha=alpha,
         names=_names(file, number, choice, geo_of(tags).descriptions) if request.as_stored else None,
@@ -276,17 +279,18 @@ class OpenTiff:
             weakref.finalize(self, os.close, self._descriptor)
             with open(path, "rb") as stream:
                 self._tags = tags_of(stream)
+            self.lies = orientation(lambda: self._tags)
             number, _ = _series_of(self._file, Request(channels=3, options=options))
             series = self._file.series[number]
             sizes = dict(zip(series.axes, series.shape, strict=True))
             self.keyframe = series.keyframe
             self.height, self.width = int(sizes["Y"]), int(sizes["X"])
 
-    def read(self, top: int, left: int, height: int, width: int, request: Request) -> Picture:
-        """A part of the picture that is wanted; raises `BadImage`."""
+    def read(self, top: int, left: int, height: int, width: int, request: Request, turned: bool = True) -> Picture:
+        """A part of the picture that is wanted, as its orientation tag turns it, or as it lies; raises `BadImage`."""
         window = Window(file=self._descriptor, top=top, left=left, height=height, width=width)
         with _tiff_damage_named():
-            return _read(self._file, b"", self._tags, request, window)
+            return _read(self._file, b"", self._tags, request, window, turned)
 
 
 def read_with_tifffile(content: bytes, tags: Directory, request: Request) -> Picture:

@@ -137,7 +137,8 @@ class _Work:
     def signature(self) -> str:
         """Changes when an image comes, goes or is replaced, and with labels and tiling."""
         digest = hashlib.blake2b(
-            f"{FORMAT} {self.tiling} {self.options.page} {self.source.classes}".encode(), digest_size=16
+            f"{FORMAT} {self.tiling} {self.options.page} {self.options.z} {self.source.classes}".encode(),
+            digest_size=16,
         )
         if self.source.labels is not None:
             digest.update(self.source.labels.tobytes())
@@ -242,7 +243,8 @@ def _build(work: _Work, path: Path | None) -> Index:
 
 def _is_known(memory: _Memory, file: str, state: str) -> bool:
     known = memory.known.get(os.fsencode(file))
-    return known is not None and known.state == state != ""
+    # What failed is tried again: the cause may have been a full disk, or a package that is there now.
+    return known is not None and known.state == state != "" and not known.reason
 
 
 def _remark(work: _Work, cuts: list[_Cut]) -> str:
@@ -305,7 +307,7 @@ def cut_into_tiles(source: Source, tiling: Tiling, options: ReadOptions, directo
     temporary = None if directory else tempfile.TemporaryDirectory(prefix="layergraft-")
     decoded = directory or Path(temporary.name if temporary else "")
     work = _Work(source=source, images=images, tiling=tiling, options=options, directory=decoded)
-    place = f"{source.spec.partition('?')[0]} {tiling} {options.page}"
+    place = f"{source.spec.partition('?')[0]} {tiling} {options.page} {options.z}"
     index = open_index(directory, place, lambda old: old == work.signature(), partial(_build, work))
     digest = hashlib.blake2b(f"{index.fingerprint} {tiling}".encode(), digest_size=8)
     index = replace(index, fingerprint=digest.hexdigest())

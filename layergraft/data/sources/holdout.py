@@ -65,6 +65,8 @@ def _deal_files(source: Source, files: ClassIds, count: int, by: HoldoutBy, rand
     """
     numbers, first = np.unique(files, return_index=True)
     numbers, first = numbers[numbers >= 0], first[numbers >= 0]  # without those that could not be cut
+    if not len(numbers):
+        return None
     order = random.permutation("files", numbers, 0)
     wanted = max(1, round(count * len(numbers) / len(source)))
     if source.labels is None or (source.labels[source.keys[first]] < 0).any():

@@ -90,7 +90,7 @@ class StackImages(EncodedImages):
     def read(self, index: int) -> bytes:
         try:
             pixels = self.array.row(index)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:  # as the libraries behind say it
+        except Exception as error:  # as the libraries behind say it: zlib.error, LZMAError, EOFError …
             raise BadImage(f"unreadable: {str(error) or type(error).__name__}") from None
         return as_npy(pixels)
 
