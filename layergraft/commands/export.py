@@ -24,6 +24,7 @@ from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.foreign_formats.transformers_names import from_timm
+from layergraft.encoders.onnx_file import open_onnx, write_onnx
 from layergraft.encoders.rotary import rotary_positions
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
@@ -38,7 +39,6 @@ Format = Literal["timm", "hf", "onnx", "torch_export"]
 ExportedModel = Callable[[Tensor], Tensor]
 """What another program makes of the file: normalised images -> features or logits."""
 TOLERANCE = 1e-4  # of the largest entry of the features
-_LARGEST_PROTOBUF = 1.9e9  # bytes; larger weights go into a file beside the .onnx
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,27 +268,8 @@ def _write_hf(job: _Job, out: Path) -> ExportedModel:
 
 def _write_onnx(job: _Job, out: Path) -> ExportedModel:
     """One file with a dynamic batch: input `images`, output `features` or `logits`; metadata as `_Job.about`."""
-    missing = [
-        package for package in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(package) is None
-    ]
-    if missing:
-        raise UserError(f"ONNX needs {', '.join(missing)}.", "pip install 'layergraft[onnx]'")
-    import onnxruntime
-
-    program: Any = torch.onnx.export(
-        job.module,
-        (_example(job.encoder),),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=[job.output],
-        verbose=False,
-    )
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in job.about.items()})
-    size = sum(parameter.numel() * parameter.element_size() for parameter in job.module.parameters())
-    program.save(str(out), external_data=size > _LARGEST_PROTOBUF)
-    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([job.output], {"images": images.numpy()})[0])
+    write_onnx(job.module, _example(job.encoder), out, job.output, job.about)
+    return open_onnx(out)
 
 
 def _write_torch_export(job: _Job, out: Path) -> ExportedModel:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors import safe_open
@@ -15,11 +14,9 @@ from layergraft.config.encoder import shown_size
 from layergraft.config.paths import expanded
 from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import Checkpoint, open_checkpoint
-from layergraft.encoders.network import build_vit
-from layergraft.encoders.vit import Encoder
 from layergraft.graft.apply import count_parameters
 from layergraft.runs.layout import last_stage
-from layergraft.training.cost import count_flops
+from layergraft.training.cost import forward_flops
 
 
 def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
         "std": list(encoder.std),
         "feature": "class token" if encoder.feature_is_token else "mean of the patches",
         "parameters": sum(layers.values()),
-        "gflop": _forward_gflop(encoder),
+        "gflop": forward_flops(encoder) / 1e9,
         "layers": [{"name": name, "parameters": count} for name, count in layers.items()],
         "heads": _heads(opened, last_stage(expanded(checkpoint.partition("?")[0]))),
         "classes": len(opened.classifier["weight"]) if "weight" in opened.classifier else None,
@@ -51,15 +48,6 @@ def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
     }
     print(json.dumps(description)) if as_json else _show(description)
     return description
-
-
-def _forward_gflop(encoder: Encoder) -> float:
-    """GFLOP of one image's forward pass with all tokens, by the shapes of the encoder; a multiply-add is 2."""
-    with torch.device("meta"), torch.no_grad():
-        vit = build_vit(encoder.architecture, encoder.model_args)
-        twin = Encoder(vit, encoder.architecture, encoder.model_args, encoder.mean, encoder.std).eval()
-        image = torch.empty(1, encoder.in_chans, *encoder.input_size)
-        return count_flops(lambda: twin.run_blocks(twin.tokens(image))) / 1e9
 
 
 def _heads(opened: Checkpoint, path: Path) -> dict[str, int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from layergraft.config.stage import StageConfig
+from layergraft.encoders.network import build_vit
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Objective, Progress
 from layergraft.training.memory import batch_of_shapes, without_content
@@ -19,6 +21,15 @@ def count_flops(step: Callable[[], object]) -> int:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
+
+
+def forward_flops(encoder: Encoder) -> int:
+    """Floating-point operations of one image's forward pass with all tokens, by shapes; a multiply-add is 2."""
+    with torch.device("meta"), torch.no_grad():
+        vit = build_vit(encoder.architecture, encoder.model_args)
+        twin = Encoder(vit, encoder.architecture, encoder.model_args, encoder.mean, encoder.std).eval()
+        image = torch.empty(1, encoder.in_chans, *encoder.input_size)
+        return count_flops(lambda: twin.run_blocks(twin.tokens(image)))
 
 
 def step_flops(encoder: Encoder, objective: Objective, config: StageConfig) -> int:

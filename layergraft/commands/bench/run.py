@@ -8,14 +8,15 @@ from layergraft.errors import UserError
 
 
 def run_bench(
-    what: Literal["step", "data", "logistic", "loop", "checkpoint"],
+    what: Literal["step", "data", "logistic", "loop", "checkpoint", "encode"],
     objective: Literal["mae", "moco"],
     encoder: str,
     img_size: int,
-    batch_size: int,
+    batch_size: list[int] | int,
     frozen: list[int] | None,
     data: str | None,
     views: Literal["mae", "moco"],
+    runtimes: list[Literal["eager", "compiled", "onnx"]] | None,
     seconds: float,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -38,6 +39,13 @@ def run_bench(
         from layergraft.commands.bench.loop import bench_checkpoint
 
         return bench_checkpoint(encoder, img_size, quiet=quiet)
+    batch_sizes = [batch_size] if isinstance(batch_size, int) else batch_size
+    if what == "encode":
+        from layergraft.commands.bench.encode import bench_encode
+
+        return bench_encode(encoder, img_size, batch_sizes, runtimes, seconds, quiet=quiet)
+    if len(batch_sizes) > 1:
+        raise UserError("`layergraft bench step` takes one batch size.", "Several are for `bench encode`.")
     from layergraft.commands.bench.step import bench_step
 
-    return bench_step(objective, encoder, img_size, batch_size, frozen, seconds, quiet=quiet)
+    return bench_step(objective, encoder, img_size, batch_sizes[0], frozen, seconds, quiet=quiet)
