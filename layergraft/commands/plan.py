@@ -29,6 +29,7 @@ from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import StageTrial, feature_seconds, run_time, try_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
+from layergraft.training.precision import settle_precision
 from layergraft.training.run_data import RunData, load_data, remarks_on
 
 GIVE_DATA = "give --data to know"
@@ -54,13 +55,14 @@ def show_plan(
         raise UserError(f"{str(out)!r} cannot be written: it is there, or does not end in .yaml.", "Use another --out.")
     if only is not None and only not in recipe.stages:
         raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = msgspec.structs.replace(recipe, engine=settle_precision(recipe.engine, device))
     tried = own.tried if own else None
     data = tried.data if tried else None if recipe.data.source is None else load_data(recipe)
     train = data.train if data else None
     encoder = checked_encoder(recipe, data)
     if train is not None:
         announce(*remarks_on(recipe, encoder, train, chosen=own is not None))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     stages, warnings = [], {}
     trials: dict[str, StageTrial] = {}
     for name in recipe.stages:

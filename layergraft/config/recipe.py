@@ -128,8 +128,9 @@ class EngineConfig(Config, frozen=True, kw_only=True):
 
     Args:
         strategy: what several processes do: `ddp` keeps all weights in each, `fsdp` splits them (for large encoders).
-        precision: `32-true`; with products in 16 bits: `bf16-mixed`, `16-mixed`; or `64-true`, slow, to tell rounding
-            from a mistake.
+        precision: `32-true`; with products in 16 bits: `bf16-mixed`, `16-mixed`; `64-true`, slow, to tell rounding
+            from a mistake; or `auto`, `bf16-mixed` where a trial of a second says that the machine multiplies so much
+            faster, else `32-true`. The run keeps which.
         micro_batch: images of a process that go through the network at once, where the batch does not fit the memory;
             null takes all. The gradient is that of the whole batch, also for contrastive losses and BatchNorm heads.
         activation_checkpointing: keep the input of each block alone and compute the block again for the gradient: less
@@ -144,7 +145,7 @@ class EngineConfig(Config, frozen=True, kw_only=True):
     """
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true", "auto"] = "32-true"
     micro_batch: PositiveInt | None = None
     activation_checkpointing: bool = False
     compile: bool = False

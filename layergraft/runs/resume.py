@@ -108,9 +108,16 @@ def open_run(out: Path, recipe: Recipe, resume: Resume) -> bool:
 
 
 def as_begun(recipe: Recipe, out: Path) -> Recipe:
-    """A recipe as the run in a directory was begun, where an earlier version began it: see `data.holdout_by`."""
-    begun_before = (out / "recipe.yaml").is_file() and not says_how_it_held_out(out)
-    return held_out_by_class(recipe) if begun_before else recipe
+    """A recipe as the run in a directory was begun, where that is left open.
+
+    The precision `auto` is what it was found to be then; of runs of an earlier version see `data.holdout_by`.
+    """
+    if not (out / "recipe.yaml").is_file():
+        return recipe
+    if recipe.engine.precision == "auto":
+        begun = read_run_recipe(out).engine.precision
+        recipe = msgspec.structs.replace(recipe, engine=msgspec.structs.replace(recipe.engine, precision=begun))
+    return recipe if says_how_it_held_out(out) else held_out_by_class(recipe)
 
 
 def claim(out: Path, recipe: Recipe, comments: Comments | None = None) -> None:

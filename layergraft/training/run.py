@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from lightning_fabric import Fabric
 
 from layergraft.config.comments import Comments
@@ -28,6 +29,7 @@ from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
+from layergraft.training.precision import settle_precision
 from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
@@ -49,6 +51,7 @@ class Training:
 
     def __init__(self, recipe: Recipe, out: Path, fabric: Fabric, comments: Comments | None = None) -> None:
         self.out, self.comments = out, comments
+        recipe = msgspec.structs.replace(recipe, engine=settle_precision(recipe.engine, fabric.device))
         self.data = load_data(recipe, out)
         self.recipe = recipe = with_source(recipe, self.data.train.spec)  # with a range that was found
         check()

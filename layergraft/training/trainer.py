@@ -78,6 +78,7 @@ class Trainer:
         stage.encoder.recompute = engine.activation_checkpointing
         if fabric.device.type == "cpu":
             set_memory_reuse("give back" if engine.activation_checkpointing else "keep")
+        assert engine.precision != "auto", "settled when the run began"
         low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
         autocast = partial(torch.autocast, fabric.device.type, low) if low else nullcontext
         module = TrainStep(stage.encoder, stage.objective, autocast).train()

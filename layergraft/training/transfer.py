@@ -43,6 +43,7 @@ from layergraft.training.best_epoch import load_best
 from layergraft.training.display import Display
 from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
+from layergraft.training.precision import settle_precision
 from layergraft.training.run_data import RunData
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
@@ -104,7 +105,7 @@ class TrainedTask:
             seed=task.seed,
             config=config,
             protocols=protocols,
-            engine=engine,
+            engine=settle_precision(engine, fabric.device),
             out=out,
             fabric=fabric,
             display=display,

@@ -57,6 +57,8 @@ def fitted(
     Raises:
         UserError: an override does not fit.
     """
+    if overrides.get("engine.precision") == "auto":  # which is what is chosen
+        overrides = {key: value for key, value in overrides.items() if key != "engine.precision"}
     speed = machine
     for _ in range(2):
         choice = choose(images, speed, minutes, start)

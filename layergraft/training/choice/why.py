@@ -47,9 +47,9 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
         "evaluate": _measured(recipe, images),
         "monitor.every": "Epochs between two looks at held-out images: about eight looks in the longest stage.",
         "analyze": "Pictures that cost little beside the training; layergraft analyze makes more.",
-        "engine.precision": "A GPU multiplies 16 bits several times as fast."
-        if machine.gpu
-        else "A CPU gains nothing from 16 bits.",
+        "engine.precision": "This machine multiplies in 16 bits several times as fast; weights and sums stay in 32."
+        if machine.precision != "32-true"
+        else "This machine gains nothing from 16 bits.",
     }
     if recipe.start is not None:
         said |= _started(recipe)

@@ -18,8 +18,8 @@ from layergraft.training.choice.machine import Machine
 from layergraft.training.choice.networks import NETWORKS, Network, encoder_config, image_flops, sizes
 from layergraft.training.choice.start import Start
 
-CPU = Machine(cores=2, gflops=300.0, memory=8 * 2**30)
-GPU = Machine(cores=16, gflops=300_000.0, memory=16 * 2**30, gpu="a GPU")
+CPU = Machine(cores=2, gflops=300.0, precision="32-true", memory=8 * 2**30)
+GPU = Machine(cores=16, gflops=300_000.0, precision="bf16-mixed", memory=16 * 2**30, gpu="a GPU")
 COUNTS = (10, 500, 5000, 50_000)
 SIDES = (0, 28, 64, 500, 4000)
 BANDS = {"grey": 1, "colour": 3, "bands": 5}
