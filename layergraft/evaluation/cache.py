@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 import torch
 
+from layergraft.data.decode import BadImage
 from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
 from layergraft.encoders.identity import encoder_identity
@@ -32,6 +33,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.contents import contents_of
 from layergraft.evaluation.features import BATCH, Array, extract_all, is_class_token_alone
 from layergraft.runs.atomic import write_file
+from layergraft.runs.interruption import check
 
 TRANSFORM = "fixed_view 2"
 LIMIT = 8 * 2**30
@@ -79,19 +81,36 @@ def features_of(
         key.update(repr(part).encode())
     files = {pooling: directory / f"{key.hexdigest()}-{pooling.replace('+', '-')}.features" for pooling in poolings}
     features = {pooling: array for pooling, file in files.items() if (array := _read(file, len(source))) is not None}
+    if _readable_by_now(encoder, source, features):
+        features = {}
     missing = [pooling for pooling in poolings if pooling not in features]
     if missing:
         computed = missing
         if is_class_token_alone(encoder, missing, block) and not alone:
             computed = ["cls", "mean"]  # the bits of the path that all poolings take together
         parts = _Parts(directory, key.hexdigest(), len(source))
-        fresh = extract_all(encoder, source, computed, block, parts.first(computed), parts.keep)
+        begun = parts.first(computed)
+        if _readable_by_now(encoder, source, begun):
+            begun = {}
+        fresh = extract_all(encoder, source, computed, block, begun, parts.keep)
         if contents_of(source, directory) == contents:  # else images changed meanwhile, and no one knows which are in
             for pooling in missing:
                 _write(files[pooling], fresh[pooling])
         parts.remove(computed)
         features |= {pooling: fresh[pooling] for pooling in missing}
     return {pooling: features[pooling] for pooling in poolings}
+
+
+def _readable_by_now(encoder: Encoder, source: Source, features: Mapping[str, Array]) -> bool:
+    """Whether an image without features can be read: for want of a package or of memory, its bytes alone could be."""
+    for row in sorted({row for array in features.values() for row in np.flatnonzero(np.isnan(array[:, 0])).tolist()}):
+        check()
+        try:
+            source.images.load(int(source.keys[row]), encoder.in_chans)
+        except BadImage:
+            continue
+        return True
+    return False
 
 
 class _Parts:

@@ -30,13 +30,11 @@ from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.precision import settle_precision
-from layergraft.training.run_data import keep_decoded, load_data, note_unreadable, remarks_on, with_source
+from layergraft.training.run_data import IMAGES, keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import save_stage
 from layergraft.training.trainer import Trainer
-
-IMAGES = "images.json"
 
 
 class Training:

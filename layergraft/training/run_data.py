@@ -30,6 +30,7 @@ from layergraft.runs.resume import is_unused
 from layergraft.training.memory import free_memory
 
 CACHE = "cache"
+IMAGES = "images.json"  # what the images were when the run began: see `check_contents`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
         raise UserError("The recipe names no images.", "Give --data FOLDER (or builtin:fashion-canvas).")
     index = out / "index" if out and ((out / "recipe.yaml").is_file() or is_unused(out)) else None
     known = AS_THEY_ARE if recipe.start is None else trained_reading(recipe.start)
-    source = open_source(recipe.data.source, index)
+    source = open_source(recipe.data.source, index, begun=out is not None and (out / IMAGES).is_file())
     source = settle(source, recipe.encoder.in_chans, announce, known, f"start {recipe.start!r}")
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed, recipe.data.holdout_by)
     channels = recipe.encoder.in_chans

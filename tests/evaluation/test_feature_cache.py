@@ -5,6 +5,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import torch
 from feature_cache import CONFIG, SOURCE, use_cache
 
 from layergraft.config import EncoderConfig
+from layergraft.data.decode import BadImage
 from layergraft.data.sources import file_state
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.evaluation import cache, contents
+from layergraft.evaluation import cache, contents, features
 from layergraft.evaluation.features import POOLINGS, extract_all
 
 TINY = EncoderConfig(
@@ -250,6 +252,36 @@ def test_images_that_change_meanwhile_are_not_kept(
     monkeypatch.setattr(cache, "extract_all", changed)
     cache.features_of(encoder, source, ["cls"])
     assert not list(directory.glob("*.features"))
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_image_that_failed_for_a_while_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """Its row stayed empty for as long as the features were kept, whatever became of the package it had wanted."""
+    source, encoder = open_source(str(_layer(tmp_path / "DAPI", 0))), create_encoder(TINY, 0)
+    monkeypatch.setattr(features, "BATCH", 1)
+    monkeypatch.setattr(cache, "PART", 2)
+    plain = source.images.load
+
+    def load(key: int, *more: object) -> object:
+        if key == 0:
+            raise BadImage("needs a package")
+        if stopped and key == 3:
+            raise KeyboardInterrupt
+        return plain(key, *more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source.images, "load", load)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+                assert (
+                    np.isnan(cache.features_of(encoder, source, ["cls"])["cls"][:, 0]).tolist() == [True] + [False] * 3
+                )
+    found = cache.features_of(encoder, source, ["cls"])["cls"]
+    assert found.tobytes() == extract_all(encoder, source, ["cls"])["cls"].tobytes()
+    monkeypatch.setattr(cache, "extract_all", None)
+    assert cache.features_of(encoder, source, ["cls"])["cls"].tobytes() == found.tobytes()
 
 
 def test_what_was_asked_before_changes_no_bit(encoder: Encoder) -> None:

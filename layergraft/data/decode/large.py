@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -28,6 +30,7 @@ from layergraft.data.decode.tiff_tags import STARTS
 from layergraft.data.decode.tiff_window import pixels_decoded
 from layergraft.data.decode.tiling import Tiling
 from layergraft.data.orientation import upright
+from layergraft.runs.atomic import writing
 from layergraft.runs.interruption import check
 
 DECODED = 32  # so many times the pixels of a tile may be decoded for one; else the image is decoded once, into a file
@@ -182,7 +185,8 @@ class DecodedTiles(CutImage):
         shape = (height, *first.array.shape[1:])
         pixels = height * shape[1]
         room = pixels * shape[2] * first.array.dtype.itemsize
-        self.directory.mkdir(parents=True, exist_ok=True)
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         full = shutil.disk_usage(self.directory).free - room < RESERVE
         if self.tiff is None and (full or pixels <= DECODED * side**2):
             return first
@@ -190,15 +194,23 @@ class DecodedTiles(CutImage):
             raise BadImage(
                 f"{room / 1e9:.0f} GB decoded, for which {str(self.directory)!r} has no room: write it in tiles"
             )
-        partial = file.with_suffix(f".{uuid4().hex}.part")
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=first.array.dtype, shape=shape)
-        for top, part in self._parts(first, height, request):
-            array[top : top + len(part)] = part
-        array.flush()
-        del array
+        partial = file.with_name(f"{file.name.partition('.')[0]}.{uuid4().hex}.part")
         meaning = msgspec.json.encode({name: getattr(first, name) for name in _Meaning.__dataclass_fields__})
-        file.with_suffix(".json").write_bytes(meaning)
-        os.replace(partial, file)
+        try:
+            with writing(file):
+                array = np.lib.format.open_memmap(partial, mode="w+", dtype=first.array.dtype, shape=shape)
+                _reserve(partial)
+            for top, part in self._parts(first, height, request):
+                array[top : top + len(part)] = part
+            with writing(file):
+                array.flush()
+                del array
+                file.with_suffix(".json").write_bytes(meaning)
+                os.replace(partial, file)
+        except BaseException:  # it may be large, and a damaged image fails again at every start
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
         mapped = _mapped(file)
         assert mapped is not None
         return mapped
@@ -210,6 +222,17 @@ class DecodedTiles(CutImage):
             check()
             assert self.tiff is not None
             yield top, self.tiff.read(top, 0, min(_ROWS, height - top), self.tiff.width, request, turned=False).array
+
+
+def _reserve(file: Path) -> None:
+    """Take the disk's room for a file that is mapped: where it ran out later, the process would be ended."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with open(file, "rb+") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
 
 
 def _mapped(file: Path) -> Picture | None:

@@ -34,6 +34,7 @@ SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32()), ("file",
 NAMED = 5
 MOST_TILES = 2**24  # of one image: more would be a damaged size
 FORMAT = 2  # of what is kept
+_FAILED = " failed"  # behind the signature of an index of which not every image could be cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,8 @@ class _Memory:
 
     def add(self, cut: _Cut) -> None:
         """Keep what was found; processes that find the same write the same."""
+        if self.known.get(cut.file) == cut:  # it failed again
+            return
         self.known[cut.file] = cut
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +119,7 @@ class _Work:
         tiling: how they are cut.
         options: which picture of a file with several is meant.
         directory: where images go that are decoded once.
+        begun: whether a run trains on what was found: then nothing joins it.
     """
 
     source: Source
@@ -123,6 +127,7 @@ class _Work:
     tiling: Tiling
     options: ReadOptions
     directory: Path
+    begun: bool
 
     def path(self, file: str) -> str:
         """Where a file lies."""
@@ -145,6 +150,17 @@ class _Work:
         for name, state in self.states():
             digest.update(f"{name}\0{state}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def holds(self, signature: str) -> bool:
+        """Whether an index is still what would be found; what failed is tried again where no run has begun with it."""
+        before, _, failed = signature.partition(" ")
+        return before == self.signature() and (self.begun or not failed)
+
+    def is_known(self, memory: _Memory, file: str, state: str) -> bool:
+        """Whether a file was cut, or failed for good."""
+        known = memory.known.get(os.fsencode(file))
+        # What failed is tried again: the cause may have been a full disk, or a package that is there now.
+        return known is not None and known.state == state != "" and (self.begun or not known.reason)
 
     def open(self, path: str) -> SlideTiles | CutImage:
         """One of the images, to be read tile by tile."""
@@ -208,12 +224,12 @@ def _cuts(work: _Work, path: Path | None) -> list[_Cut | None]:
     """What each image gives; None for a file of an image that another file stands for."""
     memory = _Memory(path.with_suffix(".tiles.jsonl") if path else None)
     states = dict(work.states())
-    _check_scales(work, [file for file, state in states.items() if not _is_known(memory, file, state)])
+    _check_scales(work, [file for file, state in states.items() if not work.is_known(memory, file, state)])
     seen: set[tuple[str, str]] = set()
     cuts: list[_Cut | None] = []
     for key in work.source.keys.tolist():
         file = work.images.name(key)
-        if not _is_known(memory, file, states[file]):
+        if not work.is_known(memory, file, states[file]):
             memory.add(_cut(work, file, states[file]))
         cut = memory.known[os.fsencode(file)]
         group = (os.path.dirname(file), cut.series)
@@ -238,13 +254,7 @@ def _build(work: _Work, path: Path | None) -> Index:
     builder.declared = [name for name in source.classes if name in builder.classes]
     builder.remarks = [*source.remarks, remark]
     builder.label_hint = source.label_hint
-    return builder.finish(signature)
-
-
-def _is_known(memory: _Memory, file: str, state: str) -> bool:
-    known = memory.known.get(os.fsencode(file))
-    # What failed is tried again: the cause may have been a full disk, or a package that is there now.
-    return known is not None and known.state == state != "" and not known.reason
+    return builder.finish(signature + _FAILED * any(cut.reason for cut in cuts if cut))
 
 
 def _remark(work: _Work, cuts: list[_Cut]) -> str:
@@ -276,7 +286,9 @@ def _remark(work: _Work, cuts: list[_Cut]) -> str:
     images = f"{len(good)} image{'s' * (len(good) != 1)}"
     said = f"{spec}: {images} cut into {sum(counts)} tiles of {tiling.tile} pixels{scale}{taken}."
     empty = [os.fsdecode(cut.file) for cut, count in zip(good, counts, strict=True) if not count]
-    return said + (f" {len(empty)} without a tile: {_listed(empty)}." if empty else "")
+    failed = [os.fsdecode(cut.file) for cut in cuts if cut.reason]
+    said += f" {len(empty)} without a tile: {_listed(empty)}." if empty else ""
+    return said + (f" {len(failed)} cannot be cut and count as one image each: {_listed(failed)}." if failed else "")
 
 
 def _listed(names: list[str]) -> str:
@@ -288,7 +300,9 @@ def no_files(spec: str) -> UserError:
     return UserError(f"{spec!r}: `tile` cuts image files of this machine.", "Give a folder, a file, a list or a table.")
 
 
-def cut_into_tiles(source: Source, tiling: Tiling, options: ReadOptions, directory: Path | None) -> Source:
+def cut_into_tiles(
+    source: Source, tiling: Tiling, options: ReadOptions, directory: Path | None, begun: bool = False
+) -> Source:
     """Make each tile of a source's images an image; sample key = place in the order of files, rows, columns.
 
     Args:
@@ -297,6 +311,7 @@ def cut_into_tiles(source: Source, tiling: Tiling, options: ReadOptions, directo
         options: which picture of a file with several is meant.
         directory: of index files, and of images that are decoded once; without one those lie in a temporary folder,
             which goes when the source does.
+        begun: whether a run has begun with what the index holds. Before, what could not be cut is tried again.
 
     Raises:
         UserError: the images are no such files, are slides of unknown scale, or give no tile.
@@ -306,9 +321,9 @@ def cut_into_tiles(source: Source, tiling: Tiling, options: ReadOptions, directo
         raise no_files(source.spec)
     temporary = None if directory else tempfile.TemporaryDirectory(prefix="layergraft-")
     decoded = directory or Path(temporary.name if temporary else "")
-    work = _Work(source=source, images=images, tiling=tiling, options=options, directory=decoded)
+    work = _Work(source=source, images=images, tiling=tiling, options=options, directory=decoded, begun=begun)
     place = f"{source.spec.partition('?')[0]} {tiling} {options.page} {options.z}"
-    index = open_index(directory, place, lambda old: old == work.signature(), partial(_build, work))
+    index = open_index(directory, place, work.holds, partial(_build, work))
     digest = hashlib.blake2b(f"{index.fingerprint} {tiling}".encode(), digest_size=8)
     index = replace(index, fingerprint=digest.hexdigest())
     tiles = TileImages(images.root, index.names("path"), tiling, OpenImages(work.open), temporary)

@@ -108,6 +108,7 @@ def _open_large(
     index: Path | None,
     tiling: Tiling,
     reading: ReadOptions,
+    begun: bool,
 ) -> Source:
     """Image files that are to be cut into tiles."""
     if place.startswith(("builtin:", "hf:")) or place.lower().endswith((".tar", *ARRAYS)) or is_remote(place):
@@ -124,7 +125,7 @@ def _open_large(
         source = _open_file(spec, where)
     else:
         source = _open(spec, place, root, streaming, chosen, index)
-    return cut_into_tiles(source, tiling, reading, index)
+    return cut_into_tiles(source, tiling, reading, index, begun)
 
 
 def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Chosen, index: Path | None) -> Source:
@@ -169,7 +170,7 @@ def _open(spec: str, place: str, root: Place | None, streaming: bool, chosen: Ch
     )
 
 
-def open_source(spec: str, index: Path | None = None) -> Source:
+def open_source(spec: str, index: Path | None = None, begun: bool = False) -> Source:
     """Open a SOURCE.
 
     Args:
@@ -182,6 +183,7 @@ def open_source(spec: str, index: Path | None = None) -> Source:
             `?image=NAME&label=NAME` (or `images`, `labels`); to `hf:` `?streaming=true`. To whole slides
             `?tile=256&mpp=0.5` (or `&level=0`, `&tissue=0.5`), to other large images `?tile=256`.
         index: a directory for index files; without one nothing is written.
+        begun: whether a run has begun with what the index holds; see `cut_into_tiles`.
 
     Raises:
         UserError: there is no such place, or no image in it.
@@ -206,7 +208,7 @@ def open_source(spec: str, index: Path | None = None) -> Source:
     if tiling is None:
         source = _open(spec, place, root, streaming == "true", chosen, index)
     else:
-        source = _open_large(spec, place, root, streaming == "true", chosen, index, tiling, reading)
+        source = _open_large(spec, place, root, streaming == "true", chosen, index, tiling, reading, begun)
     return _select(source, query).read_by(reading)
 
 

@@ -104,3 +104,60 @@ def test_an_image_that_could_not_be_cut_is_tried_again(tmp_path: Path, monkeypat
         with pytest.raises(UserError, match="no room"):
             open_source(spec, index)
     assert len(open_source(spec, index)) == 4
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_failed_cut_is_tried_again_until_a_run_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """A finished index kept it for good; for a run that trains on the rest it must stay as it is."""
+    from layergraft.data.sources import cut
+
+    root, index = tmp_path / "images", tmp_path / "index"
+    root.mkdir()
+    for name in ("x", "y"):
+        pixels = RANDOM.integers(0, 256, (128, 128, 3)).astype(np.uint8)
+        tifffile.imwrite(root / f"{name}.tif", pixels, photometric="rgb")
+    plain = cut.open_image
+
+    def no_room_for_one(path: str, *more: Any) -> object:
+        if path.endswith("y.tif"):
+            raise cut.BadImage("no room")
+        return plain(path, *more)
+
+    spec = f"{root}?tile={SIDE}"
+    with monkeypatch.context() as patch:
+        patch.setattr(cut, "open_image", no_room_for_one)
+        first = open_source(spec, index)
+        assert len(first) == len(open_source(spec, index)) == 5
+        assert "1 cannot be cut and count as one image each: 'y.tif'" in first.remarks[0]
+    (memory,) = index.glob("*.tiles.jsonl")
+    assert memory.read_bytes().count(b"no room") == 1, "the same failure is noted once"
+    if begun:
+        next(index.glob("*.arrow")).write_bytes(b"damaged")
+    again = open_source(spec, index, begun=begun)
+    assert len(again) == (5 if begun else 8)
+    assert (again.identity == first.identity) == begun
+    assert len(open_source(spec, index)) == 8
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_says_whether_it_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+    from layergraft.config import load_recipe
+    from layergraft.training import run_data
+
+    told: list[bool] = []
+
+    class Told(Exception):
+        """The source is not opened."""
+
+    def note(spec: str, index: Path, begun: bool) -> None:
+        told.append(begun)
+        raise Told
+
+    monkeypatch.setattr(run_data, "open_source", note)
+    if begun:
+        (tmp_path / run_data.IMAGES).write_text("{}")
+    with pytest.raises(Told):
+        run_data.load_data(load_recipe("fashion_tiny"), tmp_path)
+    assert told == [begun]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from layergraft.data.decode import BadImage, large, picture
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
+from layergraft.runs.atomic import is_leftover
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("imagecodecs")
@@ -162,3 +165,24 @@ def test_a_damaged_size_of_a_tiff_is_named(tmp_path: Path, tag: int, value: int,
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(UserError, match=reason):
         open_source(f"{tmp_path}?tile=16")
+
+
+@pytest.mark.parametrize("refused", ["posix_fallocate", "replace", "mkdir"])
+def test_a_full_disk_is_named_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """It must not count as a damaged image; and a map of a file without room behind it ends the process."""
+    Pillow.fromarray(np.tile(RGB, (5, 5, 1))).save(tmp_path / "x.png")
+    names: list[str] = []
+
+    def full(file: object, *_: object, **more: object) -> None:
+        names.extend(path.name for path in (tmp_path / "index").glob("*.part"))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(large.os, refused, full)
+        with pytest.raises(UserError, match="No space left"):
+            open_source(f"{tmp_path}?tile={SIDE}", tmp_path / "index")
+    assert [name for name in names if not is_leftover(name)] == [], "what a kill leaves is cleared"
+    assert not [path for path in tmp_path.rglob("*.part") if path.stat().st_size > RGB.size]
+    assert len(open_source(f"{tmp_path}?tile={SIDE}", tmp_path / "index")) == 11 * 20
