@@ -93,7 +93,7 @@ def trainer_of(stage: str, size: Size, **changes: Any) -> Any:
     """A trainer of a stage of `vit_base_imagenet` with another encoder, on built-in images, before its first step."""
     from layergraft.config.loading import load_recipe
     from layergraft.graft.donors import first_encoder
-    from layergraft.training.launch import Process, launch
+    from layergraft.training.launch import launch
     from layergraft.training.run_data import load_data
     from layergraft.training.stage import prepare_stage
     from layergraft.training.trainer import Trainer
@@ -110,10 +110,10 @@ def trainer_of(stage: str, size: Size, **changes: Any) -> Any:
     recipe = load_recipe("vit_base_imagenet", settings)
     recipe = type(recipe)(**{**fields(recipe), "stages": {stage: recipe.stages[stage]}})
     data = load_data(recipe)
-    fabric = launch()
+    process = launch()
     encoder = first_encoder(recipe, data.mean, data.std)
-    prepared = prepare_stage(recipe, stage, Path("."), encoder, data, Process.of(fabric))
-    trainer = Trainer(fabric, prepared)
+    prepared = prepare_stage(recipe, stage, Path("."), encoder, data, process)
+    trainer = Trainer(process, prepared)
     trainer.begin()
     return trainer
 

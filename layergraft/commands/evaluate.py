@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 
 from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import load_evaluate, parse_value, read_run_recipe
@@ -40,7 +39,7 @@ from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import group_by_images, measured, show_results
 from layergraft.runs.results import ResultRow, Results, write_results
 from layergraft.training.display import Display
-from layergraft.training.launch import launch
+from layergraft.training.launch import Process, launch
 from layergraft.training.signals import losses_named, together
 from layergraft.training.transfer import TrainedTask, evaluate_trained, show_trained
 
@@ -52,10 +51,10 @@ HELD_OUT = "holdout"
 @losses_named(lambda: "what was measured before")
 def evaluate_command(**options: Any) -> Results:
     """Measure encoders and the pixels, with the options of `_prepare`; see `layergraft.evaluate`."""
-    fabric = launch()
+    process = launch()
     with together():
         measure = _prepare(**options)
-    return measure(fabric)
+    return measure(process)
 
 
 def _prepare(
@@ -70,7 +69,7 @@ def _prepare(
     holdout: float | None,
     out: Path | None,
     overrides: Mapping[str, Any],
-) -> Callable[[Fabric], Results]:
+) -> Callable[[Process], Results]:
     """Open what is measured and what it is measured on, which may fail in one process alone."""
     settings = {key: value for key, value in changes.items() if value is not None}
     count, files = _count(splits)
@@ -137,14 +136,14 @@ def _measure(
     addresses: Mapping[str, str],
     encoders: Mapping[str, Encoder],
     out: Path | None,
-    fabric: Fabric,
+    process: Process,
 ) -> Results:
     """Carry out all protocols while no other process writes to `out`; see `_measure_all`."""
     with ExitStack() as stack:
         with together():
-            if out is not None and fabric.is_global_zero:
+            if out is not None and process.is_first:
                 stack.enter_context(locked(out, announce))
-        return _measure_all(task, config, engine, addresses, encoders, out, fabric)
+        return _measure_all(task, config, engine, addresses, encoders, out, process)
 
 
 def _measure_all(
@@ -154,7 +153,7 @@ def _measure_all(
     addresses: Mapping[str, str],
     encoders: Mapping[str, Encoder],
     out: Path | None,
-    fabric: Fabric,
+    process: Process,
 ) -> Results:
     """Carry out all protocols; rows are kept in `out` as they come.
 
@@ -165,19 +164,19 @@ def _measure_all(
         addresses: `encoder` of the rows -> ENC.
         encoders: `encoder` of the rows -> encoder.
         out: directory of the results, or None.
-        fabric: launched.
+        process: launched.
     """
     rows: list[ResultRow] = []
 
     def keep(part: list[ResultRow]) -> None:
-        if out is not None and fabric.is_global_zero:
+        if out is not None and process.is_first:
             write_results(out / "results.json", part)
 
     with together():
-        if config.frozen_protocols and fabric.is_global_zero:
+        if config.frozen_protocols and process.is_first:
             rows = evaluate_encoders(task, config, encoders, out, keep, look_for_leak=True)
             show_results(rows)
-        if "head" in config.protocols and fabric.is_global_zero:
+        if "head" in config.protocols and process.is_first:
             for name, enc in addresses.items():
                 check()
                 rows.append(evaluate_head(enc, name, task))
@@ -189,12 +188,12 @@ def _measure_all(
                 )
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
-            trained = _train(task, config, engine, fabric, name, addresses[name], loaded, out)
+            trained = _train(task, config, engine, process, name, addresses[name], loaded, out)
             with together():
                 keep(trained)
             rows += trained
     with together():
-        if fabric.is_global_zero:
+        if process.is_first:
             _write_pages(out)
     return Results.of(rows)
 
@@ -227,7 +226,7 @@ def _check_labels_for(test: str | None, few: bool) -> None:
 
 
 def _cross_validate(
-    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], out: Path | None, fabric: Fabric
+    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], out: Path | None, process: Process
 ) -> Results:
     """Measure on the labelled images themselves; of several processes the first does it."""
     check_cross_validation(labelled, config)
@@ -238,7 +237,7 @@ def _cross_validate(
 
     rows: list[ResultRow] = []
     with ExitStack() as stack, together():
-        if fabric.is_global_zero:
+        if process.is_first:
             if out is not None:
                 stack.enter_context(locked(out, announce))
             rows = cross_validate(labelled, config, encoders, out, keep)
@@ -329,16 +328,16 @@ def _train(
     task: Task,
     config: EvaluateConfig,
     engine: EngineConfig,
-    fabric: Fabric,
+    process: Process,
     name: str,
     start: str,
     encoder: Encoder,
     out: Path,
 ) -> list[ResultRow]:
     """Carry out the trained protocols on the ENC `start`; every process calls."""
-    with Display(quiet=not fabric.is_global_zero) as display:
-        trained = TrainedTask.of(task, config, config.trained_stages, engine, out, fabric, display)
+    with Display(quiet=not process.is_first) as display:
+        trained = TrainedTask.of(task, config, config.trained_stages, engine, out, process, display)
         rows = evaluate_trained(trained, name, encoder, start=start)
-    if fabric.is_global_zero:
+    if process.is_first:
         show_trained(rows)
     return rows

@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lightning_fabric import Fabric
-
 from layergraft.analysis.run import build_subject, run_analyses
 from layergraft.config.comments import Comments
 from layergraft.config.recipe import Recipe
@@ -39,7 +37,7 @@ from layergraft.runs.run_time import RunTime, read_run_time, taken_sentence
 from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
 from layergraft.training.estimate import run_time, try_run, worth_telling
-from layergraft.training.launch import launch, machine
+from layergraft.training.launch import Process, launch, machine
 from layergraft.training.run import Training
 from layergraft.training.run_data import CACHE, RunData, read_as_begun
 from layergraft.training.signals import losses_named, requeue, together
@@ -68,22 +66,22 @@ def train_run(
     checkpoints = partial(out.glob, "stages/*/checkpoints/step-*.pt")
     try:
         with SignalGuard(), losses_named(lambda: max(checkpoints(), default="nothing")), ExitStack() as stack:
-            fabric = launch()
+            process = launch()
             with together():
                 recipe = read_as_begun(as_begun(recipe, out), out)
-                if replay is None and fabric.is_global_zero:
+                if replay is None and process.is_first:
                     open_run(out, recipe, resume)  # refuses before anything is made
                     stack.enter_context(locked(out, announce, clear=True))
             with together():  # no other process makes a file before the first one has cleared what a kill left
-                training = Training(recipe, out, fabric, comments)
+                training = Training(recipe, out, process, comments)
             if replay is not None:
                 training.replay(read_replay(replay))
             elif training.open(resume):
-                with ending_kept(out if fabric.is_global_zero else None):
+                with ending_kept(out if process.is_first else None):
                     training.display.time = tell_time(training, told)
                     _train_and_measure(training, files)
             else:
-                if fabric.is_global_zero:
+                if process.is_first:
                     note_finished(out)
                 training.display.say(f"The run in {out} is finished; nothing to do. Its report: {files.report}")
             check()
@@ -100,7 +98,7 @@ def tell_time(training: Training, told: RunTime | None) -> RunTime | None:
         training: opened.
         told: what was said before.
     """
-    if training.fabric.world_size > 1:
+    if training.process.world_size > 1:
         return None
     kept = read_run_time(training.out)
     if told is None and kept is not None and kept.recipe in ("", training.identity):
@@ -121,7 +119,7 @@ def _train_and_measure(training: Training, files: Run) -> None:
     training.train()
     trained = time.time()
     # Only the first process measures and writes; the others are not kept waiting for it.
-    first = training.fabric.is_global_zero
+    first = training.process.is_first
     goes_on_together = recipe.evaluate is not None and bool(recipe.evaluate.trained_stages)
     with together() if goes_on_together else nullcontext():
         if first:
@@ -131,7 +129,7 @@ def _train_and_measure(training: Training, files: Run) -> None:
         check()
     if goes_on_together:
         with training.display:
-            train_protocols(recipe, files.out, training.data, training.fabric, training.display)
+            train_protocols(recipe, files.out, training.data, training.process, training.display)
     if first:
         _finish(training, files, began, trained)
 
@@ -251,7 +249,7 @@ def evaluate_run(recipe: Recipe, out: Path, data: RunData, display: Display) -> 
     return read_results(out / "results.json")
 
 
-def train_protocols(recipe: Recipe, out: Path, data: RunData, fabric: Fabric, display: Display) -> None:
+def train_protocols(recipe: Recipe, out: Path, data: RunData, process: Process, display: Display) -> None:
     """Carry out the trained protocols on the first weights and on the last stage's encoder; all processes call."""
     assert recipe.evaluate is not None
     assert recipe.data.source is not None
@@ -269,11 +267,11 @@ def train_protocols(recipe: Recipe, out: Path, data: RunData, fabric: Fabric, di
     if spec is None or not possible:
         return
     images = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=holdout)
-    task = TrainedTask.of(images, recipe.evaluate, possible, recipe.engine, out, fabric, display)
+    task = TrainedTask.of(images, recipe.evaluate, possible, recipe.engine, out, process, display)
     last = list(recipe.stages)[-1]
     rows = evaluate_trained(task, "random", first_encoder(recipe, data.mean, data.std))
     directory = stage_directory(out, recipe, last)
     rows += evaluate_trained(task, last, load_encoder(directory), start=str(directory))
-    if fabric.is_global_zero:
+    if process.is_first:
         write_results(out / "results.json", rows)
         show_trained(rows)

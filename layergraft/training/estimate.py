@@ -25,6 +25,7 @@ from layergraft.training.stage import prepare_stage
 from layergraft.training.trainer import Trainer
 
 TRIED = {"cpu": 2 * 10**11, "cuda": 2 * 10**13}  # operations that are run at most: about a second
+WARM = 4  # the part of a batch that is the first step on a CPU
 FEWEST = 2  # images: BatchNorm's statistics need two
 SEEN = 32  # images whose features are tried
 FIT = 0.008  # seconds of a classifier on few labels, and of its predictions
@@ -62,7 +63,8 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
         batch_size: images of a step.
         flops: operations of one step.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    process = Process(device=launch().device)
+    device = "cuda" if process.device.type == "cuda" else "cpu"
     images = min(batch_size, int(TRIED[device] * batch_size / flops))
     if images < FEWEST:
         gflop = FEWEST * flops / batch_size / 1e9
@@ -76,14 +78,16 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
     piece = msgspec.structs.replace(recipe, start=None, stages={name: stage})
     encoder = create_encoder(recipe.encoder, 0)
     with tempfile.TemporaryDirectory() as folder:
-        run = prepare_stage(piece, name, Path(folder), encoder, data, Process(device=device))
-        trainer = Trainer(launch(), run)
+        run = prepare_stage(piece, name, Path(folder), encoder, data, process)
+        trainer = Trainer(process, run)
         batch = run.loader.batch(0)
         asked = time.perf_counter()
         run.loader.batch(0)  # by one thread
         loading = (time.perf_counter() - asked) * batch_size / images
     trainer.begin()
-    trainer.accept(trainer.compute(batch))  # the first step takes memory and chooses kernels
+    # The first step takes memory, and a GPU chooses kernels for its very shapes; a CPU is warm after a part of it.
+    few = images if device == "cuda" else max(FEWEST, images // WARM)
+    trainer.accept(trainer.compute(batch.part(0, few)))
     began = _now(device)
     outcome = trainer.compute(batch)
     computed = _now(device)

@@ -11,18 +11,17 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
 
 from layergraft.errors import UserError
 
+if TYPE_CHECKING:  # its import takes seconds, and a process that is alone has no use for it
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+
+CPU = torch.device("cpu")
 _WATCH, _ORPHAN_SECONDS = 1.0, 7.0  # how often a process looks for its torchrun, and how long it may then save
 
 
@@ -33,60 +32,77 @@ class Process:
     Args:
         rank: from 0.
         world_size: how many processes there are.
-        device: type of the device, `cpu` or `cuda`.
+        device: where it computes.
     """
 
     rank: int = 0
     world_size: int = 1
-    device: str = "cpu"
+    device: torch.device = CPU
 
-    @classmethod
-    def of(cls, fabric: Fabric) -> Process:
-        """This process of a group that has been launched."""
-        return cls(rank=fabric.global_rank, world_size=fabric.world_size, device=fabric.device.type)
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that writes and says what all have found."""
+        return self.rank == 0
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """The tensor where this process computes."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 ALONE = Process()
 
 
-def processes() -> tuple[ClusterEnvironment, int, int]:
-    """(who started them, processes on this node, nodes). A batch script that calls no srun is one process."""
+def _own_device() -> torch.device:
+    """That of a process which is alone: the first GPU, if there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("mps", 0) if torch.backends.mps.is_available() else torch.device("cpu")
+
+
+def _started_by() -> tuple[ClusterEnvironment, int, int] | None:
+    """(who started the processes, how many on this node, nodes); None of a process that is alone.
+
+    A batch script that calls no srun is one process.
+    """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        return TorchElasticEnvironment(), local, int(os.environ["WORLD_SIZE"]) // local
+        from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        return (TorchElasticEnvironment(), local, world // local) if world > 1 else None
     if os.environ.get("SLURM_STEP_ID", "").isdigit() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
         if "SLURM_NTASKS_PER_NODE" not in os.environ:
             raise UserError("The Slurm job says --ntasks alone.", "Say --nodes and --ntasks-per-node instead.")
         nodes = int(os.environ["SLURM_NNODES"])
         return SLURMEnvironment(auto_requeue=False), int(os.environ["SLURM_NTASKS"]) // nodes, nodes
-    return LightningEnvironment(), 1, 1
+    return None
 
 
-def launch() -> Fabric:
+def launch() -> Process:
     """Join the other processes, if there are any.
 
     Done before anything that may fail in one of them alone: who has met the others can tell them (`signals.together`).
 
-    Fabric gives device and process group. The wrapper around the model and the precision are torch's own: Fabric's
-    would cast the images, which are also the targets of a reconstruction, and has no fp16 on a CPU.
+    Of several, Fabric gives device and process group. The wrapper around the model and the precision are torch's own:
+    Fabric's would cast the images, which are also the targets of a reconstruction, and has no fp16 on a CPU.
     """
-    environment, local, nodes = processes()
-    world = local * nodes
-    fabric = Fabric(
-        accelerator="auto",
-        devices=local,
-        num_nodes=nodes,
-        strategy=DDPStrategy(cluster_environment=environment) if world > 1 else "auto",
-        plugins=None if world > 1 else [LightningEnvironment()],
-    )
-    if world > 1:
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            _end_with_torchrun()
-        from layergraft.training import rendezvous  # which torch is not always built for
+    started = _started_by()
+    if started is None:
+        return Process(device=_own_device())
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
-        rendezvous.join(environment, fabric.device)
+    environment, local, nodes = started
+    strategy = DDPStrategy(cluster_environment=environment)
+    fabric = Fabric(accelerator="auto", devices=local, num_nodes=nodes, strategy=strategy)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_torchrun()
+    from layergraft.training import rendezvous  # which torch is not always built for
+
+    rendezvous.join(environment, fabric.device)
     fabric.launch()
-    return fabric
+    return Process(rank=fabric.global_rank, world_size=fabric.world_size, device=fabric.device)
 
 
 @cache

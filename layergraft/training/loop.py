@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lightning_fabric import Fabric
-
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
 from layergraft.training.checkpoints import Checkpoints
 from layergraft.training.divergence import MAX_REJECTED_IN_A_ROW, go_back
-from layergraft.training.launch import other_threads
+from layergraft.training.launch import Process, other_threads
 from layergraft.training.profile import Profile
 from layergraft.training.signals import agree
 from layergraft.training.stage import StageRun
@@ -19,7 +17,7 @@ from layergraft.training.trainer import Trainer
 
 
 def train_stage(
-    fabric: Fabric,
+    process: Process,
     stage: StageRun,
     report: Report,
     say: Callable[[str], None],
@@ -28,7 +26,7 @@ def train_stage(
     """Train a stage to its end; encoder, objective and ema hold the result.
 
     Args:
-        fabric: launched.
+        process: launched.
         stage: what to train.
         report: called with each row of the metrics and the number of steps of the stage.
         say: called with a sentence that the user should see.
@@ -38,12 +36,12 @@ def train_stage(
         Stopped: a signal came; everything is saved.
         UserError: the run diverged, the disk is full, or too many images cannot be read.
     """
-    trainer = Trainer(fabric, stage)
-    record = Record(stage, report, say, fabric.is_global_zero)
+    trainer = Trainer(process, stage)
+    record = Record(stage, report, say, process.is_first)
     checkpoints = Checkpoints(
-        stage.directory / "checkpoints", stage.engine, say, fabric.is_global_zero, before=record.to_disk
+        stage.directory / "checkpoints", stage.engine, say, process.is_first, before=record.to_disk
     )
-    profile = Profile(stage.engine.profile if fabric.is_global_zero else None, stage.directory / "profile.json", say)
+    profile = Profile(stage.engine.profile if process.is_first else None, stage.directory / "profile.json", say)
     with SignalGuard(hold=True) as signals, checkpoints, record, profile:
         begin(trainer, checkpoints, say)
         begun()
@@ -54,7 +52,7 @@ def train_stage(
             try:
                 batch = record.next(batches)
             except UserError:  # twenty unreadable images in a row
-                if fabric.world_size == 1:  # a state takes all processes, and the others do not know
+                if process.world_size == 1:  # a state takes all processes, and the others do not know
                     checkpoints.save(trainer.state())
                 raise
             outcome, numbers = trainer.compute(batch), trainer.numbers

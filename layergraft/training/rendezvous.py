@@ -20,15 +20,17 @@ import socket
 import time
 import uuid
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed's, with their types
 
 from layergraft.errors import Lost, Stopped
 from layergraft.runs.interruption import check
+
+if TYPE_CHECKING:
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
 _START = "layergraft/start"
 _BEGUN, _GONE = b"begun", b"gone"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from lightning_fabric import Fabric
 
 from layergraft.config.comments import Comments
 from layergraft.config.loading import recipe_hash
@@ -43,13 +42,13 @@ class Training:
     Args:
         recipe: what to do.
         out: the run's directory.
-        fabric: launched.
+        process: launched.
         comments: why keys of the recipe have their values; None keeps those that are there.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, fabric: Fabric, comments: Comments | None = None) -> None:
+    def __init__(self, recipe: Recipe, out: Path, process: Process, comments: Comments | None = None) -> None:
         self.out, self.comments = out, comments
-        recipe = msgspec.structs.replace(recipe, engine=settle_precision(recipe.engine, fabric.device))
+        recipe = msgspec.structs.replace(recipe, engine=settle_precision(recipe.engine, process.device))
         self.data = load_data(recipe, out)
         self.recipe = recipe = with_source(recipe, self.data.train.spec)  # with a range that was found
         check()
@@ -59,8 +58,8 @@ class Training:
         check_recipe(recipe, self.encoder, self.data, out)
         self.decoded = self.data
         check()
-        self.fabric = fabric
-        self.display = Display(quiet=not self.fabric.is_global_zero)
+        self.process = process
+        self.display = Display(quiet=not self.process.is_first)
         self.identity = recipe_hash(recipe)
         self.contents: Contents | None = None
 
@@ -82,10 +81,10 @@ class Training:
                 return False
             unreadable = self.out / "skipped.jsonl"
             self.contents = check_contents(self.out / IMAGES, self.data.whole, read_skipped(unreadable))
-            if goes_on and self.fabric.is_global_zero:
+            if goes_on and self.process.is_first:
                 forget_mended(unreadable, self.data.train, self.recipe.encoder.in_chans)
         with together():
-            if self.fabric.is_global_zero:
+            if self.process.is_first:
                 claim(self.out, self.recipe, self.comments)
                 # A run of an earlier version has no such file: its stages know their images, and may yet refuse these.
                 if not goes_on or (self.out / IMAGES).is_file():
@@ -104,7 +103,7 @@ class Training:
             self.display.say(
                 f"The hold-out of {wanted} was capped: at a fifth of the source, or where a class has one image."
             )
-        if self.fabric.is_global_zero:
+        if self.process.is_first:
             for line in remarks_on(self.recipe, self.encoder, train, chosen=self.comments is not None):
                 self.display.say(line)
         self.decoded = keep_decoded(self.recipe, self.out, self.data)
@@ -115,12 +114,12 @@ class Training:
         with self.display:
             for name in self.recipe.stages:
                 self.stage(name)
-        if self.fabric.is_global_zero:  # also where every stage was finished before
+        if self.process.is_first:  # also where every stage was finished before
             write_contents(self.out / IMAGES, self.contents)
 
     def prepare(self, name: str) -> StageRun:
         """Build a stage on the encoder as it is now."""
-        return prepare_stage(self.recipe, name, self.out, self.encoder, self.decoded, Process.of(self.fabric))
+        return prepare_stage(self.recipe, name, self.out, self.encoder, self.decoded, self.process)
 
     def stage(self, name: str) -> None:
         """Train a stage, unless it has left all its files."""
@@ -131,17 +130,17 @@ class Training:
             if stage.config.batch_size < self.recipe.stages[name].batch_size:
                 self.display.say(f"The batch of stage {name} was capped at {stage.config.batch_size} images.")
             if sum(row.parameters for row in stage.plan.rows) > SMALL:
-                world = self.fabric.world_size
+                world = self.process.world_size
                 needed = step_memory(stage.encoder, stage.objective, stage.plan, stage.config, stage.engine, world)
-                warning = memory_warning(name, needed, self.fabric.device)
+                warning = memory_warning(name, needed, self.process.device)
                 if warning:
                     self.display.say(warning)
             # Counted by one process alone: tensors without content cannot be exchanged.
-            alone = self.fabric.world_size == 1
+            alone = self.process.world_size == 1
             flops = step_flops(stage.encoder, stage.objective, stage.config) if alone else None
-            train_stage(self.fabric, stage, self.display.report, self.display.say, self._keep_contents)
+            train_stage(self.process, stage, self.display.report, self.display.say, self._keep_contents)
             with together():
-                if self.fabric.is_global_zero:
+                if self.process.is_first:
                     save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
                     write_contents(self.out / IMAGES, self.contents)
         elif trained_on(str(directory)) not in (None, self.images):
@@ -151,14 +150,14 @@ class Training:
                 "Restore them, or begin a run in another --out. Nothing was changed.",
             )
         elif line := other_threads(
-            f"Stage {name}", read_json(directory / "plan.json").get("threads"), self.fabric.device
+            f"Stage {name}", read_json(directory / "plan.json").get("threads"), self.process.device
         ):
             self.display.say(line)
         self.encoder = load_encoder(directory).train()
 
     def _keep_contents(self) -> None:
         """Keep what the images hold, for a later start to compare, once those of a run that goes on were taken."""
-        if self.fabric.is_global_zero and not (self.out / IMAGES).is_file():
+        if self.process.is_first and not (self.out / IMAGES).is_file():
             write_contents(self.out / IMAGES, self.contents)
 
     def provenance(self, name: str) -> dict[str, Any]:
@@ -172,7 +171,7 @@ class Training:
             self.encoder = load_encoder(stage_directory(self.out, self.recipe, name)).train()
         else:
             raise UserError(f"The replay file is of stage {recorded['stage']!r}, which the recipe does not have.")
-        lines, bad = replay_steps(Trainer(self.fabric, self.prepare(name)), recorded)
+        lines, bad = replay_steps(Trainer(self.process, self.prepare(name)), recorded)
         for line in lines:
             self.display.say(line)
         if bad:

@@ -137,8 +137,8 @@ def prepare_stage(
         workers=recipe.data.workers,
         augment=recipe.data.augment,
         masks=isinstance(config.objective, SegmentConfig),
-        finish=not recipe.data.finishes_on(process.device),
-        pin=process.device == "cuda",
+        finish=not recipe.data.finishes_on(process.device.type),
+        pin=process.device.type == "cuda",
     )
     return StageRun(
         name=name,

@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,6 +25,7 @@ from layergraft.graft.optimizer_groups import parameter_groups
 from layergraft.objectives.base import Losses, Progress
 from layergraft.training.checkpoints import COUNTERS, State
 from layergraft.training.gradients import Gradients, TrainStep
+from layergraft.training.launch import Process
 from layergraft.training.memory import set_memory_reuse
 from layergraft.training.optim import LossScaler, build_optimizer, clip_gradients, lr_factor
 from layergraft.training.stage import StageRun
@@ -62,11 +62,11 @@ class Trainer:
     checkpoint takes other images from there on.
 
     Args:
-        fabric: launched.
+        process: launched.
         stage: what to train. Its modules are trained in place, or, split over processes, get the weights in `publish`.
     """
 
-    def __init__(self, fabric: Fabric, stage: StageRun) -> None:
+    def __init__(self, process: Process, stage: StageRun) -> None:
         self.stage = stage
         # What counts them in a checkpoint is in `checkpoints.COUNTERS`.
         self.step = 0  # of the schedule
@@ -76,26 +76,26 @@ class Trainer:
         engine = stage.engine
         self.split = is_distributed() and engine.strategy == "fsdp"
         stage.encoder.recompute = engine.activation_checkpointing
-        if fabric.device.type == "cpu":
+        if process.device.type == "cpu":
             set_memory_reuse("give back" if engine.activation_checkpointing else "keep")
         assert engine.precision != "auto", "settled when the run began"
         low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
-        autocast = partial(torch.autocast, fabric.device.type, low) if low else nullcontext
+        autocast = partial(torch.autocast, process.device.type, low) if low else nullcontext
         module = TrainStep(stage.encoder, stage.objective, autocast).train()
         self.ema = stage.ema
         if self.split:  # the stage keeps its own modules: split ones can neither be looked at nor saved
             module, self.ema = copy.deepcopy(module), copy.deepcopy(stage.ema)
         dtype = torch.float64 if engine.precision == "64-true" else torch.float32
-        module.to(fabric.device, dtype)
+        module.to(process.device, dtype)
         if self.ema:
-            self.ema.to(fabric.device, dtype)
+            self.ema.to(process.device, dtype)
         if engine.compile:
             for part in module.modules():
                 if isinstance(part, BLOCKS):
                     part.compile()  # in place: names of parameters stay
         if self.split:
             for whole in (module, self.ema) if self.ema else (module,):
-                split_parameters(whole, fabric.device)
+                split_parameters(whole, process.device)
         self.encoder, self.objective = module.encoder, module.objective
         model: nn.Module = module
         if is_distributed() and not self.split:
@@ -109,7 +109,7 @@ class Trainer:
         self.scaler = LossScaler(engine.precision == "16-mixed")
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.gradients = Gradients(module, model, engine.micro_batch)
-        self.device, self.to_device = fabric.device, fabric.to_device
+        self.device, self.to_device = process.device, process.to_device
         self.normalize = Normalize(mean=stage.encoder.mean, std=stage.encoder.std)
         self.numbers: dict[str, float] = {}
 

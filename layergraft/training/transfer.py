@@ -16,7 +16,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
@@ -69,7 +68,7 @@ class TrainedTask:
         protocols: its fields that are carried out.
         engine: how they are trained.
         out: directory of the results; stages go to `out/trained`.
-        fabric: launched; every process calls.
+        process: launched; every process calls.
         display: for the user.
     """
 
@@ -82,7 +81,7 @@ class TrainedTask:
     protocols: Sequence[str]
     engine: EngineConfig
     out: Path
-    fabric: Fabric
+    process: Process
     display: Display
 
     @classmethod
@@ -93,7 +92,7 @@ class TrainedTask:
         protocols: Sequence[str],
         engine: EngineConfig,
         out: Path,
-        fabric: Fabric,
+        process: Process,
         display: Display,
     ) -> TrainedTask:
         """Take images and seed from the task of the frozen protocols; the rest is as in the class."""
@@ -105,9 +104,9 @@ class TrainedTask:
             seed=task.seed,
             config=config,
             protocols=protocols,
-            engine=settle_precision(engine, fabric.device),
+            engine=settle_precision(engine, process.device),
             out=out,
-            fabric=fabric,
+            process=process,
             display=display,
         )
 
@@ -180,7 +179,7 @@ def _evaluate_cell(task: TrainedTask, cell: Cell, encoder: Encoder, start: str |
     stage = _train_or_restore(task, cell, encoder, start)
     rows = []
     with together():
-        if task.fabric.is_global_zero:
+        if task.process.is_first:
             rows = _evaluate_epochs(task, cell, stage)
     return rows
 
@@ -208,17 +207,17 @@ def _train_or_restore(task: TrainedTask, cell: Cell, encoder: Encoder, start: st
     directory = stage_directory(out, recipe, cell.protocol)
     done = is_done(directory)
     data = RunData(train=train, holdout=task.holdout, mean=trained.mean, std=trained.std)
-    stage = prepare_stage(recipe, cell.protocol, out, trained, data, Process.of(task.fabric))
+    stage = prepare_stage(recipe, cell.protocol, out, trained, data, task.process)
     task.display.say(f"{cell}: {'done before' if done else directory}")
     if done:
         restore_stage(stage)
         return stage
     with together():
-        if task.fabric.is_global_zero:
+        if task.process.is_first:
             write_text(out / "recipe.yaml", dump_recipe(recipe))
-    train_stage(task.fabric, stage, task.display.report, task.display.say)
+    train_stage(task.process, stage, task.display.report, task.display.say)
     with together():
-        if task.fabric.is_global_zero:
+        if task.process.is_first:
             save_stage(stage, {"encoder": cell.encoder_name, "stage": cell.protocol, "step": stage.steps})
     return stage
 

@@ -153,4 +153,4 @@ def test_a_plan_of_50_000_jpegs_takes_under_10_seconds(tmp_path: Path) -> None:
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(said.stderr, said.stdout[-600:], f"{seconds:.1f} s of CPU")
     assert "50,000 images" in said.stdout
-    assert seconds < 10 * (os.cpu_count() or 1)
+    assert seconds < 10

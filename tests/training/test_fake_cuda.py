@@ -10,7 +10,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -107,7 +106,7 @@ def prepare(recipe: Recipe, name: str, where: Path) -> tuple[StageRun, Batch]:
     stage = msgspec.structs.replace(recipe.stages[name], batch_size=8)
     recipe = msgspec.structs.replace(recipe, stages={name: stage}, start=None)
     data = load_data(recipe)
-    run = prepare_stage(recipe, name, where, create_encoder(recipe.encoder, 0), data, Process(device="cuda"))
+    run = prepare_stage(recipe, name, where, create_encoder(recipe.encoder, 0), data, Process(device=CUDA))
     run.loader.pin = False  # which takes a driver
     return run, run.loader.batch(0)
 
@@ -117,8 +116,7 @@ def on_device(mode: FakeCuda, run: StageRun) -> Trainer:
     with FakeCopyMode(mode):
         encoder, objective, ema = copy.deepcopy((run.encoder, run.objective, run.ema))
     stage = replace(run, encoder=encoder, objective=objective, ema=ema)
-    fabric: Any = SimpleNamespace(device=CUDA, to_device=lambda tensor: tensor.to(CUDA, non_blocking=True))
-    return Trainer(fabric, stage)
+    return Trainer(Process(device=CUDA), stage)
 
 
 def step(trainer: Trainer, raw: Batch) -> None:
