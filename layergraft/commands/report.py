@@ -10,14 +10,16 @@ from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 
 
-def write_page(runs: list[Path], out: Path | None) -> Path:
+def write_page(runs: list[Path], out: Path | None, figures: Path | None) -> Path:
     """See `layergraft.report`."""
     if any(is_study(run) for run in runs):
-        page = report_study(runs, out)
+        page = report_study(runs, out, figures)
     else:
         for run in runs:
             if (run / "encoder").is_dir():
                 write_model_card(run, run / "encoder")
-        page = write_report(runs, out)
+        page = write_report(runs, out, figures)
     print(f"Report: {page}")
+    if figures is not None:
+        print(f"Figures: {figures}")
     return page

@@ -241,22 +241,23 @@ def pack(
     return write(data, expanded(out), resize, channels, shard_images)
 
 
-def report(*, runs: list[str], out: str | Path | None = None) -> Path:
+def report(*, runs: list[str], out: str | Path | None = None, figures: str | Path | None = None) -> Path:
     """Rebuild report.html and the model card from a run directory, or compare several runs on one page.
 
     Args:
         runs: directories of the runs; or the directory of one study, whose claims.json is rebuilt as well.
         out: the page to write; by default report.html in the first directory.
+        figures: a new directory for a PDF of each figure, for a paper; needs layergraft[figures].
 
     Returns:
         The page.
 
     Raises:
-        UserError: a directory holds neither a run nor a study, or a study is among several.
+        UserError: a directory holds neither a run nor a study, a study is among several, or figures is not empty.
     """
     from layergraft.commands.report import write_page
 
-    return write_page([expanded(run) for run in runs], optional_path(out))
+    return write_page([expanded(run) for run in runs], optional_path(out), optional_path(figures))
 
 
 def bench(

@@ -26,32 +26,34 @@ def read_claims(path: Path) -> Claims:
     return read_json_as(path, Claims)
 
 
-def write_claims(study: MeasuredStudy, out: Path, page: Path | None = None) -> Path:
+def write_claims(study: MeasuredStudy, out: Path, page: Path | None = None, figures: Path | None = None) -> Path:
     """Write claims.json and the page of a study.
 
     Args:
         study: what was measured.
         out: directory of both.
         page: the page's file, where it is to be another.
+        figures: see `runs.report.page.write_page`.
 
     Returns:
         The page's path.
     """
     claims = make_claims(study)
     write_text(out / FILE, msgspec.json.format(msgspec.json.encode(claims), indent=1).decode() + "\n")
-    return write_claims_page(claims, page or out / PAGE)
+    return write_claims_page(claims, page or out / PAGE, figures)
 
 
-def report_study(directories: list[Path], page: Path | None) -> Path:
+def report_study(directories: list[Path], page: Path | None, figures: Path | None = None) -> Path:
     """Make the outcome of a study again from its study.json.
 
     Args:
         directories: of the study, alone.
         page: its page; None is report.html in the directory.
+        figures: see `runs.report.page.write_page`.
 
     Raises:
         UserError: a study was to be shown beside something else, or its file is damaged.
     """
     if len(directories) > 1:
         raise UserError("The page of a study stands alone.", "Give its directory and no other.")
-    return write_claims(read_study(directories[0]), directories[0], page)
+    return write_claims(read_study(directories[0]), directories[0], page, figures)

@@ -123,12 +123,13 @@ def _made(claims: Claims) -> Section:
     )
 
 
-def write_claims_page(claims: Claims, out: Path) -> Path:
+def write_claims_page(claims: Claims, out: Path, figures: Path | None = None) -> Path:
     """Build the page.
 
     Args:
         claims: of a study.
         out: the file.
+        figures: see `runs.report.page.write_page`.
     """
     study = claims.study
     sections = [_verdicts(claims), _accuracy(claims), _conflict(claims), _search(claims), _made(claims)]
@@ -141,4 +142,5 @@ def write_claims_page(claims: Claims, out: Path) -> Path:
         subtitles=[("", subtitle)],
         sections=[section for section in sections if section is not None],
         out=out,
+        figures=figures,
     )

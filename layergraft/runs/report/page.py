@@ -13,6 +13,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.figure import Figure
 from layergraft.runs.interruption import check
 from layergraft.runs.readable import counted
+from layergraft.runs.report.pdf import write_pdfs
 from layergraft.runs.report.run_files import RunFiles, read_runs
 from layergraft.runs.report.section import Section
 from layergraft.runs.report.sections import SECTIONS
@@ -47,18 +48,19 @@ def _widened(block: Any) -> Any:
     return replace(block, wide=True)
 
 
-def write_report(runs: list[Path], out: Path | None = None) -> Path:
+def write_report(runs: list[Path], out: Path | None = None, figures: Path | None = None) -> Path:
     """Build the page of one run, or of several side by side.
 
     Args:
         runs: their directories.
         out: the page; None is report.html in the first directory.
+        figures: a new directory for a PDF of each figure, or None.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: a directory is no run.
+        UserError: a directory is no run, or that of the figures is not empty.
     """
     run_files = read_runs(runs)
     sections = []
@@ -71,10 +73,18 @@ def write_report(runs: list[Path], out: Path | None = None) -> Path:
         subtitles=[(run.name if len(run_files) > 1 else "", _subtitle(run)) for run in run_files],
         sections=sections,
         out=out or runs[0] / "report.html",
+        figures=figures,
     )
 
 
-def write_page(*, title: str, subtitles: list[tuple[str, str]], sections: list[Section], out: Path) -> Path:
+def write_page(
+    *,
+    title: str,
+    subtitles: list[tuple[str, str]],
+    sections: list[Section],
+    out: Path,
+    figures: Path | None = None,
+) -> Path:
     """Build a page of any sections.
 
     Args:
@@ -82,11 +92,17 @@ def write_page(*, title: str, subtitles: list[tuple[str, str]], sections: list[S
         subtitles: (name, sentence without its full stop) below it; the name may be empty.
         sections: in order.
         out: the file.
+        figures: a new directory for a PDF of each figure, or None.
 
     Returns:
         The page's path.
+
+    Raises:
+        UserError: that directory is not empty, or vl-convert is not installed.
     """
     sections = [_without_gaps(section) for section in sections]
+    if figures is not None:  # which may be refused, before anything is written
+        write_pdfs((figure for section in sections for figure in section.figures), figures)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )

@@ -6,7 +6,7 @@ const root = document.documentElement, dialog = document.getElementById("large")
 const PALETTE = ["#3d7fd9", "#e0762f", "#2a9d78", "#b45fc9", "#c79a1b", "#d64f63", "#5f8f9e", "#8a6d4b"];
 const drawn = new Map();  // place -> its Vega view
 
-function colours() {
+function colours() {  // pdf.py has the light ones
   const css = getComputedStyle(root), of = name => css.getPropertyValue(name).trim();
   const ink = of("--ink"), soft = of("--soft"), line = of("--line");
   return {
