@@ -25,8 +25,8 @@ from layergraft.encoders.checkpoint import check_expressible, load_encoder
 from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.cross_validated import check_cross_validation, cross_validate
-from layergraft.evaluation.frozen import evaluate_encoders
+from layergraft.evaluation.cross_validated import check_cross_validation, cross_validate, readable_part
+from layergraft.evaluation.frozen import Keep, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.splits import read_splits
 from layergraft.evaluation.task import Task
@@ -37,11 +37,12 @@ from layergraft.runs.lock import locked
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import group_by_images, measured, show_results
-from layergraft.runs.results import ResultRow, Results, write_results
+from layergraft.runs.results import CROSS_VALIDATION, ResultRow, Results, write_results
 from layergraft.training.display import Display
 from layergraft.training.launch import Process, launch
 from layergraft.training.signals import losses_named, together
 from layergraft.training.transfer import TrainedTask, evaluate_trained, show_trained
+from layergraft.training.transfer_folds import check_labels_suffice, cross_validate_trained
 
 # Fraction of the labelled images on which penalties, heads and epochs are chosen.
 HOLDOUT = 0.1
@@ -90,8 +91,9 @@ def _prepare(
     if labels is not None:
         source = read_labels(labels, source).labelled
         _check_labels_for(test, bool(files) or "shots" in settings)
-        if test is None:
-            return partial(_cross_validate, source, config, encoders, out)
+    _check_trainable(config, encoder, encoders, out)
+    if labels is not None and test is None:
+        return partial(_cross_validate, source, config, engine, addresses, encoders, out)
     if spec is None:
         raise UserError(
             f"{data!r} has no test images beside it.",
@@ -106,13 +108,17 @@ def _prepare(
             "Restore them, so that its held-out images can be told from the others, or give other ones with --test.",
         )
     task = _task(source, spec, config, files, holdout, run)
+    return partial(_measure, task, config, engine, addresses, encoders, out)
+
+
+def _check_trainable(config: EvaluateConfig, encoder: str, encoders: Mapping[str, Encoder], out: Path | None) -> None:
+    """Refuse to train where there is no directory, or from what cannot be saved."""
     if config.trained_stages and out is None:
         raise UserError(
             f"{', '.join(config.trained_stages)} of {encoder!r} need a directory to train in.", "Give --out DIR."
         )
     for loaded in encoders.values() if config.trained_stages else ():
         check_expressible(loaded)  # all of them, before the first one is trained
-    return partial(_measure, task, config, engine, addresses, encoders, out)
 
 
 def _settled(source: Source, encoders: Mapping[str, Encoder]) -> Source:
@@ -177,15 +183,7 @@ def _measure_all(
             rows = evaluate_encoders(task, config, encoders, out, keep, look_for_leak=True)
             show_results(rows)
         if "head" in config.protocols and process.is_first:
-            for name, enc in addresses.items():
-                check()
-                rows.append(evaluate_head(enc, name, task))
-                keep(rows[-1:])
-                (group,) = group_by_images([(name, rows[-1])])
-                announce(
-                    f"{name}: {measured(group.results)[0].text} % top-1 (95 % interval) with its own head, on "
-                    f"{rows[-1].n_test} images of {task.test_name}. {group.warning}".rstrip()
-                )
+            rows += _evaluate_heads(task, addresses, keep)
     if config.trained_stages and out is not None:
         for name, loaded in encoders.items():
             trained = _train(task, config, engine, process, name, addresses[name], loaded, out)
@@ -196,6 +194,21 @@ def _measure_all(
         if process.is_first:
             _write_pages(out)
     return Results.of(rows)
+
+
+def _evaluate_heads(task: Task, addresses: Mapping[str, str], keep: Keep) -> list[ResultRow]:
+    """The classifiers that came with the encoders, as they are."""
+    rows = []
+    for name, enc in addresses.items():
+        check()
+        rows.append(evaluate_head(enc, name, task))
+        keep(rows[-1:])
+        (group,) = group_by_images([(name, rows[-1])])
+        announce(
+            f"{name}: {measured(group.results)[0].text} % top-1 (95 % interval) with its own head, on "
+            f"{rows[-1].n_test} images of {task.test_name}. {group.warning}".rstrip()
+        )
+    return rows
 
 
 def _write_pages(out: Path | None) -> None:
@@ -226,23 +239,50 @@ def _check_labels_for(test: str | None, few: bool) -> None:
 
 
 def _cross_validate(
-    labelled: Source, config: EvaluateConfig, encoders: Mapping[str, Encoder], out: Path | None, process: Process
+    labelled: Source,
+    config: EvaluateConfig,
+    engine: EngineConfig,
+    addresses: Mapping[str, str],
+    encoders: Mapping[str, Encoder],
+    out: Path | None,
+    process: Process,
 ) -> Results:
-    """Measure on the labelled images themselves; of several processes the first does it."""
-    check_cross_validation(labelled, config)
+    """Measure on the labelled images themselves; every process trains, and the first does all else."""
+    rows: list[ResultRow] = []
 
     def keep(part: list[ResultRow]) -> None:
+        rows.extend(part)
         if out is not None:
             write_results(out / "results.json", part)
 
-    rows: list[ResultRow] = []
-    with ExitStack() as stack, together():
-        if process.is_first:
-            if out is not None:
-                stack.enter_context(locked(out, announce))
-            rows = cross_validate(labelled, config, encoders, out, keep)
-            show_results(rows)
-            _write_pages(out)
+    with ExitStack() as stack:
+        with together():
+            check_cross_validation(labelled, config)
+            if config.trained_stages:
+                labelled = readable_part(labelled, next(iter(encoders.values())))
+                check_labels_suffice(labelled, config)
+            if process.is_first:
+                if out is not None:
+                    stack.enter_context(locked(out, announce))
+                if config.frozen_protocols:
+                    cross_validate(labelled, config, encoders, out, keep)
+                    show_results(rows)
+                if "head" in config.protocols:  # which the labelled images are no more than test images for
+                    task = Task(train=labelled, test=labelled, test_name=labelled.spec, seed=0)
+                    _evaluate_heads(task, addresses, keep)
+        if config.trained_stages and out is not None:
+            task = Task(train=labelled, test=labelled, test_name=CROSS_VALIDATION, seed=0)
+            for name, loaded in encoders.items():
+                with Display(quiet=not process.is_first) as display:
+                    of = TrainedTask.of(task, config, config.trained_stages, engine, out, process, display)
+                    trained = cross_validate_trained(of, name, loaded, addresses[name])
+                with together():
+                    if process.is_first:
+                        keep(trained)
+                        show_trained(trained)
+        with together():
+            if process.is_first:
+                _write_pages(out)
     return Results.of(rows)
 
 

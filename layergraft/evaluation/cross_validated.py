@@ -41,12 +41,12 @@ def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
     """Refuse what cross-validation cannot do, before an image is read.
 
     Raises:
-        UserError: a protocol trains, something is to be chosen on held-out images, or there are too few labels.
+        UserError: masks are needed, something is to be chosen on held-out images, or there are too few labels.
     """
-    others = [name for name in config.protocols if name != "knn" and name not in FEW_SHOT]
-    if others:
+    if "segment" in config.protocols:
         raise UserError(
-            f"{', '.join(others)} cannot be cross-validated.", "Give the images to test them on with --test."
+            "segment learns masks, and a file of labels has classes of whole images.",
+            "Leave --labels out, and give images with masks.",
         )
     several = "knn" in config.protocols and len(config.k) * len(config.temperature) > 1
     if several or "auto" in config.pooling or "holdout" in config.variant:
@@ -62,6 +62,20 @@ def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
         )
 
 
+def readable_part(labelled: Source, encoder: Encoder) -> Source:
+    """The labelled images that can be read: no fold could train on the others, and all would count them as errors."""
+    return _readable(labelled, pixels(labelled, encoder.img_size, encoder.in_chans, side=8))
+
+
+def _readable(labelled: Source, floor: Array) -> Source:
+    """Those whose pixels `floor` (N, D) are not NaN."""
+    readable = ~np.isnan(floor[:, 0])
+    if readable.all():
+        return labelled
+    announce(f"Unreadable and left out: {int((~readable).sum())} images of {labelled.spec}")
+    return labelled.subset(labelled.keys[readable])
+
+
 def cross_validate(
     labelled: Source,
     config: EvaluateConfig,
@@ -73,7 +87,8 @@ def cross_validate(
 
     Args:
         labelled: images that all have a label.
-        config: protocols and poolings; `splits` is how often the folds are dealt.
+        config: protocols, of which those on frozen features are measured, and poolings; `splits` is how often the folds
+            are dealt.
         encoders: `encoder` of the rows -> encoder.
         out: directory of the results, where `examples.json` goes; None keeps none.
         keep: called with rows as soon as they are there, so that a signal costs none.
@@ -84,12 +99,10 @@ def cross_validate(
     first = next(iter(encoders.values()))
     side = pixel_side(first.img_size, first.in_chans, len(labelled))
     floor = pixels(labelled, first.img_size, first.in_chans, side)
-    readable = ~np.isnan(floor[:, 0])
-    if not readable.all():
-        announce(f"Unreadable and left out: {int((~readable).sum())} images of {labelled.spec}")
-        labelled = labelled.subset(labelled.keys[readable])
+    if len(of_readable := _readable(labelled, floor)) < len(labelled):
+        labelled, floor = of_readable, floor[~np.isnan(floor[:, 0])]
         check_cross_validation(labelled, config)
-    rows = _measure(labelled, config, "pixels", None, floor[readable], keep, None)
+    rows = _measure(labelled, config, "pixels", None, floor, keep, None)
     for name, encoder in encoders.items():
         with features_named(name):
             features = features_of(encoder, labelled, config.pooling)
@@ -123,9 +136,9 @@ def _measure(
     how = {"folds": len(dealt[0]), "dealt": len(dealt)}
     raw = torch.from_numpy(in_range(features))
     prepared = exact(torch.from_numpy(center_and_normalize(features)))
-    shown = next((name for name in config.protocols if name in FEW_SHOT), config.protocols[0])
+    shown = next((name for name in config.frozen_protocols if name in FEW_SHOT), config.frozen_protocols[0])
     rows: list[ResultRow] = []
-    for protocol in dict.fromkeys(config.protocols):
+    for protocol in dict.fromkeys(config.frozen_protocols):
         for variant in _variants(config, protocol):
             part = []
             for number, folds in enumerate(dealt):

@@ -88,13 +88,16 @@ class ResultRow:
     def with_interval(self, std: float | None = None, n_splits: int = 1) -> ResultRow:
         """Fill `low` and `high` where the value is an accuracy over images and they are not filled yet.
 
+        Dealing the same labels into other folds draws neither other labels nor other images: the interval of a
+        cross-validation is that of as many test images.
+
         Args:
             std: standard deviation over the splits in percent, where the row is their mean.
             n_splits: how many there are.
         """
         if self.metric != "top1" or self.split == "std" or self.low is not None:
             return self
-        low, high = interval(self.value, self.n_test, std, n_splits)
+        low, high = interval(self.value, self.n_test, None if self.test == CROSS_VALIDATION else std, n_splits)
         return replace(self, low=low, high=high)
 
 

@@ -119,22 +119,89 @@ class Cell:
         encoder_name: `encoder` of the rows.
         protocol: a field of EvaluateConfig that holds a stage.
         shots: images per class, or a percentage.
-        split: which random choice of so many.
+        split: which random choice of so many, or which dealing of folds.
+        fold: which fold of it is left out; None where there are test images.
     """
 
     encoder_name: str
     protocol: str
     shots: int | str
     split: int
+    fold: int | None = None
 
     def directory_name(self, settings: tuple[object, ...]) -> str:
         """Of its training below `trained/`; other settings, which decide what is learned, give another."""
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=4).hexdigest()
         words = f"{Path(self.encoder_name).name}-{self.shots}-{self.split}"
+        if self.fold is not None:
+            words += f"-fold-{self.fold}"
         return f"{self.protocol}-{re.sub(r'[^A-Za-z0-9]+', '-', words).strip('-')}-{digest}"
 
     def __str__(self) -> str:
         return f"{self.protocol} of {self.encoder_name}, {self.shots} of the labels, split {self.split}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a cell is trained from, and where.
+
+    Args:
+        recipe: of one stage.
+        encoder: where it starts.
+        data: images that train, and those that heads and epochs are chosen on.
+        out: its directory.
+    """
+
+    recipe: Recipe
+    encoder: Encoder
+    data: RunData
+    out: Path
+
+    @classmethod
+    def of(cls, task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> Training:
+        """Settle everything that decides what is learned, which the directory is named by.
+
+        Args:
+            task: images, protocols, and where stages go.
+            cell: what is trained.
+            encoder: where it starts; it stays as it is.
+            start: the ENC that it is, where heads are taken from it.
+        """
+        config: StageConfig = getattr(task.config, cell.protocol)
+        train = few_images(task.train, cell.shots, cell.split)
+        size = config.views["image"].size or encoder.img_size
+        resized = resize_encoder(copy.deepcopy(encoder), size, cell.encoder_name, task.display.say)
+        trained = grown(resized, config.plan).train()
+        trained.reads = train.options
+        takes_heads = isinstance(config.objective, ClassifyConfig) and config.objective.projector is not None
+        recipe = Recipe(
+            seed=task.seed,
+            encoder=encoder_config(trained),
+            start=start if takes_heads else None,
+            data=DataConfig(source=train.spec),
+            stages={cell.protocol: config},
+            evaluate=None,
+            engine=task.engine,
+        )
+        settings: tuple[object, ...] = (
+            dump_recipe(recipe),
+            encoder_identity(encoder),
+            train.fingerprint,
+            len(task.train),
+        )
+        if cell.fold is not None:  # folds of other images are other ones, and their results are kept without them
+            settings += (task.train.identity, task.holdout.identity, task.test.identity)
+        out = task.out / "trained" / cell.directory_name((*settings, cell.shots, cell.split))
+        data = RunData(train=train, holdout=task.holdout, mean=trained.mean, std=trained.std)
+        return cls(recipe=recipe, encoder=trained, data=data, out=out)
+
+    def prepare(self, cell: Cell, process: Process) -> StageRun:
+        """The stage with the weights that it starts from."""
+        return prepare_stage(self.recipe, cell.protocol, self.out, self.encoder, self.data, process)
+
+    def note(self) -> None:
+        """Write the recipe beside what is trained by it."""
+        write_text(self.out / "recipe.yaml", dump_recipe(self.recipe))
 
 
 def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str | None = None) -> list[ResultRow]:
@@ -186,35 +253,17 @@ def _evaluate_cell(task: TrainedTask, cell: Cell, encoder: Encoder, start: str |
 
 def _train_or_restore(task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> StageRun:
     """The stage of a cell, trained to its end: now, from where it stopped, or before."""
-    config: StageConfig = getattr(task.config, cell.protocol)
-    train = few_images(task.train, cell.shots, cell.split)
-    size = config.views["image"].size or encoder.img_size
-    resized = resize_encoder(copy.deepcopy(encoder), size, cell.encoder_name, task.display.say)
-    trained = grown(resized, config.plan).train()
-    trained.reads = train.options
-    takes_heads = isinstance(config.objective, ClassifyConfig) and config.objective.projector is not None
-    recipe = Recipe(
-        seed=task.seed,
-        encoder=encoder_config(trained),
-        start=start if takes_heads else None,
-        data=DataConfig(source=train.spec),
-        stages={cell.protocol: config},
-        evaluate=None,
-        engine=task.engine,
-    )
-    settings = (dump_recipe(recipe), encoder_identity(encoder), train.fingerprint, len(task.train))
-    out = task.out / "trained" / cell.directory_name((*settings, cell.shots, cell.split))
-    directory = stage_directory(out, recipe, cell.protocol)
+    training = Training.of(task, cell, encoder, start)
+    directory = stage_directory(training.out, training.recipe, cell.protocol)
     done = is_done(directory)
-    data = RunData(train=train, holdout=task.holdout, mean=trained.mean, std=trained.std)
-    stage = prepare_stage(recipe, cell.protocol, out, trained, data, task.process)
+    stage = training.prepare(cell, task.process)
     task.display.say(f"{cell}: {'done before' if done else directory}")
     if done:
         restore_stage(stage)
         return stage
     with together():
         if task.process.is_first:
-            write_text(out / "recipe.yaml", dump_recipe(recipe))
+            training.note()
     train_stage(task.process, stage, task.display.report, task.display.say)
     with together():
         if task.process.is_first:

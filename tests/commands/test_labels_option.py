@@ -16,6 +16,7 @@ from layergraft.data.fashion.load import CLASSES, canvases, embedded
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
+from layergraft.runs.intervals import wilson
 
 CONFIG = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=2, num_heads=2
@@ -63,6 +64,8 @@ def test_labels_of_some_images_are_cross_validated(
     assert (mean["n_train"], mean["n_test"]) == (n_train, 3 * count)
     assert mean["high"] - mean["low"] > 20
     assert mean["low"] <= mean["value"] <= mean["high"]
+    # Other folds are no other images: the interval is as wide as that of so many test images.
+    assert (mean["low"], mean["high"]) == pytest.approx(wilson(mean["value"], 3 * count))
     (kept,) = json.loads((out / "examples.json").read_text())  # of the first protocol that fits a classifier
     assert (kept["protocol"], kept["test"]) == ("logistic", "cross-validation")
     assert set(kept["classes"]) == {CLASSES[c] for c in (1, 8, 5)}
@@ -80,7 +83,11 @@ def test_what_cross_validation_refuses(encoder: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=match):
             layergraft.evaluate(**({"encoder": encoder, "data": SOURCE, "labels": labels} | changes))  # type: ignore[arg-type]
 
-    refused("linear cannot be cross-validated", protocols=["linear"])
+    refused("segment learns masks", protocols=["segment"])
+    few = label(tmp_path / "few.csv", [1, 8], 2)
+    refused("and these are 3", protocols=["linear"], out=tmp_path / "out", labels=few)
+    assert not (tmp_path / "out").exists()
+    refused("holds no classifier", protocols=["head"])
     refused("holds none out", variant=["holdout"])
     refused("holds none out", pooling=["auto"])
     refused("so --shots and lists", shots=["5"])

@@ -43,7 +43,7 @@ def evaluate(
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: labelled training images.
         labels: a file with the columns path and label of some of the images of `data`. Without `test`, they are
-            cross-validated: each is classified by classifiers of the others.
+            cross-validated: each is classified by classifiers of the others, and what trains is trained for each fold.
         test: images to classify; by default the test part of a built-in set, or val/ or test/ beside train/. `holdout`
             takes images of `data` that nothing was trained on.
         protocols: knn, logistic, ridge, prototype use frozen features; linear, finetune, segment are trained; head is

@@ -43,6 +43,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def block(self) -> int:
+        """How many similarities are held at once."""
+        return _NUMBERS
+
     def take(self, row: int) -> None:
         """Note a pick or a label: it and its near-duplicates are no longer free."""
         self.known.append(row)
@@ -60,7 +65,7 @@ class Pool:
             (part of `rows`, similarities of shape (rows of the part, M)).
         """
         others = self.features if others is None else others
-        count = max(1, _NUMBERS // max(1, len(others)))
+        count = max(1, self.block // max(1, len(others)))
         for start in range(0, len(rows), count):
             check()
             part = slice(start, min(start + count, len(rows)))

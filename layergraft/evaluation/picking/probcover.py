@@ -10,6 +10,7 @@ import torch
 from layergraft.data.randomness import Randomness
 from layergraft.evaluation.picking.pool import Pool
 from layergraft.evaluation.picking.typiclust import clusters
+from layergraft.runs.interruption import check
 
 PURITY = 0.95
 _SAMPLE = 2000
@@ -43,19 +44,46 @@ def _covers(similarity: torch.Tensor, radius: float) -> torch.Tensor:
     return similarity >= 1 - radius**2 / 2
 
 
+def _counts(similarity: torch.Tensor, radius: float, axis: int) -> torch.Tensor:
+    """How many of the similarities lie within the radius, along an axis; NumPy counts ten times as fast as torch."""
+    return torch.from_numpy(np.count_nonzero(_covers(similarity, radius).numpy(), axis=axis))
+
+
 def _degrees(pool: Pool, rows: torch.Tensor, radius: float) -> torch.Tensor:
     """How many of `rows` the ball of each image holds, of shape (N,)."""
     degrees = torch.zeros(len(pool), dtype=torch.int64)
     for _, similarity in pool.similarities(rows):
-        degrees += _covers(similarity, radius).sum(0)
+        degrees += _counts(similarity, radius, 0)
+    return degrees
+
+
+def _degrees_of_uncovered(pool: Pool, covered: torch.Tensor, radius: float) -> torch.Tensor:
+    """How many uncovered images the ball of each image holds, of shape (N,).
+
+    Two images lie in each other's balls, or not: so each pair of uncovered ones is compared once.
+    """
+    rows, others = (~covered).nonzero()[:, 0], covered.nonzero()[:, 0]
+    degrees, among = torch.zeros(len(pool), dtype=torch.int64), torch.zeros(len(rows), dtype=torch.int64)
+    features = pool.features[rows]
+    start = 0
+    while start < len(rows):
+        check()
+        end = min(len(rows), start + max(1, pool.block // (len(rows) - start)))
+        similarity = features[start:end] @ features[start:].T  # with itself and all that come behind it
+        among[start:] += _counts(similarity, radius, 0)
+        among[start:end] += _counts(similarity[:, end - start :], radius, 1)
+        start = end
+    degrees[rows] = among
+    for part, similarity in pool.similarities(others, features):
+        degrees[others[part]] = _counts(similarity, radius, 1)
     return degrees
 
 
 def probcover(pool: Pool, classes: int, radius: float | None = None, seed: int = 0) -> Iterator[int]:
     """Pick greedily. Where all is covered, the radius is halved.
 
-    The graph of balls is never held: each image is compared with all others when it is counted, and when it becomes
-    covered.
+    The graph of balls is never held: each pair of images is compared when all are counted, and each image with all
+    others when it becomes covered. Of 100,000 images of width 384 these are some 10 tera-operations.
 
     Args:
         pool: what is picked from.
@@ -71,7 +99,7 @@ def probcover(pool: Pool, classes: int, radius: float | None = None, seed: int =
         covered = torch.zeros(len(pool), dtype=torch.bool)
         for row in pool.known:
             covered |= _covers(pool.features @ pool.features[row], radius)
-        degrees = _degrees(pool, (~covered).nonzero()[:, 0], radius)
+        degrees = _degrees_of_uncovered(pool, covered, radius)
         while bool(pool.free.any()):
             row = int(torch.where(pool.free, degrees, -1).argmax())
             if not degrees[row]:
