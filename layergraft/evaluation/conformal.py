@@ -12,8 +12,20 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.errors import UserError
+
 Probabilities = npt.NDArray[np.float64]
 """Of shape (N, C)."""
+
+
+def check_error(error: float) -> None:
+    """Refuse what is no error rate.
+
+    Raises:
+        UserError: it is not between 0 and 1.
+    """
+    if not 0 < error < 1:
+        raise UserError(f"--error is {error}.", "It is a share above 0 and below 1, for instance 0.1.")
 
 
 def set_threshold(right: npt.NDArray[np.float64], error: float) -> float:

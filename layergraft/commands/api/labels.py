@@ -64,6 +64,7 @@ def label(
     data: str,
     labels: str | Path,
     number: int = 30,
+    error: float = 0.1,
     port: int = 0,
 ) -> Path:
     """Label images in the browser: the picked ones come first, with the classifier's guess beside each.
@@ -77,6 +78,8 @@ def label(
         labels: the .csv file with the columns path and label, which may be there or not; all it holds is kept, and
             images that it lists without a label come first.
         number: how many images are to have a label; the page goes on behind it.
+        error: share of the images whose set of classes may miss the right one, as in `predict`; the page says how many
+            images are sure at it.
         port: where the page is served; 0 takes 8765, or the next that is free.
 
     Returns:
@@ -88,7 +91,7 @@ def label(
     """
     from layergraft.commands.label.run import label_command
 
-    return label_command(encoder=str(encoder), data=data, labels=str(labels), number=number, port=port)
+    return label_command(encoder=str(encoder), data=data, labels=str(labels), number=number, error=error, port=port)
 
 
 def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import traceback
 from collections.abc import Callable
@@ -21,7 +22,6 @@ from layergraft.evaluation.picking.methods import AUTO, pick_rows
 from layergraft.runs.intervals import wilson
 
 _CALM = 0.3  # seconds without an answer after which slow work begins
-_ERROR = 0.1  # of the prediction sets, which are not shown
 _POINTS = 20  # of the curve, at most, when a file with labels is opened
 _BLOCK = 2**15
 _PATIENCE = 60.0  # seconds that clusters of many images may take
@@ -35,13 +35,17 @@ class _Calibration:
     Args:
         strength: lambda * n of the classifier.
         temperature: its logits are divided by it; None where nothing tells.
+        threshold: probability from which on a class belongs to the set of an image; None where nothing tells.
     """
 
     strength: float = STRENGTH
     temperature: float | None = None
+    threshold: float | None = None
 
 
-def guess(features: Array, known: Known, strength: float, temperature: float | None) -> Guesses:
+def guess(
+    features: Array, known: Known, strength: float, temperature: float | None, threshold: float | None = None
+) -> Guesses:
     """Fit the classifier to all labels, and classify every image in one product.
 
     Args:
@@ -49,21 +53,28 @@ def guess(features: Array, known: Known, strength: float, temperature: float | N
         known: labels of two classes at least.
         strength: lambda * n of the classifier.
         temperature: of its probabilities; None where nothing tells.
+        threshold: see `_Calibration`.
     """
     x, y = exact(torch.from_numpy(features[known.rows])), torch.from_numpy(known.labels)
     weights, bias = (part.float() for part in FEW_SHOT["logistic"].fit_path(x, y, len(known.classes), [strength])[0])
     label: Labels = np.empty(len(features), dtype=np.int64)
     certainty: Array = np.empty(len(features), dtype=np.float32)
+    sure = None if threshold is None else np.empty(len(features), dtype=np.bool_)
+    least = math.log(threshold) if threshold else -math.inf
     for start in range(0, len(features), _BLOCK):
         part = slice(start, start + _BLOCK)
         logits = torch.addmm(bias, torch.from_numpy(features[part]), weights) / (temperature or 1.0)
         top, best = logits.max(1)
         label[part] = best.numpy()
-        certainty[part] = (top - logits.logsumexp(1)).exp().numpy()
+        total = logits.logsumexp(1)
+        certainty[part] = (top - total).exp().numpy()
+        if sure is not None:
+            sure[part] = ((logits >= (total + least)[:, None]).sum(1) == 1).numpy()
     return Guesses(
         classes=known.classes,
         label=label,
         certainty=certainty,
+        sure=sure,
         calibrated=temperature is not None,
         labels=len(known.rows),
     )
@@ -123,7 +134,9 @@ class Background:
         known = session.known()
         guesses = None
         if len(known.classes) > 1:
-            guesses = guess(session.features, known, calibration.strength, calibration.temperature)
+            guesses = guess(
+                session.features, known, calibration.strength, calibration.temperature, calibration.threshold
+            )
         with session.changed:
             if known.revision >= self._guessed:  # else another thread knew more
                 self._guessed = known.revision
@@ -181,6 +194,7 @@ class Background:
 
     def _point(self, known: Known, number: int) -> None:
         """The accuracy of the first labels; the calibration is that of all of them."""
+        session = self.session
         which = known.rows[:number].tobytes() + known.labels[:number].tobytes()
         last = number == len(known.rows)
         if self._points.get(number, (b"",))[0] != which or last:
@@ -188,7 +202,7 @@ class Background:
             if len(present) < 2:
                 return
             fitted = fit_labelled(
-                self.session.features[known.rows[:number]], labels.astype(np.int64), len(present), _ERROR
+                session.features[known.rows[:number]], labels.astype(np.int64), len(present), session.error
             )
             if fitted.out_of_fold is None:  # each class has one label
                 return
@@ -197,11 +211,13 @@ class Background:
             self._points[number] = (which, Point(accuracy=accuracy, low=low, high=high))
             if last:
                 self.calibration = _Calibration(
-                    strength=fitted.strength or self.calibration.strength, temperature=fitted.temperature
+                    strength=fitted.strength or self.calibration.strength,
+                    temperature=fitted.temperature,
+                    threshold=fitted.threshold,
                 )
         valid = {
             count: point
             for count, (rows, point) in self._points.items()
             if count >= LEAST and rows == known.rows[:count].tobytes() + known.labels[:count].tobytes()
         }
-        self.session.publish(points=valid)
+        session.publish(points=valid)

@@ -20,6 +20,7 @@ from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.conformal import check_error
 from layergraft.evaluation.features import center_and_normalize, features_named
 from layergraft.runs.announce import announce
 from layergraft.runs.interruption import SignalGuard
@@ -43,10 +44,11 @@ def quick_turns() -> Iterator[None]:
         sys.setswitchinterval(interval)
 
 
-def label_command(*, encoder: str, data: str, labels: str, number: int, port: int) -> Path:
+def label_command(*, encoder: str, data: str, labels: str, number: int, error: float, port: int) -> Path:
     """Serve the page until a signal comes; see `layergraft.label`."""
     if number < 1:
         raise UserError(f"--number is {number}.", "It is how many images are to have a label, one at least.")
+    check_error(error)
     if not 0 <= port < 2**16:
         raise UserError(f"--port is {port}.", "It is a number below 65536; 0 takes a free one.")
     source = open_source(data)
@@ -57,7 +59,7 @@ def label_command(*, encoder: str, data: str, labels: str, number: int, port: in
     loaded = load_encoder(encoder)
     with features_named(encoder):
         features = center_and_normalize(features_of(loaded, source, ["cls"])["cls"])
-    session = Session(source, features, file, number)
+    session = Session(source, features, file, number, error)
     if not session.usable.all():
         announce(f"{int((~session.usable).sum())} of {len(source)} images cannot be read or named: they are left out.")
     # A person sees colours, also where the encoder does not.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from layergraft.commands.label.estimate import Advice, Point
 from layergraft.commands.label.labels_file import LabelsFile, can_be_written, check_label
@@ -32,6 +34,7 @@ class Guesses:
         classes: names.
         label: class of each image, of shape (N,).
         certainty: its probability, of shape (N,).
+        sure: whether the set that the error rate allows is a single class, of shape (N,); None where nothing tells.
         calibrated: whether the probabilities are; else they say nothing.
         labels: how many the classifier was fitted to.
     """
@@ -39,6 +42,7 @@ class Guesses:
     classes: list[str]
     label: Labels
     certainty: Array
+    sure: npt.NDArray[np.bool_] | None
     calibrated: bool
     labels: int
 
@@ -91,10 +95,12 @@ class Session:
         features: of each, prepared, of shape (N, D); NaN for an image that cannot be read.
         file: of the labels.
         goal: how many images are to have a label.
+        error: share of the images whose set of classes may miss the right one; sure are those whose set is one class.
     """
 
-    def __init__(self, source: Source, features: Array, file: LabelsFile, goal: int) -> None:
+    def __init__(self, source: Source, features: Array, file: LabelsFile, goal: int, error: float = 0.1) -> None:
         self.source, self.features, self.file, self.goal = source, features, file, goal
+        self.error = error
         self.changed = threading.Condition()
         self.closed = False
         self.version = 0  # of all that the page shows
@@ -202,9 +208,11 @@ class Session:
             labels = self.file.labels
             counts, guesses = Counter(labels.values()), self.shown.guesses
             shares = {}
+            free = self.usable.copy()
+            free[[self.position[key] for key in labels if key in self.position]] = False
+            sure = None
             if guesses is not None:
-                free = self.usable.copy()
-                free[[self.position[key] for key in labels if key in self.position]] = False
+                sure = None if guesses.sure is None else int(guesses.sure[free].sum())
                 numbers = np.bincount(guesses.label[free], minlength=len(guesses.classes))
                 shares = dict(zip(guesses.classes, numbers.tolist(), strict=True))
             return {
@@ -217,6 +225,10 @@ class Session:
                 "labelled": len(labels),
                 "fitted": 0 if guesses is None else guesses.labels,
                 "images": int(self.usable.sum()),
+                "others": int(free.sum()),
+                "sure": sure,
+                "error": self.error,
+                "least": math.ceil(1 / self.error - 1e-9) - 1,  # labels before which no image can be sure
                 "goal": self.goal,
                 "skipped": len(self.skipped),
                 "cards": [self._card(row) for row in self.waiting()[:SHOWN]],

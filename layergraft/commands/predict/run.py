@@ -24,6 +24,7 @@ from layergraft.encoders.classifier import Classifier
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.conformal import check_error
 from layergraft.evaluation.features import Array, features_named
 from layergraft.evaluation.labelled_classifier import LabelledClassifier, fit_labelled
 from layergraft.evaluation.prediction import Prediction, predict_all
@@ -118,8 +119,7 @@ def predict_command(
     """Write a row for each image of `data`; see `layergraft.predict`."""
     if sum((labels is not None, probe is not None, head)) != 1:
         raise UserError("What classes are there?", "Give one of --labels FILE, --probe PROBE and --head.")
-    if not 0 < error < 1:
-        raise UserError(f"--error is {error}.", "It is a share above 0 and below 1, for instance 0.1.")
+    check_error(error)
     check_out(out)
     checkpoint = open_checkpoint(encoder) if head else None
     loaded = load_encoder(encoder) if checkpoint is None else checkpoint.encoder

@@ -42,14 +42,14 @@ def class_of(path: str) -> str:
     return CLASSES[int(path[2:4]) % 3]
 
 
-def session_of(photos: Path, file: Path, goal: int = 30) -> Session:
+def session_of(photos: Path, file: Path, goal: int = 30, error: float = 0.1) -> Session:
     source = open_source(str(photos))
     random = np.random.default_rng(1)
     centres = random.standard_normal((3, 16))
     names = [source.images.name(int(key)) for key in source.keys]
     features = np.stack([centres[CLASSES.index(class_of(name))] for name in names])
     features = center_and_normalize((features + 0.5 * random.standard_normal(features.shape)).astype(np.float32))
-    return Session(source, features, LabelsFile(str(file), source), goal)
+    return Session(source, features, LabelsFile(str(file), source), goal, error)
 
 
 def write_encoder(folder: Path) -> None:

@@ -104,6 +104,7 @@ def test_forty_answers_by_keyboard_alone(start: Start, tab: Visit, tmp_path: Pat
     page.wait_for_selector("#guess b")
     page.wait_for_selector("#curve svg")
     assert "95 % interval" in page.text_content("#verdict")
+    assert "of the 50 other images are sure at an error rate of 10 %" in page.text_content("#sure")
     assert page.text_content("#progress") == "40 labels, goal 40"
 
 

@@ -21,6 +21,9 @@ from layergraft.commands.label.session import Conflict, Session
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
+from layergraft.evaluation.conformal import sets
+from layergraft.evaluation.labelled_classifier import fit_labelled
+from layergraft.evaluation.prediction import predict_all
 
 photos = pytest.fixture(scope="module", name="photos")(write_photos)
 
@@ -198,6 +201,8 @@ def test_background_work_guesses_picks_and_judges(photos: Path, tmp_path: Path) 
     assert all(0 < card["certainty"] <= 1 for card in state["cards"])
     assert sum(one["guesses"] for one in state["classes"]) == 90 - 24
     assert "doubling" in state["advice"]
+    assert (state["others"], state["error"], state["least"]) == (90 - 24, 0.1, 9)
+    assert 0 < state["sure"] <= 90 - 24
     session.answer("a 23.png", "", class_of("a 23.png"))
     assert [point["labels"] for point in session.state()["curve"]] == [10, 15, 20]
 
@@ -256,6 +261,28 @@ def test_guesses_are_those_of_the_protocol(photos: Path, tmp_path: Path) -> None
     probabilities = theirs.predict_proba(session.features.astype(np.float64))
     assert (ours.label == probabilities.argmax(1)).all()
     assert np.allclose(ours.certainty, probabilities.max(1), atol=1e-4)
+    assert ours.sure is None  # nothing tells the threshold of its sets
+    for threshold in (0.0, 0.3, 0.6):
+        sure = guess(session.features, known, 0.1, 1.0, threshold).sure
+        assert sure is not None
+        assert (sure == (sets(probabilities, threshold).sum(1) == 1)).all()
+
+
+def test_who_is_sure_is_what_predict_says(photos: Path, tmp_path: Path) -> None:
+    """The page counts as sure what `predict` does at the same error rate."""
+    for error, least in ((0.1, 9), (0.3, 3), (0.02, 49)):
+        session = session_of(photos, tmp_path / f"{error}.csv", error=error)
+        for number in range(20):
+            session.answer(f"a {number:02d}.png", class_of(f"a {number:02d}.png"), "")
+        work = Background(session)
+        work.judge()
+        known, state = session.known(), session.state()
+        fitted = fit_labelled(session.features[known.rows], known.labels, 3, error)
+        predicted = predict_all(session.features, known.classes, fitted, known.rows)
+        assert predicted.sure is not None
+        others = np.setdiff1d(np.arange(90), known.rows)
+        assert (state["sure"], state["least"]) == (int(predicted.sure[others].sum()), least)
+        assert (state["sure"] > 0) == (least <= 20)
 
 
 def test_advice_on_what_is_learned_and_on_what_is_not() -> None:

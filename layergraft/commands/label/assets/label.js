@@ -17,6 +17,7 @@ async function ask(address, body) {
 
 const make = (tag, properties = {}, ...children) => { const one = Object.assign(document.createElement(tag), properties); one.append(...children); return one; };
 const percent = share => Math.round(100 * share) + " %";
+const rate = share => +(100 * share).toPrecision(3) + " %";
 const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
 const sleepUntilSeen = () => new Promise(resolve => document.addEventListener("visibilitychange", resolve, { once: true }));
 const say = text => { at("said").textContent = text; };
@@ -244,6 +245,9 @@ function renderQuality() {
   at("verdict").textContent = last
     ? `About ${Math.round(last.accuracy)} % are right with ${last.labels} labels (95 % interval ${Math.round(last.low)} to ${Math.round(last.high)} %).`
     : "From ten labels of two classes on, this says how many are right.";
+  at("sure").textContent = !last || state.sure === null ? "" : state.labelled < state.least
+    ? `At an error rate of ${rate(state.error)} no image can be sure before ${state.least} labels.`
+    : `${state.sure.toLocaleString("en")} of the ${state.others.toLocaleString("en")} other images are sure at an error rate of ${rate(state.error)}.`;
   at("advice").textContent = state.advice;
   at("advice").classList.toggle("enough", state.enough);
   const key = JSON.stringify([state.curve, at("curve").clientWidth]);
