@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from layergraft.training.trainer import Trainer
 
 TRIED = {"cpu": 2 * 10**11, "cuda": 2 * 10**13}  # operations that are run at most: about a second
 WARM = 4  # the part of a batch that is the first step on a CPU
+MOST, LONGEST = 5, 0.7  # steps whose median counts, and seconds after which no further one is begun
 FEWEST = 2  # images: BatchNorm's statistics need two
 SEEN = 32  # images whose features are tried
 FIT = 0.008  # seconds of a classifier on few labels, and of its predictions
@@ -54,7 +56,7 @@ class StageTrial:
 
 
 def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: int) -> StageTrial:
-    """Run two steps of a stage, with fresh weights, by the training loop's own step; the second by the clock.
+    """Run a few steps of a stage, with fresh weights, by the training loop's own step; all but the first by the clock.
 
     Args:
         recipe: with this stage.
@@ -88,14 +90,18 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
     # The first step takes memory, and a GPU chooses kernels for its very shapes; a CPU is warm after a part of it.
     few = images if device == "cuda" else max(FEWEST, images // WARM)
     trainer.accept(trainer.compute(batch.part(0, few)))
-    began = _now(device)
-    outcome = trainer.compute(batch)
-    computed = _now(device)
-    trainer.accept(outcome)
-    whole = (computed - began) * batch_size / images + (_now(device) - computed)
+    tried: list[float] = []
+    ends = time.perf_counter() + LONGEST
+    while not tried or (len(tried) < MOST and time.perf_counter() < ends):  # one alone may be disturbed
+        began = _now(device)
+        outcome = trainer.compute(batch)
+        computed = _now(device)
+        trainer.accept(outcome)
+        tried.append((computed - began) * batch_size / images + (_now(device) - computed))
+    whole = statistics.median(tried)
     return StageTrial(
         step=_with_images(whole, loading, recipe.data.workers, device),
-        how=f"from one step of {images} images on this {device}, loading included; without checkpoints",
+        how=f"from steps of {images} images on this {device}, loading included; without checkpoints",
         look=0 if run.monitor is None else len(run.monitor.train) + len(run.monitor.holdout),
         encoders=1 + ("encoder" in run.objective.momentum_copies) + (config.ema is not None),
     )

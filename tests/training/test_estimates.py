@@ -25,7 +25,7 @@ def test_a_small_stage_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(stages) == 3
     for stage in stages:
         assert min(stage["steps"], stage["flops"], stage["seconds"]) > 0
-        assert "from one step" in stage["notes"]["seconds"]
+        assert "from steps of" in stage["notes"]["seconds"]
 
 
 @pytest.mark.soak

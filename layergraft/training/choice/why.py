@@ -71,7 +71,9 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
         said[f"{where_it_is}.crop_scale"] = "Parts of the image: raise the first number where only the whole tells."
         if stage.views[first].jitter:
             said[f"{where_it_is}.hue"] = _colours(images)
-            said[f"stages.{name}.objective.keep_ratio"] = "Half of the patches of a view take half the time."
+            said[f"stages.{name}.objective.keep_ratio"] = (
+                "A quarter of a view's patches: as many more steps in the same time teach more."
+            )
     return said
 
 
