@@ -25,6 +25,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.ending import ending_kept, note_finished
 from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import Run, stage_directory
 from layergraft.runs.lock import locked
 from layergraft.runs.metrics import read_metrics, training_seconds
@@ -168,12 +169,23 @@ def _finish(training: Training, files: Run, began: float, trained: float) -> Non
             "fingerprint": training.data.train.fingerprint,
             "skipped": len(skipped),
         },
+        "guards": _guards(training),
     }
     write_text(files.out / "run.json", json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(files.out / CACHE, ignore_errors=True)
     write_model_card(files.out, files.encoder)
     write_report([files.out])
     display.say(f"Encoder: {files.encoder}\nReport:  {files.report}\nTime:    {taken_sentence(taken, display.time)}")
+
+
+def _guards(training: Training) -> dict[str, str]:
+    """Stage -> the sentence about what its guard has kept."""
+    plans = {
+        name: read_json(stage_directory(training.out, training.recipe, name) / "plan.json")
+        for name, stage in training.recipe.stages.items()
+        if stage.guard is not None
+    }
+    return {name: str(plan["guard"]["sentence"]) for name, plan in plans.items() if plan.get("guard")}
 
 
 def _trained_seconds(training: Training, this_start: float) -> dict[str, float]:

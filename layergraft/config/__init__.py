@@ -6,6 +6,7 @@ these records: its type and default stand there, its sentence under `Args`.
 
 from layergraft.config.data import DataConfig, RandAugmentConfig, ViewConfig
 from layergraft.config.encoder import EncoderConfig
+from layergraft.config.guard import GuardConfig
 from layergraft.config.loading import dump_recipe, load_recipe, read_run_recipe, recipe_names
 from layergraft.config.objectives import (
     DecoderConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "FreezeBlocks",
     "GateConfig",
     "GridConfig",
+    "GuardConfig",
     "HeadsPlanConfig",
     "JointConfig",
     "LrScaleConfig",

@@ -19,6 +19,7 @@ from layergraft.config.base import (
     PositiveNumber,
 )
 from layergraft.config.data import ViewConfig
+from layergraft.config.guard import GuardConfig
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.plan import PlanConfig
 
@@ -88,6 +89,7 @@ class StageConfig(Config, frozen=True, kw_only=True):
         warmup_steps: steps of linear warm-up, in place of `warmup_epochs`; null where that counts.
         batch_size: images of a step, over all processes.
         ema: decay of a running average of the encoder that is kept for evaluation; null for none.
+        guard: leaves the best point on held-out images, at worst what the stage started from; null leaves the last.
     """
 
     objective: ObjectiveConfig
@@ -100,6 +102,7 @@ class StageConfig(Config, frozen=True, kw_only=True):
     warmup_steps: NonNegativeInt | None = None
     batch_size: PositiveInt = 256
     ema: Fraction | None = None
+    guard: GuardConfig | None = None
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.steps is None:

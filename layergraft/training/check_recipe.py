@@ -7,6 +7,7 @@ from pathlib import Path
 from layergraft.config.objectives import ObjectiveConfig
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import EvaluateConfig, Recipe
+from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig, SegmentConfig
 from layergraft.data.sources.open import default_test_source
 from layergraft.data.sources.source import Source
@@ -47,6 +48,7 @@ def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Pa
         check_batch(name, stage.batch_size, objective, data)
         if data is not None:
             check_heads(name, config, data.holdout)
+            check_guard(name, stage, data.holdout)
     for source in sorted(sources - {"previous", "fresh"}):
         if not is_own_stage(source, recipe, out) and not (data is None and is_missing(source)):
             load_donor(source, recipe.encoder)
@@ -73,6 +75,15 @@ def check_heads(name: str, config: ObjectiveConfig, holdout: Source) -> None:
         raise UserError(
             f"Stage {name!r} chooses one of its {len(config.linears())} heads on held-out images, and there are none.",
             "Set data.holdout, or objective.grid to null.",
+        )
+
+
+def check_guard(name: str, stage: StageConfig, holdout: Source) -> None:
+    """Refuse to guard without held-out images."""
+    if stage.guard is not None and not len(holdout):
+        raise UserError(
+            f"Stage {name!r} has a guard, which measures held-out images, and there are none.",
+            f"Set data.holdout, or stages.{name}.guard to null.",
         )
 
 

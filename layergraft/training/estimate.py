@@ -102,7 +102,8 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
     return StageTrial(
         step=_with_images(whole, loading, recipe.data.workers, device),
         how=f"from steps of {images} images on this {device}, loading included; without checkpoints",
-        look=0 if run.monitor is None else len(run.monitor.train) + len(run.monitor.holdout),
+        look=(0 if run.monitor is None else len(run.monitor.train) + len(run.monitor.holdout))
+        + (0 if run.guard is None else len(run.guard.images.train) + len(run.guard.images.holdout)),
         encoders=1 + ("encoder" in run.objective.momentum_copies) + (config.ema is not None),
     )
 

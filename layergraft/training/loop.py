@@ -7,7 +7,7 @@ from collections.abc import Callable
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
 from layergraft.training.checkpoints import Checkpoints
-from layergraft.training.divergence import MAX_REJECTED_IN_A_ROW, go_back
+from layergraft.training.divergence import MAX_REJECTED_IN_A_ROW, MAX_ROLLBACKS, go_back
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.profile import Profile
 from layergraft.training.signals import agree
@@ -48,7 +48,7 @@ def train_stage(
         record.rewind(trainer.step)
         batches = trainer.batches()
         skipped, source = stage.loader.skipped, stage.loader.source
-        while trainer.step < stage.steps:
+        while not stage.is_over(trainer.step):
             try:
                 batch = record.next(batches)
             except UserError:  # twenty unreadable images in a row
@@ -71,7 +71,9 @@ def train_stage(
                 trainer.accept(outcome)
             else:
                 trainer.reject()
-            if trainer.rejected == MAX_REJECTED_IN_A_ROW:
+            if trainer.rejected == MAX_REJECTED_IN_A_ROW and stage.guard and trainer.rollbacks == MAX_ROLLBACKS:
+                stage.guard.fall(trainer.step)
+            elif trainer.rejected == MAX_REJECTED_IN_A_ROW:
                 batches.close()
                 say(go_back(trainer, checkpoints))
                 record.rewind(trainer.step)
@@ -79,7 +81,8 @@ def train_stage(
                 continue
             record.step(trainer, outcome, numbers)
             profile.step()
-            ending = agreed.stop or agreed.too_many_unreadable or trainer.step == stage.steps
+            follow_guard(trainer, say)
+            ending = agreed.stop or agreed.too_many_unreadable or stage.is_over(trainer.step)
             if ending or (agreed.save and agreed.finite):
                 checkpoints.save(trainer.state())
             if agreed.too_many_unreadable:
@@ -97,6 +100,9 @@ def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]
     stage, found = trainer.stage, checkpoints.newest()
     if found is None:
         trainer.begin()
+        if stage.guard is not None:
+            trainer.publish()
+            stage.guard.begin(stage.encoder, stage.modules)
         checkpoints.save(trainer.state())
         return
     path, state = found
@@ -109,3 +115,14 @@ def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]
     say(f"Stage {stage.name} goes on at step {trainer.step} of {stage.steps}, from {path}.")
     if line := other_threads(f"Stage {stage.name}", state.get("threads"), trainer.device):
         say(line)
+
+
+def follow_guard(trainer: Trainer, say: Callable[[str], None]) -> None:
+    """Carry out what the guard of a stage has decided, if anything."""
+    stage = trainer.stage
+    if stage.guard is None or stage.guard.act is None:
+        return
+    if stage.guard.act == "soften":
+        trainer.return_to_kept(stage.guard)
+    say(f"Stage {stage.name}, step {trainer.step}: {stage.guard.what_follows()}")
+    stage.guard.act = None

@@ -139,9 +139,11 @@ class Training:
             alone = self.process.world_size == 1
             flops = step_flops(stage.encoder, stage.objective, stage.config) if alone else None
             train_stage(self.process, stage, self.display.report, self.display.say, self._keep_contents)
+            if stage.guard is not None:
+                self.display.say(stage.guard.summary(name, stage.steps)["sentence"])
             with together():
                 if self.process.is_first:
-                    save_stage(stage, self.provenance(name) | {"step": stage.steps}, flops)
+                    save_stage(stage, self.provenance(name) | {"step": stage.kept_step}, flops)
                     write_contents(self.out / IMAGES, self.contents)
         elif trained_on(str(directory)) not in (None, self.images):
             raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import torch
+from torch import nn
 
 from layergraft.config.recipe import EngineConfig, Recipe
 from layergraft.config.stage import StageConfig
@@ -27,7 +28,8 @@ from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.announce import announce
 from layergraft.runs.layout import stage_directory
 from layergraft.training.best_epoch import Best
-from layergraft.training.check_recipe import check_heads
+from layergraft.training.check_recipe import check_guard, check_heads
+from layergraft.training.guard import Guard
 from layergraft.training.launch import ALONE, Process
 from layergraft.training.monitor import Monitor
 from layergraft.training.run_data import RunData
@@ -50,6 +52,7 @@ class StageRun:
         directory: where metrics and checkpoints go.
         monitor: what is watched, or None.
         best: the weights of the best held-out epoch.
+        guard: what keeps the encoder from getting worse, or None.
     """
 
     name: str
@@ -64,6 +67,26 @@ class StageRun:
     directory: Path
     monitor: Monitor | None
     best: Best
+    guard: Guard | None = None
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What has weights, by name."""
+        return {"encoder": self.encoder, "objective": self.objective} | ({"ema": self.ema} if self.ema else {})
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the whole stage: fewer than planned where its guard has ended it."""
+        return self.steps if self.guard is None or self.guard.ended is None else self.guard.ended
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights the stage leaves."""
+        return self.steps if self.guard is None else self.guard.kept_step
+
+    def is_over(self, step: int) -> bool:
+        """Whether nothing follows a step."""
+        return step >= self.steps_done
 
     @property
     def steps(self) -> int:
@@ -155,7 +178,13 @@ def prepare_stage(
             recipe.monitor, data.train, data.holdout, recipe.seed, config.total_epochs(loader.steps_per_epoch)
         ),
         best=Best(encoder, objective),
+        guard=None if config.guard is None or stands_still(plan) else Guard(config.guard, data, recipe.seed),
     )
+
+
+def stands_still(plan: Plan) -> bool:
+    """Whether a plan trains heads alone."""
+    return all(row.frozen or row.name.startswith("heads.") for row in plan.rows)
 
 
 def _complete(config: StageConfig, name: str, data: RunData, process: Process) -> StageConfig:
@@ -168,4 +197,5 @@ def _complete(config: StageConfig, name: str, data: RunData, process: Process) -
         )
     objective = know_classes(config.objective, data.train, name)
     check_heads(name, objective, data.holdout)
+    check_guard(name, config, data.holdout)
     return msgspec.structs.replace(config, batch_size=batch_size, objective=objective)

@@ -37,14 +37,15 @@ def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
         "name": stage.name,
         "objective": msgspec.to_builtins(stage.config.objective)["name"],
         "layers": stage.plan.to_json(),
-        "steps": stage.steps,
-        "epochs": round(stage.epochs, 2),
+        "steps": stage.steps_done,
+        "epochs": round(stage.epochs * stage.steps_done / stage.steps, 2),
         "batch_size": stage.config.batch_size,
         "memory_bytes": None,
         "threads": torch.get_num_threads(),
         "seconds": training_seconds(rows, stage.config.batch_size),
-        "flops": None if step_flops is None else step_flops * stage.steps,
+        "flops": None if step_flops is None else step_flops * stage.steps_done,
         "notes": notes,
+        "guard": None if stage.guard is None else stage.guard.summary(stage.name, stage.steps),
     }
 
 

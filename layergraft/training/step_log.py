@@ -86,7 +86,7 @@ class Record:
             numbers: what the objective had to say before it.
         """
         stage, step = self.stage, trainer.step
-        must = stage.objective.selection_metric is not None
+        must = stage.objective.selection_metric is not None or stage.guard is not None
         due = stage.monitor is not None and stage.monitor.due(step, stage.steps, stage.loader.steps_per_epoch, must)
         if not (due or step % stage.engine.log_every == 0 or step == stage.steps):
             return
@@ -109,6 +109,8 @@ class Record:
             trainer.keep_choices()
             for warning in stage.monitor.warnings(row, stage.encoder.embed_dim):
                 self.say(f"Stage {stage.name}, step {step}: {warning}")
+        if due and stage.guard is not None:
+            row |= stage.guard.look(step, stage.encoder, stage.modules)
         row |= {
             "images_per_second": self._images / elapsed,
             "data_wait": self._waited / elapsed,

@@ -25,6 +25,7 @@ from layergraft.graft.optimizer_groups import parameter_groups
 from layergraft.objectives.base import Losses, Progress
 from layergraft.training.checkpoints import COUNTERS, State
 from layergraft.training.gradients import Gradients, TrainStep
+from layergraft.training.guard import Guard
 from layergraft.training.launch import Process
 from layergraft.training.memory import set_memory_reuse
 from layergraft.training.optim import LossScaler, build_optimizer, clip_gradients, lr_factor
@@ -157,6 +158,8 @@ class Trainer:
         """Apply a step, and prepare the next one."""
         stage = self.stage
         factor = lr_factor(self.step, stage.steps, stage.warmup_steps, stage.final_factor, stage.cooldown)
+        if stage.guard is not None:
+            factor *= stage.guard.lr_factor(self.step, stage.steps, stage.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimizer.step()
@@ -194,9 +197,18 @@ class Trainer:
     def finish(self) -> None:
         """The end of a stage: its own modules hold the result, in fp32 whatever it was computed in."""
         self.publish()
-        for module in (self.stage.encoder, self.stage.objective, self.stage.ema):
+        if self.stage.guard is not None:
+            self.stage.guard.give_back(self.stage.modules)
+        for module in self.stage.modules.values():
+            module.float()
+
+    def return_to_kept(self, guard: Guard) -> None:
+        """Go on from the weights that the guard has kept, with fresh moments."""
+        for name, module in {"encoder": self.encoder, "objective": self.objective, "ema": self.ema}.items():
             if module is not None:
-                module.float()
+                load_full(module, guard.weights[name])
+        self.optimizer.state.clear()
+        self.rejected = 0
 
     def keep_choices(self) -> None:
         """What an online evaluation chose, a buffer of the stage's objective, goes to the one that is trained."""
@@ -220,6 +232,7 @@ class Trainer:
             "anchor": self.anchor.start,
             "numbers": self.numbers,
             "best": self.stage.best.state_dict(),
+            "guard": self.stage.guard.state_dict() if self.stage.guard else {},
             "threads": torch.get_num_threads(),
         }
         return full(state, keep=dist.get_rank() == 0) if self.split else state
@@ -239,5 +252,7 @@ class Trainer:
         self.anchor.start = [like(s, now) for s, now in zip(state["anchor"], self.anchor.start, strict=True)]
         self.numbers = state["numbers"]
         self.stage.best.load_state_dict(state["best"])
+        if self.stage.guard is not None:
+            self.stage.guard.load_state_dict(state["guard"])
         for counter, key in COUNTERS.items():
             setattr(self, counter, int(state[key]))

@@ -70,7 +70,14 @@ class _Layer(TypedDict):
     parameters: int
 
 
-class _Stage(TypedDict):
+class _Guard(TypedDict):
+    sentence: str
+    kept_step: int
+    softened: int | None
+    ended: int | None
+
+
+class _EveryStage(TypedDict):
     """What the report reads of plan.json."""
 
     name: str
@@ -79,6 +86,12 @@ class _Stage(TypedDict):
     steps: int
     batch_size: int
     layers: list[_Layer]
+
+
+class _Stage(_EveryStage, total=False):
+    """Likewise; stages of earlier versions have no `guard`."""
+
+    guard: _Guard | None
 
 
 def _checked(path: Path, kind: Any) -> dict[str, Any]:

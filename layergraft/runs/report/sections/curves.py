@@ -22,6 +22,18 @@ CURVES = {
         "named rightly (%)",
         ".1f",
     ),
+    "guard_five_shot": (
+        "What the guard measures: 5-shot",
+        "Held-out images named by a ridge regression on five labels a class; the guard keeps the best point.",
+        "named rightly (%)",
+        ".1f",
+    ),
+    "guard_agreement": (
+        "What the guard measures: agreement with the start",
+        "Part of the nearest neighbours of held-out images that the stage's start finds as well.",
+        "neighbours shared",
+        ".2f",
+    ),
     "rankme": (
         "Directions in use",
         "RankMe: in how many directions held-out features vary; a fall towards 1 is collapse.",

@@ -23,7 +23,7 @@ def plan_table(title: str, stage: dict[str, Any]) -> Table:
         columns=["layer", "source", "rate scale", "peak rate", "weight decay", "of vectors", "anchor", "parameters"],
         rows=rows,
         note=f"{stage['objective']}, {counted(stage['epochs'], 'epoch')}, {counted(stage['steps'], 'step')} of "
-        f"{stage['batch_size']} images.",
+        f"{stage['batch_size']} images." + (f" {guard['sentence']}" if (guard := stage.get("guard")) else ""),
     )
 
 

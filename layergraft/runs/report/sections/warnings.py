@@ -1,4 +1,4 @@
-"""What should not be overlooked: collapse, waiting for images, a batch that was capped, a run that is not finished."""
+"""What should not be overlooked: collapse, waiting for images, a capped batch, what a guard did, an unfinished run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def run_warnings(run: RunFiles) -> list[str]:
         rows = [row for row in run.metrics if row["stage"] == name]
         if asked is not None and stage["batch_size"] < asked:
             sentences.append(f"Stage {name}: the batch of {asked} was capped at {stage['batch_size']} images.")
+        guard = stage.get("guard")
+        if guard is not None and (not guard["kept_step"] or guard["softened"] or guard["ended"]):
+            sentences.append(guard["sentence"])
         ranks = [row["rankme"] for row in rows if isinstance(row.get("rankme"), int | float)]
         if len(ranks) > 1 and ranks[-1] < 0.25 * max(ranks):
             sentences.append(

@@ -1,0 +1,215 @@
+"""The guard of a stage: it measures the encoder on held-out images, keeps the best point, and acts when it falls.
+
+What it keeps is part of a checkpoint's state, as what `best_epoch` keeps: a run that goes on from an earlier step must
+also go back to what was kept then. The first process measures; all of them keep the weights and decide alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch.distributed as dist
+from torch import nn
+
+from layergraft.config.guard import GuardConfig
+from layergraft.data.randomness import Randomness
+from layergraft.encoders.distributed import is_distributed
+from layergraft.encoders.vit import Encoder
+from layergraft.evaluation.features import NonFiniteFeatures
+from layergraft.evaluation.held_out import Figures, HeldOut, figures_of
+from layergraft.runs.lock import is_first_process
+from layergraft.training.checkpoints import State, host_copy
+from layergraft.training.monitor import stratified_sample
+from layergraft.training.run_data import RunData
+from layergraft.training.signals import together
+
+Act = Literal["soften", "end"]
+
+
+class Guard:
+    """Looks of a stage, what was kept, and what follows.
+
+    Args:
+        config: where a fall begins, and what it leads to.
+        data: training and held-out images.
+        seed: the recipe's seed.
+    """
+
+    def __init__(self, config: GuardConfig, data: RunData, seed: int) -> None:
+        self.config = config
+        random = Randomness(seed=seed, scope="guard")  # the same images in every stage
+        self.images = HeldOut(*(stratified_sample(part, config.images, random) for part in (data.train, data.holdout)))
+        self.start: Figures | None = None
+        self.kept: Figures | None = None
+        self.kept_step = 0
+        self.weights: State = {}
+        self.looks: list[dict[str, float]] = []
+        self.softened: int | None = None
+        self.ended: int | None = None
+        self.act: Act | None = None  # what is still to be done about the last look
+
+    def begin(self, encoder: Encoder, modules: State) -> None:
+        """Measure the start and keep it; all processes call.
+
+        Args:
+            encoder: with the weights that the stage starts from.
+            modules: name -> what is kept: encoder, objective and running average.
+
+        Raises:
+            NonFiniteFeatures: the start has diverged already.
+        """
+        self.start = self._measured(encoder)
+        if self.start is None:
+            raise NonFiniteFeatures(len(self.images.holdout), "what the stage starts from")
+        self.looks.append({"step": 0, **self._numbers(self.start)})
+        self._keep(0, self.start, modules)
+
+    def look(self, step: int, encoder: Encoder, modules: State) -> dict[str, float]:
+        """Measure the encoder, and keep it or decide what follows; all processes call.
+
+        Args:
+            step: steps done.
+            encoder: as it is now.
+            modules: as for `begin`.
+
+        Returns:
+            Numbers for the row of the metrics.
+        """
+        if self.act is not None:  # it has fallen already: its steps were not finite
+            return {}
+        figures = self._measured(encoder)
+        numbers = {} if figures is None else self._numbers(figures)
+        self.looks.append({"step": step, **numbers})
+        if figures is not None and self._is_better(figures):
+            self._keep(step, figures, modules)
+        elif figures is None or self._has_fallen(figures):
+            self.fall(step)
+        return {f"guard_{name}": value for name, value in numbers.items()}
+
+    def fall(self, step: int) -> None:
+        """Decide what follows a fall: the learning rates are softened once, where the recipe says so; else it ends."""
+        if self.config.soften is None or self.softened is not None:
+            self.act, self.ended = "end", step
+        else:
+            self.act, self.softened = "soften", step
+
+    def _measured(self, encoder: Encoder) -> Figures | None:
+        """The encoder's figures, the first process's for all; None where its features are not finite."""
+        figures: list[Figures | None] = [None]
+        with together():
+            if is_first_process():
+                try:
+                    figures = [self.images.measure(encoder)]
+                except NonFiniteFeatures:
+                    figures = [None]
+        if is_distributed():
+            dist.broadcast_object_list(figures)
+        return figures[0]
+
+    def _numbers(self, figures: Figures) -> dict[str, float]:
+        if self.images.labelled:
+            return figures.numbers
+        assert self.start is not None
+        return figures.numbers | {"agreement": figures.agreement(self.start)}
+
+    def _is_better(self, figures: Figures) -> bool:
+        """Whether a later point takes the place of what was kept."""
+        assert self.start is not None
+        assert self.kept is not None
+        if not self.images.labelled:
+            return not self._has_fallen(figures)
+        lead, error = figures.lead(self.start)
+        not_below = all(value >= self.start.numbers[name] for name, value in figures.numbers.items())
+        return lead > error and not_below and figures.mean > self.kept.mean
+
+    def _has_fallen(self, figures: Figures) -> bool:
+        assert self.start is not None
+        assert self.kept is not None
+        if self.images.labelled:
+            lead, error = figures.lead(self.kept)
+            return -lead > max(self.config.margin, 2 * error)
+        narrower = figures.numbers["rankme"] < self.config.rankme * self.start.numbers["rankme"]
+        return narrower or figures.agreement(self.start) < self.config.agreement
+
+    def _keep(self, step: int, figures: Figures, modules: State) -> None:
+        self.kept_step, self.kept = step, figures
+        self.weights = host_copy({name: part.state_dict() for name, part in modules.items()})
+
+    def give_back(self, modules: dict[str, nn.Module]) -> None:
+        """Put what was kept into modules that are not split."""
+        for name, module in modules.items():
+            module.load_state_dict(self.weights[name])
+
+    def lr_factor(self, step: int, steps: int, warmup_steps: int) -> float:
+        """Factor of the learning rates at a step: after a softening they rise again from 0 to the part they keep.
+
+        Args:
+            step: steps done.
+            steps: of the stage.
+            warmup_steps: of the stage.
+        """
+        if self.softened is None or self.config.soften is None:
+            return 1.0
+        rise = max(1, min(warmup_steps, (steps - self.softened) // 10))
+        return self.config.soften * min(1.0, (step - self.softened) / rise)
+
+    def state_dict(self) -> State:
+        return {
+            "start": self.start.state_dict() if self.start else None,
+            "kept": self.kept.state_dict() if self.kept else None,
+            "kept_step": self.kept_step,
+            "weights": self.weights,
+            "looks": self.looks,
+            "softened": self.softened,
+            "ended": self.ended,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self.start, self.kept = figures_of(state["start"]), figures_of(state["kept"])
+        self.kept_step, self.weights = int(state["kept_step"]), state["weights"]
+        self.looks = list(state["looks"])
+        self.softened, self.ended = state["softened"], state["ended"]
+        self.act = None
+
+    def what_follows(self) -> str:
+        """A sentence about the act that is due."""
+        back = f"what it was at step {self.kept_step}" if self.kept_step else "its start"
+        if self.act == "soften":
+            return f"it fell on held-out images; it goes back to {back}, and on at {self.config.soften} × its rates."
+        return f"it fell on held-out images, and ends here; it leaves {back}."
+
+    def summary(self, name: str, steps: int) -> dict[str, Any]:
+        """What the files of a stage and the report say of its guard.
+
+        Args:
+            name: the stage's.
+            steps: that were planned.
+        """
+        assert self.start is not None
+        assert self.kept is not None
+        held = f"{len(self.images.holdout):,} held-out images"
+        ended = "" if self.ended is None else f" It was ended at step {self.ended} of {steps}."
+        softened = "" if self.softened is None else f" Its rates were softened at step {self.softened}."
+        if not self.kept_step:
+            why = "led it by more than chance" if self.images.labelled else "stayed near enough to it"
+            sentence = f"Stage {name} leaves the weights that it started from: on {held} nothing later {why}."
+        elif self.images.labelled:
+            before, after = self.start.numbers, self.kept.numbers
+            change = f"kNN {before['knn']:.1f} → {after['knn']:.1f} %"
+            change += f", 5-shot {before['five_shot']:.1f} → {after['five_shot']:.1f} %"
+            sentence = f"Stage {name} leaves step {self.kept_step} of {steps}: on {held} {change}."
+        else:
+            shared = f"shares {self.kept.agreement(self.start):.0%} of the nearest neighbours with its start"
+            ratio = self.kept.numbers["rankme"] / self.start.numbers["rankme"]
+            sentence = (
+                f"Stage {name} leaves step {self.kept_step} of {steps}, which {shared} and has {ratio:.0%} of its "
+                f"RankMe on {held}; without labels nobody can tell whether it is better."
+            )
+        return {
+            "sentence": sentence + softened + ended,
+            "labels": self.images.labelled,
+            "kept_step": self.kept_step,
+            "softened": self.softened,
+            "ended": self.ended,
+            "looks": self.looks,
+        }
