@@ -24,6 +24,7 @@ from layergraft.objectives.moco import VIEWS, Moco
 from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 from layergraft.runs.findings import Findings
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 
 IMAGES = 256
 # Images whose gradients are in memory at once: more are not quicker, and all of them may take this many bytes.
@@ -108,7 +109,7 @@ def measure(subject: Subject) -> tuple[Tensor, list[str]]:
             losses = fit_heads(objective, encoder, part, subject.bank, subject.random)
             notes.append(
                 f"The heads of {part.name} come from stage {part.stage.name}: they were fitted to this encoder, which "
-                f"stood still, for {len(losses)} steps (loss {losses[0]:.3f} to {losses[-1]:.3f})."
+                f"stood still, for {counted(len(losses), 'step')} (loss {losses[0]:.3f} to {losses[-1]:.3f})."
             )
         batch = objective_batch(encoder, part, source, subject.random)
         if isinstance(objective, Mae):
@@ -137,7 +138,8 @@ def conflict(subject: Subject) -> Findings:
         for block, of_block in enumerate(cosines.T)
     ]
     notes.append(
-        f"{len(cosines)} images as one batch; keys and BatchNorm statistics of the batch are computed once and held "
+        f"{counted(len(cosines), 'image')} as one batch; keys and BatchNorm statistics of the batch are "
+        f"computed once and held "
         "constant, an image's own terms are differentiated, both directions."
     )
     return Findings(numbers={"blocks": numbers}, figures=[_distribution(data), _share(numbers)], notes=notes)

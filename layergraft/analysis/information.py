@@ -17,6 +17,7 @@ from layergraft.analysis.charts import by_layer
 from layergraft.analysis.subject import NotApplicable, Subject, inputs, layer_names, layer_tokens, patch_tokens
 from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
+from layergraft.runs.readable import counted
 
 IMAGES, SAMPLES, COMPONENTS = 512, 8192, 8
 
@@ -85,7 +86,8 @@ def information(subject: Subject) -> Findings:
         zero=True,
     )
     note = (
-        f"The first {COMPONENTS} principal components of pixels and of tokens, {samples} patches, ranks mapped to "
+        f"The first {COMPONENTS} principal components of pixels and of tokens, {counted(samples, 'patch')}, "
+        f"ranks mapped to "
         "normals, bias corrected; each position's mean is subtracted."
     )
     return Findings(numbers={"layers": data}, figures=[figure], notes=[note], compares=True)

@@ -20,6 +20,7 @@ from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import features_named
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes
+from layergraft.runs.readable import counted
 
 
 def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: int | None) -> Path:
@@ -64,7 +65,7 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({"layergraft": json.dumps(metadata)}), buffer)
     write_bytes(out, buffer.getvalue())
-    announce(f"{len(embedded)} features of {width} numbers are in {out}.")
+    announce(f"{counted(len(embedded), 'feature')} of {width} numbers are in {out}.")
     return out
 
 

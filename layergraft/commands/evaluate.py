@@ -34,6 +34,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_directory, encoder_name, run_directory
 from layergraft.runs.lock import locked
+from layergraft.runs.readable import counted
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import group_by_images, measured, show_results
@@ -206,7 +207,7 @@ def _evaluate_heads(task: Task, addresses: Mapping[str, str], keep: Keep) -> lis
         (group,) = group_by_images([(name, rows[-1])])
         announce(
             f"{name}: {measured(group.results)[0].text} % top-1 (95 % interval) with its own head, on "
-            f"{rows[-1].n_test} images of {task.test_name}. {group.warning}".rstrip()
+            f"{counted(rows[-1].n_test, 'image')} of {task.test_name}. {group.warning}".rstrip()
         )
     return rows
 
@@ -352,7 +353,7 @@ def _task(
     announce(*test.remarks)
     announce(
         f"{len(train)} labelled images of {source.spec}, {len(held)} more held out; "
-        f"tested on {len(test)} images of {test_name}."
+        f"tested on {counted(len(test), 'image')} of {test_name}."
     )
     return Task(
         train=train,

@@ -33,6 +33,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import run_directory
+from layergraft.runs.readable import counted_shots
 from layergraft.runs.report.model_card import MODEL_CARD, write_model_card
 
 Format = Literal["timm", "hf", "onnx", "torch_export"]
@@ -136,7 +137,9 @@ def _job(encoder: str, format_name: Format, with_head: Path | None) -> _Job:
             f"{str(with_head)!r} classifies {probe.weight.shape[1]} numbers, but {encoder!r} gives {width}.",
             f"It was fitted on {probe.encoder!r}.",
         )
-    announce(f"{with_head}: fitted on {probe.encoder}, {probe.protocol}, {probe.shots} shots of {probe.source}.")
+    announce(
+        f"{with_head}: fitted on {probe.encoder}, {probe.protocol}, {counted_shots(probe.shots)} of {probe.source}."
+    )
     classifier = ProbeClassifier(loaded, probe).eval()
     about |= {
         "classes": probe.classes,

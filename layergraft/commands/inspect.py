@@ -16,6 +16,7 @@ from layergraft.encoders.adapt import norm_eps, num_heads
 from layergraft.encoders.checkpoint import Checkpoint, open_checkpoint
 from layergraft.graft.apply import count_parameters
 from layergraft.runs.layout import last_stage
+from layergraft.runs.readable import counted
 from layergraft.training.cost import forward_flops
 
 
@@ -77,13 +78,14 @@ def _show(description: dict[str, Any]) -> None:
     table.add_row("encoder", f"{description['parameters']:,}")
     console.print(table)
     console.print(
-        f"{description['depth']} blocks, width {description['embed_dim']}, {description['num_heads']} heads, "
+        f"{counted(description['depth'], 'block')}, width {description['embed_dim']}, "
+        f"{counted(description['num_heads'], 'head')}, "
         f"patch {description['patch_size']}, {shown_size(description['img_size'])} px, "
-        f"{description['in_chans']} channels; feature: {description['feature']}; "
+        f"{counted(description['in_chans'], 'channel')}; feature: {description['feature']}; "
         f"{description['gflop']:.2f} GFLOP an image",
         soft_wrap=True,
     )
     if description["classes"]:
-        console.print(f"It has a classifier of {description['classes']} classes.")
+        console.print(f"It has a classifier of {counted(description['classes'], 'class')}.")
     for note in description["notes"]:
         console.print(note, soft_wrap=True, markup=False, highlight=False)

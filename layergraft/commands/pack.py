@@ -28,6 +28,7 @@ from layergraft.runs.atomic import write_text, writing
 from layergraft.runs.interruption import check
 from layergraft.runs.json_files import read_json_as
 from layergraft.runs.lock import locked
+from layergraft.runs.readable import counted
 
 PROGRESS = "unfinished.json"  # in `out` while not all shards are written: where the next shard begins
 _ANEW = "Remove the directory, and pack again. Nothing was changed."
@@ -196,5 +197,7 @@ def _pack(source: Source, out: Path, short: int | None, channels: int, shard_ima
         f" ({count_reasons(reasons)})" if len(reasons) == skipped else ""
     )  # else some were counted by an earlier start
     note = f", {skipped} could not be read{why}" if skipped else ""
-    Console(stderr=True, soft_wrap=True).print(f"{images} images{note}. Use them with --data '{packed.source}'")
+    Console(stderr=True, soft_wrap=True).print(
+        f"{counted(images, 'image')}{note}. Use them with --data '{packed.source}'"
+    )
     return packed

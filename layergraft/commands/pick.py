@@ -23,6 +23,7 @@ from layergraft.evaluation.picking.pool import Rows
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.notebook import data_frame, html_table
+from layergraft.runs.readable import counted
 
 COLUMNS = ("path", "label", "rank")
 _SHOWN = 5
@@ -48,11 +49,13 @@ class Picks:
     def __repr__(self) -> str:
         shown = [f"  {rank}. {path}" for rank, path in enumerate(self.paths[:_SHOWN], 1)]
         more = [f"  … {len(self.paths) - _SHOWN} more"] if len(self.paths) > _SHOWN else []
-        return "\n".join([f"{len(self.paths)} images to label, by {self.method}, in {self.out}:", *shown, *more])
+        return "\n".join(
+            [f"{counted(len(self.paths), 'image')} to label, by {self.method}, in {self.out}:", *shown, *more]
+        )
 
     def _repr_html_(self) -> str:
         return html_table(
-            f"{len(self.paths)} images to label, in {self.out}", ("rank", "path"), enumerate(self.paths, 1)
+            f"{counted(len(self.paths), 'image')} to label, in {self.out}", ("rank", "path"), enumerate(self.paths, 1)
         )
 
     def to_pandas(self) -> Any:
@@ -129,7 +132,7 @@ def _check_out(out: Path) -> None:
         raise UserError(f"{str(out)!r} exists and is no file of picks: {error}", "Give another --out.") from None
     if labels:
         raise UserError(
-            f"{str(out)!r} holds {labels} labels, which are kept.",
+            f"{str(out)!r} holds {counted(labels, 'label')} to keep.",
             f"Give another --out, and --labels {out}: they are not picked again.",
         )
 

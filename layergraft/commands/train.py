@@ -29,6 +29,7 @@ from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import Run, stage_directory
 from layergraft.runs.lock import locked
 from layergraft.runs.metrics import read_metrics, training_seconds
+from layergraft.runs.readable import counted
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 from layergraft.runs.result_tables import show_results
@@ -254,7 +255,7 @@ def evaluate_run(recipe: Recipe, out: Path, data: RunData, display: Display) -> 
         task = Task(train=train, test=open_source(spec), test_name=spec, seed=recipe.seed, holdout=held)
         for line in task.test.remarks:
             display.say(line)
-        display.say(f"Measuring on {len(task.test)} images of {spec} …")
+        display.say(f"Measuring on {counted(len(task.test), 'image')} of {spec} …")
     encoders = run_encoders(recipe, out, data)
     rows = evaluate_encoders(task, recipe.evaluate, encoders, out, partial(write_results, out / "results.json"))
     show_results(rows)

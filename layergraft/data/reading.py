@@ -21,6 +21,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import AS_THEY_ARE, EncodedImages, Source
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 
 SAMPLED, VALUES = 256, 4096  # images of `?range=auto`, and numbers of each channel of one
 PERCENTILES = (0.1, 99.9)
@@ -117,7 +118,7 @@ def find_range(source: Source, channels: int, say: Say) -> Range | None:
         found = tuple(_limits(np.concatenate([values[c] for values in kept])) for c in range(count))
     text = ReadOptions(range=found).words()["range"]
     each = " for each channel" if len(found) > 1 else ""
-    say(f"{source.spec}: range={text}, percentiles 0.1 and 99.9 of {len(kept)} images{each}.")
+    say(f"{source.spec}: range={text}, percentiles 0.1 and 99.9 of {counted(len(kept), 'image')}{each}.")
     return found
 
 
@@ -142,7 +143,7 @@ def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY
     options = source.options.or_else(known)
     if options.channels is not None and len(options.channels) != channels:
         raise UserError(
-            f"{source.spec!r} names {len(options.channels)} channels, and {channels} are wanted.",
+            f"{source.spec!r} names {counted(len(options.channels), 'channel')}, and {channels} are wanted.",
             "Name as many behind ?channels=, or set --encoder.in_chans.",
         )
     if options.range == "auto":
@@ -150,7 +151,8 @@ def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY
         options = replace(options, range=found)
     if options.range is not None and len(options.fixed_range or ()) not in (1, channels):
         raise UserError(
-            f"{source.spec!r} has {len(options.fixed_range or ())} ranges, and {channels} channels are wanted.",
+            f"{source.spec!r} has {counted(len(options.fixed_range or ()), 'range')}, and {channels} "
+            f"channels are wanted.",
             "Give one range for all channels, or one for each: ?range=0,4095;0,900.",
         )
     if options == source.options:

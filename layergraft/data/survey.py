@@ -15,6 +15,7 @@ from layergraft.data.decode.picture import BadImage, Picture, Request, spread_nu
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import EncodedImages, Source, file_of
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 
 VALUES = 4096  # numbers of each channel of one image
 BINS = 64
@@ -115,7 +116,7 @@ def _look(source: Source, key: int, channels: int, tally: _Tally) -> None:
         tally.names.append(stored.names or ())
     levels: Pixels = images.load(key, channels)
     if stored is None:
-        tally.layouts[f"uint8, {levels.shape[2]} channels of an array"] += 1
+        tally.layouts[f"uint8, {counted(levels.shape[2], 'channel')} of an array"] += 1
     tally.levels.append(spread_numbers(levels, VALUES))
     tally.sizes.append((stored.array if stored else levels).shape[:2])
     tally.keys.append(key)

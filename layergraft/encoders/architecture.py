@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 _DIMENSIONS = {
@@ -74,7 +75,8 @@ def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple
         fitting = [embeds for embeds, count in patches.items() if count == rows * columns]
         if not fitting:
             raise UserError(
-                f"{name!r} has {positions} positions, which {rows}×{columns} patches and {prefix} tokens do not fill.",
+                f"{name!r} has {positions} positions, which {rows}×{columns} patches and "
+                f"{counted(prefix, 'token')} do not fill.",
                 "Weights and configuration are of different encoders.",
             )
         return (rows, columns), fitting[0], []
@@ -87,7 +89,7 @@ def _grid(weights: dict[str, Tensor], name: str, known: dict[str, Any]) -> tuple
         )
     if len(sides) > 1:
         raise UserError(
-            f"{name!r} has {positions} positions and {prefix} tokens in front of the patches: "
+            f"{name!r} has {positions} positions and {counted(prefix, 'token')} in front of the patches: "
             f"{sides[True]}×{sides[True]} patches with positions for these tokens, or {sides[False]}×{sides[False]}.",
             "Put timm's config.json beside the weights, as model.safetensors: it tells (`no_embed_class`).",
         )

@@ -39,6 +39,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
 from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import encoder_directory, last_stage
+from layergraft.runs.readable import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +282,7 @@ def _check_size(name: str, arguments: dict[str, Any], weights: Weights) -> None:
     blocks = len({key.split(".")[1] for key in weights if key.startswith("blocks.")})
     depth = arguments.get("depth", blocks)
     if isinstance(depth, int) and depth > blocks:
-        raise UserError(f"it has {depth} blocks, and the weights {blocks}.")
+        raise UserError(f"it has {counted(depth, 'block')}, and the weights {blocks}.")
     with torch.device("meta"):
         numbers = sum(value.numel() for value in build_vit(name, arguments).state_dict().values())
     if numbers > 2 * sum(value.numel() for value in weights.values()):
@@ -361,7 +362,8 @@ def _headline(foreign: Foreign, role: str, encoder: Encoder, address: str) -> st
     roles = [other for other in foreign.encoders if other != role]
     others = f" (also there: {', '.join(roles)})" if roles else ""
     return (
-        f"{address}: {foreign.format}, encoder `{role}`{others}: {encoder.depth} blocks, width {encoder.embed_dim}, "
+        f"{address}: {foreign.format}, encoder `{role}`{others}: {counted(encoder.depth, 'block')}, width "
+        f"{encoder.embed_dim}, "
         f"{num_heads(encoder)} heads, patch {encoder.patch_size}, {shown_size(encoder.img_size)} px, "
-        f"{encoder.in_chans} channels."
+        f"{counted(encoder.in_chans, 'channel')}."
     )

@@ -9,6 +9,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 _BATCHNORM_EPS = 1e-6  # of MAE's linear probe, whose BatchNorm has no affine
 
@@ -59,6 +60,7 @@ def match_classes(names: Sequence[str], count: int, wanted: Sequence[str], name:
     if count == len(wanted):
         return [sorted(wanted).index(one) for one in wanted], "order of the sorted names"
     raise UserError(
-        f"The head of {name!r} has {count} classes; nothing tells which of them {', '.join(list(wanted)[:3])}, … are.",
+        f"The head of {name!r} has {counted(count, 'class')}; nothing tells which of them "
+        f"{', '.join(list(wanted)[:3])}, … are.",
         "Give images of ImageNet-1k in folders named by synset, or of as many classes as the head has.",
     )

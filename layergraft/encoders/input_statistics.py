@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from layergraft.encoders.options import EncoderOptions
 from layergraft.errors import UserError
 from layergraft.runs.json_files import read_json
+from layergraft.runs.readable import counted
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -119,11 +120,13 @@ def choose_statistics(
         if len(values) not in (1, channels):
             if len(set(values)) > 1 or getattr(options, name):
                 raise UserError(
-                    f"The {name} of {address!r} has {len(values)} numbers, but its encoder {channels} "
-                    f"channel{'s' if channels > 1 else ''}.",
+                    f"The {name} of {address!r} has {counted(len(values), 'number')}, but its encoder "
+                    f"{counted(channels, 'channel')}.",
                     _REMEDY,
                 )
-            notes.append(f"Its {name}, {len(values)} times {values[0]:.4g}, is used for its {channels} channels.")
+            notes.append(
+                f"Its {name}, {len(values)} times {values[0]:.4g}, is used for its {counted(channels, 'channel')}."
+            )
         chosen.append(values if len(values) == channels else values[:1] * channels)
     statistics = InputStatistics(*chosen)
     missing = [name for name in ("mean", "std") if getattr(options, name) is None]

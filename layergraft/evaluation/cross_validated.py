@@ -34,6 +34,7 @@ from layergraft.evaluation.selection import Fold, strength_on_folds
 from layergraft.runs.announce import announce
 from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 from layergraft.runs.results import CROSS_VALIDATION, ResultRow, summarize
 
 
@@ -57,7 +58,7 @@ def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
     present = len(np.unique(labelled.selected_labels))
     if present < 2:
         raise UserError(
-            f"{labelled.spec!r} has {len(labelled)} labels of {present} class{'' if present == 1 else 'es'}.",
+            f"{labelled.spec!r} has {counted(len(labelled), 'label')} of {counted(present, 'class')}.",
             "Label images of two classes at least.",
         )
 

@@ -13,6 +13,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.features import extract_all, features_named
 from layergraft.evaluation.task import Task
 from layergraft.runs.announce import announce
+from layergraft.runs.readable import counted
 from layergraft.runs.results import ResultRow
 
 
@@ -41,7 +42,9 @@ def evaluate_head(encoder: str, name: str, task: Task) -> ResultRow:
             "Use `linear`, which trains one.",
         )
     outputs, how = match_classes(checkpoint.classes, len(head.weight), task.test.classes, encoder)
-    announce(f"{encoder}: its head has {len(head.weight)} classes; those of {task.test_name} were found by {how}.")
+    announce(
+        f"{encoder}: its head has {counted(len(head.weight), 'class')}; those of {task.test_name} were found by {how}."
+    )
     with features_named(encoder):
         features = torch.from_numpy(extract_all(checkpoint.encoder, task.test, ["cls"])["cls"])
     readable = features.isfinite().all(dim=1)

@@ -11,13 +11,14 @@ from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.splits import few_labels, parse_shots
 from layergraft.evaluation.task import Task
+from layergraft.runs.readable import counted
 
 
 def same_classes(train: Source, test: Source) -> Source:
     """The test images with the training images' numbers of classes; classes are matched by name."""
     if test.masks is not None and train.masks is not None and test.classes != train.classes:
         raise UserError(
-            f"The masks of {test.spec!r} have {len(test.classes)} classes and those of {train.spec!r} "
+            f"The masks of {test.spec!r} have {counted(len(test.classes), 'class')} and those of {train.spec!r} "
             f"{len(train.classes)}, or other names.",
             "Both need the same objectInfo150.txt or classes.txt.",
         )
@@ -41,7 +42,8 @@ def few_masks(source: Source, shots: int | str, split: int) -> Source:
     count, fraction = parse_shots(shots)
     if count is not None:
         raise UserError(
-            f"`segment` was asked for {count} shots, but its images have no classes.", "Use percentages: 10%."
+            f"`segment` was asked for {counted(count, 'shot')}, but its images have no classes.",
+            "Use percentages: 10%.",
         )
     order = Randomness(seed=split, scope="shots").permutation("order", source.keys, 0)
     return source.subset(np.sort(source.keys[order[: max(1, round(fraction * len(order)))]]))

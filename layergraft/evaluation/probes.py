@@ -30,7 +30,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import POOLINGS, pool_all
 from layergraft.runs.atomic import write_bytes
-from layergraft.runs.readable import slug
+from layergraft.runs.readable import counted, slug
 
 FORMAT = 1
 
@@ -108,7 +108,7 @@ def load_probe(path: str | Path) -> Probe:
     fits = probe.weight.ndim == 2 and probe.weight.shape[0] == len(probe.classes) == probe.bias.numel()
     if not fits or probe.bias.ndim != 1 or probe.pooling not in POOLINGS:
         shapes = f"weight of shape {tuple(probe.weight.shape)}, bias of shape {tuple(probe.bias.shape)}"
-        found = f"{len(probe.classes)} classes, pooling {probe.pooling!r}, {shapes}"
+        found = f"{counted(len(probe.classes), 'class')}, pooling {probe.pooling!r}, {shapes}"
         raise UserError(f"{str(path)!r} is no fitted classifier: {found}.", hint)
     return replace(probe, weight=probe.weight.float(), bias=probe.bias.float())
 

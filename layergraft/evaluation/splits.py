@@ -19,6 +19,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
+from layergraft.runs.readable import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def few_labels(
         raise UserError(
             f"{shots} shots were asked for, but {len(too_small)} of {len(classes)} classes have fewer images: "
             f"{listed}.",
-            f"Use at most {counts.min()} shots (--evaluate.shots of `train`, --shots of `evaluate`)."
+            f"Use at most {counted(counts.min(), 'shot')} (--evaluate.shots of `train`, --shots of `evaluate`)."
             if counts.min()
             else "Every class needs an image that is not held out (data.holdout).",
         )
@@ -157,13 +158,14 @@ def read_splits(files: Iterable[str | Path], source: Source) -> list[Split]:
         for lines, fault in ((unknown, "are not in"), (ambiguous, "have several namesakes in")):
             if lines:
                 raise UserError(
-                    f"{len(lines)} images of {str(path)!r} {fault} {source.spec!r}: {', '.join(map(repr, lines[:5]))}."
+                    f"{counted(len(lines), 'image')} of {str(path)!r} {fault} {source.spec!r}: "
+                    f"{', '.join(map(repr, lines[:5]))}."
                 )
         rows = np.unique(np.array(named_rows, dtype=np.int64))
         counts = np.bincount(labels[rows], minlength=len(source.classes))
         if not counts.min():
             absent = [repr(source.classes[c]) for c in np.flatnonzero(counts == 0)]
-            raise UserError(f"{str(path)!r} has no image of {len(absent)} classes: {', '.join(absent[:5])}.")
+            raise UserError(f"{str(path)!r} has no image of {counted(len(absent), 'class')}: {', '.join(absent[:5])}.")
         shots = str(counts[0]) if (counts == counts[0]).all() else f"{100 * len(rows) / len(source):.2g}%"
         splits.append(Split(shots=shots, number=splits_with_shots[shots], rows=rows, file=str(path)))
         splits_with_shots[shots] += 1

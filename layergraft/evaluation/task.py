@@ -15,6 +15,7 @@ from layergraft.evaluation.few_shot import FEW_SHOT
 from layergraft.evaluation.selection import holdout_tasks
 from layergraft.evaluation.splits import Split, draw_splits
 from layergraft.runs.announce import announce
+from layergraft.runs.readable import counted
 
 FeatureSets = dict[str, Array]
 """`train`, `test` and, where something is chosen, `holdout` -> features of shape (N, D)."""
@@ -63,7 +64,8 @@ class Task:
         unknown = [f"{name!r} ({count})" for name, count in tested if count and name not in trained]
         if unknown:
             raise UserError(
-                f"{self.test.spec!r} has images of {len(unknown)} classes that {self.train.spec!r} has none of: "
+                f"{self.test.spec!r} has images of {counted(len(unknown), 'class')} that "
+                f"{self.train.spec!r} has none of: "
                 f"{', '.join(unknown[:5])}.",
                 "Classes are matched by the names of their folders.",
             )

@@ -22,6 +22,7 @@ from layergraft.graft.plan import row_source
 from layergraft.runs.announce import announce
 from layergraft.runs.json_files import read_json_as
 from layergraft.runs.layout import HeadsFile, last_stage
+from layergraft.runs.readable import counted
 
 
 def load_donor(enc: str, config: EncoderConfig) -> Encoder:
@@ -111,11 +112,13 @@ def check_depth(start: str, donor_depth: int, depth: int, plan: PlanConfig, stag
         UserError: `start` has more blocks, or fewer and the plan does not say where the others come from.
     """
     if donor_depth > depth:
-        raise UserError(f"`start` {start!r} has {donor_depth} blocks, the encoder {depth}.", "Set encoder.depth.")
+        raise UserError(
+            f"`start` {start!r} has {counted(donor_depth, 'block')}, the encoder {depth}.", "Set encoder.depth."
+        )
     appended = [f"blocks.{i}" for i in range(donor_depth, depth) if row_source(plan, f"blocks.{i}") == "previous"]
     if appended:
         raise UserError(
-            f"`start` {start!r} has {donor_depth} blocks, the encoder {depth}: "
+            f"`start` {start!r} has {counted(donor_depth, 'block')}, the encoder {depth}: "
             f"nothing says where {appended[0]} comes from.",
             f"Set encoder.depth, or append it: `stages.{stage}.plan.source: {{{appended[0]}: fresh}}`.",
         )

@@ -13,6 +13,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Objective, strip_prefix
+from layergraft.runs.readable import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,9 @@ def copy_row(name: str, donor: Encoder, target: Encoder, source: str) -> None:
     """
     weights = donor.layers().get(name)
     if weights is None:
-        raise UserError(f"{source!r} has no {name}: it has {donor.depth} blocks.", "Change the plan's `source`.")
+        raise UserError(
+            f"{source!r} has no {name}: it has {counted(donor.depth, 'block')}.", "Change the plan's `source`."
+        )
     pairs: list[tuple[Iterable[Tensor], Iterable[Tensor]]] = [(target.layers()[name], weights)]
     if name == "patch_embed":
         pairs.append((target.vit.patch_embed.buffers(), donor.vit.patch_embed.buffers()))

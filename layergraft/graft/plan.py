@@ -15,6 +15,7 @@ from layergraft.config.plan import FreezeBlocks, LrScaleConfig, PlanConfig
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.errors import UserError, nearest
+from layergraft.runs.readable import counted
 
 BELOW = ("patch_embed", "positions", "tokens")
 
@@ -75,13 +76,15 @@ def block_scales(config: PlanConfig, depth: int, where: str) -> tuple[float, lis
         blocks = list(scale.blocks or ())
         if len(blocks) != depth:
             raise UserError(
-                f"`{where}.lr_scale.blocks` has {len(blocks)} numbers, but the encoder has {depth} blocks.",
+                f"`{where}.lr_scale.blocks` has {counted(len(blocks), 'number')}, but the encoder has "
+                f"{counted(depth, 'block')}.",
                 "Give one number per block.",
             )
         return blocks[0], blocks, blocks[-1]
     if not scale or depth % len(scale):
         raise UserError(
-            f"`{where}.lr_scale` has {len(scale)} equal stages, which do not divide the encoder's {depth} blocks.",
+            f"`{where}.lr_scale` has {counted(len(scale), 'equal stage')}, which do not divide the "
+            f"encoder's {counted(depth, 'block')}.",
             f"Use a number of stages that divides {depth}, or one number per block: lr_scale: {{blocks: [...]}}.",
         )
     blocks = [number for number in scale for _ in range(depth // len(scale))]
@@ -110,7 +113,7 @@ def lowest(count: int, depth: int, where: str) -> set[str]:
         UserError: there are not so many.
     """
     if not 0 <= count <= depth:
-        raise UserError(f"`{where}.blocks` is {count}, but the encoder has {depth} blocks.")
+        raise UserError(f"`{where}.blocks` is {count}, but the encoder has {counted(depth, 'block')}.")
     return {*BELOW, *(f"blocks.{index}" for index in range(count))}
 
 

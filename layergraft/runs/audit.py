@@ -12,6 +12,7 @@ from typing import Any
 from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json_as
 from layergraft.runs.notebook import data_frame, html_table
+from layergraft.runs.readable import counted
 
 _SHOWN, _SHOWN_ROWS = 3, 50
 _COLUMNS = ("finding", "path", "other", "value")
@@ -174,7 +175,9 @@ class Audit:
         return ([row.get(name) for name in _COLUMNS] for row in self.rows())
 
     def __repr__(self) -> str:
-        return "\n".join([f"Audit of {self.images:,} images of {self.data}:", *(f"  {line}" for line in self.lines())])
+        return "\n".join(
+            [f"Audit of {counted(self.images, 'image')} of {self.data}:", *(f"  {line}" for line in self.lines())]
+        )
 
     def lines(self) -> list[str]:
         """A line for each question, with the first examples."""

@@ -14,8 +14,14 @@ def short(number: float, digits: int = 3) -> str:
 
 
 def counted(number: float, thing: str) -> str:
-    """A number of things: `1 epoch`, `4.5 epochs`, `1,200 images`."""
-    return f"{number:,.10g} {thing}{'' if number == 1 else 's'}"
+    """A number of things: `1 epoch`, `4.5 epochs`, `1,200 images`, `2 classes`."""
+    ending = "es" if thing.endswith(("s", "tch")) else "s"
+    return f"{number:,.10g} {thing}{'' if number == 1 else ending}"
+
+
+def counted_shots(shots: str) -> str:
+    """Labels a class as results have them: `1 shot`, `5 shots`, `10% labels`."""
+    return f"{shots} labels" if shots.endswith("%") else f"{shots} shot{'' if shots == '1' else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -212,14 +212,17 @@ class Results:
         return html_table(counted(len(self.summary), "measurement"), columns, shown)
 
     def __repr__(self) -> str:
-        lines = [f"Results of {len(self.rows)} rows, {len(self.summary)} measurements (percent, 95 % interval):"]
+        lines = [
+            f"Results of {counted(len(self.rows), 'row')}, {counted(len(self.summary), 'measurement')} "
+            f"(percent, 95 % interval):"
+        ]
         for one in self.summary:
             pooling = f", {one.pooling}" if one.pooling else ""
             variant = f" ({one.variant})" if one.variant else ""
-            spread = f" ± {one.std:.1f} over {one.n_splits} splits" if one.std is not None else ""
+            spread = f" ± {one.std:.1f} over {counted(one.n_splits, 'split')}" if one.std is not None else ""
             ends = f" [{one.low:.1f}, {one.high:.1f}]" if one.low is not None else ""
             measured = f"{one.protocol}{variant}, {one.labels}, {one.metric} {one.mean:.1f}{spread}{ends}"
-            lines.append(f"  {one.encoder}{pooling}: {measured} on {one.n_test} images of {one.test}")
+            lines.append(f"  {one.encoder}{pooling}: {measured} on {counted(one.n_test, 'image')} of {one.test}")
         return "\n".join(lines)
 
 

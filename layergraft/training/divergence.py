@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 from layergraft.training.checkpoints import Checkpoints, State, host_copy, read_state, write_state
 from layergraft.training.signals import together
 from layergraft.training.trainer import Trainer
@@ -59,7 +60,8 @@ def go_back(trainer: Trainer, checkpoints: Checkpoints) -> str:
     checkpoints.drop_after(trainer.step)
     return (
         f"Steps {steps} of stage {stage.name} had no finite loss or gradient: it goes back to step {trainer.step} and "
-        f"leaves out the {trainer.skipped_batches} batches up to there (return {rollbacks} of {MAX_ROLLBACKS})."
+        f"leaves out the {counted(trainer.skipped_batches, 'batch')} up to there (return {rollbacks} of "
+        f"{MAX_ROLLBACKS})."
     )
 
 
@@ -122,7 +124,7 @@ def replay_steps(trainer: Trainer, replay: State) -> tuple[list[str], bool]:
             outcome = trainer.compute(batch)
         rows = [name for name, parameters in trainer.rows.items() if not _has_finite_gradients(parameters)]
         losses = ", ".join(f"{name} {float(value):.6g}" for name, value in outcome.losses.items())
-        keys = f"{len(spot['keys'])} images, keys {', '.join(map(str, spot['keys'][:8]))}"
+        keys = f"{counted(len(spot['keys']), 'image')}, keys {', '.join(map(str, spot['keys'][:8]))}"
         bad = f"first bad output: {first.name or 'none'}; bad gradients: {', '.join(rows) or 'none'}"
         lines.append(f"batch {spot['step']} (epoch {spot['epoch']}, {keys} …): {losses}; {bad}")
         still = still or not bool(torch.isfinite(outcome.size))

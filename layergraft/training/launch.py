@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 if TYPE_CHECKING:  # its import takes seconds, and a process that is alone has no use for it
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -138,7 +139,8 @@ def other_threads(what: str, before: int | None, device: torch.device) -> str | 
     if before in (None, threads) or device.type != "cpu":
         return None
     return (
-        f"{what} was computed with {before} threads of torch so far, and the run goes on with {threads}: sums are "
+        f"{what} was computed with {counted(before, 'thread')} of torch so far, and the run goes on with "
+        f"{threads}: sums are "
         f"rounded in another order, so the result will not be the same bits. OMP_NUM_THREADS={before} keeps them."
     )
 

@@ -19,6 +19,7 @@ from layergraft.graft.donors import first_encoder
 from layergraft.runs.interruption import check
 from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import is_done, stage_directory
+from layergraft.runs.readable import counted
 from layergraft.runs.resume import Resume, claim, open_run
 from layergraft.training.check_recipe import check_recipe
 from layergraft.training.checkpoints import State
@@ -128,7 +129,9 @@ class Training:
         if not is_done(directory):
             stage = self.prepare(name)
             if stage.config.batch_size < self.recipe.stages[name].batch_size:
-                self.display.say(f"The batch of stage {name} was capped at {stage.config.batch_size} images.")
+                self.display.say(
+                    f"The batch of stage {name} was capped at {counted(stage.config.batch_size, 'image')}."
+                )
             if sum(row.parameters for row in stage.plan.rows) > SMALL:
                 world = self.process.world_size
                 needed = step_memory(stage.encoder, stage.objective, stage.plan, stage.config, stage.engine, world)

@@ -26,6 +26,7 @@ from layergraft.encoders.provenance import trained_reading
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
+from layergraft.runs.readable import counted
 from layergraft.runs.resume import is_unused
 from layergraft.training.memory import free_memory
 
@@ -65,7 +66,8 @@ def _statistics(
         if f"{name}=" not in source.spec:  # a built-in set's own, which no user gave
             return None
         raise UserError(
-            f"{source.spec!r} has {len(statistic)} number(s) as {name}; the encoder has {channels} channel(s).",
+            f"{source.spec!r} has {counted(len(statistic), 'number')} as {name}; the encoder has "
+            f"{counted(channels, 'channel')}.",
             f"Give one number a channel: {name}={','.join(['0.5'] * channels)}.",
         )
     return statistic

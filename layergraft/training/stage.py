@@ -27,6 +27,7 @@ from layergraft.objectives.base import Objective
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.announce import announce
 from layergraft.runs.layout import stage_directory
+from layergraft.runs.readable import counted
 from layergraft.training.best_epoch import Best
 from layergraft.training.check_recipe import check_guard, check_heads
 from layergraft.training.guard import Guard
@@ -192,7 +193,7 @@ def _complete(config: StageConfig, name: str, data: RunData, process: Process) -
     batch_size = min(config.batch_size, len(data.train))
     if batch_size % process.world_size:
         raise UserError(
-            f"The batch of {batch_size} images does not divide over {process.world_size} processes.",
+            f"The batch of {batch_size} images does not divide over {counted(process.world_size, 'process')}.",
             f"Change --stages.{name}.batch_size.",
         )
     objective = know_classes(config.objective, data.train, name)

@@ -84,7 +84,11 @@ def test_labels_are_never_overwritten(
 ) -> None:
     words = ["pick", "--encoder", encoder, "--data", str(folder), "--number", "3", "--method", "random", "--out"]
     picked, text = tmp_path / "labels.csv", 'path,label\n"00, ä.png",cat\n'
-    for content, message in ((text, "holds 1 labels"), ("a,b\n1,2\n", "no file of picks"), ("", "no file of picks")):
+    for content, message in (
+        (text, "holds 1 label to keep"),
+        ("a,b\n1,2\n", "no file of picks"),
+        ("", "no file of picks"),
+    ):
         picked.write_text(content, encoding="utf-8")
         assert main([*words, str(picked)]) == 2
         assert message in capsys.readouterr().err

@@ -165,7 +165,7 @@ def test_what_is_refused(encoder: str, photos: tuple[Path, dict[str, str]], tmp_
     (tmp_path / "q.parquet").write_bytes(b"no table")
     refused("exists and holds no predictions", out=tmp_path / "q.parquet")
     (tmp_path / "one.csv").write_text(f"path,label\n{next(iter(truth))},x\n")
-    refused("1 labels of 1 class", labels=tmp_path / "one.csv")
+    refused("1 label of 1 class", labels=tmp_path / "one.csv")
 
 
 def test_a_probe_says_what_it_was_fitted_to_say(

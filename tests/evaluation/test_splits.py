@@ -65,7 +65,7 @@ def test_bad_lists(synsets: Source, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2 images .* are not in .*n99_1"):
         read_splits([file], synsets)
     file.write_text("n01440764_1.JPEG\n")
-    with pytest.raises(UserError, match="no image of 1 classes: 'n01443537'"):
+    with pytest.raises(UserError, match="no image of 1 class: 'n01443537'"):
         read_splits([file], synsets)
     with pytest.raises(UserError, match="There is no list"):
         read_splits([tmp_path / "none.txt"], synsets)

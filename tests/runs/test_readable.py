@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layergraft.runs.readable import duration, short
+from layergraft.runs.readable import counted, counted_shots, duration, short
 
 
 @pytest.mark.parametrize(("number", "text"), [(2.4e-5, "2.4e-5"), (477.2, "477"), (1e-12, "1e-12"), (0.0, "0")])
@@ -31,3 +31,23 @@ def test_short_numbers(number: float, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "thing", "text"),
+    [
+        (1, "label", "1 label"),
+        (0, "label", "0 labels"),
+        (4.5, "epoch", "4.5 epochs"),
+        (1200, "test image", "1,200 test images"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+        (3, "batch", "3 batches"),
+    ],
+)
+def test_numbers_of_things(number: float, thing: str, text: str) -> None:
+    assert counted(number, thing) == text
+
+
+def test_numbers_of_labels_a_class() -> None:
+    assert [counted_shots(shots) for shots in ("1", "5", "10%")] == ["1 shot", "5 shots", "10% labels"]

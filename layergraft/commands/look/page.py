@@ -13,6 +13,7 @@ from layergraft.data.thumbnails import address
 from layergraft.data.view_parameters import DRAWS
 from layergraft.runs.figure import Figure, field
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 from layergraft.runs.report.page import write_page
 from layergraft.runs.report.section import Notes, Picture, Section, Sheet, Table
 
@@ -41,7 +42,11 @@ def write_look_page(
             name="pictures",
             title="As they are decoded",
             intro="Grey levels as an encoder is given them; of more than three channels the first three.",
-            blocks=[Sheet(title=f"{min(SHOWN, len(seen.keys))} images", pictures=_decoded(source, seen, channels))],
+            blocks=[
+                Sheet(
+                    title=f"{counted(min(SHOWN, len(seen.keys)), 'image')}", pictures=_decoded(source, seen, channels)
+                )
+            ],
         ),
         Section(
             name="views",

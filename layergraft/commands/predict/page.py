@@ -15,6 +15,7 @@ from layergraft.data.thumbnails import address
 from layergraft.evaluation.prediction import Prediction
 from layergraft.runs.figure import Figure
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 from layergraft.runs.report.confusion import LARGEST_MATRIX, confusion_figure
 from layergraft.runs.report.page import write_page
 from layergraft.runs.report.section import Notes, Picture, Section, Sheet, Table
@@ -55,7 +56,7 @@ def write_prediction_page(
         sections.append(_confusions(prediction, rows, labels, pictures))
     if notes:
         named = [[source.images.name(int(source.keys[row])), reason] for row, reason in list(notes.items())[:200]]
-        table = Table(title=f"{len(notes):,} images", columns=["path", "reason"], rows=named)
+        table = Table(title=f"{counted(len(notes), 'image')}", columns=["path", "reason"], rows=named)
         sections.append(Section(name="unreadable", title="Unreadable", blocks=[table]))
     return write_page(title=title, subtitles=[], sections=sections, out=out)
 

@@ -32,6 +32,7 @@ from layergraft.evaluation.probes import load_probe
 from layergraft.runs.announce import announce
 from layergraft.runs.intervals import wilson
 from layergraft.runs.notebook import data_frame, html_table
+from layergraft.runs.readable import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ def predict_command(
     write_prediction_page(
         predicted.page,
         source=source,
-        title=f"{len(source):,} images of {data}",
+        title=f"{counted(len(source), 'image')} of {data}",
         sentences=predicted.sentences(),
         prediction=prediction,
         rows=known.rows,
@@ -172,7 +173,7 @@ def _of_labels(file: str, source: Source, features: Array, error: float) -> Know
     present, labels = np.unique(given[rows], return_inverse=True)
     if len(present) < 2:
         raise UserError(
-            f"{file!r} has {len(rows)} labels of {len(present)} class{'' if len(present) == 1 else 'es'}.",
+            f"{file!r} has {counted(len(rows), 'label')} of {counted(len(present), 'class')}.",
             "Label images of two classes at least.",
         )
     classes = [source.classes[number] for number in present]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layergraft.commands.reproduce.statistics import Effect, Interval
 from layergraft.commands.reproduce.study_file import Budget
+from layergraft.runs.readable import counted_shots
 
 AT: dict[Budget, str] = {"epochs": "at equal contrastive epochs", "compute": "at equal compute"}
 MEAN = "mean"  # the column of the mean over the numbers of images per class
@@ -12,11 +13,7 @@ NAMES = {MEAN: "mean of shots", "knn": "kNN", "linear": "linear", "finetune": "f
 
 def column_name(column: str) -> str:
     """`5` -> `5 shots`."""
-    if column in NAMES:
-        return NAMES[column]
-    if column.endswith("%"):
-        return f"{column} labels"
-    return "1 shot" if column == "1" else f"{column} shots"
+    return NAMES.get(column) or counted_shots(column)
 
 
 def spread(interval: Interval | None, digits: int = 1) -> str:

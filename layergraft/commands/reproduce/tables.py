@@ -16,7 +16,7 @@ from layergraft.commands.reproduce.statistics import Effect
 from layergraft.commands.reproduce.study_file import Budget, MeasuredArm, Trial
 from layergraft.commands.reproduce.verdicts import Claim
 from layergraft.config.check import dotted_text
-from layergraft.runs.readable import duration
+from layergraft.runs.readable import counted, duration
 from layergraft.runs.report.section import Table
 
 
@@ -185,7 +185,8 @@ def facts_table(claims: Claims) -> Table:
         "command": study.command,
         "commit": study.commit or "not known",
         "duration": duration(study.seconds),
-        "machine": f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads{gpu}",
+        "machine": f"{machine['cpu']}, {counted(machine['cores'], 'core')}, "
+        f"{counted(machine['threads'], 'thread')}{gpu}",
         "versions": ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
         "images": study.source,
         "scale": study.scale,

@@ -21,6 +21,7 @@ from layergraft.data.decode.picture import (
 )
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.orientation import orientation_of_jpeg, segments_of_jpeg, upright
+from layergraft.runs.readable import counted
 
 START = b"\xff\xd8\xff"
 _SCAN, _END, _JPEG_LS = b"\xff\xda", b"\xff\xd9", 0xF7
@@ -88,7 +89,7 @@ def _deep(content: bytes, bits: int, height: int, width: int) -> Picture:
         array = as_channels_last(np.asarray(codecs.jpeg8_decode(content)))
     count = array.shape[2]
     if count not in (1, 3):
-        raise BadImage(f"a JPEG of {bits} bits and {count} channels")
+        raise BadImage(f"a JPEG of {bits} bits and {counted(count, 'channel')}")
     return Picture(array=upright(array, orientation_of_jpeg(content)), colours=count, bits=bits)
 
 

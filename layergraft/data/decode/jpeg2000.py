@@ -19,6 +19,7 @@ from layergraft.data.decode.picture import (
 )
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES
+from layergraft.runs.readable import counted
 
 STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")  # boxes around a code stream, or one alone
 _HEADER = b"\xff\x4f\xff\x51"  # start of the code stream, and its first segment (ISO/IEC 15444-1, A.5.1)
@@ -51,8 +52,10 @@ def read_header(content: bytes) -> Header | None:
 def _deep(content: bytes, header: Header) -> Picture:
     size = header.height * header.width * header.components * (1 if header.bits <= 8 else 2 if header.bits <= 16 else 4)
     if size > MOST_BYTES:
-        raise BadImage(f"{header.components} channels of {header.height} by {header.width} pixels: more than 4 GiB")
-    codecs = load_codecs(f"JPEG 2000 of {header.bits} bits and {header.components} channels")
+        raise BadImage(
+            f"{counted(header.components, 'channel')} of {header.height} by {header.width} pixels: more than 4 GiB"
+        )
+    codecs = load_codecs(f"JPEG 2000 of {header.bits} bits and {counted(header.components, 'channel')}")
     with damage_named():
         array = as_channels_last(np.asarray(codecs.jpeg2k_decode(content, numthreads=1)))
     count = array.shape[2]

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ RESERVE = 2 * 2**30  # bytes of disk that stay free
 _ROWS = 512  # that are decoded at once
 
 
-class CutImage:
+class CutImage(ABC):
     """A large image that is cut into tiles of its own pixels.
 
     Args:
@@ -58,9 +59,9 @@ class CutImage:
         """How many tiles of a thumbnail, across and down, are read at once."""
         return 1
 
+    @abstractmethod
     def picture(self, x: int, y: int, request: Request) -> Picture:
         """The tile that begins at a corner; raises `BadImage`."""
-        raise NotImplementedError
 
     def thumbnail(self, row: int, column: int, rows: int, columns: int, side: int) -> Pixels:
         """One tile, shrunk to `side` pixels: RGBA."""

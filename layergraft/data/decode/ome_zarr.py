@@ -15,6 +15,7 @@ from layergraft.data.decode.axes import Choice, choose
 from layergraft.data.decode.picture import BadImage, Picture, Request, check_size, damage_named
 from layergraft.data.decode.stack import MOST_BYTES, project
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 MARKS = ("zarr.json", ".zgroup", ".zarray")
 _AXES = "TCZYX"  # of versions that do not name them; and the letters of tifffile for the names of later ones
@@ -119,7 +120,9 @@ class OmeZarr:
         item = self.array.dtype.itemsize
         check_size(height, width, height * width * item)
         if height * width * choice.channels * item > MOST_BYTES:
-            raise BadImage(f"{choice.channels} channels of {height} by {width} pixels, which is more than 4 GiB")
+            raise BadImage(
+                f"{counted(choice.channels, 'channel')} of {height} by {width} pixels, which is more than 4 GiB"
+            )
         with damage_named():
             take = partial(self._take, choice, box or (0, 0, height, width))
             if choice.stack is None:

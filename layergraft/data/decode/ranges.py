@@ -16,6 +16,7 @@ import numpy.typing as npt
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.options import Range
 from layergraft.data.decode.picture import BadImage, Picture
+from layergraft.runs.readable import counted
 
 _MOST_BITS = 16  # of whole numbers whose range is taken to be that of their type
 GIVE_RANGE = "give ?range=LOW,HIGH or ?range=auto"
@@ -114,7 +115,7 @@ def to_levels(picture: Picture, given: Range | None) -> Pixels:
     if len(ranges) == 1 and len(opaque) == count:
         return _mapped(array, *ranges[0])
     if len(ranges) not in (1, len(opaque)):
-        raise BadImage(f"{len(opaque)} channels, but ?range= has {len(ranges)} pairs")
+        raise BadImage(f"{counted(len(opaque), 'channel')}, but ?range= has {counted(len(ranges), 'pair')}")
     result = np.empty(array.shape, dtype=np.uint8)
     for position, channel in enumerate(opaque):
         result[:, :, channel] = _mapped(array[:, :, channel], *ranges[position if len(ranges) > 1 else 0])

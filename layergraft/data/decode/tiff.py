@@ -26,6 +26,7 @@ from layergraft.data.decode.tiff_tags import ALPHAS, Directory, check_pages, geo
 from layergraft.data.decode.tiff_window import Window, read_window
 from layergraft.data.orientation import READER_ERRORS, orientation, upright
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 Array = npt.NDArray[Any]
 MOST_CHANNELS = 64
@@ -39,7 +40,7 @@ def _tifffile(channels: int) -> Any:
         import tifffile
     except ImportError:
         raise UserError(
-            f"A TIFF file needs tifffile to be read as {channels} channels.",
+            f"A TIFF file needs tifffile to be read as {counted(channels, 'channel')}.",
             "Install it: pip install 'layergraft[tiff]'.",
         ) from None
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd, file by file
@@ -216,7 +217,7 @@ def _read(
     else:
         check_size(height, width, len(content))
     if height * width * choice.channels * keyframe.dtype.itemsize > MOST_BYTES:
-        raise BadImage(f"{choice.channels} channels of {height} by {width} pixels, which is more than 4 GiB")
+        raise BadImage(f"{counted(choice.channels, 'channel')} of {height} by {width} pixels, which is more than 4 GiB")
     if choice.stack is None:
         array = planes.take(choice, None)
     else:

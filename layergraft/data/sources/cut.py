@@ -29,6 +29,7 @@ from layergraft.data.sources.source import Source
 from layergraft.data.sources.tiles import OpenImages, TileImages
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 
 SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32()), ("file", pa.int32())])
 NAMED = 5
@@ -284,7 +285,7 @@ def _remark(work: _Work, cuts: list[_Cut]) -> str:
     scale = f" of level {tiling.level}" if tiling.level is not None else scale
     taken = f", the {sum(counts)} with tissue of {total}" if tiling.tissue else ""
     images = f"{len(good)} image{'s' * (len(good) != 1)}"
-    said = f"{spec}: {images} cut into {sum(counts)} tiles of {tiling.tile} pixels{scale}{taken}."
+    said = f"{spec}: {images} cut into {counted(sum(counts), 'tile')} of {tiling.tile} pixels{scale}{taken}."
     empty = [os.fsdecode(cut.file) for cut, count in zip(good, counts, strict=True) if not count]
     failed = [os.fsdecode(cut.file) for cut in cuts if cut.reason]
     said += f" {len(empty)} without a tile: {_listed(empty)}." if empty else ""

@@ -22,6 +22,7 @@ from layergraft.data.sources.table import explained, table_batches, table_column
 from layergraft.data.sources.tiles import TileImages
 from layergraft.errors import UserError, nearest
 from layergraft.runs.announce import announce
+from layergraft.runs.readable import counted
 
 _NAMED = 5  # examples in a message
 
@@ -56,7 +57,7 @@ def read_labels(file: str | Path, source: Source) -> Source:
                 twice[f"{path!r} ({label_of[key]!r} and {label!r})"] = None
     if twice:
         raise UserError(
-            f"{text!r} gives {_counted(len(twice), 'image')} two labels: {_some(twice)}.", "Keep one of them."
+            f"{text!r} gives {counted(len(twice), 'image')} two labels: {_some(twice)}.", "Keep one of them."
         )
     classes = ordered_classes(label_of.values())
     index = {name: number for number, name in enumerate(classes)}
@@ -113,16 +114,12 @@ def _read(file: str) -> tuple[list[tuple[str, str]], str]:
     rows = list(zip(names, texts, strict=True))
     nameless = sum(not path.strip() and label != UNLABELLED for path, label in rows)
     if nameless:
-        raise UserError(f"{_counted(nameless, 'row')} of {file!r} have a label and no path.", "Say which images.")
+        raise UserError(f"{counted(nameless, 'row')} of {file!r} have a label and no path.", "Say which images.")
     return [(path, label) for path, label in rows if label != UNLABELLED], columns.remark
 
 
 def _some(texts: Collection[str]) -> str:
     return ", ".join(list(texts)[:_NAMED]) + (" …" if len(texts) > _NAMED else "")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 @dataclass(kw_only=True)
@@ -210,12 +207,12 @@ def match_paths(file: str, paths: Collection[str], source: Source) -> dict[str, 
     if unknown:
         first = repr(next(iter(names.keys), ""))
         raise UserError(
-            f"{_counted(len(unknown), 'path')} of {file!r} name no image of {source.spec!r}: {_some(unknown)}.",
+            f"{counted(len(unknown), 'path')} of {file!r} name no image of {source.spec!r}: {_some(unknown)}.",
             f"Paths are relative to the source; its first image is {first}. Mend or remove these rows.",
         )
     if vague:
         raise UserError(
-            f"{_counted(len(vague), 'path')} of {file!r} fit several images of {source.spec!r}: {_some(vague)}.",
+            f"{counted(len(vague), 'path')} of {file!r} fit several images of {source.spec!r}: {_some(vague)}.",
             "Give the folders in front of the file's name as well.",
         )
     return found

@@ -14,6 +14,7 @@ from layergraft.data.arrays import ClassIds
 from layergraft.data.sources.columns import Columns
 from layergraft.data.sources.index import Index, IndexBuilder
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 UNLABELLED = ""  # stands among the names of classes until `all_or_none` has looked at them
 
@@ -34,7 +35,7 @@ def label_texts(column: pa.Array, declared: Collection[str] = ()) -> pa.Array:
             column = pa.array(declared, pa.string()).take(pc.if_else(pc.less(numbers, 0), None, numbers))
         except pa.ArrowException as error:
             raise UserError(
-                f"The labels are no numbers of the {len(declared)} classes that come with them: {error}.",
+                f"The labels are no numbers of the {counted(len(declared), 'class')} that come with them: {error}.",
                 "The file may be damaged, or the names of its classes incomplete.",
             ) from None
     if pa.types.is_floating(column.type):

@@ -27,6 +27,7 @@ from layergraft.data.sources.index import Index
 from layergraft.data.sources.labels import all_or_none, label_texts
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError, nearest
+from layergraft.runs.readable import counted
 
 # Array of images -> array of its labels, the likeliest first: MedMNIST's, Keras's, PCam's and others' names.
 NAMES = {
@@ -175,7 +176,7 @@ def _index(path: str, labels: Array | None, count: int) -> Index:
         return none
     if labels.shape[:1] != (count,):
         raise UserError(
-            f"{path!r} has {count} images, and labels of shape {labels.shape}.", "Name others: ?labels=NAME."
+            f"{path!r} has {counted(count, 'image')}, and labels of shape {labels.shape}.", "Name others: ?labels=NAME."
         )
     values = labels.rows().reshape(count, -1)
     if values.shape[1] > 1:

@@ -12,6 +12,7 @@ from layergraft.evaluation.auditing.near import likeness, likeness_threshold, ne
 from layergraft.evaluation.auditing.pictures import shrink
 from layergraft.evaluation.features import Array
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 
 NEAR_SHARE = 0.01  # of the test images, from which on near-duplicates are worth a warning
 _LOOKED_AT = 0.015  # share of the test images whose pixels are compared
@@ -41,7 +42,8 @@ class LeakFound:
             return ""
         least = "at least " if self.exact + self.near == self.compared < self.images else ""
         return (
-            f"Of {self.images:,} test images, {least}{self.exact:,} are among the training images and {self.near:,} "
+            f"Of {counted(self.images, 'test image')}, {least}{self.exact:,} are among the training images "
+            f"and {self.near:,} "
             "are near-duplicates of one: accuracies are too high. `layergraft audit --test` names them."
         )
 

@@ -49,7 +49,7 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     encoder = recipe.encoder
     if encoder.stem == "conv" and encoder_format == "timm":  # timm has no such ViT
         encoder_format = "layergraft"
-    shape = [f"timm `{encoder.name}`", f"{shown_size(encoder.img_size)} px", f"{encoder.in_chans} channels"]
+    shape = [f"timm `{encoder.name}`", f"{shown_size(encoder.img_size)} px", f"{counted(encoder.in_chans, 'channel')}"]
     shape += ["convolutional stem"] if encoder.stem == "conv" else []
     shape += [f"patch {encoder.patch_size}"] if encoder.patch_size else []
     shape += [f"width {encoder.embed_dim}"] if encoder.embed_dim else []
@@ -60,7 +60,7 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
         stages.append(
             f"{number}. **{stage['name']}**: {stage['objective']}, {counted(stage['epochs'], 'epoch')}, "
             f"{counted(stage['steps'], 'step')} of "
-            f"{stage['batch_size']} images; frozen: {frozen or 'nothing'}"
+            f"{counted(stage['batch_size'], 'image')}; frozen: {frozen or 'nothing'}"
         )
     trained, held = data.get("train"), data.get("holdout")
     counts = f", {trained:,} images trained and {held:,} were held out" if trained is not None else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layergraft.config.encoder import height_and_width
 from layergraft.config.recipe import Recipe
-from layergraft.runs.readable import duration
+from layergraft.runs.readable import counted, duration
 from layergraft.training.choice.images import ImageSet
 from layergraft.training.choice.machine import Machine
 
@@ -19,14 +19,15 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
     """Dotted key of a chosen recipe -> why it has its value."""
     encoder, data = recipe.encoder, recipe.data
     side, _ = height_and_width(encoder.img_size)  # chosen recipes are of squares
-    what = f"{images.count:,} images, {f'shorter side {images.side} pixels' if images.side else 'far away'}"
-    where = machine.gpu or f"{machine.cores} cores of a CPU"
+    what = f"{counted(images.count, 'image')}, {f'shorter side {images.side} pixels' if images.side else 'far away'}"
+    where = machine.gpu or f"{counted(machine.cores, 'core')} of a CPU"
     deep = "16 bits, nearly black as they are: the range is found once and then kept. " if images.deep else ""
     said = {
         "": f"Chosen by `layergraft train --data` for {what}, on {where} at {machine.gflops:,.0f} GFLOP/s, and "
         f"{duration(60 * minutes)} in all.\nEvery key can be changed: in this file (train --recipe FILE --out "
         "ANOTHER), or on the command line (--stages.graft.steps 2000).",
-        "encoder": f"{encoder.depth} blocks of width {encoder.embed_dim}: the largest network of our list that sees "
+        "encoder": f"{encoder.depth} blocks of width {encoder.embed_dim}: the largest network of "
+        f"our list that sees "
         "the images often enough in the time.",
         "encoder.img_size": _size(images, side),
         "encoder.in_chans": {
@@ -112,7 +113,10 @@ def _size(images: ImageSet, size: int) -> str:
 def _classes(images: ImageSet) -> str:
     if not images.classes:
         return "There are no labels: training needs none."
-    return f"{images.classes:,} classes, the smallest of {images.smallest:,} images; training does not look at them."
+    return (
+        f"{counted(images.classes, 'class')}, the smallest of {counted(images.smallest, 'image')}; "
+        f"training does not look at them."
+    )
 
 
 def _on_holdout(images: ImageSet) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from layergraft.runs.examples import Example, Examples
+from layergraft.runs.readable import counted
 from layergraft.runs.report.confusion import LARGEST_MATRIX, confusion_figure
 from layergraft.runs.report.headline import find_headline
 from layergraft.runs.report.run_files import RunFiles
@@ -36,7 +37,8 @@ def mistakes(runs: list[RunFiles]) -> Section | None:
         name="mistakes",
         title="Right and wrong",
         short="Right and wrong",
-        intro=f"What {how} made of {images:,} images: {right:,} were named rightly ({100 * right / images:.1f} %). "
+        intro=f"What {how} made of {counted(images, 'image')}: {right:,} were named rightly "
+        f"({100 * right / images:.1f} %). "
         "Other labels would make other mistakes.",
         blocks=[*_sheets(shown), *_pairs(shown)],
     )

@@ -23,7 +23,8 @@ def plan_table(title: str, stage: dict[str, Any]) -> Table:
         columns=["layer", "source", "rate scale", "peak rate", "weight decay", "of vectors", "anchor", "parameters"],
         rows=rows,
         note=f"{stage['objective']}, {counted(stage['epochs'], 'epoch')}, {counted(stage['steps'], 'step')} of "
-        f"{stage['batch_size']} images." + (f" {guard['sentence']}" if (guard := stage.get("guard")) else ""),
+        f"{counted(stage['batch_size'], 'image')}."
+        + (f" {guard['sentence']}" if (guard := stage.get("guard")) else ""),
     )
 
 

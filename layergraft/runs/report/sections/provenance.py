@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from layergraft.config.check import dotted_text
-from layergraft.runs.readable import duration
+from layergraft.runs.readable import counted, duration
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Code, Notes, Section, Table
 
@@ -17,7 +17,7 @@ def _facts(run: RunFiles) -> dict[str, str]:
     machine, data = summary["machine"], summary["data"]
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     return {
-        "machine": f"{machine['cpu']}, {machine['threads']} threads{gpu}",
+        "machine": f"{machine['cpu']}, {counted(machine['threads'], 'thread')}{gpu}",
         "versions": ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
         "images": f"{data['source']}: {data['train']:,} trained, {data['holdout']:,} held out",
         "fingerprint of the images": str(data["fingerprint"]),

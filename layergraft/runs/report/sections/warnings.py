@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layergraft.runs.readable import counted
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Notes, Section
 
@@ -20,7 +21,9 @@ def run_warnings(run: RunFiles) -> list[str]:
         asked = known.batch_size if known else None
         rows = [row for row in run.metrics if row["stage"] == name]
         if asked is not None and stage["batch_size"] < asked:
-            sentences.append(f"Stage {name}: the batch of {asked} was capped at {stage['batch_size']} images.")
+            sentences.append(
+                f"Stage {name}: the batch of {asked} was capped at {counted(stage['batch_size'], 'image')}."
+            )
         guard = stage.get("guard")
         if guard is not None and (not guard["kept_step"] or guard["softened"] or guard["ended"]):
             sentences.append(guard["sentence"])
