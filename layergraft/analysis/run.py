@@ -34,6 +34,7 @@ from layergraft.runs.layout import encoder_name, run_directory
 from layergraft.runs.readable import duration
 
 CHECKED = 16  # images whose features must be finite before anything is computed
+BLOCK_CHOICE: AnalysisName = "saliency"  # the analysis that explains the block of `Subject.block`
 BANK_SHARE = 0.2  # held out from the bank where no run says which images trained nothing
 
 
@@ -143,6 +144,7 @@ def run_analyses(
                 encoder=names[0],
                 against=" ".join(names[1:]) or None if findings.compares else None,
                 data=data,
+                block=subject.block,
                 seconds=round(seconds, 2),
                 numbers=findings.numbers,
                 notes=findings.notes,

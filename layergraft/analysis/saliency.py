@@ -2,7 +2,7 @@
 
 A self-supervised encoder has no class scores, so the score is the cosine to the mean feature of the image's own class
 minus that to the mean of all; without labels, to the mean of the image's ten nearest neighbours. Activations are the
-patch tokens that enter the last block (behind it only the class token counts).
+patch tokens that enter the block whose feature it is, by default the last (behind it only the class token counts).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (activations * weights).sum(2).relu()
 
 
-def score_gradients(encoder: Encoder, images: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Patch tokens before the last block, and the gradient of each image's cosine to its direction (N, D)."""
+def score_gradients(encoder: Encoder, images: Tensor, directions: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Patch tokens before a block, and the gradient of the cosine of each feature behind it to its direction (N, D)."""
     with torch.no_grad():
-        tokens, _ = encoder.run_blocks(encoder.tokens(images), 0, encoder.depth - 1)
+        tokens, _ = encoder.run_blocks(encoder.tokens(images), 0, block)
     tokens = tokens.detach().requires_grad_(True)
-    feature = encoder.feature(encoder.norm(encoder.run_blocks(tokens, encoder.depth - 1)[0]))
+    feature = encoder.feature(encoder.norm(encoder.run_blocks(tokens, block, block + 1)[0]))
     score = (torch.nn.functional.normalize(feature, dim=1) * torch.nn.functional.normalize(directions, dim=1)).sum()
     (gradient,) = torch.autograd.grad(score, tokens)
     return tokens.detach()[:, encoder.prefix_tokens :], gradient[:, encoder.prefix_tokens :]
@@ -50,11 +50,12 @@ def score_gradients(encoder: Encoder, images: Tensor, directions: Tensor) -> tup
 
 def saliency(subject: Subject) -> Findings:
     """Images with the patches that speak for their class."""
-    encoder = subject.encoder
+    encoder, chosen = subject.encoder, subject.block
+    block = encoder.depth - 1 if chosen is None else chosen
     if not len(subject.queries):
         raise NotApplicable("no image is left to explain: the source has too few")
     queries, bank = subject.sample(IMAGES, subject.queries), subject.sample(BANK, subject.bank)
-    unit = torch.nn.functional.normalize(torch.from_numpy(extract(encoder, bank, "cls")), dim=1)
+    unit = torch.nn.functional.normalize(torch.from_numpy(extract(encoder, bank, "cls", chosen)), dim=1)
     if bank.labels is not None:
         labels = torch.from_numpy(bank.selected_labels)
         target = [
@@ -64,12 +65,12 @@ def saliency(subject: Subject) -> Findings:
         towards = torch.stack(target)
         what = "its class"
     else:
-        features = torch.from_numpy(extract(encoder, queries, "cls"))
+        features = torch.from_numpy(extract(encoder, queries, "cls", chosen))
         towards = unit[nearest(features, unit, 10)[1]].mean(1)
         what = "its nearest neighbours"
     directions = (towards - unit.mean(0)).to(encoder.device)
     images = next(inputs(encoder, queries))
-    maps = grad_cam(*score_gradients(encoder, images, directions)).cpu()
+    maps = grad_cam(*score_gradients(encoder, images, directions, block)).cpu()
     data: ChartRows = []
     for column, (key, image, importance) in enumerate(zip(queries.keys, images, maps, strict=True)):
         pixels = show(encoder, image)
@@ -79,10 +80,11 @@ def saliency(subject: Subject) -> Findings:
         data.append({"row": 1, **facts, "image": address(picture)})
     figure = gallery(
         "saliency",
-        "What decides",
-        f"Grad-CAM: patches that pull the feature towards {what} (yellow most).",
+        "What decides" if chosen is None else f"What decides, block {block}",
+        f"Grad-CAM: patches that pull the feature{'' if chosen is None else f' of block {block}'} towards {what} "
+        "(yellow most).",
         data,
         "file",
         "label",
     )
-    return Findings(numbers={"maps": maps.tolist()}, figures=[figure])
+    return Findings(numbers={"block": block, "maps": maps.tolist()}, figures=[figure])

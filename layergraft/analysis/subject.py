@@ -40,6 +40,7 @@ class Subject:
         seed: of the sample of images and of every other draw.
         held_out: whether `images` are known to have trained nothing.
         readable: what was found out about images so far, by key; all sources here are parts of one.
+        block: whose feature is explained, where an analysis explains one; None is the last.
     """
 
     encoders: dict[str, Encoder]
@@ -51,6 +52,7 @@ class Subject:
     seed: int = 0
     held_out: bool = False
     readable: dict[int, bool] = field(default_factory=dict)
+    block: int | None = None
 
     @property
     def shown(self) -> str:

@@ -17,7 +17,7 @@ from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
-from layergraft.evaluation.features import features_named
+from layergraft.evaluation.features import check_block, features_named
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes
 from layergraft.runs.readable import counted
@@ -34,8 +34,7 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     loaded = load_encoder(encoder)
     source = settle(open_source(data), loaded.in_chans, announce, loaded.reads, repr(encoder))
     announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))
-    if block is not None and not 0 <= block < loaded.depth:
-        raise UserError(f"{encoder!r} has no block {block}.", f"Its blocks are 0 to {loaded.depth - 1}.")
+    check_block(block, loaded, repr(encoder))
     if not len(source):
         raise UserError(f"{data!r} has no image.")
     with features_named(encoder):

@@ -26,6 +26,7 @@ from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cross_validated import check_cross_validation, cross_validate, readable_part
+from layergraft.evaluation.features import check_block
 from layergraft.evaluation.frozen import Keep, evaluate_encoders
 from layergraft.evaluation.head import evaluate_head
 from layergraft.evaluation.splits import read_splits
@@ -87,6 +88,8 @@ def _prepare(
         out = _run_of(encoder) or path
     addresses = {encoder_name(enc, out) if out else enc: enc for enc in [encoder, *against]}
     encoders = {name: load_encoder(enc) for name, enc in addresses.items()}
+    for name, loaded in encoders.items():
+        check_block(config.block, loaded, repr(name))
     source = _settled(open_source(data), encoders)
     spec = test or default_test_source(source.spec)
     if labels is not None:

@@ -17,6 +17,7 @@ from layergraft.config.paths import expanded
 from layergraft.config.protocols import PROTOCOLS, lay_over
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import EITHER, StageConfig, without_other
+from layergraft.config.supervised import ClassifyConfig
 from layergraft.config.yaml_text import NotYaml, item_type, read_yaml, takes_text_alone, write_yaml
 from layergraft.errors import UserError, nearest
 
@@ -113,6 +114,10 @@ def _convert_evaluate(raw: dict[str, Any]) -> EvaluateConfig:
         name: _merge_views(raw[name], msgspec.convert(raw[name], StageConfig), f"evaluate.{name}")
         for name in config.trained_stages
     }
+    linear = stages.get("linear")
+    if linear is not None and isinstance(linear.objective, ClassifyConfig) and linear.objective.block is None:
+        objective = msgspec.structs.replace(linear.objective, block=config.block)
+        stages["linear"] = msgspec.structs.replace(linear, objective=objective)
     return msgspec.structs.replace(config, **stages)
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from layergraft.config.analysis import AnalysisName
-from layergraft.config.base import Config, NonNegativeFloat, NonNegativeNumber, PositiveInt, PositiveNumber
+from layergraft.config.base import (
+    Config,
+    NonNegativeFloat,
+    NonNegativeInt,
+    NonNegativeNumber,
+    PositiveInt,
+    PositiveNumber,
+)
 from layergraft.config.data import DataConfig
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.stage import StageConfig
@@ -43,6 +52,9 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
             all labels where something is trained.
         splits: random splits per number of shots.
         pooling: `cls`, `mean`, `cls+mean` or `last4`; `auto` chooses one of them on held-out images.
+        block: whose output is pooled, from 0, of protocols on frozen features and of `linear`; null is the last.
+        keep: part of the patches of every image that frozen features are computed from, drawn at random five times;
+            null sees all.
         k: neighbours of `knn`; several are chosen from on held-out images.
         temperature: of the neighbours' votes, likewise.
         linear: changed keys of the stage that trains `linear`: `{epochs: 30}`.
@@ -59,6 +71,8 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     shots: tuple[int | str, ...] | None = None
     splits: int = 5
     pooling: tuple[Literal["cls", "mean", "cls+mean", "last4", "auto"], ...] = ("cls",)
+    block: NonNegativeInt | None = None
+    keep: Annotated[float, Meta(gt=0, lt=1)] | None = None
     k: tuple[int, ...] = (20,)
     temperature: tuple[float, ...] = (0.07,)
     linear: StageConfig | None = None
@@ -73,6 +87,13 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
             raise ValueError("`temperature` must be above 0")
         if self.splits < 1:
             raise ValueError("`splits` must be at least 1")
+        other = [name for name in self.protocols if name not in self.frozen_protocols]
+        if self.block is not None and set(other) - {"linear"}:
+            raise ValueError(f"`block` is for protocols on frozen features and `linear`, not for {', '.join(other)}")
+        if self.keep is not None and other:
+            raise ValueError(f"`keep` is for protocols on frozen features, not for {', '.join(other)}")
+        if self.keep is not None and "auto" in self.pooling:
+            raise ValueError("`keep` draws patches, and `pooling: auto` would be chosen on one draw: name a pooling")
 
     @property
     def frozen_protocols(self) -> tuple[str, ...]:

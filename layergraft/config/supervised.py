@@ -50,6 +50,7 @@ class ClassifyConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="c
     Args:
         classes: number of classes; null takes the source's.
         pooling: the feature that heads see: `cls`, `mean`, `cls+mean` or `last4`.
+        block: whose output is pooled, from 0; null is the last.
         projector: width of the projector's first linear, which is kept below the new linear with nothing in between;
             null puts the linear on the feature itself.
         grid: many linears at once instead of one, the best on held-out images is the classifier; null for one.
@@ -63,6 +64,7 @@ class ClassifyConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="c
 
     classes: PositiveInt | None = None
     pooling: Literal["cls", "mean", "cls+mean", "last4"] = "cls"
+    block: NonNegativeInt | None = None
     projector: PositiveInt | None = None
     grid: GridConfig | None = None
     batchnorm: bool = False

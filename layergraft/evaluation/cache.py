@@ -31,7 +31,7 @@ from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.contents import contents_of
-from layergraft.evaluation.features import BATCH, Array, extract_all, is_class_token_alone
+from layergraft.evaluation.features import BATCH, Array, PatchDraw, extract_all, is_class_token_alone
 from layergraft.runs.atomic import write_file
 from layergraft.runs.interruption import check
 
@@ -65,20 +65,26 @@ def _computed_by(encoder: Encoder) -> tuple[object, ...]:
 
 
 def features_of(
-    encoder: Encoder, source: Source, poolings: Collection[str], block: int | None = None
+    encoder: Encoder,
+    source: Source,
+    poolings: Collection[str],
+    block: int | None = None,
+    patches: PatchDraw | None = None,
 ) -> dict[str, Array]:
     """`extract_all`, from the cache where it is there; what is missing is computed in one pass and kept."""
     source = read_as_trained(source, encoder.reads)
     directory = cache_directory()
     contents = contents_of(source, directory) if directory and len(source) else None
     if directory is None or contents is None:
-        return extract_all(encoder, source, poolings, block)
+        return extract_all(encoder, source, poolings, block, patches=patches)
     key = hashlib.blake2b(digest_size=16)
     alone = is_class_token_alone(encoder, poolings, block)
     last = encoder.depth - 1 if block is None else block
     transform = f"{TRANSFORM} {source.options}"
     for part in (encoder_identity(encoder), contents, transform, last, alone, _computed_by(encoder)):
         key.update(repr(part).encode())
+    if patches is not None:
+        key.update(repr((patches, source.keys.tobytes())).encode())
     files = {pooling: directory / f"{key.hexdigest()}-{pooling.replace('+', '-')}.features" for pooling in poolings}
     features = {pooling: array for pooling, file in files.items() if (array := _read(file, len(source))) is not None}
     if _readable_by_now(encoder, source, features):
@@ -92,7 +98,7 @@ def features_of(
         begun = parts.first(computed)
         if _readable_by_now(encoder, source, begun):
             begun = {}
-        fresh = extract_all(encoder, source, computed, block, begun, parts.keep)
+        fresh = extract_all(encoder, source, computed, block, begun, parts.keep, patches)
         if contents_of(source, directory) == contents:  # else images changed meanwhile, and no one knows which are in
             for pooling in missing:
                 _write(files[pooling], fresh[pooling])

@@ -35,7 +35,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
 from layergraft.runs.readable import counted
-from layergraft.runs.results import CROSS_VALIDATION, ResultRow, summarize
+from layergraft.runs.results import CROSS_VALIDATION, ResultRow, features_called, summarize
 
 
 def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
@@ -50,6 +50,8 @@ def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
             "Leave --labels out, and give images with masks.",
         )
     several = "knn" in config.protocols and len(config.k) * len(config.temperature) > 1
+    if config.keep is not None:
+        raise UserError("--keep is not cross-validated.", "Give images with --test.")
     if several or "auto" in config.pooling or "holdout" in config.variant:
         raise UserError(
             "Something is to be chosen on held-out images, and cross-validation holds none out.",
@@ -106,10 +108,11 @@ def cross_validate(
     rows = _measure(labelled, config, "pixels", None, floor, keep, None)
     for name, encoder in encoders.items():
         with features_named(name):
-            features = features_of(encoder, labelled, config.pooling)
+            features = features_of(encoder, labelled, config.pooling, config.block)
         for pooling in config.pooling:
             examples = partial(_keep_examples, labelled, encoder.in_chans, out) if out is not None else None
-            rows += _measure(labelled, config, name, pooling, features[pooling], keep, examples)
+            called = features_called(pooling, config.block)
+            rows += _measure(labelled, config, name, called, features[pooling], keep, examples)
     return rows
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from layergraft.config.encoder import ImageSize, height_and_width
 from layergraft.data.augment import fixed_view
 from layergraft.data.batch import Normalize
 from layergraft.data.decode import BadImage
+from layergraft.data.randomness import Randomness
 from layergraft.data.reading import read_as_trained
 from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.source import Source
@@ -33,6 +35,29 @@ _THREADS, _AHEAD = 2, 4
 _PIXEL_SIDE, _PIXEL_BYTES = 64, 2**32
 # Rows with larger numbers than the first are divided by the second, so that float32 holds the square of their length.
 LARGE, _SHRINK = 2.0**56, 2.0**72
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchDraw:
+    """A random part of the patches of each image, as in `evaluate --keep`; it depends on seed, part, draw and image.
+
+    Args:
+        share: of an image's patches that the encoder sees; one at least.
+        seed: of the draw.
+        part: what the images are for: `train`, `test`, `holdout`.
+        number: which draw.
+    """
+
+    share: float
+    seed: int
+    part: str
+    number: int
+
+    def kept(self, keys: npt.NDArray[np.int64], patches: int) -> Tensor:
+        """Indices of the patches that are seen, of shape (N, K), for images by their keys (N,)."""
+        random = Randomness(seed=self.seed, scope=f"keep {self.part}")
+        noise = torch.from_numpy(random.uniform("patches", keys, self.number, patches))
+        return noise.argsort(dim=1, stable=True)[:, : max(1, round(patches * self.share))]
 
 
 class NonFiniteFeatures(UserError):
@@ -59,6 +84,12 @@ def features_named(encoder: str) -> Iterator[None]:
         yield
     except NonFiniteFeatures as error:
         raise NonFiniteFeatures(error.count, repr(encoder)) from None
+
+
+def check_block(block: int | None, encoder: Encoder, name: str) -> None:
+    """Refuse a block that an encoder, called `name` in messages, has not."""
+    if block is not None and not 0 <= block < encoder.depth:
+        raise UserError(f"{name} has no block {block}.", f"Its blocks are 0 to {encoder.depth - 1}.")
 
 
 def is_class_token_alone(encoder: Encoder, poolings: Collection[str], block: int | None) -> bool:
@@ -126,7 +157,11 @@ def view_batches(source: Source, size: ImageSize, channels: int, batch_size: int
 
 
 def pool_all(
-    encoder: Encoder, images: Tensor, poolings: Collection[str], block: int | None = None
+    encoder: Encoder,
+    images: Tensor,
+    poolings: Collection[str],
+    block: int | None = None,
+    keep: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Features of one batch in one pass, each after the final norm.
 
@@ -136,16 +171,17 @@ def pool_all(
         poolings: `cls` (the mean of the patches where there is no class token), `mean` of the patches, `cls+mean`
             side by side, `last4`, the class tokens of the last four blocks up to `block` side by side.
         block: whose output is pooled; None is the last.
+        keep: indices of the patches that are seen, of shape (N, K); None sees all.
 
     Returns:
         pooling -> features of shape (N, D), (N, 2 D) or (N, 4 D).
     """
     last = encoder.depth - 1 if block is None else block
     if is_class_token_alone(encoder, poolings, block):
-        return {"cls": encoder(images)}
+        return {"cls": encoder(images, keep)}
     lower_blocks = range(max(0, last - 3), last) if "last4" in poolings else ()
     tokens, blocks = encoder.run_blocks(
-        encoder.tokens(images), stop=last + 1, return_blocks=lower_blocks, rotation=encoder.rotation(images)
+        encoder.tokens(images, keep), 0, last + 1, lower_blocks, rotation=encoder.rotation(images, keep)
     )
     tokens = encoder.norm(tokens)
     cls, mean = encoder.feature(tokens), tokens[:, encoder.prefix_tokens :].mean(dim=1)
@@ -156,9 +192,9 @@ def pool_all(
     return {name: features[name] for name in poolings}
 
 
-def pool(encoder: Encoder, images: Tensor, pooling: str) -> Tensor:
+def pool(encoder: Encoder, images: Tensor, pooling: str, block: int | None = None) -> Tensor:
     """Normalised images -> features of one pooling; see `pool_all`."""
-    return pool_all(encoder, images, [pooling])[pooling]
+    return pool_all(encoder, images, [pooling], block)[pooling]
 
 
 @torch.inference_mode()
@@ -169,6 +205,7 @@ def extract_all(
     block: int | None = None,
     first: Mapping[str, Array] | None = None,
     keep: Callable[[int, Mapping[str, Array]], None] | None = None,
+    patches: PatchDraw | None = None,
 ) -> dict[str, Array]:
     """Features of every image in one pass over the source.
 
@@ -180,6 +217,7 @@ def extract_all(
         first: features of the first images, whole batches of them, which need not be computed again.
         keep: called after each batch with the number of images that are done and the features of all, as far as every
             one of them is finite.
+        patches: which of them are seen; None sees all.
 
     Returns:
         pooling -> features of shape (N, D), float32; a row of an unreadable image is NaN.
@@ -203,7 +241,8 @@ def extract_all(
         if not len(positions):
             continue
         finite = np.ones(len(positions), dtype=np.bool_)
-        for name, pooled in pool_all(encoder, normalize(views.to(device)), poolings, block).items():
+        seen = None if patches is None else patches.kept(source.keys[positions], encoder.num_patches).to(device)
+        for name, pooled in pool_all(encoder, normalize(views.to(device)), poolings, block, seen).items():
             values = pooled.float().cpu().numpy()
             finite &= np.isfinite(values).all(axis=1)
             if name not in features:
@@ -217,9 +256,9 @@ def extract_all(
     return features
 
 
-def extract(encoder: Encoder, source: Source, pooling: str) -> Array:
+def extract(encoder: Encoder, source: Source, pooling: str, block: int | None = None) -> Array:
     """Features of shape (N, D), float32, of one pooling; zero where an image is unreadable. See `extract_all`."""
-    return np.nan_to_num(extract_all(encoder, source, [pooling])[pooling])
+    return np.nan_to_num(extract_all(encoder, source, [pooling], block)[pooling])
 
 
 def pixel_side(size: ImageSize, channels: int, images: int) -> int:

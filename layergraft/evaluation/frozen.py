@@ -20,6 +20,8 @@ from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.examples import examples_of
 from layergraft.evaluation.features import (
     POOLINGS,
+    Array,
+    PatchDraw,
     center_and_normalize,
     features_named,
     in_range,
@@ -43,9 +45,10 @@ from layergraft.runs.announce import announce
 from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
 from layergraft.runs.readable import slug
-from layergraft.runs.results import ResultRow, summarize
+from layergraft.runs.results import SUMMARIES, ResultRow, features_called, summarize
 
 Keep = Callable[[list[ResultRow]], None]
+DRAWS = 5  # of the patches that are kept, where a part of them is
 
 
 class Measurement:
@@ -78,6 +81,7 @@ class Measurement:
     ) -> None:
         self.task, self.config = task, config
         self.encoder, self.pooling = encoder, pooling
+        self.called = None if pooling is None else features_called(pooling, config.block, config.keep)
         self.chosen, self.device = dict(chosen), device
         self.out, self.channels = out, channels
         self.raw = {name: torch.from_numpy(in_range(array)).to(device) for name, array in features.items()}
@@ -103,7 +107,7 @@ class Measurement:
             variant=variant,
             shots=split.shots,
             split=str(split.number),
-            pooling=self.pooling,
+            pooling=self.called,
             metric="top1",
             value=100 * float((predicted == self.truth).double().mean()),
             n_train=len(split.rows),
@@ -191,6 +195,7 @@ class Measurement:
             shots=row.shots,
             split=row.split,
             pooling=self.pooling,
+            block=self.config.block,
             chosen=row.chosen,
         )
 
@@ -265,6 +270,9 @@ def evaluate_encoders(
     if out is not None and any(name in FEW_SHOT for name in config.frozen_protocols):
         write_splits(out / "splits" / slug(task.train.spec), task.train, task.labelled_splits(config))
     for number, (name, encoder) in enumerate(encoders.items()):
+        if config.keep is not None:
+            rows += _evaluate_draws(task, config, config.keep, name, encoder, keep)
+            continue
         rows += _evaluate(task, config, name, encoder, out, keep, look_for_leak and number == 0)
     return rows
 
@@ -281,20 +289,68 @@ def _evaluate(
     """All protocols and poolings on one encoder."""
     poolings = POOLINGS if "auto" in config.pooling else config.pooling
     with features_named(name):
-        by_part = {part: features_of(encoder, source, poolings) for part, source in task.sources.items()}
-    if look_for_leak:
+        by_part = {part: features_of(encoder, source, poolings, config.block) for part, source in task.sources.items()}
+    if look_for_leak and config.block is None:  # how alike images are in inner blocks says little
         train, test = (center_and_normalize(by_part[part][poolings[0]]) for part in ("train", "test"))
         if warning := find_leak(task.train, task.test, train, test).warning:
             announce(warning)
-    notes: dict[str, dict[str, Any]] = {pooling: {} for pooling in config.pooling if pooling != "auto"}
+    inner = {} if config.block is None else {"block": config.block}
+    notes: dict[str, dict[str, Any]] = {pooling: inner for pooling in config.pooling if pooling != "auto"}
     if "auto" in config.pooling:
         x = {p: torch.from_numpy(center_and_normalize(array)) for p, array in by_part["holdout"].items()}
         shots = {max(1, round(len(split.rows) / len(task.train.classes))) for split in task.labelled_splits(config)}
         best = best_pooling(x, task.choosing(), sorted(shots))
-        notes[best] = {"pooling": best, "pooling_by": "held-out images"}
+        notes[best] = inner | {"pooling": best, "pooling_by": "held-out images"}
     rows = []
     for pooling, note in notes.items():
         features = {part: arrays[pooling] for part, arrays in by_part.items()}
         of = Measurement(task, config, name, pooling, features, note, encoder.device, out, encoder.in_chans)
         rows += of.rows(keep)
     return rows
+
+
+def _evaluate_draws(
+    task: Task, config: EvaluateConfig, share: float, name: str, encoder: Encoder, keep: Keep | None
+) -> list[ResultRow]:
+    """All protocols and poolings on one encoder that sees a random part of the patches of every image.
+
+    Row i of a measurement is of draw i of the patches and split i of the labels, each counted round where there are
+    fewer: mean and deviation are over both.
+    """
+    few_shot = any(protocol in FEW_SHOT for protocol in config.frozen_protocols)
+    by_shots: dict[str, list[Split]] = {}
+    for split in task.labelled_splits(config) if few_shot else ():
+        by_shots.setdefault(split.shots, []).append(split)
+    rows: dict[tuple[object, ...], list[ResultRow]] = {}
+    for draw in range(DRAWS):
+        features = _drawn_features(task, config, share, draw, name, encoder)
+        numbered = {shots: range(draw, max(DRAWS, len(splits)), DRAWS) for shots, splits in by_shots.items()}
+        of_draw = [
+            replace(splits[number % len(splits)], number=number)
+            for shots, splits in by_shots.items()
+            for number in numbered[shots]
+        ]
+        part = replace(task, splits=tuple(of_draw))
+        for pooling in config.pooling:
+            arrays = {source: by_pooling[pooling] for source, by_pooling in features.items()}
+            chosen = {"keep": share, "draw": draw} | ({} if config.block is None else {"block": config.block})
+            for row in Measurement(part, config, name, pooling, arrays, chosen, encoder.device, None).rows():
+                if row.split not in SUMMARIES:
+                    one = replace(row, split=str(draw)) if row.protocol == "knn" else row
+                    rows.setdefault(one.measurement, []).append(one)
+    summed = [one for part in rows.values() for one in [*part, *summarize(part)]]
+    if keep is not None:
+        keep(summed)
+    return summed
+
+
+def _drawn_features(
+    task: Task, config: EvaluateConfig, share: float, draw: int, name: str, encoder: Encoder
+) -> dict[str, dict[str, Array]]:
+    """Part of the task -> pooling -> features (N, D) of a draw of the patches."""
+    features = {}
+    with features_named(name):
+        for part, source in task.sources.items():
+            patches = PatchDraw(share=share, seed=task.seed, part=part, number=draw)
+            features[part] = features_of(encoder, source, config.pooling, config.block, patches)
+    return features

@@ -31,6 +31,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.features import POOLINGS, pool_all
 from layergraft.runs.atomic import write_bytes
 from layergraft.runs.readable import counted, slug
+from layergraft.runs.results import features_called
 
 FORMAT = 1
 
@@ -74,7 +75,8 @@ class Probe:
     @property
     def name(self) -> str:
         """Of its file."""
-        words = [self.encoder, self.protocol, self.variant or "", self.shots.replace("%", "percent"), self.pooling]
+        words = [self.encoder, self.protocol, self.variant or "", self.shots.replace("%", "percent")]
+        words.append(features_called(self.pooling, self.block))
         return "-".join(filter(None, map(slug, words)))
 
 

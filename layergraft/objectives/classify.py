@@ -13,7 +13,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.batchnorm import BatchNorm, Pending, collect_pending
 from layergraft.encoders.drop_path import DropPath, draw_paths, install_drop_path
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.features import pool, view_batches
+from layergraft.evaluation.features import check_block, pool, view_batches
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.losses import at_least_float32
 
@@ -36,7 +36,9 @@ class Classify(Objective):
         self.classes = config.classes
         self.per_sample = not config.batchnorm
         self.paths: list[DropPath] = []
-        width = encoder.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, encoder.depth)}[config.pooling]
+        check_block(config.block, encoder, "The encoder")
+        blocks = encoder.depth if config.block is None else config.block + 1
+        width = encoder.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, blocks)}[config.pooling]
         self.norm = BatchNorm(width, affine=False) if config.batchnorm else nn.Identity()
         if config.projector is not None:
             # One layer of a sequence, like the projector it is taken from: names and shape agree.
@@ -51,6 +53,10 @@ class Classify(Objective):
             self.heads[name] = linear
         # Which linear is the classifier: the best on held-out images at the last online evaluation.
         self.register_buffer("best_head", torch.tensor(0))
+
+    def unused_layers(self, encoder: Encoder) -> list[str]:
+        block = encoder.depth - 1 if self.config.block is None else self.config.block
+        return [f"blocks.{index}" for index in range(block + 1, encoder.depth)]
 
     def begin_stage(self, encoder: Encoder) -> None:
         self.paths = install_drop_path(encoder, self.config.drop_path)
@@ -73,7 +79,7 @@ class Classify(Objective):
         if self.config.mix is not None:
             images, targets = mix_pairs(images, targets, self.config.mix, batch.generators("mix"))
         draw_paths(self.paths, batch.uniform("drop path", len(self.paths), images.device))
-        return {"feature": pool(encoder, images, self.config.pooling), "target": targets}
+        return {"feature": pool(encoder, images, self.config.pooling, self.config.block), "target": targets}
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         logits = at_least_float32(self.logits(features["feature"]))
@@ -92,7 +98,7 @@ class Classify(Objective):
     @torch.no_grad()
     def predict(self, encoder: Encoder, images: Tensor) -> Tensor:
         """Compute the classifier's logits of normalised images: (N, C, H, W) -> (N, classes)."""
-        return self.logits(pool(encoder, images, self.config.pooling))[:, int(self.best_head)]
+        return self.logits(pool(encoder, images, self.config.pooling, self.config.block))[:, int(self.best_head)]
 
     @torch.no_grad()
     def _hits(self, encoder: Encoder, source: Source) -> Tensor:
@@ -103,7 +109,11 @@ class Classify(Objective):
         hits = torch.zeros(len(self.names), dtype=torch.int64)
         start = 0
         for pixels in view_batches(source, encoder.img_size, encoder.in_chans):
-            predicted = self.logits(pool(encoder, normalize(pixels.to(device)), self.config.pooling)).argmax(2).cpu()
+            predicted = (
+                self.logits(pool(encoder, normalize(pixels.to(device)), self.config.pooling, self.config.block))
+                .argmax(2)
+                .cpu()
+            )
             hits += (predicted == labels[start : start + len(predicted), None]).sum(0)
             start += len(predicted)
         return hits

@@ -46,6 +46,7 @@ class Entry:
         notes: likewise.
         figures: likewise.
         snippet: likewise.
+        block: whose feature it is about, where one was chosen.
     """
 
     analysis: str
@@ -57,6 +58,7 @@ class Entry:
     notes: list[str]
     figures: list[Figure]
     snippet: str
+    block: int | None = None
 
     def __repr__(self) -> str:
         """Without the figures, which hold whole pictures."""
@@ -70,7 +72,7 @@ class Entry:
     @property
     def identity(self) -> tuple[object, ...]:
         """What makes two entries the same measurement."""
-        return self.analysis, self.encoder, self.against, self.data
+        return self.analysis, self.encoder, self.against, self.data, self.block
 
 
 def read_analysis(path: Path) -> list[Entry]:

@@ -33,7 +33,7 @@ class ResultRow:
         variant: of the protocol, or None.
         shots: `"5"`, `"1%"`, `"100%"`.
         split: `"0"`, ..., `"mean"`, `"std"` (n - 1).
-        pooling: of the features; None for pixels.
+        pooling: of the features, with what is unusual about them (`features_called`); None for pixels.
         metric: `top1`.
         value: in percent.
         n_train: labelled images.
@@ -81,6 +81,11 @@ class ResultRow:
         return (self.encoder, *images, self.protocol, self.variant, self.shots, self.pooling, self.metric)
 
     @property
+    def usual(self) -> bool:
+        """Whether its features are of the last block, and of all patches."""
+        return "/" not in (self.pooling or "")
+
+    @property
     def labels(self) -> str:
         """How many labels it is about: `10 labels (1 a class)`, `48 labels (1 %)`, `all 480 labels`."""
         return _labels(self.shots, self.n_train)
@@ -99,6 +104,12 @@ class ResultRow:
             return self
         low, high = interval(self.value, self.n_test, None if self.test == CROSS_VALIDATION else std, n_splits)
         return replace(self, low=low, high=high)
+
+
+def features_called(pooling: str, block: int | None = None, keep: float | None = None) -> str:
+    """`pooling` of a row: `cls`; of an inner block `cls/block6`; of a random part of the patches `cls/keep0.25`."""
+    words = [pooling, "" if block is None else f"block{block}", "" if keep is None else f"keep{keep:g}"]
+    return "/".join(filter(None, words))
 
 
 def _labels(shots: str, n_train: int) -> str:

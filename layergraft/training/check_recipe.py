@@ -14,6 +14,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.evaluation.features import check_block
 from layergraft.evaluation.labels import few_images
 from layergraft.evaluation.selection import holdout_tasks
 from layergraft.evaluation.splits import draw_splits
@@ -52,6 +53,8 @@ def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Pa
     for source in sorted(sources - {"previous", "fresh"}):
         if not is_own_stage(source, recipe, out) and not (data is None and is_missing(source)):
             load_donor(source, recipe.encoder)
+    if recipe.evaluate is not None:
+        check_block(recipe.evaluate.block, encoder, "`evaluate.block`: the encoder")
     check_micro_batch(recipe.engine.micro_batch, encoder)
     if recipe.evaluate is not None and data is not None:
         check_shots(recipe.evaluate, data.train)

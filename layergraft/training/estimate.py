@@ -18,6 +18,7 @@ from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import extract_all
 from layergraft.evaluation.few_shot import FEW_SHOT
+from layergraft.evaluation.frozen import DRAWS
 from layergraft.runs.interruption import check
 from layergraft.runs.run_time import RunTime
 from layergraft.training.launch import Process, available_cores, launch
@@ -184,6 +185,8 @@ def evaluation_seconds(config: EvaluateConfig, data: RunData, encoders: int, fea
         return 0.0
     tested = len(data.holdout) if test is None else len(open_source(test))
     images = len(data.train) + tested + (len(data.holdout) if config.chooses else 0)
+    if config.keep is not None:
+        images = round(images * DRAWS * config.keep)
     fits = len(few_shot) * len(config.frozen_shots) * config.splits * len(config.pooling)
     return (encoders + 0.5) * images * feature + (encoders + 1) * fits * FIT
 

@@ -37,7 +37,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.layout import is_done, stage_directory
 from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.runs.result_tables import group_by_images, measured
-from layergraft.runs.results import ResultRow, summarize
+from layergraft.runs.results import ResultRow, features_called, summarize
 from layergraft.training.best_epoch import load_best
 from layergraft.training.display import Display
 from layergraft.training.launch import Process
@@ -312,7 +312,7 @@ def _evaluate_epoch(
         protocol, head = "segment", SEGMENTS[cell.protocol]
         variant = head if epoch is None else f"{head}/{epoch}"
     if isinstance(objective, Classify):
-        pooling = objective.config.pooling
+        pooling = features_called(objective.config.pooling, objective.config.block)
         if objective.config.grid is not None:
             row = stage.plan[f"heads.{objective.chosen}"]
             chosen = chosen | {"head": objective.chosen, "lr": row.lr, "weight_decay": row.weight_decay}

@@ -141,18 +141,19 @@ def test_grad_cam_by_hand() -> None:
     assert torch.equal(grad_cam(activations, gradients), torch.tensor([[4.0, 5.0, 0.0]]))
 
 
-def test_score_gradients_agree_with_a_difference(encoder: Encoder) -> None:
+@pytest.mark.parametrize("block", [0, 1])
+def test_score_gradients_agree_with_a_difference(encoder: Encoder, block: int) -> None:
     images = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     directions = torch.randn(2, 24, generator=torch.Generator().manual_seed(1))
-    tokens, gradient = score_gradients(encoder, images, directions)
+    tokens, gradient = score_gradients(encoder, images, directions, block)
     assert tokens.shape == gradient.shape == (2, 9, 24)
-    before = encoder.run_blocks(encoder.tokens(images), 0, 1)[0].double()
+    before = encoder.run_blocks(encoder.tokens(images), 0, block)[0].double()
     own = encoder.double()
 
     def score(entry: float) -> float:
         moved = before.clone()
         moved[1, 1 + 3, 7] += entry
-        feature = own.feature(own.norm(own.run_blocks(moved, 1)[0]))
+        feature = own.feature(own.norm(own.run_blocks(moved, block, block + 1)[0]))
         return float(torch.cosine_similarity(feature, directions.double(), dim=1).sum())
 
     difference = (score(1e-4) - score(-1e-4)) / 2e-4

@@ -28,6 +28,8 @@ def evaluate(
     shots: list[str] | None = None,
     splits: list[str] | int = 5,
     pooling: list[str] | None = None,
+    block: int | None = None,
+    keep: float | None = None,
     k: list[int] | None = None,
     temperature: list[float] | None = None,
     holdout: float | None = None,
@@ -53,6 +55,10 @@ def evaluate(
         splits: number of random splits per number of shots, or of times that the folds are dealt; or files that name
             the labelled images, one per line.
         pooling: cls, mean, cls+mean, last4; auto chooses on held-out images.
+        block: the block whose output is pooled, counted from 0, of protocols on frozen features and of linear; by
+            default the last.
+        keep: part of the patches of every image that frozen features are computed from, 0.25; drawn at random five
+            times, alike for every encoder.
         k: neighbours of knn; of several values, the best on held-out images is taken.
         temperature: temperature of the neighbours' votes; of several values, the best on held-out images is taken.
         holdout: labelled images used for every choice, a count or a fraction; by default the run's own hold-out, else
@@ -78,7 +84,7 @@ def evaluate(
         data=data,
         labels=None if labels is None else str(labels),
         test=test,
-        changes=asked | {"k": k, "temperature": temperature},
+        changes=asked | {"k": k, "temperature": temperature, "block": block, "keep": keep},
         splits=splits,
         holdout=holdout,
         out=optional_path(out),
@@ -121,6 +127,7 @@ def analyze(
     what: list[str],
     labels: str | Path | None = None,
     against: list[str] | None = None,
+    block: int | None = None,
     out: str | Path | None = None,
 ) -> list[Entry]:
     """Look inside an encoder: numbers go to analysis.json, pictures to the report.
@@ -132,6 +139,7 @@ def analyze(
             information, token-similarity, spectrum, reconstruct, neighbours, attention-maps, saliency, pca, map.
         labels: a file with the columns path and label of some of the images; analyses that need labels then use these.
         against: encoders to compare it with.
+        block: for saliency: the block whose feature is explained, counted from 0; by default the last.
         out: directory of analysis.json and report.html; by default the run that the encoder belongs to.
 
     Returns:
@@ -148,6 +156,7 @@ def analyze(
         against=others,
         data=data,
         labels=None if labels is None else str(labels),
+        block=block,
         what=list(what),
         out=optional_path(out),
     )

@@ -46,7 +46,7 @@ class Headline:
 
 def find_headline(run: RunFiles) -> Headline | None:
     """The last stage's encoder, or the first one that was measured; None where no accuracy was."""
-    rows = [row for row in run.results if row.metric == "top1"]
+    rows = [row for row in run.results if row.metric == "top1" and row.usual]
     names = dict.fromkeys(row.encoder for row in rows if row.encoder not in FLOORS)
     encoder = run.last_stage if run.last_stage in names else next(iter(names), None)
     for protocol in _PROTOCOLS:
@@ -76,7 +76,11 @@ def _headline(rows: list[ResultRow], first: ResultRow) -> Headline:
         for name in FLOORS
     }
     by_split = {
-        name: {row.split: row.value for row in same if row.encoder == name and row.shots == few.row.shots}
+        name: {
+            row.split: row.value
+            for row in same
+            if row.encoder == name and row.shots == few.row.shots and row.pooling in (None, first.pooling)
+        }
         for name in (first.encoder, "pixels")
     }
     common = [split for split in by_split[first.encoder] if split.isdigit() and split in by_split["pixels"]]
