@@ -100,7 +100,7 @@ def compare_workers(name: str, loader: TrainLoader, steps: int) -> None:
 def compare_caches(folder: str, directory: Path) -> None:
     """The JPEGs with their decoded images kept."""
     source = open_source(folder)
-    for name, views in (("2 views (MoCo v3)", MocoConfig.views), ("1 view (MAE)", MaeConfig.views)):
+    for name, views in (("2 views (MoCo v3)", MocoConfig().views), ("1 view (MAE)", MaeConfig.views)):
         loaders = {}
         for kind in ("none", "ram", "disk"):
             images = decoded_once(source, kind, directory, lambda: None)
@@ -123,7 +123,7 @@ def main() -> None:
         photos.mkdir()
         write_photos(photos)
         print("| images | workers | images/s | first batch (s) |\n|---|---|---|---|")
-        compare_workers("JPEG, 2 x 224 px", loader_of(open_source(str(photos)), MocoConfig.views, 224, 3, 32), 16)
+        compare_workers("JPEG, 2 x 224 px", loader_of(open_source(str(photos)), MocoConfig().views, 224, 3, 32), 16)
         views = load_recipe("fashion_tiny").stages["graft"].views
         compare_workers("built-in, 2 x 36 px", loader_of(open_source("builtin:fashion-canvas"), views, 36, 1, 64), 180)
         print("| images/s | none | ram | disk |\n|---|---|---|---|")

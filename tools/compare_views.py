@@ -26,7 +26,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "views.jpg"
 PHOTOS = sorted(Path(sklearn.__file__).parent.glob("datasets/images/*.jpg"))
 SIZE, COUNT = 224, 200
 NONE = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-MOCO = MocoConfig.views["first"]
+MOCO = MocoConfig().views["first"]
 OPERATIONS = {
     "crop and resize": ViewConfig(),
     **{name: ViewConfig(jitter=1, **(NONE | {name: getattr(MOCO, name)})) for name in NONE},

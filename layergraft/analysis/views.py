@@ -19,7 +19,7 @@ from layergraft.runs.interruption import check
 
 # The first view of MoCo v3, with crops that keep at least a fifth of the image.
 CONTRASTIVE = ViewConfig(
-    crop_scale=(0.2, 1.0), jitter=MocoConfig.views["first"].jitter, gray=MocoConfig.views["first"].gray, blur=0.1
+    crop_scale=(0.2, 1.0), jitter=MocoConfig().views["first"].jitter, gray=MocoConfig().views["first"].gray, blur=0.1
 )
 
 

@@ -63,6 +63,12 @@ _TWO_VIEWS = {
 }
 
 
+def _with_local_views(count: int, size: int, crop_scale: tuple[float, float]) -> dict[str, ViewConfig]:
+    """The two views, and as many of a small crop (multi-crop; Caron et al., NeurIPS 2020)."""
+    local = ViewConfig(size=size, crop_scale=crop_scale, jitter=0.8, gray=0.2, blur=0.5)
+    return _TWO_VIEWS | {f"local{index}": local for index in range(count)}
+
+
 class GateConfig(Config, frozen=True, kw_only=True):
     """A predictor that is a mixture of several, weighted for each sample by the softmax of a linear gate.
 
@@ -97,6 +103,10 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
             Evaluation always sees all.
         full_view_teacher: whether the momentum encoder sees all patches, so that `keep_ratio` masks the student alone.
         gate: makes the predictor a gated mixture of several; null is a single one.
+        local_views: views of a small crop (multi-crop), which are queries against the keys of both other views, but no
+            keys themselves; they keep all of their patches. The loss is twice the mean over all pairs of query and key.
+        local_size: their side in pixels.
+        local_crop_scale: range of their crop's area as a fraction of the image's.
     """
 
     temperature: PositiveFloat = 0.2
@@ -106,11 +116,16 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
     keep_ratio: PositiveFraction = 1.0
     full_view_teacher: bool = False
     gate: GateConfig | None = None
-
-    views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
+    local_views: NonNegativeInt = 0
+    local_size: PositiveInt = 96
+    local_crop_scale: tuple[PositiveFraction, PositiveFraction] = (0.05, 0.25)
 
     def __post_init__(self) -> None:
         _same_width(self.projector, self.predictor)
+
+    @property
+    def views(self) -> dict[str, ViewConfig]:
+        return _with_local_views(self.local_views, self.local_size, self.local_crop_scale)
 
 
 class SimclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="simclr"):
@@ -164,6 +179,7 @@ class NnclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="nncl
         predictor: widths of a head's predictor.
         local_views: views of a small crop, which are predicted from, but are neither keys nor remembered.
         local_size: their side in pixels.
+        local_crop_scale: range of their crop's area as a fraction of the image's.
     """
 
     blocks: tuple[NonNegativeInt, ...] | None = None
@@ -176,14 +192,14 @@ class NnclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="nncl
     predictor: Widths = (4096, 256)
     local_views: NonNegativeInt = 0
     local_size: PositiveInt = 96
+    local_crop_scale: tuple[PositiveFraction, PositiveFraction] = (0.05, 0.25)
 
     def __post_init__(self) -> None:
         _same_width(self.projector, self.predictor)
 
     @property
     def views(self) -> dict[str, ViewConfig]:
-        local = ViewConfig(size=self.local_size, crop_scale=(0.05, 0.25), jitter=0.8, gray=0.2, blur=0.5)
-        return _TWO_VIEWS | {f"local{index}": local for index in range(self.local_views)}
+        return _with_local_views(self.local_views, self.local_size, self.local_crop_scale)
 
 
 PartConfig = MaeConfig | MocoConfig | SimclrConfig | VicregConfig | NnclrConfig

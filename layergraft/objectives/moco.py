@@ -19,13 +19,15 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.heads import Mixture, mlp_head
 from layergraft.objectives.losses import at_least_float32, moco_v3_loss
-from layergraft.objectives.views import batches
+from layergraft.objectives.views import batches, encode_views
 
 VIEWS = ("first", "second")
 
 
 class Moco(Objective):
     """MoCo v3: InfoNCE of each view's queries against the momentum encoder's keys of the other view (algorithm 1).
+
+    Local views, where there are any, are queries against the keys of both (multi-crop; Caron et al., NeurIPS 2020).
 
     Args:
         config: temperature, momentum, heads.
@@ -35,6 +37,7 @@ class Moco(Objective):
     def __init__(self, config: MocoConfig, encoder: Encoder) -> None:
         super().__init__()
         self.config = config
+        self.local = [f"local{index}" for index in range(config.local_views)]
         self.heads["projector"] = mlp_head(encoder.embed_dim, config.projector)
         width, gate = config.projector[-1], config.gate
         self.heads["predictor"] = (
@@ -67,7 +70,7 @@ class Moco(Objective):
             query, key = self.queries_and_keys(encoder, images, self.kept_patches(encoder, batch, names))
             queries |= zip(names, query.chunk(len(names)), strict=True)
             keys |= zip((f"{name}_momentum" for name in names), key.chunk(len(names)), strict=True)
-        return queries | keys
+        return queries | encode_views(encoder, {view: batch.views[view] for view in self.local}) | keys
 
     def queries_and_keys(self, encoder: Encoder, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features of both encoders; the lowest frozen blocks, equal in both, run once.
@@ -124,14 +127,22 @@ class Moco(Objective):
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         projector = self.heads["projector"]
-        queries = [self.predict(projector(features[view]), progress) for view in VIEWS]
+        queries = [self.predict(projector(features[view]), progress) for view in (*VIEWS, *self.local)]
         with torch.no_grad():
             keys = [self.momentum_copies["projector"](features[f"{view}_momentum"]) for view in VIEWS]
         gathered = [gather(at_least_float32(key)) for key in keys]
         losses = []
-        for query, (every_key, offset) in zip(queries, reversed(gathered), strict=True):
+        for query, (every_key, offset) in zip(queries[: len(VIEWS)], reversed(gathered), strict=True):
             losses.append(moco_v3_loss(at_least_float32(query), every_key, self.config.temperature, offset))
-        return {"loss": losses[0] + losses[1]}, collect_pending(self)
+        parts = {"loss": losses[0] + losses[1]}
+        if self.local:
+            for query in queries[len(VIEWS) :]:
+                for every_key, offset in gathered:
+                    losses.append(moco_v3_loss(at_least_float32(query), every_key, self.config.temperature, offset))
+            # On the scale of the two views alone, so that learning rates stay what they are.
+            parts = {"loss": len(VIEWS) * torch.stack(losses).mean(), "loss_global": parts["loss"].detach()}
+            parts["loss_local"] = len(VIEWS) * torch.stack(losses[len(VIEWS) :]).mean().detach()
+        return parts, collect_pending(self)
 
 
 def gate_temperature(gate: GateConfig, progress: Progress) -> float:

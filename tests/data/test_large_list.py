@@ -31,7 +31,7 @@ def memory():
 spec, index, workers, batches = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 began = time.perf_counter()
 loader = TrainLoader(
-    open_source(spec, index), MocoConfig.views, size=36, channels=3, batch_size=8, workers=workers,
+    open_source(spec, index), MocoConfig().views, size=36, channels=3, batch_size=8, workers=workers,
     random=Randomness(seed=0, scope="large"), skipped=SkippedImages(0),
 )
 found = {"images": len(loader.source), "memory": []}

@@ -44,6 +44,7 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "moco, gated, masked student": structs.replace(
         MOCO, keep_ratio=0.5, full_view_teacher=True, gate=GateConfig(experts=3)
     ),
+    "moco, local views": structs.replace(MOCO, keep_ratio=0.5, local_views=2, local_size=8),
     "simclr": SimclrConfig(projector=(64, 64, 16)),
     "vicreg": VicregConfig(expander=(64, 64, 32)),
     "nnclr": NnclrConfig(

@@ -103,3 +103,30 @@ def test_patches_are_kept_all_over_views_of_any_size(first: int, second: int) ->
         assert int(keep.max()) == (size // 4) ** 2 - 1
         seen = encoder.run_blocks(encoder.tokens(images.views[view], keep))[0]
         torch.testing.assert_close(features[view], encoder.feature(encoder.norm(seen)), rtol=1e-5, atol=1e-5)
+
+
+def test_local_views_are_queries_alone() -> None:
+    """Twice the mean of the loss over all pairs of a query and a key of another view, each of them by hand."""
+    config = structs.replace(MOCO, local_views=3, local_size=8)
+    encoder, objective = build(config)
+    assert isinstance(objective, Moco)
+    assert list(config.views) == ["first", "second", "local0", "local1", "local2"]
+    assert (config.views["local1"].size, config.views["local1"].crop_scale) == (8, (0.05, 0.25))
+    images = batch(config, WHOLE)
+    features = objective.encode(encoder, images)
+    assert "local0_momentum" not in features
+    torch.testing.assert_close(features["local2"], encoder(images.views["local2"]), rtol=1e-5, atol=1e-5)
+    projector, predictor = objective.heads["projector"], objective.heads["predictor"]
+    queries = {view: predictor(projector(features[view])) for view in config.views}
+    keys = {view: objective.momentum_copies["projector"](features[f"{view}_momentum"]) for view in VIEWS}
+    pairs = [(query, key) for query in queries for key in VIEWS if query != key]
+    assert len(pairs) == 8
+    t = config.temperature
+    each = []
+    for query, key in pairs:
+        q, k = (torch.nn.functional.normalize(x, dim=1) for x in (queries[query], keys[key]))
+        each.append(2 * t * torch.nn.functional.cross_entropy(q @ k.T / t, torch.arange(16)))
+    losses, _ = objective.losses(features, Progress(step=0, steps=10))
+    torch.testing.assert_close(losses["loss"], 2 * torch.stack(each).mean(), rtol=1e-5, atol=1e-6)
+    alone = [loss for (query, _), loss in zip(pairs, each, strict=True) if query in VIEWS]
+    torch.testing.assert_close(losses["loss_global"], torch.stack(alone).sum().detach(), rtol=1e-5, atol=1e-6)

@@ -19,7 +19,7 @@ STEPS = 20
 
 
 def recipe_file(path: Path, **changes: Any) -> Path:
-    """MoCo with an anchor, a running average, clipped gradients and a late decay, 20 steps, in float64.
+    """MoCo with local views, an anchor, a running average, clipped gradients and a late decay, 20 steps, in float64.
 
     In fp32 a number of a head that is as near to zero as rounding may fall to the other side of its ReLU, by chance,
     and the curves part (tests/recipes). In float64 what parts them is a mistake.
@@ -27,7 +27,8 @@ def recipe_file(path: Path, **changes: Any) -> Path:
     anchor = {"stages.graft.plan.anchor": {"norm": "l1", "weight": 1e-3}, "stages.graft.ema": 0.9}
     length = {"stages.graft.epochs": 2.5, "engine.checkpoint_steps": None, "engine.precision": "64-true"}
     late = {"stages.graft.optimizer.schedule": "wsd", "stages.graft.optimizer.clip_grad_norm": 0.5}
-    recipe = load_recipe("fashion_tiny", SMALL | anchor | length | late | changes)
+    local = {"stages.graft.objective.local_views": 2, "stages.graft.objective.local_size": 18}
+    recipe = load_recipe("fashion_tiny", SMALL | anchor | length | late | local | changes)
     path.write_text(dump_recipe(msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})))
     return path
 

@@ -241,7 +241,7 @@ def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) 
     files, bad = files_of(open_source(source))
     if bad:
         console.print(f"{bad} files of {source} are left out, for they cannot be read.")
-    objective = MocoConfig if views == "moco" else MaeConfig
+    objective = MocoConfig() if views == "moco" else MaeConfig()
     candidates = pipelines(files, list(objective.views.values()), size, console.print)
     batch = min(BATCH, len(files))
     rates: dict[str, list[float]] = {name: [] for name in candidates}

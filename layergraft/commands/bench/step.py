@@ -68,7 +68,7 @@ def prepare(
     """
     fixed = ("positions",) if isinstance(config, MaeConfig) else ("patch_embed", "positions")
     plan = PlanConfig(freeze=FreezeBlocks(blocks=frozen) if frozen else fixed)
-    stage = StageConfig(objective=config, plan=plan, views=type(config).views, epochs=1000, batch_size=batch_size)
+    stage = StageConfig(objective=config, plan=plan, views=config.views, epochs=1000, batch_size=batch_size)
     recipe = Recipe(encoder=encoder, stages={"bench": stage}, evaluate=None)
     source = open_source(IMAGES)
     fresh = create_encoder(encoder, 0)
