@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layergraft.commands.own_recipe import OwnRecipe
+from layergraft.config.encoder import shown_size
 from layergraft.config.loading import dump_recipe, recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.encoders.vit import Encoder, create_encoder
@@ -31,6 +32,7 @@ from layergraft.training.estimate import StageTrial, feature_seconds, run_time, 
 from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.precision import settle_precision
 from layergraft.training.run_data import RunData, load_data, remarks_on
+from layergraft.training.stage_files import progressive_json
 
 GIVE_DATA = "give --data to know"
 NOT_COUNTED = "not counted of a small encoder that was chosen: plan --recipe counts it"
@@ -151,7 +153,7 @@ def planned_stage(
         }
         | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA))
         | ({} if needed else dict.fromkeys(("memory_bytes", "flops"), NOT_COUNTED)),
-    }
+    } | progressive_json(stage, steps)
     return planned, trial
 
 
@@ -209,4 +211,16 @@ def plan_table(stage: dict[str, Any]) -> Group:
     lines = [f"All layers: {same}."] if same else []
     if stage["optimizer"] == "muon":
         lines.append("Matrices by Muon, the rest by AdamW, at learning rates that compare.")
+    lines += [progressive_line(stage["progressive"])] if "progressive" in stage else []
     return Group(Text(title, style="bold"), table, Text("".join(f"{line}\n" for line in lines)))
+
+
+def progressive_line(parts: list[dict[str, Any]]) -> str:
+    """The first parts of a stage in words."""
+    said = []
+    for part in parts:
+        what = [f"{shown_size(part['size'])} px"] if part["size"] is not None else []
+        what += [f"{100 * part['keep_ratio']:g} % of the patches"] if part["keep_ratio"] is not None else []
+        where = f"step {part['steps']:,}" if part["steps"] is not None else f"{100 * part['until']:g} % of the steps"
+        said.append(f"{' and '.join(what) or 'as the rest'} to {where}")
+    return f"Progressive: {', then '.join(said)}; then whole views."

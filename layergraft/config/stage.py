@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from layergraft.config.base import (
     Config,
@@ -19,9 +20,11 @@ from layergraft.config.base import (
     PositiveNumber,
 )
 from layergraft.config.data import ViewConfig
+from layergraft.config.encoder import ImageSize
 from layergraft.config.guard import GuardConfig
-from layergraft.config.objectives import ObjectiveConfig
+from layergraft.config.objectives import JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
 from layergraft.config.plan import PlanConfig
+from layergraft.config.supervised import SegmentConfig
 
 # Two keys of a stage that say the same -> what the other becomes where one is set.
 EITHER: Mapping[str, tuple[str, int | None]] = {
@@ -75,6 +78,21 @@ class OptimizerConfig(Config, frozen=True, kw_only=True):
             raise ValueError("`min_lr` needs a `base_lr` above 0: it is reached as a factor of that")
 
 
+class PhaseConfig(Config, frozen=True, kw_only=True):
+    """A first part of a stage that sees smaller images, or fewer of their patches (progressive resizing).
+
+    Args:
+        until: where it ends, as a part of the stage's steps.
+        size: side in pixels, or `[height, width]`, of the views that have no `size` of their own; null is the
+            encoder's.
+        keep_ratio: in place of the objective's (`moco`); null leaves that.
+    """
+
+    until: Annotated[float, Meta(gt=0, lt=1)]
+    size: ImageSize | None = None
+    keep_ratio: PositiveFraction | None = None
+
+
 class StageConfig(Config, frozen=True, kw_only=True):
     """One stage of training: objective, plan, views, optimizer, schedule and length.
 
@@ -90,6 +108,8 @@ class StageConfig(Config, frozen=True, kw_only=True):
         batch_size: images of a step, over all processes.
         ema: decay of a running average of the encoder that is kept for evaluation; null for none.
         guard: leaves the best point on held-out images, at worst what the stage started from; null leaves the last.
+        progressive: first parts of the stage on smaller images or fewer patches, one after another; behind the last one
+            everything is as the rest of the stage says.
     """
 
     objective: ObjectiveConfig
@@ -103,14 +123,32 @@ class StageConfig(Config, frozen=True, kw_only=True):
     batch_size: PositiveInt = 256
     ema: Fraction | None = None
     guard: GuardConfig | None = None
+    progressive: tuple[PhaseConfig, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_progressive()
         if self.epochs is None and self.steps is None:
             msgspec.structs.force_setattr(self, "epochs", 100)
         elif self.epochs is not None and self.steps is not None:
             raise ValueError("a stage has `epochs` or `steps`: set the other one to null")
         if self.warmup_epochs and self.warmup_steps is not None:
             raise ValueError("a stage has `warmup_epochs` or `warmup_steps`: set the other one to 0 or null")
+
+    def _check_progressive(self) -> None:
+        """Refuse parts that are not in order, and what the objective cannot do."""
+        ends = [phase.until for phase in self.progressive]
+        if ends != sorted(set(ends)):
+            raise ValueError("`progressive` needs its parts in order: each `until` above the one before")
+        objective = self.objective
+        parts = list(objective.parts.values()) if isinstance(objective, JointConfig) else [objective]
+        if any(phase.keep_ratio is not None for phase in self.progressive) and not any(
+            isinstance(part, MocoConfig) for part in parts
+        ):
+            raise ValueError("`progressive` has a `keep_ratio`, which is of objective `moco` alone")
+        if any(phase.size is not None for phase in self.progressive) and any(
+            isinstance(part, (MaeConfig, SegmentConfig)) for part in parts
+        ):
+            raise ValueError("`progressive` has a `size`, but `mae` and `segment` predict images of the encoder's size")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps of the optimizer, at least one.

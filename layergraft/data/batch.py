@@ -26,6 +26,7 @@ class Batch:
         masks: view name -> class of each pixel of that view, uint8 of shape (N, H, W); empty where nobody asked.
         random: where the batch's random numbers come from.
         unfinished: view name -> what the loader left to the device; empty where it finished the views itself.
+        keep_ratio: share of a view's patches that is seen, in place of the objective's; None leaves that.
     """
 
     keys: npt.NDArray[np.int64]
@@ -35,6 +36,7 @@ class Batch:
     random: Randomness
     masks: dict[str, Tensor] = field(default_factory=dict)
     unfinished: dict[str, DeferredAugment] = field(default_factory=dict)
+    keep_ratio: float | None = None
 
     def prepared(self, to_device: Callable[[Tensor], Tensor], normalize: Normalize) -> Batch:
         """What an objective takes: a batch of the loader, on the device, with finished and normalised views."""

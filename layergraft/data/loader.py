@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -31,6 +32,21 @@ from layergraft.data.sources.source import Source
 from layergraft.data.view_parameters import DRAWS, Draws, reduction
 
 
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A first part of a stage whose batches differ from the others.
+
+    Args:
+        stop: the step of the schedule that it ends before.
+        size: of a view that does not say its own, in pixels; None is the loader's.
+        keep_ratio: of its batches.
+    """
+
+    stop: int
+    size: ImageSize | None
+    keep_ratio: float | None
+
+
 class TrainLoader:
     """The batches of one stage.
 
@@ -50,6 +66,7 @@ class TrainLoader:
         finish: whether colour, blur and solarisation are done here; else they are left to `Batch.prepared`, but for
             views with RandAugment, which comes after them. Of the fast path alone.
         pin: whether views lie in page-locked memory, from which a GPU copies while others compute.
+        phases: first parts of the stage, in order.
     """
 
     def __init__(
@@ -69,6 +86,7 @@ class TrainLoader:
         masks: bool = False,
         finish: bool = True,
         pin: bool = False,
+        phases: Sequence[Phase] = (),
     ) -> None:
         self.source = source
         self.views = dict(views)
@@ -77,6 +95,7 @@ class TrainLoader:
         self.random, self.skipped = random, skipped
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.augment, self.masks, self.pin = augment, masks, pin
+        self.phases = tuple(phases)
         self.unfinished = [name for name, view in views.items() if not finish and view.rand_augment is None]
         self.steps_per_epoch = len(source) // batch_size
         self._sorting = threading.Lock()
@@ -142,13 +161,15 @@ class TrainLoader:
                 target[:] = mask_view(mask, config, size, numbers)
         return read
 
-    def batch(self, step: int) -> Batch:
-        """Prepare one step."""
+    def batch(self, step: int, skipped: int = 0) -> Batch:
+        """Prepare one step, which is `skipped` steps behind that of the schedule."""
         epoch, keys = self.keys(step)
+        phase = next((phase for phase in self.phases if step - skipped < phase.stop), None)
+        usual = self.size if phase is None or phase.size is None else phase.size
         if self.source.blocks is not None:
             self.source.blocks.announce(keys)
         draws = [self.random.uniform(f"view {name}", keys, epoch, DRAWS).tolist() for name in self.views]
-        sizes = [height_and_width(config.size or self.size) for config in self.views.values()]
+        sizes = [height_and_width(config.size or usual) for config in self.views.values()]
         shapes = [(len(keys), self.channels, *size) for size in sizes]
         views = [torch.empty(shape, dtype=torch.uint8, pin_memory=self.pin) for shape in shapes]
         pixels = [view.numpy() for view in views]
@@ -171,12 +192,13 @@ class TrainLoader:
             random=self.random,
             masks={name: torch.from_numpy(mask) for name, mask in zip(self.views, masks, strict=False)},
             unfinished=unfinished,
+            keep_ratio=None if phase is None else phase.keep_ratio,
         )
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """The batches of steps `start` to `stop` - 1, in order."""
+    def batches(self, start: int, stop: int, skipped: int = 0) -> Generator[Batch, None, None]:
+        """The batches of steps `start` to `stop` - 1, in order; `skipped` as for `batch`."""
         if self.workers == 0:
-            yield from map(self.batch, range(start, stop))
+            yield from (self.batch(step, skipped) for step in range(start, stop))
             return
         cv2.setNumThreads(0)  # the images of a batch are the parallelism
         pending: deque[Future[Batch]] = deque()
@@ -184,7 +206,7 @@ class TrainLoader:
         with ThreadPoolExecutor(self.workers, thread_name_prefix="layergraft-data") as pool:
             try:
                 for step in upcoming:
-                    pending.append(pool.submit(self.batch, step))
+                    pending.append(pool.submit(self.batch, step, skipped))
                     if len(pending) > 2 * self.workers:
                         yield pending.popleft().result()
                 while pending:

@@ -41,6 +41,13 @@ def stage_plan(
                 f"patch size {encoder.patch_size}.",
                 f"Set stages.{name}.views.{view}.size.",
             )
+    for phase in stage.progressive:
+        if phase.size is not None and any(side % encoder.patch_size for side in height_and_width(phase.size)):
+            raise UserError(
+                f"A part of stage {name!r} has images of {shown_size(phase.size)} pixels, no multiple of the patch "
+                f"size {encoder.patch_size}.",
+                f"Change `size` in stages.{name}.progressive.",
+            )
     rows = stage_rows(encoder, objective)
     plan = build_plan(stage, name, count_parameters(rows), encoder.depth, batch_size)
     idle = [row for row in objective.unused_layers(encoder) if not plan[row].frozen]

@@ -111,12 +111,13 @@ class Moco(Objective):
         Returns:
             Tensor of shape (views * N, K), one view after another.
         """
-        if self.config.keep_ratio >= 1:
+        ratio = self.config.keep_ratio if batch.keep_ratio is None else batch.keep_ratio
+        if ratio >= 1:
             return None
         images = batch.views[names[0]]
         patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
         noise = torch.cat([batch.uniform(f"patches {name}", patches, images.device) for name in names])
-        return noise.argsort(dim=1, stable=True)[:, : max(1, round(patches * self.config.keep_ratio))]
+        return noise.argsort(dim=1, stable=True)[:, : max(1, round(patches * ratio))]
 
     def predict(self, projected: Tensor, progress: Progress) -> Tensor:
         """Predict keys (N, D) from projections (N, D)."""

@@ -114,7 +114,7 @@ def replay_steps(trainer: Trainer, replay: State) -> tuple[list[str], bool]:
     trainer.restore(replay["state"])
     lines, still = [], False
     for spot in replay["batches"]:
-        batch = trainer.stage.loader.batch(spot["step"])
+        batch = trainer.stage.loader.batch(spot["step"], trainer.skipped_batches)
         if batch.keys.tolist() != spot["keys"]:
             raise UserError(
                 f"The batch of step {spot['step']} has other images than the recorded one.",

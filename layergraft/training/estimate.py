@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from layergraft.config.encoder import height_and_width
 from layergraft.config.recipe import EvaluateConfig, Recipe
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.encoders.vit import Encoder, create_encoder
@@ -21,6 +22,7 @@ from layergraft.evaluation.few_shot import FEW_SHOT
 from layergraft.evaluation.frozen import DRAWS
 from layergraft.runs.interruption import check
 from layergraft.runs.run_time import RunTime
+from layergraft.training.cost import relative_cost
 from layergraft.training.launch import Process, available_cores, launch
 from layergraft.training.run_data import RunData
 from layergraft.training.stage import prepare_stage
@@ -77,7 +79,7 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
     plan = msgspec.structs.replace(
         config.plan, source={}, heads=msgspec.structs.replace(config.plan.heads, source="fresh")
     )
-    stage = msgspec.structs.replace(config, batch_size=images, plan=plan)
+    stage = msgspec.structs.replace(config, batch_size=images, plan=plan, progressive=())
     piece = msgspec.structs.replace(recipe, start=None, stages={name: stage})
     encoder = create_encoder(recipe.encoder, 0)
     with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +93,7 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
     # The first step takes memory, and a GPU chooses kernels for its very shapes; a CPU is warm after a part of it.
     few = images if device == "cuda" else max(FEWEST, images // WARM)
     trainer.accept(trainer.compute(batch.part(0, few)))
+    share = relative_cost(config, encoder)
     tried: list[float] = []
     ends = time.perf_counter() + LONGEST
     while not tried or (len(tried) < MOST and time.perf_counter() < ends):  # one alone may be disturbed
@@ -98,7 +101,7 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
         outcome = trainer.compute(batch)
         computed = _now(device)
         trainer.accept(outcome)
-        tried.append((computed - began) * batch_size / images + (_now(device) - computed))
+        tried.append(share * (computed - began) * batch_size / images + (_now(device) - computed))
     whole = statistics.median(tried)
     return StageTrial(
         step=_with_images(whole, loading, recipe.data.workers, device),
@@ -203,7 +206,9 @@ def try_run(recipe: Recipe, data: RunData) -> tuple[dict[str, StageTrial], float
     for name, stage in recipe.stages.items():
         check()
         batch_size = min(stage.batch_size, len(data.train))
-        trials[name] = try_stage(recipe, name, data, batch_size, _rough_flops(encoder) * len(stage.views) * batch_size)
+        sides = [height_and_width(view.size or encoder.img_size) for view in stage.views.values()]
+        views = max(1, round(sum(height * width for height, width in sides) / math.prod(encoder.input_size)))
+        trials[name] = try_stage(recipe, name, data, batch_size, _rough_flops(encoder) * views * batch_size)
     return trials, feature_seconds(recipe, data)
 
 

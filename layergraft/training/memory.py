@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from layergraft.config.encoder import height_and_width
 from layergraft.config.recipe import EngineConfig
-from layergraft.config.stage import StageConfig
+from layergraft.config.stage import PhaseConfig, StageConfig
 from layergraft.data.batch import Batch
 from layergraft.data.randomness import Randomness
 from layergraft.encoders.partial_block import BLOCKS
@@ -71,14 +71,21 @@ def step_memory(
     if world_size > 1 and not split:
         weights += 4 * trained  # the buckets in which gradients are exchanged
     images = -(-config.batch_size // world_size)
-    needed = weights // (world_size if split else 1) + activation_memory(encoder, objective, config, engine, images)
+    phases: list[PhaseConfig | None] = [None, *config.progressive]
+    activations = max(activation_memory(encoder, objective, config, engine, images, phase) for phase in phases)
+    needed = weights // (world_size if split else 1) + activations
     return needed * (2 if engine.precision == "64-true" else 1)
 
 
 def activation_memory(
-    encoder: Encoder, objective: Objective, config: StageConfig, engine: EngineConfig, images: int
+    encoder: Encoder,
+    objective: Objective,
+    config: StageConfig,
+    engine: EngineConfig,
+    images: int,
+    phase: PhaseConfig | None = None,
 ) -> int:
-    """Bytes that autograd keeps for the backward pass of `images` images."""
+    """Bytes that autograd keeps for the backward pass of `images` images, in a first part of the stage or the rest."""
     size = min(engine.micro_batch or images, images)
     seen = size if objective.per_sample else images
     mode, twin, target = without_content(encoder, objective)
@@ -87,15 +94,15 @@ def activation_memory(
     low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
     with mode, torch.autocast("cpu", dtype=low or torch.bfloat16, enabled=low is not None):
         with blocks as again:
-            encoded = saved.during(lambda: target.encode(twin, batch_of_shapes(twin, config, size)))
+            encoded = saved.during(lambda: target.encode(twin, batch_of_shapes(twin, config, size, phase)))
         with torch.no_grad():
-            features: Features = target.encode(twin, batch_of_shapes(twin, config, seen))
+            features: Features = target.encode(twin, batch_of_shapes(twin, config, seen, phase))
         leaves = {
             name: value.detach().requires_grad_(value.is_floating_point() and not name.endswith("_momentum"))
             for name, value in features.items()
         }
         lost = saved.during(lambda: target.losses(leaves, Progress(step=0, steps=1)))
-        pixels = sum(view.nbytes for view in batch_of_shapes(twin, config, seen).views.values())
+        pixels = sum(view.nbytes for view in batch_of_shapes(twin, config, seen, phase).views.values())
     return encoded + lost + pixels - (again.spared if isinstance(again, _Blocks) else 0)
 
 
@@ -107,21 +114,24 @@ def without_content(encoder: Encoder, objective: Objective) -> tuple[FakeTensorM
     return mode, twin, target
 
 
-def batch_of_shapes(encoder: Encoder, config: StageConfig, images: int) -> Batch:
+def batch_of_shapes(encoder: Encoder, config: StageConfig, images: int, phase: PhaseConfig | None = None) -> Batch:
     """A batch without content; for use within the mode.
 
     Args:
         encoder: tells size and channels.
         config: tells the views.
         images: how many.
+        phase: the first part of the stage that it belongs to; None for the rest.
     """
-    sizes = {name: height_and_width(view.size or encoder.img_size) for name, view in config.views.items()}
+    usual = encoder.img_size if phase is None or phase.size is None else phase.size
+    sizes = {name: height_and_width(view.size or usual) for name, view in config.views.items()}
     return Batch(
         keys=np.arange(images),
         epoch=0,
         views={name: torch.empty(images, encoder.in_chans, *size) for name, size in sizes.items()},
         labels=torch.zeros(images, dtype=torch.long),
         random=Randomness(seed=0, scope="memory"),
+        keep_ratio=None if phase is None else phase.keep_ratio,
         masks={name: torch.zeros(images, *size, dtype=torch.uint8) for name, size in sizes.items()},
     )
 

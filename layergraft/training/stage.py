@@ -13,7 +13,7 @@ from torch import nn
 from layergraft.config.recipe import EngineConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import SegmentConfig
-from layergraft.data.loader import TrainLoader
+from layergraft.data.loader import Phase, TrainLoader
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import SkippedImages
 from layergraft.encoders.conv_stem import ConvStem
@@ -163,6 +163,7 @@ def prepare_stage(
         masks=isinstance(config.objective, SegmentConfig),
         finish=not recipe.data.finishes_on(process.device.type),
         pin=process.device.type == "cuda",
+        phases=_phases(config, len(data.train)),
     )
     return StageRun(
         name=name,
@@ -186,6 +187,15 @@ def prepare_stage(
 def stands_still(plan: Plan) -> bool:
     """Whether a plan trains heads alone."""
     return all(row.frozen or row.name.startswith("heads.") for row in plan.rows)
+
+
+def _phases(config: StageConfig, images: int) -> list[Phase]:
+    """The first parts of a stage by the steps that they end before."""
+    steps = config.total_steps(images // config.batch_size)
+    return [
+        Phase(stop=round(phase.until * steps), size=phase.size, keep_ratio=phase.keep_ratio)
+        for phase in config.progressive
+    ]
 
 
 def _complete(config: StageConfig, name: str, data: RunData, process: Process) -> StageConfig:

@@ -9,6 +9,7 @@ import msgspec
 import torch
 from safetensors.torch import load_file, save
 
+from layergraft.config.stage import StageConfig
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.runs.atomic import write_bytes, write_text
@@ -46,7 +47,26 @@ def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
         "flops": None if step_flops is None else step_flops * stage.steps_done,
         "notes": notes,
         "guard": None if stage.guard is None else stage.guard.summary(stage.name, stage.steps),
-    }
+    } | progressive_json(stage.config, stage.steps)
+
+
+def progressive_json(config: StageConfig, steps: int | None) -> dict[str, Any]:
+    """`progressive` of an element of `stages`: the first parts of a stage that has any, by the step they end before.
+
+    Args:
+        config: the stage.
+        steps: how many it has, where that is known.
+    """
+    parts = [
+        {
+            "until": phase.until,
+            "steps": None if steps is None else round(phase.until * steps),
+            "size": msgspec.to_builtins(phase.size),
+            "keep_ratio": phase.keep_ratio,
+        }
+        for phase in config.progressive
+    ]
+    return {"progressive": parts} if parts else {}
 
 
 def _public_name(name: str) -> str:

@@ -129,7 +129,8 @@ class Trainer:
 
     def batches(self) -> Generator[Batch, None, None]:
         """What is left of the stage's batches."""
-        return self.stage.loader.batches(self.step + self.skipped_batches, self.stage.steps + self.skipped_batches)
+        skipped = self.skipped_batches
+        return self.stage.loader.batches(self.step + skipped, self.stage.steps + skipped, skipped)
 
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""

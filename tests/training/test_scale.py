@@ -19,7 +19,7 @@ STEPS = 20
 
 
 def recipe_file(path: Path, **changes: Any) -> Path:
-    """MoCo with local views, an anchor, a running average, clipped gradients and a late decay, 20 steps, in float64.
+    """MoCo with local views, smaller ones at first, an anchor, clipping and so on, 20 steps, in float64.
 
     In fp32 a number of a head that is as near to zero as rounding may fall to the other side of its ReLU, by chance,
     and the curves part (tests/recipes). In float64 what parts them is a mistake.
@@ -28,7 +28,8 @@ def recipe_file(path: Path, **changes: Any) -> Path:
     length = {"stages.graft.epochs": 2.5, "engine.checkpoint_steps": None, "engine.precision": "64-true"}
     late = {"stages.graft.optimizer.schedule": "wsd", "stages.graft.optimizer.clip_grad_norm": 0.5}
     local = {"stages.graft.objective.local_views": 2, "stages.graft.objective.local_size": 18}
-    recipe = load_recipe("fashion_tiny", SMALL | anchor | length | late | local | changes)
+    first = {"stages.graft.progressive": [{"until": 0.4, "size": 27, "keep_ratio": 0.5}, {"until": 0.7, "size": 27}]}
+    recipe = load_recipe("fashion_tiny", SMALL | anchor | length | late | local | first | changes)
     path.write_text(dump_recipe(msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})))
     return path
 

@@ -72,8 +72,8 @@ class _InTurn(TrainLoader):
         self.bare(batch, Progress(step=start, steps=stop))
         self.bare_times.append(time.perf_counter() - began)
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        inner, end = super().batches(start, stop), time.monotonic() + self.seconds
+    def batches(self, start: int, stop: int, skipped: int = 0) -> Generator[Batch, None, None]:
+        inner, end = super().batches(start, stop, skipped), time.monotonic() + self.seconds
         while time.monotonic() < end or len(self.loop_times) < 4 * WINDOW:
             before = len(self.loop_times) % 2 == 0
             if before:
