@@ -30,7 +30,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json_as
 from layergraft.runs.metrics import read_metrics, training_seconds
 from layergraft.runs.readable import counted, duration
-from layergraft.runs.results import CROSS_VALIDATION, ResultRow, summarize
+from layergraft.runs.results import CROSS_VALIDATION, ResultRow, features_called, summarize
 from layergraft.training.loop import train_stage
 from layergraft.training.signals import together
 from layergraft.training.transfer import Cell, TrainedTask, Training
@@ -210,7 +210,7 @@ def _rows(
             variant=None,
             shots="100%",
             split=str(number),
-            pooling=stage.objective.pooling,
+            pooling=features_called(stage.objective.pooling, stage.objective.block),
             metric="top1",
             value=100 * sum(result.hits for result in part) / len(task.train),
             n_train=part[0].n_train,
