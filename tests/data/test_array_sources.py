@@ -227,3 +227,26 @@ def test_a_damaged_header_is_named(header: str, tmp_path: Path) -> None:
     (tmp_path / "stack.npy").write_bytes(content)
     with pytest.raises(UserError, match=r"stack\.npy"):
         open_source(str(tmp_path / "stack.npy"))
+
+
+@pytest.mark.parametrize(
+    ("codec", "damage"),
+    [("GzipCodec", "changed"), ("GzipCodec", "cut"), ("ZstdCodec", "cut")],
+)
+def test_a_damaged_chunk_of_zarr_counts_as_unreadable(tmp_path: Path, codec: str, damage: str) -> None:
+    """Each library behind a codec has errors of its own."""
+    zarr = pytest.importorskip("zarr", minversion="3")
+    place, levels = tmp_path / "x.zarr", RGB // 64
+    how = getattr(zarr.codecs, codec)()
+    stored = zarr.create_array(str(place), shape=RGB.shape, chunks=(4, *RGB.shape[1:]), dtype="uint8", compressors=how)
+    stored[:] = levels
+    chunk = sorted(path for path in place.rglob("*") if path.is_file() and path.name != "zarr.json")[1]
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[: len(content) // 2] + (b"" if damage == "cut" else bytes(len(content) // 2)))
+    source = open_source(str(place))
+    for key in source.keys.tolist():
+        if key in range(4, 8):
+            with pytest.raises(BadImage, match="unreadable"):
+                source.images.load(key, 3)
+        else:
+            assert np.array_equal(source.images.load(key, 3), levels[key])

@@ -16,6 +16,9 @@ from slide_files import tissue, write_dicom_slide, write_slide
 from layergraft.data.decode import BadImage, ReadOptions
 from layergraft.data.decode import tissue as finding
 from layergraft.data.decode.options import with_options
+from layergraft.data.decode.picture import Request
+from layergraft.data.decode.slide import SlideTiles
+from layergraft.data.decode.tiling import Tiling
 from layergraft.data.sources import cut
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import default_test_source, open_source
@@ -312,3 +315,15 @@ def test_a_damaged_size_of_the_scans_own_tiles_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="tiles of 503316480 by 256"):
         open_source(f"{tmp_path}?tile=256&mpp=0.5")
+
+
+def test_what_no_scanner_has_seen_does_not_darken_what_lies_beside_it(tmp_path: Path) -> None:
+    """Glass that is shrunk across the edge of a scan stays as bright as glass is."""
+    file = write_slide(tmp_path / "a.svs", np.full((512, 768, 3), 242, dtype=np.uint8))
+    tiles = SlideTiles(str(file), Tiling(tile=64, mpp=1.0))
+    across = tiles.picture(
+        768 - 65, 512 - 65, Request(channels=3, options=ReadOptions())
+    ).array  # of 128 pixels, 63 of which are nowhere
+    assert across.shape == (64, 64, 3)
+    assert across.min() >= 235
+    assert across[-1, -1].min() == 255

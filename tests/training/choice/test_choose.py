@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import product
+from dataclasses import replace
+from itertools import cycle, product
+from typing import Literal
 
 import pytest
 from msgspec import structs, to_builtins
@@ -71,6 +73,15 @@ def test_sane_for_any_number_and_size(machine: Machine, bands: str) -> None:
     for count, side in product(COUNTS, SIDES):
         what = images(count, side, bands)
         is_sane(choose(what, machine, 30), what, machine)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_sane_for_any_images(classes: int) -> None:
+    """Every number with every size, colour and number of classes at once, in a minute and in a day."""
+    how = cycle(product((CPU, GPU), (1, 24 * 60)))
+    for (count, side, bands), (machine, minutes) in zip(product(COUNTS[1:], SIDES[1:], BANDS), how, strict=False):
+        what = images(count, side, bands, classes, test=bool(count % 1000))
+        is_sane(choose(what, machine, minutes), what, machine)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -178,6 +189,16 @@ def test_weights_for_images_that_are_not_square_keep_their_size() -> None:
     start = Start(enc="a", network=NETWORKS[0], config=config)
     assert start.encoder(64) == config
     assert choose(images(500), CPU, 30, start).recipe.encoder.img_size == (96, 128)
+
+
+@pytest.mark.parametrize("stem", ["patch", "conv"])
+def test_a_batch_is_never_cut_for_a_network_whose_norms_must_see_it(stem: Literal["patch", "conv"]) -> None:
+    config = EncoderConfig(
+        name="vit_base_patch16_224", img_size=224, patch_size=16, embed_dim=768, depth=12, num_heads=12, stem=stem
+    )
+    small = replace(GPU, memory=2**30)
+    recipe = choose(images(), small, 30, Start(enc="a", network=NETWORKS[-1], config=config)).recipe
+    assert (recipe.engine.micro_batch is None) == (stem == "conv")
 
 
 def test_a_length_in_epochs_is_no_length_of_nothing() -> None:
