@@ -9,30 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from result_rows import result_row
 
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.evaluation.examples import examples_of
 from layergraft.runs.examples import read_examples, write_examples
-from layergraft.runs.results import ResultRow
 
-ROW = ResultRow(
-    encoder="graft",
-    source="s",
-    test="t",
-    protocol="logistic",
-    variant="published",
-    shots="5",
-    split="0",
-    pooling="cls",
-    metric="top1",
-    value=0.0,
-    n_train=10,
-    n_test=40,
-    chosen={},
-    seconds=0.0,
-    seed=0,
-)
+ROW = result_row(n_train=10, n_test=40)
 
 
 def images(folder: Path, count: int, names: str = "{}.png") -> Source:

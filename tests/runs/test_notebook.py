@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from result_rows import result_row
 
 from layergraft.commands.pick import Picks
 from layergraft.commands.predict.run import Predicted
@@ -13,24 +14,10 @@ from layergraft.runs.figure import Figure
 from layergraft.runs.findings import Entry
 from layergraft.runs.layout import Run
 from layergraft.runs.notebook import html_table
-from layergraft.runs.results import ResultRow, Results, summarize, write_results
+from layergraft.runs.results import Results, summarize, write_results
 
-ROW = ResultRow(
-    encoder="<b>",
-    source="s",
-    test="t",
-    protocol="knn",
-    variant=None,
-    shots="100%",
-    split="0",
-    pooling="cls",
-    metric="top1",
-    value=50.0,
-    n_train=10,
-    n_test=40,
-    chosen={},
-    seconds=0.0,
-    seed=0,
+ROW = result_row(
+    encoder="<b>", protocol="knn", variant=None, shots="100%", value=50.0, n_train=10, n_test=40
 ).with_interval()
 
 

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from result_rows import result_row
 
 from layergraft.runs.results import ResultRow, Results, read_results, summarize, write_results
 
 
 def row(value: float, split: str = "0", **changes: Any) -> ResultRow:
-    plain = ResultRow(
-        encoder="graft",
-        source="s",
-        test="t",
-        protocol="logistic",
-        variant="published",
-        shots="5",
-        split=split,
-        pooling="cls",
-        metric="top1",
-        value=value,
-        n_train=50,
-        n_test=200,
-        chosen={},
-        seconds=0.0,
-        seed=0,
-    )
-    return replace(plain, **changes).with_interval()
+    return result_row(value=value, split=split, **changes).with_interval()
 
 
 def measured(*values: float) -> list[ResultRow]:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from result_rows import result_row
 
 from layergraft.config import dump_recipe, load_recipe
 from layergraft.runs.report import recorded
@@ -19,23 +20,8 @@ CANDIDATES = [
 
 
 def row(encoder: str, value: float) -> ResultRow:
-    return ResultRow(
-        encoder=encoder,
-        source="builtin:fashion-canvas",
-        test="builtin:fashion-canvas:test",
-        protocol="logistic",
-        variant="published",
-        shots="1",
-        split="mean",
-        pooling="cls",
-        metric="top1",
-        value=value,
-        n_train=10,
-        n_test=5000,
-        chosen={},
-        seconds=0.0,
-        seed=0,
-    )
+    images = {"source": "builtin:fashion-canvas", "test": "builtin:fashion-canvas:test", "n_train": 10, "n_test": 5000}
+    return result_row(encoder=encoder, value=value, shots="1", split="mean", **images)
 
 
 @pytest.fixture

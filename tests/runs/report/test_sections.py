@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from result_rows import result_row
 
 from layergraft.runs.intervals import wilson
 from layergraft.runs.report.label_efficiency import label_efficiency
@@ -19,9 +20,7 @@ from layergraft.runs.results import ResultRow, summarize
 
 
 def row(encoder: str, value: float, split: str = "mean", **changes: Any) -> ResultRow:
-    own = {"source": "s", "test": "t", "protocol": "logistic", "variant": "published", "shots": "5", "pooling": "cls"}
-    rest = {"metric": "top1", "n_train": 1, "n_test": 1000, "chosen": {}, "seconds": 0.0, "seed": 0}
-    return ResultRow(**(own | rest | {"encoder": encoder, "value": value, "split": split} | changes))
+    return result_row(**({"encoder": encoder, "value": value, "split": split, "n_train": 1, "n_test": 1000} | changes))
 
 
 def run_files(name: str, results: list[ResultRow], **changes: Any) -> RunFiles:
