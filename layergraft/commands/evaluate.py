@@ -293,9 +293,9 @@ def _cross_validate(
 def _count(splits: int | list[str]) -> tuple[int, list[str]]:
     """(number of random splits, lists of labelled images): `5`, `["5"]`, `["1percent.txt"]`."""
     words = [str(splits)] if isinstance(splits, int) else list(splits)
-    if len(words) == 1 and words[0].isdigit():
-        if int(words[0]) < 1:
-            raise UserError("There must be at least one split.", "Give --splits 5, or files.")
+    if len(words) == 1 and words[0].isdecimal():
+        if not (len(words[0]) < 10 and int(words[0]) >= 1):
+            raise UserError(f"--splits is {words[0][:20]}.", "Give the number of splits, --splits 5, or files.")
         return int(words[0]), []
     return 1, words
 

@@ -143,3 +143,17 @@ def test_labels_replace_those_of_the_source(photos: Path) -> None:
 def test_images_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("path,label\nimage 3,x\n")
     assert read_labels(tmp_path / "l.csv", open_source("builtin:fashion:test")).labelled.keys.tolist() == [3]
+
+
+@pytest.mark.parametrize("label", ["9" * 5000, "²", "٣"])
+def test_labels_of_odd_digits_are_classes(photos: Path, label: str) -> None:
+    """More digits than Python makes a number of ended as a bug, in a label file and in a table of images."""
+    (photos.parent / "odd.csv").write_text(f"path,label\na/1.png,{label}\na/2.png,2\n")
+    assert set(read_labels(str(photos.parent / "odd.csv"), open_source(str(photos))).classes) == {label, "2"}
+    assert set(open_source(f"{photos.parent / 'odd.csv'}?root={photos}").classes) == {label, "2"}
+
+
+def test_a_header_that_is_no_text_is_refused(photos: Path) -> None:
+    (photos.parent / "odd.csv").write_bytes(b"\xefpath,label\na,b\n")
+    with pytest.raises(UserError, match="cannot be read as a table"):
+        read_labels(str(photos.parent / "odd.csv"), open_source(str(photos)))

@@ -92,6 +92,10 @@ class LabelServer(ThreadingHTTPServer):
         return environment.get_template("label.html.jinja")
 
 
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20
+
+
 class _Refused(Exception):
     """A request that gets no answer but a status and a sentence."""
 
@@ -156,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_header()
             version = query.get("since", "")
             session = self.server.session
-            seen = int(version) if version.isdecimal() else -1
+            seen = int(version) if _is_number(version) else -1
             news = session.wait(seen, _PATIENCE)
             if session.closed:
                 raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending.")
@@ -193,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.fits(self._cookie()):
             raise _Refused(HTTPStatus.FORBIDDEN, "The token is missing or of another server.")
         source = self.server.session.source
-        if not number.isdecimal() or int(number) >= len(source):
+        if not _is_number(number) or int(number) >= len(source):
             raise _Refused(HTTPStatus.NOT_FOUND, "There is no such image.")
         try:
             kind, content = picture(source, int(number), self.server.channels, LARGE if large else CARD)
@@ -203,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _LARGEST_BODY:
+        if not _is_number(length) or int(length) > _LARGEST_BODY:
             raise _Refused(HTTPStatus.BAD_REQUEST, "A request has a body of a known, small length.")
         try:
             body = json.loads(self.rfile.read(int(length)))

@@ -27,6 +27,7 @@ from layergraft.runs.atomic import writing
 from layergraft.runs.interruption import check
 
 _SIDE = b"layergraft"
+LONGEST_NUMBER = 4300  # digits; `int` refuses more
 
 
 class MappedFile:
@@ -116,7 +117,7 @@ class Index:
         if not self.classes or "label" not in self.table.column_names:
             return None, []
         names = self.classes if as_written else _whole_numbers(self.classes)
-        numeric = all(name.isdecimal() for name in names)
+        numeric = are_numbers(names)
         ordered = sorted(set(names), key=int if numeric else str)
         numbers_of = {name: number for number, name in enumerate(ordered)}
         renumbered = np.array([numbers_of[name] for name in names], dtype=np.int32)
@@ -130,6 +131,11 @@ class Index:
             where = repr(str(self.mapped.path)) if self.mapped else "The index"
             raise UserError(f"{where} is damaged: it has classes without a name.", "Delete it: it is made anew.")
         return renumbered[ids], ordered
+
+
+def are_numbers(names: Iterable[str]) -> bool:
+    """Whether all are whole numbers of a length that Python makes a number of."""
+    return all(name.isdecimal() and len(name) <= LONGEST_NUMBER for name in names)
 
 
 def _whole_numbers(names: list[str]) -> list[str]:

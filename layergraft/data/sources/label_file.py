@@ -16,6 +16,7 @@ import pyarrow as pa
 from layergraft.config.paths import expanded
 from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
+from layergraft.data.sources.index import are_numbers
 from layergraft.data.sources.labels import UNLABELLED, label_texts
 from layergraft.data.sources.source import Source, file_of
 from layergraft.data.sources.table import explained, table_batches, table_columns, table_schema
@@ -74,7 +75,7 @@ def read_labels(file: str | Path, source: Source) -> Source:
 def ordered_classes(labels: Collection[str]) -> list[str]:
     """Names of classes in their order: by number where all are numbers."""
     names = set(labels)
-    numbers = all(name.isdecimal() for name in names)
+    numbers = are_numbers(names)
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 

@@ -77,7 +77,7 @@ def explained(file: Place) -> Iterator[None]:
     """What fails inside, fails because of this file."""
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:  # the last one in names of columns
         raise UserError(f"{file.path!r} cannot be read as a table: {error}.", "Mend it, or write it again.") from None
 
 
