@@ -11,6 +11,8 @@ from typing import Any
 from layergraft.runs.atomic import write_text, writing
 from layergraft.runs.json_files import read_json_lines
 
+_SLOWEST, _LARGEST = 1e-9, 1e300  # images a second; any number of a row
+
 
 class MetricsFile:
     """Writes the rows of metrics.jsonl.
@@ -52,9 +54,14 @@ def _is_row(row: dict[str, Any]) -> bool:
         isinstance(row.get("stage"), str)
         and isinstance(step, int)
         and isinstance(speed, int | float)
-        and speed > 0
-        and all(name == "stage" or value is None or isinstance(value, int | float) for name, value in row.items())
+        and speed > _SLOWEST
+        and all(name == "stage" or value is None or _is_number(value) for name, value in row.items())
     )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a number that can be reckoned with: NaN, infinity and endless digits are damage."""
+    return isinstance(value, int | float) and -_LARGEST < value < _LARGEST
 
 
 def training_seconds(rows: list[dict[str, Any]], batch_size: int) -> float:

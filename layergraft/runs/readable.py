@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 
@@ -26,6 +27,8 @@ def counted_shots(shots: str) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in at most two units: `0.4 s`, `45 s`, `2 min 10 s`, `1 h 32 min`, `3 d 4 h`."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     for (unit, length), (smaller_unit, smaller_length) in pairwise(_UNITS):
         count, rest = divmod(round(seconds / smaller_length), length // smaller_length)
         if count:

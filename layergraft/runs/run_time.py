@@ -13,6 +13,7 @@ from layergraft.runs.json_files import read_json_as
 from layergraft.runs.readable import duration
 
 FILE = "time.json"
+_LONGEST = 1e10  # seconds; more is damage
 _TRUST = (1 / 3, 3.0)  # how far the speed so far corrects what was told of the parts to come
 
 
@@ -77,9 +78,11 @@ def read_run_time(run: Path) -> RunTime | None:
     """What was told when a run began; None where nothing was, or where it cannot be read."""
     file = run / FILE
     try:
-        return read_json_as(file, RunTime) if file.is_file() else None
+        told = read_json_as(file, RunTime) if file.is_file() else None
     except UserError:
         return None
+    seconds = [*told.stages.values(), told.evaluation, told.analyses] if told else []
+    return told if all(0 <= part < _LONGEST for part in seconds) else None
 
 
 def taken_sentence(taken: RunTime, told: RunTime | None) -> str:

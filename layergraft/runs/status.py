@@ -20,6 +20,7 @@ from layergraft.runs.metrics import read_metrics
 from layergraft.runs.readable import duration
 from layergraft.runs.run_time import RunTime, read_run_time
 
+_MOST_STEPS = 1e12  # of an epoch; more is damage
 State = Literal["running", "finished", "stopped", "failed", "unfinished"]
 _NOT_RUNNING: dict[int, State] = {0: "unfinished", 75: "stopped", 130: "stopped"}
 
@@ -109,7 +110,10 @@ def _steps(stage: StageConfig, rows: list[dict[str, Any]]) -> int | None:
     last = rows[-1] if rows else {}
     if stage.steps is None and not last.get("epoch"):
         return None
-    return stage.total_steps(max(1, round(last["step"] / last["epoch"])) if last.get("epoch") else 1)
+    if not last.get("epoch"):
+        return stage.total_steps(1)
+    per_epoch = last["step"] / last["epoch"]
+    return stage.total_steps(max(1, round(per_epoch))) if per_epoch < _MOST_STEPS else None
 
 
 def _left(

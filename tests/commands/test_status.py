@@ -126,3 +126,21 @@ def test_finished_stages_are_not_waited_for_again(run: Path) -> None:
     row = {"stage": "graft", "step": 1, "epoch": 0.1, "loss": 1.0, "images_per_second": 64, "time": 50.0}
     (stage / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     assert read_status(run).seconds_left == 1320
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "5e-324", "9" * 400, "-1", "true"])
+@pytest.mark.parametrize("key", ["step", "epoch", "time", "knn", "rankme", "images_per_second", "evaluation", "mae"])
+def test_numbers_that_nobody_can_reckon_with(
+    run: Path, key: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON of Python takes them all; each met a conversion that ended as a bug."""
+    told: dict[str, Any] = {"stages": {"mae": 780.0, "graft": 300.0}, "evaluation": 60.0, "analyses": 40.0}
+    rows = [json.loads(line) for line in (run / "stages" / "0-mae" / "metrics.jsonl").read_text().splitlines()]
+    for place in (told, told["stages"], *rows):
+        if key in place:
+            place[key] = "HERE"
+    (run / "time.json").write_text(json.dumps(told).replace('"HERE"', value))
+    lines = "".join(json.dumps(row).replace('"HERE"', value) + "\n" for row in rows)
+    (run / "stages" / "0-mae" / "metrics.jsonl").write_text(lines)
+    assert main(["status", str(run)]) == 0
+    assert str(run) in capsys.readouterr().out
