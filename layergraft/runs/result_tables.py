@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layergraft.runs.intervals import FEW_TEST_IMAGES
-from layergraft.runs.results import CROSS_VALIDATION, SUMMARIES, ResultRow
+from layergraft.runs.results import CROSS_VALIDATION, HOLDOUT, SUMMARIES, ResultRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class ResultGroup:
 
     Args:
         source: where labels come from.
-        test: what was classified.
+        test: what was classified, and by which seed it was held out.
         results: (how the encoder is called, row).
     """
 
@@ -80,10 +80,16 @@ def group_by_images(results: list[tuple[str, ResultRow]]) -> list[ResultGroup]:
     Returns:
         Groups in the order of their first row. An encoder that was measured with several seeds is called by each.
     """
-    groups: dict[tuple[str, str], list[tuple[str, ResultRow]]] = {}
+    groups: dict[tuple[object, ...], list[tuple[str, ResultRow]]] = {}
     for name, row in results:
-        groups.setdefault((row.source, row.test), []).append((name, row))
-    return [ResultGroup(source=source, test=test, results=_name_seeds(part)) for (source, test), part in groups.items()]
+        groups.setdefault(row.images, []).append((name, row))
+    seeds = {row.seed for _, row in results if row.test == HOLDOUT}
+    shown = []
+    for part in groups.values():
+        first = part[0][1]
+        held = f"{HOLDOUT} of seed {first.seed}" if first.test == HOLDOUT and len(seeds) > 1 else first.test
+        shown.append(ResultGroup(source=first.source, test=held, results=_name_seeds(part)))
+    return shown
 
 
 def _name_seeds(results: list[tuple[str, ResultRow]]) -> list[tuple[str, ResultRow]]:
@@ -101,11 +107,13 @@ class Measured:
         name: the encoder's, with its pooling where that is not the class token.
         row: the mean over splits, or the single row, with its interval.
         std: standard deviation over splits (n - 1); None for a single one.
+        splits: how many it is the mean of; 1 for a single one.
     """
 
     name: str
     row: ResultRow
     std: float | None
+    splits: int = 1
 
     @property
     def text(self) -> str:
@@ -133,7 +141,14 @@ def measured(results: list[tuple[str, ResultRow]]) -> list[Measured]:
         if row.split == "mean" or (row.split == "0" and key not in averaged):
             std = stds.get(key)
             called = name if row.pooling in (None, "cls") else f"{name}, {row.pooling}"
-            shown.append(Measured(name=called, row=row.with_interval(std, max(2, splits.get(key, 2))), std=std))
+            shown.append(
+                Measured(
+                    name=called,
+                    row=row.with_interval(std, max(2, splits.get(key, 2))),
+                    std=std,
+                    splits=splits.get(key, 1),
+                )
+            )
     return shown
 
 
@@ -152,11 +167,12 @@ class ResultTable:
     best: frozenset[tuple[int, int]]
 
 
-def results_table(results: list[tuple[str, ResultRow]]) -> ResultTable:
+def results_table(results: list[tuple[str, ResultRow]], of_runs: bool = False) -> ResultTable:
     """Make a row per encoder and pooling, a column per protocol and number of labels.
 
     Args:
         results: (how the encoder is called, row), all of one `ResultGroup`.
+        of_runs: whether they are of several runs, so that each row says its seed and how many splits its means are of.
     """
     variants: dict[str, set[str | None]] = {}
     for _, row in results:
@@ -169,13 +185,25 @@ def results_table(results: list[tuple[str, ResultRow]]) -> ResultTable:
         cells.setdefault(one.name, {})[column] = one
         order[column] = (row.protocol, row.variant or "", "%" in row.shots, float(row.shots.rstrip("%")))
     columns = sorted(order, key=lambda column: order[column])
-    rows = [[name, *(line[c].text if c in line else "" for c in columns)] for name, line in cells.items()]
+    made = {name: [_seeds(line.values()), _splits(line.values())] if of_runs else [] for name, line in cells.items()}
+    rows = [[name, *made[name], *(line[c].text if c in line else "" for c in columns)] for name, line in cells.items()]
+    heads = ["encoder", *(["seed", "splits"] if of_runs else [])]
     best = set()
-    for number, column in enumerate(columns, start=1):
+    for number, column in enumerate(columns, start=len(heads)):
         values = [line[column].row.value if column in line else -math.inf for line in cells.values()]
         if len(values) > 1:
             best.add((max(range(len(values)), key=values.__getitem__), number))
-    return ResultTable(columns=["encoder", *columns], rows=rows, best=frozenset(best))
+    return ResultTable(columns=[*heads, *columns], rows=rows, best=frozenset(best))
+
+
+def _seeds(line: Iterable[Measured]) -> str:
+    return ", ".join(str(seed) for seed in sorted({one.row.seed for one in line}))
+
+
+def _splits(line: Iterable[Measured]) -> str:
+    """How many splits means are of; empty where nothing is a mean."""
+    numbers = [one.splits for one in line if one.std is not None]
+    return _range(numbers) if numbers else ""
 
 
 def _column(row: ResultRow, with_variant: bool) -> str:

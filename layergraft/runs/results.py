@@ -17,6 +17,7 @@ from layergraft.runs.notebook import data_frame, html_table
 from layergraft.runs.readable import counted
 
 SUMMARIES = ("mean", "std")
+HOLDOUT = "holdout"  # `test` of rows about a run's held-out images
 CROSS_VALIDATION = "cross-validation"  # `test` of rows whose labelled images are classified by one another
 
 
@@ -84,6 +85,11 @@ class ResultRow:
     def usual(self) -> bool:
         """Whether its features are of the last block, and of all patches."""
         return "/" not in (self.pooling or "")
+
+    @property
+    def images(self) -> tuple[object, ...]:
+        """What rows that can be compared share: labels, and test images. Each seed holds out other images."""
+        return self.source, self.test, self.n_test, self.seed if self.test == HOLDOUT else None
 
     @property
     def labels(self) -> str:

@@ -58,7 +58,7 @@ def find_headline(run: RunFiles) -> Headline | None:
 
 def _headline(rows: list[ResultRow], first: ResultRow) -> Headline:
     """All numbers of labels of one measurement, and what the floors reach with the fewest."""
-    same = [row for row in rows if _kind(row) == _kind(first)]
+    same = [row for row in rows if _kind(row) == _kind(first) and row.images == first.images]
     (group,) = group_by_images([(row.encoder, row) for row in same])
     own = [one for one in measured([(row.encoder, row) for row in same]) if one.row.encoder == first.encoder]
     own = [one for one in own if one.row.pooling == first.pooling]

@@ -98,7 +98,7 @@ def test_rows_of_other_images_have_a_table_and_a_chart_of_their_own(changes: dic
     """Twenty splits on 5,000 images and two on 200 shared a line, a chart and a caption."""
     many = [row("graft", 40.0, str(split), n_test=5000, n_train=50) for split in range(20)]
     few = [row("graft", 80.0, str(split), n_test=200, n_train=10, **changes) for split in range(2)]
-    rows = [*many, *summarize(many), *few, *summarize(few), knn("pixels", 50.0)]
+    rows = [*many, *summarize(many), *few, *summarize(few), replace(knn("pixels", 50.0), n_test=5000)]
     section = results([run_files("a", rows)])
     assert section is not None
     tables = [block for block in section.blocks if isinstance(block, Table)]
@@ -124,6 +124,39 @@ def test_an_encoder_of_two_seeds_has_two_lines() -> None:
     rows = [row("graft", 40.0, seed=0), row("graft", 80.0, seed=5)]
     (table,) = accuracy_tables(group_by_images([("graft", one) for one in rows]))
     assert [line[0] for line in table.rows] == ["graft, seed 0", "graft, seed 5"]
+
+
+def test_a_table_of_runs_says_seeds_and_splits() -> None:
+    rows = {
+        name: [row("graft", 40.0 + split, str(split), seed=seed) for split in range(splits)]
+        for name, seed, splits in (("a", 0, 2), ("b", 7, 3))
+    }
+    runs = [
+        run_files(name, [*own, *summarize(own), replace(knn("pixels", 50.0), seed=0)]) for name, own in rows.items()
+    ]
+    section = results(runs)
+    assert section is not None
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert table.columns[:3] == ["encoder", "seed", "splits"]
+    assert [line[:3] for line in table.rows] == [["a: graft", "0", "2"], ["pixels", "0", ""], ["b: graft", "7", "3"]]
+    assert {(table.rows[line][0], table.columns[column]) for line, column in table.best} == {
+        ("b: graft", "1 label (5 a class)"),
+        ("pixels", "nearest neighbours, all 1 label"),
+    }
+
+
+@pytest.mark.parametrize("changes", [{"test": "holdout", "seed": 1}, {"n_test": 90}])
+def test_runs_with_other_test_images_share_no_line(changes: dict[str, Any]) -> None:
+    """Held-out images of another seed are other images of the same name; so are those of a folder that has changed."""
+    usual = {"test": "holdout"} if "seed" in changes else {}
+    first = run_files("a", [row("graft", 50.0, **usual), row("pixels", 30.0, pooling=None, **usual)])
+    second = run_files("b", [row("graft", 60.0, **changes), row("pixels", 31.0, pooling=None, **changes)])
+    groups = group_by_images(named_results([first, second]))
+    assert [[name for name, _ in group.results] for group in groups] == [
+        ["a: graft", "pixels"],
+        ["b: graft", "b: pixels"],
+    ]
+    assert len({group.caption for group in groups}) == 2
 
 
 def test_pixels_of_other_images_are_no_floor() -> None:

@@ -173,6 +173,6 @@ def _compared(found: list[tuple[RunFiles, Headline]]) -> Section | None:
 def _same(one: Headline, other: Headline) -> bool:
     def measurement(headline: Headline) -> tuple[object, ...]:
         row = headline.few.row
-        return row.source, row.test, row.protocol, row.variant, row.shots
+        return *row.images, row.protocol, row.variant, row.shots
 
     return measurement(one) == measurement(other)

@@ -27,12 +27,12 @@ def named_results(runs: list[RunFiles]) -> list[tuple[str, ResultRow]]:
     if len(runs) == 1:
         return [*((row.encoder, row) for row in runs[0].results), *_recorded_baseline(runs[0])]
     results: list[tuple[str, ResultRow]] = []
-    floor_of: dict[tuple[str, str], str] = {}
+    floor_of: dict[tuple[object, ...], str] = {}
     for run in runs:
         for row in run.results:
             if row.encoder == "pixels":
                 # The pixels are the same for all runs on the same images; other images have a floor of their own.
-                owner = floor_of.setdefault((row.source, row.test), run.name)
+                owner = floor_of.setdefault(row.images, run.name)
                 if owner == run.name:
                     alone = next(iter(floor_of.values())) == owner
                     results.append(("pixels" if alone else f"{run.name}: pixels", row))
@@ -61,11 +61,16 @@ def _others(run: RunFiles) -> set[str]:
     return {row.encoder for row in run.results if row.encoder.split("/")[0] not in stages}
 
 
-def accuracy_tables(groups: list[ResultGroup]) -> list[Table]:
-    """One table for each pair of labelled and test images, a row per encoder."""
+def accuracy_tables(groups: list[ResultGroup], of_runs: bool = False) -> list[Table]:
+    """One table for each pair of labelled and test images, a row per encoder.
+
+    Args:
+        groups: measurements that can be compared.
+        of_runs: whether they are of several runs, so that each row says its seed and its splits.
+    """
     tables = []
     for group in groups:
-        content = results_table(group.results)
+        content = results_table(group.results, of_runs)
         title = "Accuracy (%)" if len(groups) == 1 else f"Accuracy (%) on {group.test}, labels of {group.source}"
         note = f"{group.caption}. {group.warning}".rstrip()
         tables.append(Table(title=title, columns=content.columns, rows=content.rows, note=note, best=content.best))
@@ -100,7 +105,7 @@ def results(runs: list[RunFiles]) -> Section | None:
     """Show every protocol that was measured."""
     rows = named_results(runs)
     groups = group_by_images(rows)
-    tables = accuracy_tables(groups)
+    tables = accuracy_tables(groups, of_runs=len(runs) > 1)
     if not tables:
         return None
     figures = [figure for number, group in enumerate(groups) for figure in label_efficiency(group, number)]
