@@ -15,6 +15,7 @@ from rich.text import Text
 
 from layergraft.commands.own_recipe import OwnRecipe
 from layergraft.config.encoder import shown_size
+from layergraft.config.guard import GuardConfig
 from layergraft.config.loading import dump_recipe, recipe_hash
 from layergraft.config.recipe import Recipe
 from layergraft.encoders.vit import Encoder, create_encoder
@@ -32,6 +33,7 @@ from layergraft.training.estimate import StageTrial, feature_seconds, run_time, 
 from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.precision import settle_precision
 from layergraft.training.run_data import RunData, load_data, remarks_on
+from layergraft.training.stage import stands_still
 from layergraft.training.stage_files import progressive_json
 
 GIVE_DATA = "give --data to know"
@@ -146,15 +148,27 @@ def planned_stage(
         "memory_bytes": needed,
         "seconds": seconds,
         "flops": flops * steps if flops and steps else None,
+        "guard": None,
         "notes": {
             "memory_bytes": "an estimate for one process that takes the whole batch",
             "seconds": how,
             "flops": "products, attention and convolutions of all steps, by their shapes",
         }
         | ({} if steps else dict.fromkeys(("steps", "flops"), GIVE_DATA))
+        | ({"guard": guard_sentence(stage.guard)} if stage.guard and not stands_still(plan) else {})
         | ({} if needed else dict.fromkeys(("memory_bytes", "flops"), NOT_COUNTED)),
     } | progressive_json(stage, steps)
     return planned, trial
+
+
+def guard_sentence(guard: GuardConfig) -> str:
+    """What a guard will do."""
+    then = "ends" if guard.soften is None else f"softens the rates to {guard.soften:g} once, and then ends"
+    return (
+        f"Guarded on held-out images: leaves the best point, at worst its start. A fall by {guard.margin:g} points of "
+        f"kNN and 5-shot (without labels: below {guard.agreement:g} of the start's neighbours or {guard.rankme:g} of "
+        f"its RankMe) {then} the stage."
+    )
 
 
 def checked_encoder(recipe: Recipe, data: RunData | None) -> Encoder:
@@ -212,6 +226,8 @@ def plan_table(stage: dict[str, Any]) -> Group:
     if stage["optimizer"] == "muon":
         lines.append("Matrices by Muon, the rest by AdamW, at learning rates that compare.")
     lines += [progressive_line(stage["progressive"])] if "progressive" in stage else []
+    if "guard" in stage["notes"]:
+        lines.append(stage["notes"]["guard"])
     return Group(Text(title, style="bold"), table, Text("".join(f"{line}\n" for line in lines)))
 
 

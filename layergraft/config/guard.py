@@ -25,7 +25,7 @@ class GuardConfig(Config, frozen=True, kw_only=True):
     """
 
     margin: NonNegativeFloat = 1.0
-    agreement: Fraction = 0.5
+    agreement: Fraction = 0.8
     rankme: Fraction = 0.7
     soften: PositiveFraction | None = 0.3
     images: PositiveInt = 2000

@@ -78,11 +78,13 @@ def test_the_same_command_finds_it_finished_and_keeps_the_reasons(
 
 def test_weights_at_hand_are_grafted_onto(run: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "grafted"
-    short = ["--stages.heads.steps", "1", "--stages.graft.steps", "3", "--analyze", "[]", "--evaluate", "null"]
+    short = ["--stages.heads.steps", "1", "--stages.upper.steps", "1", "--stages.graft.steps", "3"]
+    short += ["--stages.graft.guard", "null", "--analyze", "[]", "--evaluate", "null"]
     words = ["--data", str(photos), "--start", str(run), "--out", str(out), "--minutes", "0.3", *short]
     assert main(["train", *words]) == 0
     recipe = read_run_recipe(out)
-    assert list(recipe.stages) == ["heads", "graft"]
+    assert list(recipe.stages) == ["heads", "upper", "graft"]
+    assert list(json.loads((out / "run.json").read_text())["guards"]) == ["upper"]
     assert (recipe.encoder.embed_dim, recipe.encoder.depth) == (32, 2)
     encoders = [load_encoder(path) for path in (run, out / "stages" / "0-heads", out)]
     lower, upper = (

@@ -16,19 +16,18 @@ from layergraft.config.recipe import Recipe
 from layergraft.training.choice.images import ImageSet
 from layergraft.training.choice.machine import Machine
 from layergraft.training.choice.networks import KEPT, NETWORKS, Network, encoder_config, image_flops, patches
-from layergraft.training.choice.stages import stage_of
+from layergraft.training.choice.stages import continued, stage_of
 from layergraft.training.choice.start import Start
-from layergraft.training.choice.why import comments, notes
+from layergraft.training.choice.why import SMALL, comments, notes
 
 USUAL_MINUTES = {"cpu": 30.0, "cuda": 120.0}
-SHARES = {"mae": 0.25, "heads": 0.1, "graft": 0.75}  # of the training time, of the stages that there are
+SHARES = {"mae": 0.25, "heads": 0.1, "upper": 0.25, "graft": 0.75}  # of the training time, of the stages that there are
 EFFICIENCY = {"cpu": 0.4, "cuda": 0.3}  # of the speed of large products, that a step reaches
 LOW_EFFICIENCY = 0.2  # on a CPU in 16 bits: what is between the products becomes no faster
 TRAINING = 0.75  # of the whole time, before the rest has been tried
 FEWEST_PASSES, PASSES_PER_IMAGE, MOST_PASSES = 50_000, 20, 1_000_000
 MOST_EPOCHS = 1500  # after which more of the same images teach nothing more
 WARM_UP = 0.1
-DECAY = 0.75  # of the learning rate from a block to the one below, where weights were given
 SHOTS, SPLITS = (1, 5, 10), 20
 BATCH = {"cpu": {"mae": 128, "graft": 64}, "cuda": {"mae": 512, "graft": 512}}
 _MEMORY_PER_VALUE = 70  # bytes that a block keeps of each number of a token for its gradient, in 16 bits
@@ -80,7 +79,7 @@ def choose(images: ImageSet, machine: Machine, minutes: float, start: Start | No
     encoder = encoder_config(network, images.side, images.channels)
     stages = ("mae", "graft")
     if start is not None:
-        network, encoder, stages = start.network, start.encoder(images.side), ("heads", "graft")
+        network, encoder, stages = start.network, start.encoder(images.side), ("heads", "upper", "graft")
     flops = image_flops(network, encoder)
     batch = {name: _batch(BATCH[device]["mae" if name == "mae" else "graft"], train) for name in stages}
     per_step = {name: flops[name] * batch[name] / speed for name in stages}
@@ -93,15 +92,19 @@ def choose(images: ImageSet, machine: Machine, minutes: float, start: Start | No
             "holdout": held,
             "workers": min(machine.cores, 16) if machine.gpu else min(machine.cores, 2),
         },
-        "stages": {name: stage_of(name, network, images.bands, batch[name], steps[name]) for name in stages},
+        "stages": {
+            name: stage_of(name, network, images.bands, batch[name], steps[name]) for name in stages if not start
+        },
         "evaluate": _evaluate(images, held),
         "analyze": ["neighbours", "reconstruct", "attention-maps", "pca", "spectrum"],
         "monitor": {"every": 1, "images": 2000},
         "engine": {"precision": machine.precision},
     }
     if start is not None:
-        raw["stages"]["heads"]["plan"] = {"freeze": {"blocks": network.depth}}
-        raw["stages"]["graft"]["plan"] = _slow_below(network, machine)
+        for name, stage in continued(images.count < SMALL, network, images.bands, held).items():
+            raw["stages"][name] = stage | {"steps": steps[name], "epochs": None, "batch_size": batch[name]}
+        if not machine.gpu:  # there is no time to move the lower half at all
+            raw["stages"]["graft"]["plan"]["freeze"] = {"blocks": network.depth // 2}
     micro = _micro_batch(network, encoder, machine, batch["graft"])
     if micro is not None:
         raw["engine"]["micro_batch"] = micro
@@ -197,12 +200,6 @@ def _network(images: ImageSet, budget: float) -> tuple[Network, int]:
 def _batch(usual: int, train: int) -> int:
     """A power of two, at most a quarter of the images, so that an epoch has several steps."""
     return max(2, min(usual, 1 << int(math.log2(max(2, train / 4)))))
-
-
-def _slow_below(network: Network, machine: Machine) -> dict[str, Any]:
-    """The plan of a graft on trained weights: a CPU has no time to move the lower half at all."""
-    plan: dict[str, Any] = {"lr_scale": {"decay": DECAY}}
-    return plan if machine.gpu else plan | {"freeze": {"blocks": network.depth // 2}}
 
 
 def _micro_batch(network: Network, encoder: EncoderConfig, machine: Machine, batch: int) -> int | None:

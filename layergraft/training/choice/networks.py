@@ -108,5 +108,6 @@ def image_flops(network: Network, encoder: EncoderConfig) -> dict[str, float]:
         "mae": 3 * (masked + _blocks(*network.decoder, tokens)),
         # Two views, each forwards through the momentum encoder too.
         "heads": 2 * (2 * view + 4 * heads),
+        "upper": 2 * (2 * view + 4 * heads),
         "graft": 2 * 4 * (view + heads),
     }

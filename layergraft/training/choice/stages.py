@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from layergraft.config.loading import load_recipe
 from layergraft.training.choice.networks import KEPT, SEEN, Network
 
 
@@ -11,7 +14,7 @@ def stage_of(name: str, network: Network, bands: str, batch: int, steps: int) ->
     """A stage: MAE, or MoCo v3 with the lower rows as it finds them.
 
     Args:
-        name: `mae`, `heads` or `graft`.
+        name: `mae` or `graft`.
         network: the encoder's size.
         bands: what the channels are: `colour`, `grey` or `bands`.
         batch: images of a step.
@@ -48,3 +51,27 @@ def stage_of(name: str, network: Network, bands: str, batch: int, steps: int) ->
         "steps": steps,
         "batch_size": batch,
     }
+
+
+def continued(few: bool, network: Network, bands: str, held: int) -> dict[str, dict[str, Any]]:
+    """The stages of `continue_small` or `continue_large` for another network: stage -> the stage, without its length.
+
+    Args:
+        few: whether there are few images.
+        network: the start's size.
+        bands: what the channels are: `colour`, `grey` or `bands`.
+        held: images that are held out, without which there is nothing to guard by.
+    """
+    recipe = load_recipe("continue_small" if few else "continue_large")
+    slower = (recipe.encoder.embed_dim or network.width) / network.width  # wide networks take smaller steps
+    stages = {}
+    for name, stage in recipe.stages.items():
+        sized = stage_of("graft", network, bands, 1, 1)
+        raw = msgspec.to_builtins(stage)
+        raw |= {"objective": sized["objective"], "views": sized["views"]}
+        raw["optimizer"]["base_lr"] = float(f"{raw['optimizer']['base_lr'] * slower:.2g}")
+        if not held:
+            raw["guard"] = None
+        stages[name] = raw
+    stages["upper"]["plan"]["freeze"] = {"blocks": network.depth - max(1, network.depth // 3)}
+    return stages

@@ -64,7 +64,7 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
         said[f"stages.{name}.optimizer.base_lr"] = (
             "At a batch of 256, for a network of this width: high, as the stage is short."
             if recipe.start is None
-            else "At a batch of 256: low, as the weights are good already."
+            else "At a batch of 256, for a network of this width: low, as the weights are good already."
         )
         first = next(iter(stage.views))  # the others are alike
         where_it_is = f"stages.{name}.views.{first}"
@@ -97,8 +97,11 @@ def _started(recipe: Recipe) -> dict[str, str]:
         "encoder.in_chans": "As the weights have them.",
         "encoder.patch_size": "As the weights have them.",
         "stages.heads.steps": "The new heads first, on an encoder that stands still: they would pull it about.",
-        "stages.graft.plan": "Lower blocks slow: they know edges and textures already.",
+        "stages.upper.steps": "Then the upper third, which holds most of what its method was after.",
+        "stages.graft.plan": "Lower blocks slow, for they know edges and textures already; an anchor holds them all.",
         "stages.graft.steps": "Then everything moves, the upper blocks most.",
+        "stages.upper.guard": "Measured on held-out images: what is worse than its start is not kept.",
+        "stages.graft.guard": "Likewise; if nothing is better, the run leaves the weights that it started from.",
     }
 
 

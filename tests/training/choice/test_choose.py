@@ -12,7 +12,7 @@ from msgspec import structs, to_builtins
 from layergraft.config.comments import read_comments, with_comments
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import dump_recipe, load_recipe
-from layergraft.config.plan import FreezeBlocks, LrScaleConfig
+from layergraft.config.plan import FreezeBlocks
 from layergraft.config.yaml_text import read_yaml
 from layergraft.training.choice.choose import MOST_EPOCHS, Choice, choose, explained
 from layergraft.training.choice.images import ImageSet
@@ -174,14 +174,36 @@ def test_a_start_makes_another_recipe() -> None:
         recipe = choice.recipe
         assert recipe.start == start.enc
         assert (recipe.encoder.in_chans, recipe.encoder.patch_size, recipe.encoder.img_size) == (3, 16, 96)
-        assert list(recipe.stages) == ["heads", "graft"]
-        assert recipe.stages["heads"].plan.freeze == FreezeBlocks(blocks=12)
-        assert recipe.stages["graft"].plan.lr_scale == LrScaleConfig(decay=0.75)
+        assert list(recipe.stages) == ["heads", "upper", "graft"]
+        ours = load_recipe("continue_small").stages  # there is no second way to go on
+        for name, stage in recipe.stages.items():
+            assert stage.guard == ours[name].guard
+            assert stage.plan.anchor == ours[name].plan.anchor
+            assert stage.plan.lr_scale == ours[name].plan.lr_scale
+            assert stage.optimizer == ours[name].optimizer  # the recipe's network is as wide
+        assert recipe.stages["heads"].plan == ours["heads"].plan
+        assert recipe.stages["upper"].plan.freeze == FreezeBlocks(blocks=8)
         freeze = recipe.stages["graft"].plan.freeze
         assert (freeze.blocks if isinstance(freeze, FreezeBlocks) else None) == frozen
-        assert all(choice.comments[key] for key in ("start", "stages.heads.steps", "stages.graft.plan"))
+        assert all(choice.comments[key] for key in ("start", "stages.heads.steps", "stages.graft.guard"))
         assert not any("--start" in note for note in choice.notes)
         assert choice.comments[""].startswith("Chosen by")
+
+
+def test_a_wide_start_takes_smaller_steps_and_many_images_another_recipe() -> None:
+    config = EncoderConfig(name="vit_base_patch16_224", img_size=224, patch_size=16, embed_dim=768, depth=7)
+    start = Start(enc="a", network=replace(NETWORKS[4], depth=7), config=config)
+    few, many = (choose(images(count), GPU, 30, start).recipe.stages for count in (4999, 5000))
+    small, large = (load_recipe(f"continue_{size}").stages for size in ("small", "large"))
+    assert few["graft"].optimizer.base_lr == pytest.approx(small["graft"].optimizer.base_lr / 2)
+    assert many["graft"].optimizer == large["graft"].optimizer
+    assert few["upper"].plan.freeze == FreezeBlocks(blocks=5)
+
+
+def test_nothing_held_out_is_no_guard() -> None:
+    config = EncoderConfig(name="vit_tiny_patch16_224", img_size=96, patch_size=16, embed_dim=192)
+    stages = choose(images(4), CPU, 30, Start(enc="a", network=NETWORKS[0], config=config)).recipe.stages
+    assert all(stage.guard is None for stage in stages.values())
 
 
 def test_weights_for_images_that_are_not_square_keep_their_size() -> None:

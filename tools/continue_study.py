@@ -1,0 +1,217 @@
+"""What going on from good weights does: every `continue_*` recipe and plain MoCo v3, without labels, over some seeds.
+
+A ViT learns the classes of half of `builtin:fashion-colour`; its encoder alone goes on with images of the other half,
+without labels: 500 or 5,000 of the same kind, or of another kind (`builtin:fashion-canvas`). kNN and 5-shot on test
+images, before and after. Recipes are as they are, but for the size of the network, heads, batch and lengths; learning
+rates are times 768 / width, as the recipes' networks are 768 wide, or 384.
+
+    python tools/continue_study.py --out runs/continue --seeds 0 1 2 3 4
+
+Rows are appended to OUT/rows.jsonl, and those that are there are not made again. `--json` sums them up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+import numpy as np
+import torch
+
+import layergraft
+from layergraft.config import load_recipe
+from layergraft.data.sources.open import open_source
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.evaluation.held_out import HeldOut
+from layergraft.training.launch import launch
+from layergraft.training.run import Training
+
+WIDTH, DEPTH, SIDE, PATCH = 64, 3, 36, 9
+ENCODER = {
+    "name": "vit_tiny_patch16_224", "img_size": SIDE, "in_chans": 3, "patch_size": PATCH, "embed_dim": WIDTH,
+    "depth": DEPTH, "num_heads": 2,
+}  # fmt: skip
+RECIPES = ("continue_mim", "continue_dino", "continue_small", "continue_large")
+CASES = {
+    "same-500": ("fashion-colour", 500), "same-5000": ("fashion-colour", 5000),
+    "other-500": ("fashion-canvas", 500), "other-5000": ("fashion-canvas", 5000),
+}  # fmt: skip
+STEPS = {"heads": 20, "upper": 40, "graft": 60}
+BATCH = 64
+VIEW = {"crop_scale": [0.3, 1.0], "jitter": 0.8, "gray": 0.2, "blur": 0.0}
+BANK, TESTED = 1500, 3000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--recipes", nargs="+", default=[*RECIPES, "plain"], choices=[*RECIPES, "plain"])
+    parser.add_argument("--start-epochs", type=float, default=20)
+    parser.add_argument("--json", type=Path, help="where the summary goes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in arguments.seeds:
+        start = trained_start(arguments.out, seed, arguments.start_epochs)
+        for case in arguments.cases:
+            for recipe in ("start", *arguments.recipes):
+                one_row(arguments.out, seed, case, recipe, start)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(summary(read_rows(arguments.out)), indent=1) + "\n")
+
+
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    file = out / "rows.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def images_of(kind: str, split: str) -> tuple[Any, Any]:
+    """(pixels of shape (N, 36, 36, 3), classes) of a built-in set."""
+    source = open_source(f"builtin:{kind}:{split}")
+    return np.stack([source.images.load(key, 3) for key in range(len(source))]), source.selected_labels
+
+
+def halves(seed: int, count: int) -> tuple[Any, Any]:
+    """(rows that are learned with labels, rows that the encoder goes on with)."""
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[: count // 2]), order[count // 2 :]
+
+
+def written(file: Path, **arrays: Any) -> str:
+    """Keep arrays in a file; its SOURCE."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.is_file():
+        np.savez(file, **arrays)
+    return str(file)
+
+
+def train(out: Path, recipe: dict[str, Any]) -> Training:
+    """Train a recipe's stages, and nothing else."""
+    with patch("layergraft.training.run.step_flops", return_value=None):  # counting takes longer than these stages
+        training = Training(load_recipe(recipe), out, launch())
+        if training.open("auto"):
+            training.train()
+    return training
+
+
+def trained_start(out: Path, seed: int, epochs: float) -> Path:
+    """The encoder that has learned the classes of half of the images."""
+    folder = out / f"start-{seed}"
+    if not (folder / "encoder").is_dir():
+        pixels, labels = images_of("fashion-colour", "train")
+        rows, _ = halves(seed, len(labels))
+        source = written(out / "data" / f"labelled-{seed}.npz", images=pixels[rows], labels=labels[rows])
+        stage = {
+            "objective": {"name": "classify", "smoothing": 0.1},
+            "views": {"image": {"crop_scale": [0.6, 1.0], "interpolation": "bilinear"}},
+            "optimizer": {"base_lr": 6e-3, "weight_decay": 0.05},
+            "epochs": epochs, "warmup_epochs": 2, "batch_size": 128,
+        }  # fmt: skip
+        recipe = {
+            "seed": seed, "encoder": ENCODER, "data": {"source": source, "holdout": 0.05, "workers": 0},
+            "stages": {"classes": stage}, "evaluate": None, "analyze": [], "monitor": {"every": 0},
+        }  # fmt: skip
+        train(out / f"run-{seed}", recipe)
+        shutil.copytree(next((out / f"run-{seed}").glob("stages/*/encoder")), folder / "encoder")
+    return folder / "encoder"
+
+
+def continued(name: str, seed: int, source: str, start: Path) -> dict[str, Any]:
+    """A recipe in miniature; `plain` is MoCo v3 on all layers at one learning rate, for as many steps."""
+    small = {"projector": [256, 256, 64], "predictor": [256, 64]}
+    if name == "plain":
+        moco = {"name": "moco", "temperature": 0.2, "momentum": 0.99, **small}
+        optimizer = {"base_lr": 1.5e-4 * 768 / WIDTH, "betas": [0.9, 0.999], "weight_decay": 0.1}
+        raw: dict[str, Any] = {"stages": {"plain": {"objective": moco, "optimizer": optimizer}}}
+        steps = {"plain": sum(STEPS.values())}
+    else:
+        full = load_recipe(name)
+        raw, wide = msgspec.to_builtins(full), full.encoder.embed_dim or WIDTH
+        steps = STEPS
+        for stage in raw["stages"].values():
+            stage["objective"] |= small
+            stage["optimizer"]["base_lr"] *= wide / WIDTH
+        raw["stages"]["upper"]["plan"]["freeze"] = {"blocks": DEPTH - DEPTH // 3}
+    for stage, count in steps.items():
+        raw["stages"][stage] |= {"steps": count, "epochs": None, "warmup_steps": count // 10, "warmup_epochs": 0}
+        raw["stages"][stage] |= {"batch_size": BATCH, "views": {"first": VIEW, "second": VIEW | {"solarize": 0.0}}}
+    raw |= {"seed": seed, "encoder": ENCODER, "start": str(start), "evaluate": None, "analyze": []}
+    raw |= {"data": {"source": source, "holdout": 0.2, "workers": 0}}
+    raw["engine"] = {"precision": "32-true"}  # at this width as quick as bfloat16
+    held = len(np.load(source)["images"]) * 4 // 5 // BATCH
+    raw["monitor"] = {"every": 20 / held, "images": 200}
+    return raw
+
+
+def one_row(out: Path, seed: int, case: str, name: str, start: Path) -> None:
+    """Measure the start, or go on and measure; nothing where that was done."""
+    key = {"seed": seed, "case": case, "recipe": name}
+    if any(key.items() <= row.items() for row in read_rows(out)):
+        return
+    kind, count = CASES[case]
+    began = time.process_time()
+    guards: dict[str, str] = {}
+    encoder = start
+    if name != "start":
+        pixels, labels = images_of(kind, "train")
+        rows = halves(seed, len(labels))[1][:count]
+        source = written(out / "data" / f"{case}-{seed}.npz", images=pixels[rows])
+        run = out / f"{case}-{name}-{seed}"
+        shutil.rmtree(run, ignore_errors=True)
+        train(run, continued(name, seed, source, start))
+        for plan in sorted(run.glob("stages/*/plan.json")):
+            content = json.loads(plan.read_text())
+            if content["guard"]:
+                guards[content["name"]] = content["guard"]["sentence"]
+            encoder = plan.parent / "encoder"
+    figures = measured(encoder, kind, seed)
+    if name != "start":
+        shutil.rmtree(out / f"{case}-{name}-{seed}")
+    row = key | figures | {"guards": guards, "cpu_seconds": round(time.process_time() - began, 1)}
+    with open(out / "rows.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def measured(encoder: Path, kind: str, seed: int) -> dict[str, float]:
+    """kNN and 5-shot on test images of a kind, in percent; labelled images of the first half are neighbours."""
+    train_images, test = open_source(f"builtin:{kind}"), open_source(f"builtin:{kind}:test")
+    labelled = halves(seed, len(train_images))[0][:BANK]
+    tested = np.random.default_rng(0).permutation(len(test))[:TESTED]
+    return HeldOut(train_images.subset(labelled), test.subset(np.sort(tested))).measure(load_encoder(encoder)).numbers
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each case and recipe the mean change from the start over the seeds, and its standard error."""
+    found: dict[str, Any] = {}
+    for case in CASES:
+        starts = {row["seed"]: row for row in rows if row["case"] == case and row["recipe"] == "start"}
+        for name in ("start", *RECIPES, "plain"):
+            own = [row for row in rows if row["case"] == case and row["recipe"] == name and row["seed"] in starts]
+            if not own:
+                continue
+            entry: dict[str, Any] = {"n": len(own)}
+            for figure in ("knn", "five_shot"):
+                values = np.array([row[figure] for row in own])
+                changes = np.array([row[figure] - starts[row["seed"]][figure] for row in own])
+                error = float(changes.std(ddof=1) / len(own) ** 0.5) if len(own) > 1 else None
+                entry[figure] = {"mean": round(float(values.mean()), 2)}
+                if name != "start":
+                    entry[figure] |= {
+                        "change": round(float(changes.mean()), 2),
+                        "standard_error": None if error is None else round(error, 2),
+                    }
+            entry["cpu_seconds"] = round(float(np.mean([row["cpu_seconds"] for row in own])), 1)
+            found.setdefault(case, {})[name] = entry
+    return {"layergraft": layergraft.__version__, "encoder": ENCODER, "steps": STEPS, "batch": BATCH, "cases": found}
+
+
+if __name__ == "__main__":
+    main()
