@@ -77,7 +77,7 @@ def choose(images: ImageSet, machine: Machine, minutes: float, start: Start | No
     speed = machine.gflops * 1e9 * efficiency
     network, wanted = _network(images, seconds * speed)
     encoder = encoder_config(network, images.side, images.channels)
-    stages = ("mae", "graft")
+    stages: tuple[str, ...] = ("mae", "graft")
     if start is not None:
         network, encoder, stages = start.network, start.encoder(images.side), ("heads", "upper", "graft")
     flops = image_flops(network, encoder)
