@@ -18,19 +18,9 @@ from pathlib import Path
 from layergraft.commands.reproduce.claims import read_claims
 from layergraft.commands.reproduce.outcome import Claims
 from layergraft.commands.reproduce.page import RULE, write_claims_page
-from layergraft.commands.reproduce.study_file import Budget
-from layergraft.commands.reproduce.tables import (
-    accuracy_table,
-    arms_table,
-    bar_sentence,
-    bar_table,
-    conflict_table,
-    differences_table,
-    facts_table,
-    parts_table,
-    search_table,
-    verdict_table,
-)
+from layergraft.commands.reproduce.tables import bar_sentence, bar_table, conflict_table, parts_table, verdict_table
+from layergraft.commands.study.study_file import Budget
+from layergraft.commands.study.tables import accuracy_table, arms_table, differences_table, facts_table, search_table
 from layergraft.runs.report.section import Table
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layergraft.commands.reproduce.claims import report_study
-from layergraft.commands.reproduce.study_file import is_study
+from layergraft.commands.study.study_file import is_study
 from layergraft.runs.report.model_card import write_model_card
 from layergraft.runs.report.page import write_report
 

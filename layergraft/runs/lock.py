@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -25,6 +25,10 @@ from layergraft.runs.json_files import read_json_as
 LOCK = "lock"
 _PAUSE = 0.2
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+class InUse(UserError):
+    """Another process holds the directory."""
 
 
 class _Holder(TypedDict):
@@ -90,6 +94,35 @@ def locked(directory: Path, say: Callable[[str], None], *, clear: bool = False) 
 
 
 @contextmanager
+def locked_or_not(directory: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """As `locked`, of a directory that several processes want: True where it is held now, False where another has it.
+
+    Args:
+        directory: it is made if need be, and removed at the end if it is empty then.
+        say: called with a sentence where the file system knows no locks.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(directory, say))
+            mine = True
+        except InUse:
+            mine = False
+        yield mine
+
+
+@contextmanager
+def waited_for(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """As `locked`, waiting until it is free: of a directory that nobody holds for long."""
+    while True:
+        check()
+        with locked_or_not(directory, say) as mine:
+            if mine:
+                yield
+                return
+        time.sleep(_PAUSE)
+
+
+@contextmanager
 def _refused(directory: Path) -> Iterator[None]:
     """Around what a disk or permission may refuse before anything is done."""
     try:
@@ -106,7 +139,11 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
     while True:
         check()
         # Held for reading: a file that is open for writing would keep the disk from being remounted read-only.
-        descriptor = os.open(file, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(file, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # its holder has just removed the directory
+            file.parent.mkdir(parents=True, exist_ok=True)
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -119,7 +156,7 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
                 return descriptor
             os.close(descriptor)
             if time.monotonic() >= end:
-                raise UserError(
+                raise InUse(
                     f"{str(file.parent)!r} is in use{_holder(file)}.",
                     "Wait until it has ended, or use another --out. Nothing was changed.",
                 ) from None

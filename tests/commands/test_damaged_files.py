@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 
 from layergraft.commands.cli import main
 from layergraft.commands.pack import PROGRESS
-from layergraft.commands.reproduce.jobs import read_outcome
-from layergraft.commands.reproduce.study import SETTINGS, _Clock
-from layergraft.commands.reproduce.study_file import FILE
+from layergraft.commands.study.clock import read_times
+from layergraft.commands.study.directory import SETTINGS
+from layergraft.commands.study.jobs import read_outcome
+from layergraft.commands.study.study_file import FILE
 from layergraft.config import EncoderConfig
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
@@ -74,9 +75,9 @@ def refused(read: Callable[[], Any], file: Path) -> None:
 def test_parts_of_a_study(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "seed-0.json"
     file.write_bytes(CONTENTS[kind])
-    for job in ("trial", "seed", "conflict"):
+    for job in ("trial", "seed", "stage", "conflict"):
         refused(lambda job=job: read_outcome(file, job), file)  # type: ignore[misc]
-    refused(lambda: _Clock(file), file)
+    refused(lambda: read_times(file), file)
 
 
 @pytest.mark.parametrize("kind", CONTENTS)

@@ -53,7 +53,7 @@ def test_the_graft_against_its_parents_by_hand() -> None:
     rows = [row for bar in claims.graft_vs_parents for row in bar.rows]
     assert len(rows) == 2 * 2 * len(claims.study.few_shots)  # budgets, parents
     for row in rows:
-        graft, parent = arms[row.graft], arms[row.against]
+        graft, parent = arms[row.arm], arms[row.against]
         seeds = sorted(graft.keys() & parent.keys())
         differences = [graft[seed][row.column] - parent[seed][row.column] for seed in seeds]
         half = QUANTILES[len(seeds) - 1] * statistics.stdev(differences) / len(seeds) ** 0.5

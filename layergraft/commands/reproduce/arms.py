@@ -6,67 +6,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-COMPUTE = "_compute"  # behind the name of an arm: the same at equal compute
+from layergraft.commands.study.arms import Arm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One way to train an encoder.
+class RecipeArm(Arm):
+    """An arm that is stages of a packaged recipe.
 
     Args:
-        name: what files and tables call it.
-        title: for people.
         recipe: its recipe; None is no training at all.
         stages: its own stages of that recipe; those before are another arm's.
-        first: the arm whose encoder they start from, with the same seed; None starts from fresh weights.
         changes: recipe keys that differ from the recipe's.
-        encoder: which encoder is measured: the last stage's `encoder`, or its `encoder_ema`.
-        parents: the arms it is compared with.
-        compute: whether it is also trained for as many operations as MAE and the graft with equal layers take.
         graft: whether it continues MAE with the contrastive stage of `scratch`, so that the two are its parents; the
             best of these on held-out images is the chosen graft.
         suggested: whether its plan is the one that the measured conflict suggests.
     """
 
-    name: str
-    title: str
     recipe: str | None = None
     stages: tuple[str, ...] = ()
-    first: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
-    encoder: str = "encoder"
-    parents: tuple[str, ...] = ()
-    compute: bool = True
     graft: bool = False
     suggested: bool = False
 
 
 PARENTS = ("mae", "scratch")
-BUDGET = ("mae", "graft_uniform")  # their operations are what equal compute means
+BUDGET = "graft_uniform"  # the operations of its chain, MAE included, are what equal compute means
 CONFLICT = "joint"  # on this arm's encoders the conflict is measured
 _PLAN = "stages.graft.plan."
 
 
-def _after_mae(name: str, title: str, recipe: str, stages: tuple[str, ...] = ("graft",), **other: Any) -> Arm:
-    return Arm(name=name, title=title, recipe=recipe, stages=stages, first="mae", parents=PARENTS, **other)
+def _after_mae(name: str, title: str, recipe: str, stages: tuple[str, ...] = ("graft",), **other: Any) -> RecipeArm:
+    return RecipeArm(name=name, title=title, recipe=recipe, stages=stages, first="mae", parents=PARENTS, **other)
 
 
-def _graft(name: str, title: str, changes: Mapping[str, Any], **other: Any) -> Arm:
+def _graft(name: str, title: str, changes: Mapping[str, Any], **other: Any) -> RecipeArm:
     return _after_mae(name, title, "fashion_tiny", changes=changes, graft=True, **other)
 
 
-ARMS: dict[str, Arm] = {
+ARMS: dict[str, RecipeArm] = {
     arm.name: arm
     for arm in (
-        Arm(name="mae", title="MAE", recipe="fashion_tiny", stages=("mae",)),
-        Arm(name="scratch", title="MoCo v3 from scratch", recipe="fashion_cl_mim", stages=("moco",)),
-        Arm(name="joint", title="multi-task", recipe="fashion_joint", stages=("joint",), parents=PARENTS),
+        RecipeArm(name="mae", title="MAE", recipe="fashion_tiny", stages=("mae",)),
+        RecipeArm(name="scratch", title="MoCo v3 from scratch", recipe="fashion_cl_mim", stages=("moco",)),
+        RecipeArm(name="joint", title="multi-task", recipe="fashion_joint", stages=("joint",), parents=PARENTS),
         _graft("graft_uniform", "graft, all layers alike", {_PLAN + "lr_scale": 1.0}),
         _graft("graft_slow", "graft, slow lower layers", {_PLAN + "lr_scale": [0.3, 0.3, 1.0]}),
         _graft("graft_geometric", "graft, geometric 0.65", {_PLAN + "lr_scale": {"decay": 0.65}}),
         _graft("graft_suggested", "graft, suggested plan", {}, suggested=True),
         _after_mae("graft_frozen", "MIM→CL, frozen lower layers", "fashion_frozen", graft=True),
-        Arm(
+        RecipeArm(
             name="cl_mim",
             title="CL→MIM, frozen lower layers",
             recipe="fashion_cl_mim",
@@ -76,7 +64,7 @@ ARMS: dict[str, Arm] = {
         ),
         _after_mae("refiner", "MIM-Refiner's recipe", "fashion_refiner", ("heads", "refine"), encoder="encoder_ema"),
         _after_mae("graft_vicreg", "graft with VICReg", "fashion_vicreg"),
-        Arm(name="random", title="random weights", compute=False),
-        Arm(name="pixels", title="pixels", compute=False),
+        RecipeArm(name="random", title="random weights", floor="random", compute=False),
+        RecipeArm(name="pixels", title="pixels", floor="pixels", compute=False),
     )
 }

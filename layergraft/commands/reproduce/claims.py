@@ -8,7 +8,8 @@ import msgspec
 
 from layergraft.commands.reproduce.outcome import Claims, make_claims
 from layergraft.commands.reproduce.page import write_claims_page
-from layergraft.commands.reproduce.study_file import MeasuredStudy, read_study
+from layergraft.commands.reproduce.study_file import MeasuredClaims
+from layergraft.commands.study.study_file import read_study
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json_as
@@ -26,7 +27,7 @@ def read_claims(path: Path) -> Claims:
     return read_json_as(path, Claims)
 
 
-def write_claims(study: MeasuredStudy, out: Path, page: Path | None = None, figures: Path | None = None) -> Path:
+def write_claims(study: MeasuredClaims, out: Path, page: Path | None = None, figures: Path | None = None) -> Path:
     """Write claims.json and the page of a study.
 
     Args:
@@ -56,4 +57,4 @@ def report_study(directories: list[Path], page: Path | None, figures: Path | Non
     """
     if len(directories) > 1:
         raise UserError("The page of a study stands alone.", "Give its directory and no other.")
-    return write_claims(read_study(directories[0]), directories[0], page, figures)
+    return write_claims(read_study(directories[0], MeasuredClaims), directories[0], page, figures)

@@ -1,36 +1,25 @@
-"""What is said about a study: accuracies, paired differences, verdicts, and the numbers that they came from."""
+"""What is said about the claims: accuracies, paired differences, verdicts, and the numbers that they came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
-from layergraft.commands.reproduce.formatting import MEAN
-from layergraft.commands.reproduce.statistics import Effect, Interval, family, interval, paired
-from layergraft.commands.reproduce.study_file import BUDGETS, Budget, MeasuredArm, MeasuredStudy
-from layergraft.commands.reproduce.verdicts import Claim, few_shot, verdicts
-
-Values = Callable[[MeasuredArm], dict[int, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Test accuracy of an arm, in percent, over seeds."""
-
-    arm: str
-    column: str
-    accuracy: Interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The chosen graft minus another arm, paired by seed; one family for each column of a budget."""
-
-    budget: Budget
-    graft: str
-    against: str
-    column: str
-    difference: Effect
+from layergraft.commands.reproduce.study_file import MeasuredClaims
+from layergraft.commands.reproduce.verdicts import Claim, verdicts
+from layergraft.commands.study.formatting import AT
+from layergraft.commands.study.outcome import (
+    Difference,
+    Outcome,
+    Words,
+    accuracies_of,
+    columns_of,
+    differences_of,
+    families,
+    one_family,
+)
+from layergraft.commands.study.statistics import Effect, Interval, interval
+from layergraft.commands.study.study_file import BUDGETS, Budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,85 +51,58 @@ class BlockOfSeeds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claims:
-    """The outcome of a study: verdicts, and every number that they rest on.
+class Claims(Outcome):
+    """The outcome of a study of the claims: verdicts, and every number that they rest on.
 
     Args:
         claims: verdicts.
         graft_vs_parents: at equal contrastive epochs, and at equal compute.
-        accuracies: of every arm.
-        differences: of the chosen graft from every other arm.
         conflict: by block.
         study: what all of it was computed from.
     """
 
+    words: ClassVar[Words] = Words(
+        mark="chosen graft",
+        differences="{}, minus each other arm",
+        ahead="points that the graft is ahead",
+        side="Right of 0 the chosen graft is ahead",
+        chosen="By it the graft was chosen, among the arms that continue MAE with MoCo v3 at equal contrastive epochs.",
+        at=AT,
+    )
+
     claims: list[Claim]
     graft_vs_parents: list[GraftVsParents]
-    accuracies: list[Accuracy]
-    differences: list[Difference]
     conflict: list[BlockOfSeeds]
-    study: MeasuredStudy
+    study: MeasuredClaims
+
+    @property
+    def measured(self) -> MeasuredClaims:
+        return self.study
+
+    @property
+    def reference(self) -> str:
+        return self.study.chosen_graft
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {"scale": self.study.scale}
+
+    def other(self, row: Difference) -> str:
+        return row.against
+
+    @property
+    def highlighted(self) -> dict[str, str]:
+        chosen = next(arm for arm in self.study.arms if arm.name == self.study.chosen_graft)
+        parents = {arm.name: arm.title for arm in self.study.arms if arm.name in chosen.parents}
+        return parents | {chosen.name: chosen.title}
 
     @property
     def trend(self) -> Effect | None:
         """Slope of the share of images in conflict over the blocks: the second part of the first claim."""
         return self.claims[0].parts[1].test
 
-    def accuracy(self, arm: str, column: str) -> Interval | None:
-        """What an arm reached in a column."""
-        return next((row.accuracy for row in self.accuracies if (row.arm, row.column) == (arm, column)), None)
 
-
-def _columns(study: MeasuredStudy) -> dict[str, Values]:
-    """Column -> how an arm's values are read; the mean over numbers of shots first."""
-
-    def column(name: str) -> Values:
-        return lambda arm: arm.by_seed(name)
-
-    return {MEAN: lambda arm: few_shot(arm, study)} | {name: column(name) for name in study.columns}
-
-
-def _accuracies(study: MeasuredStudy) -> list[Accuracy]:
-    accuracies = []
-    for arm in study.arms:
-        for column, values in _columns(study).items():
-            by_seed = values(arm)
-            if by_seed:
-                accuracies.append(Accuracy(arm=arm.name, column=column, accuracy=interval(by_seed)))
-    return accuracies
-
-
-def _differences(
-    study: MeasuredStudy, budget: Budget, others: list[MeasuredArm], columns: dict[str, Values]
-) -> list[Difference]:
-    """The chosen graft minus each of the others in each column, uncorrected."""
-    graft = study.find(study.chosen_graft, budget)
-    if graft is None:
-        return []
-    rows = []
-    for column, values in columns.items():
-        for other in others:
-            effect = None if other is graft else paired(values(graft), values(other))
-            if effect is not None:
-                pair = {"graft": graft.name, "against": other.name}
-                rows.append(Difference(budget=budget, **pair, column=column, difference=effect))
-    return rows
-
-
-def _one_family(rows: list[Difference]) -> list[Difference]:
-    tests = family([row.difference for row in rows])
-    return [replace(row, difference=test) for row, test in zip(rows, tests, strict=True)]
-
-
-def _all_differences(study: MeasuredStudy) -> list[Difference]:
-    differences: list[Difference] = []
-    for budget in BUDGETS:
-        for column, values in _columns(study).items():
-            differences += _one_family(_differences(study, budget, study.taking_part(budget), {column: values}))
-    return differences
-
-
-def graft_vs_parents(study: MeasuredStudy, budget: Budget) -> GraftVsParents | None:
+def graft_vs_parents(study: MeasuredClaims, budget: Budget) -> GraftVsParents | None:
     """The second bar of the study; None where the graft or a parent takes no part in the budget's comparison."""
     graft = study.find(study.chosen_graft, budget)
     chosen = next(arm for arm in study.arms if arm.name == study.chosen_graft)
@@ -148,8 +110,8 @@ def graft_vs_parents(study: MeasuredStudy, budget: Budget) -> GraftVsParents | N
     trained = [arm for arm in parents if arm is not None]
     if graft is None or not parents or len(trained) < len(parents):
         return None
-    columns = {name: values for name, values in _columns(study).items() if name in study.few_shots}
-    rows = _one_family(_differences(study, budget, trained, columns))
+    columns = {name: values for name, values in columns_of(study).items() if name in study.few_shots}
+    rows = one_family(differences_of(budget, [(graft, parent) for parent in trained], columns))
     lows = [row.difference.low for row in rows]
     complete = len(rows) == len(trained) * len(columns) and None not in lows
     return GraftVsParents(
@@ -161,7 +123,13 @@ def graft_vs_parents(study: MeasuredStudy, budget: Budget) -> GraftVsParents | N
     )
 
 
-def _conflict(study: MeasuredStudy) -> list[BlockOfSeeds]:
+def _differences(study: MeasuredClaims, budget: Budget) -> list[Difference]:
+    """The chosen graft minus every other arm."""
+    graft = study.find(study.chosen_graft, budget)
+    return [] if graft is None else families(study, budget, [(graft, arm) for arm in study.taking_part(budget)])
+
+
+def _conflict(study: MeasuredClaims) -> list[BlockOfSeeds]:
     cosines: dict[int, dict[int, float]] = {}  # block -> seed -> mean cosine
     shares: dict[int, dict[int, float]] = {}  # block -> seed -> images with a negative one, in percent
     for measured in study.conflict:
@@ -174,15 +142,15 @@ def _conflict(study: MeasuredStudy) -> list[BlockOfSeeds]:
     ]
 
 
-def make_claims(study: MeasuredStudy) -> Claims:
+def make_claims(study: MeasuredClaims) -> Claims:
     """Everything that is said about a study."""
     return Claims(
         claims=verdicts(study),
         graft_vs_parents=[
             comparison for budget in BUDGETS if (comparison := graft_vs_parents(study, budget)) is not None
         ],
-        accuracies=_accuracies(study),
-        differences=_all_differences(study),
+        accuracies=accuracies_of(study),
+        differences=[row for budget in BUDGETS for row in _differences(study, budget)],
         conflict=_conflict(study),
         study=study,
     )

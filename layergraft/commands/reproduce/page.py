@@ -5,32 +5,18 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from layergraft.commands.reproduce.figures import (
-    compute_figure,
-    conflict_figures,
-    differences_figure,
-    search_figure,
-)
-from layergraft.commands.reproduce.formatting import AT
+from layergraft.commands.reproduce.figures import conflict_figures
 from layergraft.commands.reproduce.outcome import Claims
-from layergraft.commands.reproduce.study_file import BUDGETS
-from layergraft.commands.reproduce.tables import (
-    accuracy_table,
-    arms_table,
-    bar_sentence,
-    bar_table,
-    differences_table,
-    facts_table,
-    parts_table,
-    search_table,
-    title_of,
-    trend_sentence,
-)
+from layergraft.commands.reproduce.tables import bar_sentence, bar_table, parts_table, trend_sentence
 from layergraft.commands.reproduce.verdicts import Claim, Decision
-from layergraft.runs.figure import Figure
+from layergraft.commands.study.figures import compute_figure
+from layergraft.commands.study.formatting import AT
+from layergraft.commands.study.sections import difference_blocks, made_section, search_blocks
+from layergraft.commands.study.study_file import BUDGETS
+from layergraft.commands.study.tables import accuracy_table
 from layergraft.runs.readable import duration
 from layergraft.runs.report.page import write_page
-from layergraft.runs.report.section import Judgement, Notes, Section, Table, Verdict
+from layergraft.runs.report.section import Judgement, Notes, Section, Verdict
 
 WORDS: dict[bool | None, Decision] = {True: "holds", False: "does not hold", None: "undecided"}
 RULE = (
@@ -47,7 +33,7 @@ def _bars(claims: Claims) -> list[Verdict]:
             judgements=[
                 Judgement(
                     word=WORDS[bar.beats_both],
-                    label=title_of(claims, bar.graft),
+                    label=claims.title_of(bar.graft),
                     text=bar_sentence(claims, bar),
                 )
             ],
@@ -75,10 +61,7 @@ def _verdicts(claims: Claims) -> Section:
 
 
 def _accuracy(claims: Claims) -> Section:
-    differences: list[Figure | Table] = []
-    for budget in BUDGETS:
-        if (figure := differences_figure(claims, budget)) is not None:
-            differences += [figure, differences_table(claims, budget)]
+    differences = [block for budget in BUDGETS for block in difference_blocks(claims, budget)]
     return Section(
         name="accuracy",
         title="How few labels?",
@@ -103,23 +86,11 @@ def _conflict(claims: Claims) -> Section | None:
 
 
 def _search(claims: Claims) -> Section:
-    figure = search_figure(claims)
     return Section(
         name="search",
         title="The arms and their search",
         intro="Every arm got the same search, judged on held-out images with the first seed.",
-        blocks=[arms_table(claims), *([] if figure is None else [figure]), search_table(claims)],
-    )
-
-
-def _made(claims: Claims) -> Section:
-    seconds = sum(seed.seconds for arm in claims.study.arms for seed in arm.seeds)
-    note = f"The jobs that trained and measured the arms add up to {duration(seconds)}, their search not counted."
-    table = facts_table(claims)
-    return Section(
-        name="made",
-        title="How it was made",
-        blocks=[Table(title=table.title, columns=table.columns, rows=table.rows, note=note)],
+        blocks=search_blocks(claims),
     )
 
 
@@ -132,7 +103,7 @@ def write_claims_page(claims: Claims, out: Path, figures: Path | None = None) ->
         figures: see `runs.report.page.write_page`.
     """
     study = claims.study
-    sections = [_verdicts(claims), _accuracy(claims), _conflict(claims), _search(claims), _made(claims)]
+    sections = [_verdicts(claims), _accuracy(claims), _conflict(claims), _search(claims), made_section(claims)]
     subtitle = (
         f"{study.scale}, {study.source}, {len(study.seeds)} pre-training seeds, {duration(study.seconds)}, "
         f"commit {(study.commit or 'not known')[:12]}"

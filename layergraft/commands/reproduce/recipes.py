@@ -7,15 +7,15 @@ from typing import Any
 
 from msgspec import structs
 
-from layergraft.commands.reproduce.arms import Arm
+from layergraft.commands.reproduce.arms import RecipeArm
 from layergraft.commands.reproduce.scales import HOLDOUT_BY, WARMUP_CONTRASTIVE, WARMUP_MAE, Scale
-from layergraft.config import JointConfig, LrScaleConfig, MaeConfig, NnclrConfig, PlanConfig, Recipe, StageConfig
+from layergraft.config import JointConfig, LrScaleConfig, MaeConfig, NnclrConfig, Recipe, StageConfig
 from layergraft.config.loading import load_recipe
 from layergraft.config.plan import FreezeBlocks
 
 
 def arm_recipe(
-    arm: Arm,
+    arm: RecipeArm,
     scale: Scale,
     source: str,
     seed: int,
@@ -104,20 +104,3 @@ def _fitted(stage: StageConfig, depth: int) -> StageConfig:
         upper = tuple(range(depth - depth // 3, depth))
         stage = structs.replace(stage, objective=structs.replace(stage.objective, blocks=upper))
     return stage
-
-
-def plan_text(plan: PlanConfig) -> str:
-    """A plan in a few words: `lr scale 0.3, 0.3, 1; frozen: patch_embed, positions`."""
-    scale = plan.lr_scale
-    if isinstance(scale, LrScaleConfig):
-        moves = f"{scale.decay:g} a block" if scale.decay else "of the blocks " + _numbers(scale.blocks or ())
-    else:
-        moves = _numbers(scale) if isinstance(scale, tuple) else f"{scale:g}"
-    still = f"lowest {plan.freeze.blocks} blocks and below" if isinstance(plan.freeze, FreezeBlocks) else ""
-    if isinstance(plan.freeze, tuple):
-        still = ", ".join(plan.freeze)
-    return f"lr scale {moves}" + (f"; frozen: {still}" if still else "")
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from layergraft.commands.study.settings import Settings
 from layergraft.config import EvaluateConfig
 from layergraft.config.data import HoldoutBy
 
@@ -13,7 +14,7 @@ HOLDOUT_BY: HoldoutBy = "class"  # as in the studies that are recorded; the clas
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class Scale(Settings):
     """One size of the study, the same for every arm.
 
     Args:
@@ -21,10 +22,6 @@ class Scale:
         holdout: images that train nothing, and on which everything is chosen.
         mae_epochs: length of masked image modelling.
         contrastive_epochs: length of all contrastive stages of an arm together.
-        evaluate: what is measured on frozen features.
-        trained: trained protocols, with all labels.
-        factors: of the recipe's learning rate: the trials of every arm's search.
-        trial: length of a trial, as a part of the arm's.
         all_seeds: up to this many seeds every arm has all of them. The rest are for the parents, what needs no
             training, and the chosen graft alone.
         recipe: keys of every recipe.
@@ -37,10 +34,6 @@ class Scale:
     holdout: int | float
     mae_epochs: float
     contrastive_epochs: float
-    evaluate: EvaluateConfig
-    trained: tuple[Literal["linear", "finetune"], ...] = ()
-    factors: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # of 0.5, 1, 2, 4 no arm took 0.5 and five took 4
-    trial: float = 1 / 3
     all_seeds: int = 3
     recipe: Mapping[str, Any] = field(default_factory=dict)
     mae: Mapping[str, Any] = field(default_factory=dict)

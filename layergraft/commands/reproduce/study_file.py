@@ -1,97 +1,10 @@
-"""study.json: what a study trained and measured, before any statistics."""
+"""study.json of the claims: what every study holds, and what the claims need beside it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
 
-import msgspec
-
-from layergraft.commands.reproduce.arms import COMPUTE
-from layergraft.errors import UserError
-from layergraft.runs.json_files import read_json_as
-
-FILE = "study.json"
-Budget = Literal["epochs", "compute"]
-_HINT = f"{FILE} is written by `layergraft reproduce`."
-BUDGETS: tuple[Budget, ...] = ("epochs", "compute")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One trial of an arm's search.
-
-    Args:
-        settings: what was varied.
-        holdout: accuracy on held-out images that it was judged by, in percent.
-        chosen: whether the arm was trained with it.
-    """
-
-    settings: dict[str, Any]
-    holdout: float
-    chosen: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredSeed:
-    """An arm trained with one seed.
-
-    Args:
-        seed: of pre-training.
-        test: column (`"1"`, `"1%"`, …, `"knn"`) -> top-1 accuracy in percent, random splits averaged.
-        holdout: the same on held-out images.
-        seconds: training and measuring.
-    """
-
-    seed: int
-    test: dict[str, float]
-    holdout: dict[str, float]
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredArm:
-    """One way to pre-train.
-
-    Args:
-        name: in files.
-        title: for readers.
-        parents: the arms that a graft is made of.
-        budget: which comparison it belongs to: equal contrastive epochs, equal compute, both; None for a floor.
-        stages: name, objective and epochs of each stage.
-        flops: of all stages.
-        search: its trials.
-        plan: how its layers move, in a few words.
-        seeds: its results.
-    """
-
-    name: str
-    title: str
-    seeds: list[MeasuredSeed]
-    parents: list[str] = field(default_factory=list)
-    budget: Literal["epochs", "compute", "both"] | None = None
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    flops: float = 0.0
-    search: list[Trial] = field(default_factory=list)
-    plan: str = ""
-
-    @property
-    def base(self) -> str:
-        """Its name without what says that it was trained to equal compute."""
-        return self.name.removesuffix(COMPUTE)
-
-    def by_seed(self, column: str) -> dict[int, float]:
-        """Seed -> test accuracy in a column, where it was measured."""
-        return {trained.seed: trained.test[column] for trained in self.seeds if column in trained.test}
-
-    def held_out(self, columns: list[str], seeds: set[int]) -> float | None:
-        """Accuracy on held-out images: mean over columns, then over seeds; None where one is missing."""
-        by_seed = [trained.holdout for trained in self.seeds if trained.seed in seeds]
-        accuracies = [values[column] for values in by_seed for column in columns if column in values]
-        return (
-            sum(accuracies) / len(accuracies) if accuracies and len(accuracies) == len(columns) * len(seeds) else None
-        )
+from layergraft.commands.study.study_file import MeasuredStudy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,102 +25,22 @@ class SeedConflict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuredStudy:
-    """All that a study trained and measured.
+class MeasuredClaims(MeasuredStudy):
+    """All that `layergraft reproduce` trained and measured.
 
     Args:
         scale: smoke, tiny or small.
-        source: the images.
-        seeds: pre-training seeds asked for; an arm may have more or fewer.
-        command: makes the study again.
-        machine: `training.launch.machine()`.
-        seconds: of the whole study.
-        protocol: of the measurements.
-        arms: in the order in which they are shown.
         chosen_graft: the graft that was best on held-out images.
         conflict: of the multi-task arm.
-        commit: of the package; None outside a checkout.
     """
 
     scale: str
-    source: str
-    seeds: list[int]
-    command: str
-    machine: dict[str, Any]
-    seconds: float
-    protocol: dict[str, Any]
-    arms: list[MeasuredArm]
     chosen_graft: str
     conflict: list[SeedConflict] = field(default_factory=list)
-    commit: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a study whose parts do not belong together; msgspec passes the error on as its own."""
+        super().__post_init__()
         names = [arm.name for arm in self.arms]
-        if self.chosen_graft not in names or len(set(names)) < len(names):
+        if self.chosen_graft not in names:
             raise ValueError(f"`chosen_graft` {self.chosen_graft!r} is not one of its arms: {', '.join(names)}")
-
-    @property
-    def columns(self) -> list[str]:
-        """Numbers of images per class, shares of the labels, then protocols that take all of them."""
-        names = dict.fromkeys(column for arm in self.arms for seed in arm.seeds for column in seed.test)
-
-        def order(column: str) -> tuple[int, float]:
-            number = column.removesuffix("%")
-            return (column.endswith("%"), float(number)) if number.isdigit() else (2, 0.0)
-
-        return sorted(names, key=order)
-
-    @property
-    def few_shots(self) -> list[str]:
-        """The columns with a number of images per class."""
-        return [column for column in self.columns if column.isdigit()]
-
-    @property
-    def common_seeds(self) -> set[int]:
-        """The seeds that every arm was trained with: those that choices between arms rest on."""
-        return set.intersection(*({seed.seed for seed in arm.seeds} for arm in self.arms))
-
-    @property
-    def searched(self) -> list[MeasuredArm]:
-        """The arms that had a search of their own; at equal compute an arm takes what was found at equal epochs."""
-        return [arm for arm in self.arms if arm.search and arm.budget != "compute"]
-
-    def find(self, name: str, budget: Budget) -> MeasuredArm | None:
-        """The arm as it takes part in a comparison: at equal compute, the run of that length where there is one."""
-        arms = {arm.name: arm for arm in self.arms}
-        if budget == "compute" and name + COMPUTE in arms:
-            return arms[name + COMPUTE]
-        arm = arms.get(name)
-        return arm if arm is not None and arm.budget in (None, "both", budget) else None
-
-    def taking_part(self, budget: Budget) -> list[MeasuredArm]:
-        """All arms of a comparison."""
-        names = dict.fromkeys(arm.base for arm in self.arms)
-        return [arm for name in names if (arm := self.find(name, budget)) is not None]
-
-
-def as_study(content: dict[str, Any]) -> MeasuredStudy:
-    """Read the content of study.json.
-
-    Raises:
-        UserError: a part is missing or of the wrong kind.
-    """
-    try:
-        return msgspec.convert(content, MeasuredStudy)
-    except msgspec.ValidationError as error:
-        raise UserError(f"This is no study: {error}.", _HINT) from None
-
-
-def is_study(directory: Path) -> bool:
-    """Whether a directory holds a study.json."""
-    return (directory / FILE).is_file()
-
-
-def read_study(directory: Path) -> MeasuredStudy:
-    """The study.json of a directory.
-
-    Raises:
-        UserError: it cannot be read, or is no study.
-    """
-    return read_json_as(directory / FILE, MeasuredStudy, _HINT)

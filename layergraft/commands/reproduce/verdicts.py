@@ -17,9 +17,11 @@ from typing import Literal
 
 import numpy as np
 
-from layergraft.commands.reproduce.formatting import signed
-from layergraft.commands.reproduce.statistics import LEVEL, Effect, effect, family, paired, trend
-from layergraft.commands.reproduce.study_file import Budget, MeasuredArm, MeasuredStudy
+from layergraft.commands.reproduce.study_file import MeasuredClaims
+from layergraft.commands.study.formatting import signed
+from layergraft.commands.study.outcome import few_shot
+from layergraft.commands.study.statistics import LEVEL, Effect, effect, family, paired, trend
+from layergraft.commands.study.study_file import Budget
 
 Decision = Literal["holds", "does not hold", "undecided"]
 Side = Literal["above 0", "below 0"]
@@ -128,14 +130,7 @@ def _finding(part: Part) -> str:
     return f"{part.hypothesis}: {part.shown} {part.unit}, {why}"
 
 
-def few_shot(arm: MeasuredArm, study: MeasuredStudy) -> dict[int, float]:
-    """Seed -> accuracy averaged over the numbers of images per class."""
-    columns = [arm.by_seed(column) for column in study.few_shots]
-    seeds = set.intersection(*(set(column) for column in columns)) if columns else set()
-    return {seed: float(np.mean([accuracies[seed] for accuracies in columns])) for seed in seeds}
-
-
-def _compare(study: MeasuredStudy, budget: Budget, first: str, sign: Sign, second: str) -> Part:
+def _compare(study: MeasuredClaims, budget: Budget, first: str, sign: Sign, second: str) -> Part:
     """The hypothesis that one arm ends above or below another."""
     arms = study.find(first, budget), study.find(second, budget)
     a, b = arms
@@ -150,7 +145,7 @@ def _compare(study: MeasuredStudy, budget: Budget, first: str, sign: Sign, secon
     )
 
 
-def _gradients(study: MeasuredStudy) -> Claim:
+def _gradients(study: MeasuredClaims) -> Claim:
     cosines = {measured.seed: float(np.mean([block.mean for block in measured.blocks])) for measured in study.conflict}
     shares = {measured.seed: [100 * block.negative for block in measured.blocks] for measured in study.conflict}
     parts = [
@@ -172,7 +167,7 @@ def _gradients(study: MeasuredStudy) -> Claim:
     return claim(1, "The gradients of MIM and CL conflict, more often in deeper layers.", None, parts)
 
 
-def verdicts(study: MeasuredStudy) -> list[Claim]:
+def verdicts(study: MeasuredClaims) -> list[Claim]:
     """The claim about gradients, then the others at equal contrastive epochs and at equal compute."""
     graft = study.chosen_graft
     claims = [_gradients(study)]

@@ -9,9 +9,10 @@ import torch
 from msgspec import structs
 
 from layergraft.commands.reproduce.arms import ARMS
-from layergraft.commands.reproduce.recipes import arm_recipe, plan_text
-from layergraft.commands.reproduce.run_job import last_stage
+from layergraft.commands.reproduce.recipes import arm_recipe
 from layergraft.commands.reproduce.scales import SCALES
+from layergraft.commands.study.plan_text import plan_text
+from layergraft.commands.study.run_job import last_stage
 from layergraft.commands.train import train_run
 from layergraft.config import MaeConfig, MocoConfig, Recipe, VicregConfig, load_recipe
 from layergraft.config.objectives import JointConfig, NnclrConfig

@@ -9,24 +9,25 @@ from synthetic_study import COLUMNS, SHOTS, synthetic_study
 
 from layergraft.commands.reproduce.claims import read_claims, write_claims
 from layergraft.commands.reproduce.outcome import make_claims
-from layergraft.commands.reproduce.study_file import as_study
+from layergraft.commands.reproduce.study_file import MeasuredClaims
+from layergraft.commands.study.study_file import as_study
 from layergraft.errors import UserError
 
 
 def bar(content: Any, budget: str = "epochs") -> Any:
-    return next(own for own in make_claims(as_study(content)).graft_vs_parents if own.budget == budget)
+    return next(own for own in make_claims(as_study(content, MeasuredClaims)).graft_vs_parents if own.budget == budget)
 
 
 def test_file_holds_the_outcome_and_what_it_came_from(tmp_path: Path) -> None:
     content = synthetic_study()
-    write_claims(as_study(content), tmp_path)
+    write_claims(as_study(content, MeasuredClaims), tmp_path)
     written = json.loads((tmp_path / "claims.json").read_text())
     assert written["study"] == content
-    assert read_claims(tmp_path / "claims.json") == make_claims(as_study(content))
+    assert read_claims(tmp_path / "claims.json") == make_claims(as_study(content, MeasuredClaims))
     row = written["graft_vs_parents"][0]["rows"][0]
     assert row["against"] == "mae"
     assert row["column"] == "1"
-    assert set(row["difference"]) == {"mean", "low", "high", "seeds", "values", "p", "p_holm"}
+    assert set(row["difference"]) == {"mean", "low", "high", "seeds", "values", "p", "p_holm", "power", "seeds_needed"}
 
 
 def test_graft_is_compared_with_both_parents_at_every_number_of_shots() -> None:
@@ -59,12 +60,12 @@ def test_without_intervals_it_is_open() -> None:
 def test_equal_compute_takes_the_longer_parent() -> None:
     own = bar(synthetic_study(), "compute")
     assert own.parents == ["mae", "scratch_compute"]
-    gone = make_claims(as_study(synthetic_study(without=("scratch_compute",))))
+    gone = make_claims(as_study(synthetic_study(without=("scratch_compute",)), MeasuredClaims))
     assert [bar.budget for bar in gone.graft_vs_parents] == ["epochs"]
 
 
 def test_accuracy_of_an_arm() -> None:
-    claims = make_claims(as_study(synthetic_study()))
+    claims = make_claims(as_study(synthetic_study(), MeasuredClaims))
     few = claims.accuracy("pixels", "mean")
     assert few is not None
     assert few.mean == pytest.approx(25.0 + (0 + 12 + 16 + 22) / 4)
@@ -73,7 +74,7 @@ def test_accuracy_of_an_arm() -> None:
 
 
 def test_differences_reach_every_arm_of_their_budget() -> None:
-    claims = make_claims(as_study(synthetic_study()))
+    claims = make_claims(as_study(synthetic_study(), MeasuredClaims))
     found = {
         budget: {own.against for own in claims.differences if own.budget == budget} for budget in ("epochs", "compute")
     }
@@ -85,4 +86,4 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     content = synthetic_study()
     del content["arms"][0]["seeds"]
     with pytest.raises(UserError, match="arms"):
-        write_claims(as_study(content), tmp_path)
+        write_claims(as_study(content, MeasuredClaims), tmp_path)

@@ -15,12 +15,13 @@ from synthetic_study import SHOTS, synthetic_study
 
 import layergraft
 from layergraft.commands.reproduce.claims import write_claims
-from layergraft.commands.reproduce.study_file import as_study
+from layergraft.commands.reproduce.study_file import MeasuredClaims
+from layergraft.commands.study.study_file import as_study
 from layergraft.errors import UserError
 
 
 def page_of(content: Any, folder: Path) -> str:
-    return html.unescape(write_claims(as_study(content), folder).read_text())
+    return html.unescape(write_claims(as_study(content, MeasuredClaims), folder).read_text())
 
 
 def test_verdicts_stand_on_top_in_words(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_report_makes_the_outcome_again(tmp_path: Path) -> None:
 def test_every_figure_is_drawn_without_trouble(tmp_path: Path, visit: Open, width: int, theme: str) -> None:
     content = synthetic_study()
     content["arms"][0]["title"] = '<img src=x onerror=alert(1)>\'s "weights"'
-    write_claims(as_study(content), tmp_path)
+    write_claims(as_study(content, MeasuredClaims), tmp_path)
     page = visit(tmp_path / "report.html", width=width, theme=theme)
     scroll_through(page)
     figures = json.loads(page.locator("#figures").text_content())
@@ -73,7 +74,7 @@ def test_every_figure_is_drawn_without_trouble(tmp_path: Path, visit: Open, widt
 
 
 def test_downloads(tmp_path: Path, visit: Open) -> None:
-    write_claims(as_study(synthetic_study()), tmp_path)
+    write_claims(as_study(synthetic_study(), MeasuredClaims), tmp_path)
     page = visit(tmp_path / "report.html")
     with page.expect_download() as download:
         from_menu(page, '="differences-epochs"', "csv")

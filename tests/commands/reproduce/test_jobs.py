@@ -13,16 +13,18 @@ import pytest
 import torch
 from msgspec import structs
 
-from layergraft.commands.reproduce import accuracy
-from layergraft.commands.reproduce.arms import ARMS, COMPUTE
-from layergraft.commands.reproduce.cost import SAME, Costs, steps_of
-from layergraft.commands.reproduce.jobs import Job, JobOutcome, Study
+from layergraft.commands.reproduce.arms import ARMS
+from layergraft.commands.reproduce.claims_study import ClaimsStudy, claims_costs
 from layergraft.commands.reproduce.recipes import arm_recipe
-from layergraft.commands.reproduce.run_job import run_job
 from layergraft.commands.reproduce.scales import SCALES
-from layergraft.commands.reproduce.study import remaining_seconds
-from layergraft.commands.reproduce.study_file import as_study
-from layergraft.commands.reproduce.study_json import study_record
+from layergraft.commands.reproduce.study_file import MeasuredClaims
+from layergraft.commands.study import accuracy
+from layergraft.commands.study.arms import COMPUTE
+from layergraft.commands.study.cost import SAME, Costs, steps_of
+from layergraft.commands.study.jobs import Job, JobOutcome
+from layergraft.commands.study.remaining import remaining_seconds
+from layergraft.commands.study.run_job import run_job
+from layergraft.commands.study.study_file import as_study
 from layergraft.config import Recipe
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
@@ -37,7 +39,7 @@ IMAGES = 500
 
 @pytest.fixture(scope="module")
 def costs() -> Costs:
-    return Costs(SMOKE, SOURCE, IMAGES)
+    return claims_costs(SMOKE, SOURCE, IMAGES)
 
 
 def outcome(job: Job, chance: random.Random, noise: random.Random) -> JobOutcome:
@@ -52,7 +54,7 @@ def outcome(job: Job, chance: random.Random, noise: random.Random) -> JobOutcome
 Played = tuple[dict[str, Job], dict[str, JobOutcome]]
 
 
-def play(study: Study, noise: int = 0) -> Played:
+def play(study: ClaimsStudy, noise: int = 0) -> Played:
     """Carry out a whole study with made-up outcomes: the jobs in order, and what they found."""
     jobs: dict[str, Job] = {}
     outcomes: dict[str, JobOutcome] = {}
@@ -65,16 +67,16 @@ def play(study: Study, noise: int = 0) -> Played:
 
 
 @pytest.fixture(scope="module")
-def study(costs: Costs) -> Study:
-    return Study(SMOKE, SOURCE, list(range(5)), Path("study"), costs)
+def study(costs: Costs) -> ClaimsStudy:
+    return ClaimsStudy(SMOKE, SOURCE, list(range(5)), Path("study"), costs)
 
 
 @pytest.fixture(scope="module")
-def played(study: Study) -> Played:
+def played(study: ClaimsStudy) -> Played:
     return play(study)
 
 
-def test_seeds_of_five(study: Study, played: Played) -> None:
+def test_seeds_of_five(study: ClaimsStudy, played: Played) -> None:
     """Parents, floors and the chosen graft have all seeds, the rest three; all jobs are counted from the start."""
     jobs, outcomes = played
     assert len(study.left({})) == len(jobs)
@@ -91,7 +93,7 @@ def test_seeds_of_five(study: Study, played: Played) -> None:
     assert study.left(outcomes) == []
 
 
-def test_choices_are_the_best_on_holdout(study: Study, played: Played) -> None:
+def test_choices_are_the_best_on_holdout(study: ClaimsStudy, played: Played) -> None:
     """By hand from the outcomes: the trial, and the graft over the first three seeds, with the best mean over shots."""
     jobs, outcomes = played
 
@@ -109,11 +111,11 @@ def test_choices_are_the_best_on_holdout(study: Study, played: Played) -> None:
     assert study.chosen_graft(outcomes) == max(grafts, key=lambda name: grafts[name])
 
 
-def test_noise_in_test_figures_changes_no_job(study: Study, played: Played) -> None:
+def test_noise_in_test_figures_changes_no_job(study: ClaimsStudy, played: Played) -> None:
     first, second = played, play(study, noise=1)
     assert first[1] != second[1]
     assert first[0] == second[0]
-    records = [study_record(study, outcomes) for _, outcomes in (first, second)]
+    records = [study.record(outcomes) for _, outcomes in (first, second)]
     assert records[0] != records[1]
     assert records[0]["chosen_graft"] == records[1]["chosen_graft"]
     assert [arm["search"] for arm in records[0]["arms"]] == [arm["search"] for arm in records[1]["arms"]]
@@ -153,18 +155,18 @@ def test_a_trial_whose_features_are_not_finite_is_the_worst_of_its_search(
     with torch.no_grad():
         for parameter in encoder.vit.blocks[0].parameters():
             parameter.fill_(float("inf"))
-    monkeypatch.setattr("layergraft.commands.reproduce.run_job._encoder", lambda *_: encoder)
+    monkeypatch.setattr("layergraft.commands.study.run_job._encoder", lambda *_: encoder)
     job = Job(name="random/trial-0", kind="trial", arm=ARMS["random"], recipe=recipe, start=None, flops=0.0)
     assert run_job(job, SMOKE, tmp_path)["holdout"] == {"1": 0.0, "5": 0.0}
     with pytest.raises(NonFiniteFeatures):
         run_job(replace(job, name="random/seed-0", kind="seed"), SMOKE, tmp_path)
 
 
-def test_the_record_is_a_study(study: Study, played: Played) -> None:
+def test_the_record_is_a_study(study: ClaimsStudy, played: Played) -> None:
     """In the form that statistics and page read."""
     outcomes = played[1]
     origin = {"scale": "smoke", "source": SOURCE, "seeds": study.seeds, "command": "", "machine": {}, "seconds": 1.0}
-    found = as_study(origin | study_record(study, outcomes))
+    found = as_study(origin | study.record(outcomes), MeasuredClaims)
     for arm in found.arms:
         assert (arm.budget is None) == (arm.name in ("random", "pixels"))
         assert [trial.chosen for trial in arm.search].count(True) == (0 if arm.budget is None else 1)
@@ -177,14 +179,14 @@ def test_the_record_is_a_study(study: Study, played: Played) -> None:
         assert [arm.name.removesuffix(COMPUTE) for arm in found.taking_part(budget)] == list(ARMS)  # type: ignore[arg-type]
 
 
-def test_equal_compute(costs: Costs, study: Study, played: Played) -> None:
+def test_equal_compute(costs: Costs, study: ClaimsStudy, played: Played) -> None:
     """Chains at equal compute take the operations of MAE and the uniform graft, to half a step a stage."""
     jobs = played[0]
     budget = costs.of_arm["mae"] + costs.of_arm["graft_uniform"]
-    trained = [name for name in study.lengths if Study.arm(name).recipe is not None]
+    trained = [name for name in study.lengths if study.arm(name).recipe is not None]
     assert 0 < sum(name.endswith(COMPUTE) for name in trained) < len(trained)
     for name in trained:
-        arm = Study.arm(name)
+        arm = study.arm(name)
         total = costs.before(arm) + costs.training(jobs[f"{name}/seed-0"].recipe)
         steps = sum(costs.training(one) for one in one_step(jobs[f"{name}/seed-0"].recipe))
         if name.endswith(COMPUTE):
@@ -222,6 +224,6 @@ def test_remaining_time() -> None:
     assert remaining_seconds(done[:1], [1.0, 5.0], 1) == pytest.approx(4)
 
 
-def test_due_leaves_out_what_runs(study: Study) -> None:
+def test_due_leaves_out_what_runs(study: ClaimsStudy) -> None:
     first = next(study.due({})).name
     assert first not in [job.name for job in itertools.islice(study.due({}, {first}), 3)]

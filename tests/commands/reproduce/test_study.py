@@ -19,11 +19,11 @@ import pytest
 import layergraft
 from layergraft.commands.cli import main
 from layergraft.commands.reproduce.arms import ARMS
-from layergraft.commands.reproduce.jobs import Job
 from layergraft.commands.reproduce.recipes import arm_recipe
-from layergraft.commands.reproduce.run_job import run_job
 from layergraft.commands.reproduce.scales import SCALES
-from layergraft.commands.reproduce.study import with_possible_shots
+from layergraft.commands.reproduce.study import scale_for
+from layergraft.commands.study.jobs import Job
+from layergraft.commands.study.run_job import run_job
 
 WORDS = ["reproduce", "--scale", "smoke", "--seeds", "1"]
 
@@ -148,7 +148,7 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
         recipe=dict(SCALES["small"].recipe) | narrow,
     )
     lines: list[str] = []
-    scale, images = with_possible_shots(scale, source, lines.append)
+    scale, images = scale_for(scale, source, lines.append)
     assert images == 48 - 5  # a tenth is held out
     assert scale.evaluate.shots == (1, 5, 10, "1%", "10%")
     assert "21 training images" in lines[0]

@@ -5,17 +5,18 @@ from typing import Any
 import pytest
 from synthetic_study import synthetic_study
 
-from layergraft.commands.reproduce.statistics import Effect
-from layergraft.commands.reproduce.study_file import MeasuredStudy, as_study
+from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.reproduce.verdicts import POINTS, Part, claim, judge, verdicts
+from layergraft.commands.study.statistics import Effect
+from layergraft.commands.study.study_file import as_study
 
 
 def found(content: Any) -> dict[tuple[int, str | None], str]:
-    return {(own.number, own.budget): own.verdict for own in verdicts(as_study(content))}
+    return {(own.number, own.budget): own.verdict for own in verdicts(as_study(content, MeasuredClaims))}
 
 
-def study(**changes: float) -> MeasuredStudy:
-    return as_study(synthetic_study(changes))
+def study(**changes: float) -> MeasuredClaims:
+    return as_study(synthetic_study(changes), MeasuredClaims)
 
 
 def part(mean: float, p: float | None, claimed: Any = "above 0", p_holm: float | None = None) -> Part:
@@ -73,7 +74,7 @@ def test_the_statistic_is_the_mean_over_shots() -> None:
     for arm in content["arms"]:
         for own in arm["seeds"]:  # what is no number of shots has no say
             own["test"] |= {"1%": 99.0 if arm["name"] == "joint" else 0.0}
-    (claim_2,) = (c for c in verdicts(as_study(content)) if (c.number, c.budget) == (2, "epochs"))
+    (claim_2,) = (c for c in verdicts(as_study(content, MeasuredClaims)) if (c.number, c.budget) == (2, "epochs"))
     assert claim_2.verdict == "holds"
     test = claim_2.parts[0].test
     assert test is not None
@@ -86,7 +87,7 @@ def test_conflict_that_falls_with_depth() -> None:
     for own in content["conflict"]:
         own["blocks"] = [b | {"negative": 1 - b["negative"], "mean": 0.05} for b in own["blocks"]]
         own["blocks"][0]["mean"] += 0.01 * own["seed"]
-    first = verdicts(as_study(content))[0]
+    first = verdicts(as_study(content, MeasuredClaims))[0]
     assert [p.verdict for p in first.parts] == ["does not hold", "does not hold"]
     # Shares of 0.03, 0.04 and 0.05 a block, as percentage points.
     assert first.parts[1].test is not None
@@ -96,7 +97,7 @@ def test_conflict_that_falls_with_depth() -> None:
 def test_what_was_not_measured_stays_undecided() -> None:
     content = synthetic_study(without=("graft_frozen", "scratch_compute"))
     content["conflict"] = []
-    own = {(c.number, c.budget): c for c in verdicts(as_study(content))}
+    own = {(c.number, c.budget): c for c in verdicts(as_study(content, MeasuredClaims))}
     assert own[(1, None)].verdict == "undecided"
     assert own[(4, "epochs")].verdict == "undecided"
     assert own[(4, "epochs")].reason == "graft slow > graft_frozen: not measured."

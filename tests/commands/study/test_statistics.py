@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from layergraft.commands.reproduce.statistics import effect, family, holm, interval, paired, trend
+from layergraft.commands.study.statistics import effect, family, holm, interval, paired, trend
 
 # Student's (1908) sleep data: extra hours under two drugs, of ten patients. R prints, for
 # t.test(Pair(group1, group2) ~ 1): t = -4.0621, df = 9, p-value = 0.002833, interval -2.4598858 -0.7001142, mean -1.58.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from msgspec import structs
 
+from layergraft.commands.study.settings import Settings
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_evaluate
 from layergraft.data.sources.open import default_test_source, open_source
@@ -70,17 +72,20 @@ class SeedImages:
         if test:
             images = open_source(self.spec)
             tasks["test"] = Task(train=self.data.train, test=images, test_name=self.spec, seed=self.recipe.seed)
-        labelled = self._features(encoder, self.data.train)
+        pooling = config.pooling[0]
+        labelled = self._features(encoder, self.data.train, pooling)
         return {
             name: self._accuracies(
-                task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test)}
+                task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test, pooling)}
             )
             for name, task in tasks.items()
         }
 
-    def trained(self, encoder: Encoder, protocols: Iterable[str], out: Path) -> Accuracies:
+    def trained(self, encoder: Encoder, settings: Settings, out: Path) -> Accuracies:
         """Linear and fine-tuned accuracy on test images with all labels; stages go to `out/trained`."""
-        config, engine = load_evaluate({"protocols": list(protocols)}, {"engine.keep": 1})
+        config, engine = load_evaluate({"protocols": list(settings.trained)}, {"engine.keep": 1})
+        stages = {name: getattr(settings.evaluate, name) for name in config.trained_stages}
+        config = structs.replace(config, **{name: stage for name, stage in stages.items() if stage is not None})
         images = Task(
             train=self.data.train,
             test=open_source(self.spec),
@@ -91,10 +96,10 @@ class SeedImages:
         task = TrainedTask.of(images, config, config.trained_stages, engine, out, launch(), Display())
         return accuracies_of(row for row in evaluate_trained(task, "encoder", encoder) if row.variant is None)
 
-    def _features(self, encoder: Encoder | None, source: Source) -> Array:
+    def _features(self, encoder: Encoder | None, source: Source, pooling: str) -> Array:
         """Not from the cache: no other command will ask for them."""
         if encoder is not None:
-            return extract_all(encoder, source, ["cls"])["cls"]
+            return extract_all(encoder, source, [pooling])[pooling]
         size, channels = self.recipe.encoder.img_size, self.recipe.encoder.in_chans
         return pixels(source, size, channels, pixel_side(size, channels, len(self.data.train)))
 
@@ -103,7 +108,7 @@ class SeedImages:
     ) -> Accuracies:
         task, features = task.readable(features)
         device = torch.device("cpu") if encoder is None else encoder.device
-        name, pooling = ("pixels", None) if encoder is None else ("encoder", "cls")
+        name, pooling = ("pixels", None) if encoder is None else ("encoder", config.pooling[0])
         return accuracies_of(Measurement(task, config, name, pooling, features, {}, device, None).rows())
 
 

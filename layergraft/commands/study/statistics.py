@@ -6,6 +6,7 @@ the number of times that one of them was measured. All intervals are 95 % interv
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+POWER = 0.8
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +44,14 @@ class Effect(Interval):
     Args:
         p: two-sided; None where there is one seed, or no spread at all.
         p_holm: corrected for all tests of its family.
+        power: of a test with as many seeds as there were, if mean and spread are the true ones; None where p is.
+        seeds_needed: with so many the power reaches 80 %; one more than `MOST_SEEDS` stands for all above.
     """
 
     p: float | None
     p_holm: float | None = None
+    power: float | None = None
+    seeds_needed: int | None = None
 
 
 def interval(by_seed: Mapping[int, float]) -> Interval:
@@ -109,6 +116,44 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
+def power(size: float, seeds: int, alpha: float) -> float:
+    """Power of the two-sided one-sample t-test: how often it finds an effect of this size.
+
+    Args:
+        size: true mean over true standard deviation.
+        seeds: at least two.
+        alpha: level of the test.
+    """
+    limit, shift = stats.t.ppf(1 - alpha / 2, seeds - 1), abs(size) * seeds**0.5
+    return float(stats.nct.sf(limit, seeds - 1, shift) + stats.nct.cdf(-limit, seeds - 1, shift))
+
+
+def seeds_needed(size: float, alpha: float) -> int:
+    """The fewest seeds with which the t-test has a power of 80 %; `MOST_SEEDS` + 1 where that is not enough.
+
+    Args:
+        size: as in `power`.
+        alpha: likewise.
+    """
+    return bisect_left(range(MOST_SEEDS + 1), POWER, lo=2, key=lambda seeds: _power_or_more(size, seeds, alpha))
+
+
+def _power_or_more(size: float, seeds: int, alpha: float) -> float:
+    """The power, 1 where the noncentral distribution lies so far out that its tail is not computed."""
+    found = power(size, seeds, alpha)
+    return found if np.isfinite(found) else 1.0
+
+
 def family(tests: Sequence[Effect]) -> list[Effect]:
-    """The same tests with their p-values corrected for all of them."""
-    return [replace(test, p_holm=p) for test, p in zip(tests, holm([test.p for test in tests]), strict=True)]
+    """The same tests with their p-values corrected for all of them, and how many seeds would decide each."""
+    alpha = (1 - LEVEL) / max(1, sum(test.p is not None for test in tests))
+    corrected = []
+    for test, p in zip(tests, holm([test.p for test in tests]), strict=True):
+        if p is None:
+            corrected.append(test)
+            continue
+        spread = float(np.std(test.values, ddof=1))
+        size = test.mean / spread if spread else float("inf")
+        found = _power_or_more(size, len(test.values), alpha)
+        corrected.append(replace(test, p_holm=p, power=found, seeds_needed=seeds_needed(size, alpha)))
+    return corrected

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,8 @@ from typing import Any
 
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
+
+PAUSE = 0.2  # seconds between two looks at what is done, and at signals
 
 
 def _begin(log: Path) -> None:
@@ -81,17 +84,24 @@ class Pool:
         """Let a process call a function of a module."""
         self._running[self._executor.submit(function, *arguments)] = name
 
-    def finished(self, signals: SignalGuard) -> Iterator[tuple[str, Any]]:
+    def finished(self, signals: SignalGuard, patience: float | None = None) -> Iterator[tuple[str, Any]]:
         """Wait until something is done: (name, what the function returned).
+
+        Args:
+            signals: a guard that holds.
+            patience: seconds after which to go on without; None waits for as long as it takes.
 
         Raises:
             Stopped: a signal came; what was running has saved its state and ended.
             UserError: of a function; what else was running has saved its state and ended.
         """
-        while not (done := wait(self._running, timeout=0.2, return_when=FIRST_COMPLETED).done):
+        end = None if patience is None else time.monotonic() + patience
+        while not (done := self._done()):
             if signals.received is not None:
                 self._stop()
                 raise signals.stopped(signals.requeue)
+            if end is not None and time.monotonic() >= end:
+                return
         for future in done:
             name = self._running.pop(future)
             error = future.exception()
@@ -109,6 +119,12 @@ class Pool:
                 assert error is not None
                 raise error
             yield name, future.result()
+
+    def _done(self) -> set[Future[Any]]:
+        if not self._running:  # of nothing, nothing is done
+            time.sleep(PAUSE)
+            return set()
+        return wait(self._running, timeout=PAUSE, return_when=FIRST_COMPLETED).done
 
     def _stop(self) -> None:
         """Have everything that runs save its state and end."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 from msgspec import structs
 
-from layergraft.commands.reproduce.arms import ARMS, BUDGET, Arm
-from layergraft.commands.reproduce.recipes import arm_recipe
-from layergraft.commands.reproduce.scales import Scale
+from layergraft.commands.study.arms import Arm
 from layergraft.config import OptimizerConfig, Recipe, StageConfig
 from layergraft.encoders.vit import create_encoder
 from layergraft.graft.apply import set_frozen, stage_plan
@@ -27,19 +27,22 @@ class Costs:
     """Operations of every arm, the stages that it shares with others included.
 
     Args:
-        scale: encoder and lengths.
-        source: the images.
+        arms: name -> arm.
+        budget: the arm whose chain's operations are what equal compute means.
+        recipe_of: (arm, factor of its own stages' lengths) -> the recipe of these stages.
         images: how many of them train.
     """
 
-    def __init__(self, scale: Scale, source: str, images: int) -> None:
-        self.scale, self.source, self.images = scale, source, images
+    def __init__(
+        self, arms: Mapping[str, Arm], budget: str, recipe_of: Callable[[Arm, float], Recipe], images: int
+    ) -> None:
+        self.arms, self.images, self._recipe_of = arms, images, recipe_of
         self._step: dict[bytes, int] = {}
-        self.of_arm = {arm.name: self._count(arm, 1.0) for arm in ARMS.values() if arm.recipe}
-        self.budget = sum(self.of_arm[name] for name in BUDGET)
+        self.of_arm = {arm.name: self._count(arm, 1.0) for arm in arms.values() if arm.trained}
+        self.budget = self.total(arms[budget])
 
     def _count(self, arm: Arm, length: float) -> float:
-        return self.training(arm_recipe(arm, self.scale, self.source, 0, length=length))
+        return self.training(self._recipe_of(arm, length))
 
     def training(self, recipe: Recipe) -> float:
         """Operations of all steps of a recipe."""
@@ -51,7 +54,8 @@ class Costs:
         whole = recipe.stages[name]
         stage = structs.replace(whole, batch_size=min(whole.batch_size, self.images))
         plan = structs.replace(stage.plan, lr_scale=1.0)
-        alike = structs.replace(stage, plan=plan, optimizer=OptimizerConfig(), epochs=1, warmup_epochs=0)
+        length = {"epochs": 1, "steps": None, "warmup_epochs": 0, "warmup_steps": None}
+        alike = structs.replace(stage, plan=plan, optimizer=OptimizerConfig(), **length)
         key = msgspec.json.encode((recipe.encoder, alike))
         if key not in self._step:
             encoder = create_encoder(recipe.encoder, 0)
@@ -64,17 +68,17 @@ class Costs:
 
     def before(self, arm: Arm) -> float:
         """Operations of the stages that come from another arm."""
-        return 0.0 if arm.first is None else self.before(ARMS[arm.first]) + self.of_arm[arm.first]
+        return 0.0 if arm.first is None else self.before(self.arms[arm.first]) + self.of_arm[arm.first]
 
     def total(self, arm: Arm, length: float = 1.0) -> float:
         """Operations of the whole chain, the arm's own stages being `length` times as long."""
-        if arm.recipe is None:
+        if not arm.trained:
             return 0.0
         return self.before(arm) + (self.of_arm[arm.name] if length == 1.0 else self._count(arm, length))
 
     def length(self, arm: Arm) -> float:
         """The factor of its own stages' lengths at which an arm uses up the budget, but for the last step."""
-        recipe = arm_recipe(arm, self.scale, self.source, 0)
+        recipe = self._recipe_of(arm, 1.0)
         stages = recipe.stages.items()
         whole = sum(steps_of(stage, self.images) * self._of_step(recipe, name) for name, stage in stages)
         return (self.budget - self.before(arm)) / whole

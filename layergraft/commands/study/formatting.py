@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from layergraft.commands.reproduce.statistics import Effect, Interval
-from layergraft.commands.reproduce.study_file import Budget
+from layergraft.commands.study.statistics import MOST_SEEDS, Effect, Interval
+from layergraft.commands.study.study_file import Budget
 from layergraft.runs.readable import counted_shots
 
 AT: dict[Budget, str] = {"epochs": "at equal contrastive epochs", "compute": "at equal compute"}
@@ -43,3 +43,17 @@ def p_value(p: float | None) -> str:
 def p_values(test: Effect | None) -> list[str]:
     """As it is, and corrected."""
     return ["–", "–"] if test is None else [p_value(test.p), p_value(test.p_holm)]
+
+
+DECIDE = "seeds to decide"
+DECIDE_NOTE = (
+    "Seeds to decide: so many seeds find a difference as large and as scattered as the one that was measured with a "
+    "power of 80 %, at 5 % shared out over all tests of the table (as Holm asks of the smallest p)."
+)
+
+
+def seeds_text(test: Effect | None) -> str:
+    """How many seeds would decide a test: `12`, `> 10,000`, or a dash where that cannot be told."""
+    if test is None or test.seeds_needed is None:
+        return "–"
+    return f"> {MOST_SEEDS:,}" if test.seeds_needed > MOST_SEEDS else f"{test.seeds_needed:,}"

@@ -1,0 +1,151 @@
+"""Do what is due until nothing is. Several processes may work in one directory: each job is done by one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from layergraft.commands.study.accuracy import few_shot_mean
+from layergraft.commands.study.clock import Clock
+from layergraft.commands.study.jobs import JobOutcome, Study, read_outcome
+from layergraft.commands.study.pool import PAUSE, Pool
+from layergraft.commands.study.remaining import remaining_seconds
+from layergraft.commands.study.run_job import identity, job_lock, outcome_file, run_job
+from layergraft.errors import UserError
+from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.lock import is_held
+from layergraft.runs.readable import duration
+from layergraft.training.launch import available_cores
+
+Say = Callable[[str], None]
+# What a launcher tells the processes of one run; those of a study train alone, each its own jobs.
+_LAUNCHER = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+    *("SLURM_STEP_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedOut:
+    """What a study found.
+
+    Args:
+        outcomes: of every job.
+        seconds: in which at least one process was at it.
+    """
+
+    outcomes: dict[str, JobOutcome]
+    seconds: float
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Around a study: its processes train alone, also where torchrun or srun started several of them.
+
+    A task of Slurm that sees several GPUs takes its own.
+    """
+    kept = {name: os.environ.pop(name) for name in _LAUNCHER if name in os.environ}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    local = kept.get("SLURM_LOCALID", kept.get("LOCAL_RANK", ""))
+    several = len(seen) > 1 and local.isdigit()
+    if several:
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen[int(local) % len(seen)]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+        if several:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen)
+
+
+def default_jobs() -> int:
+    """Jobs at a time: one a core, or one on a GPU."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else available_cores()
+
+
+def read_outcomes(study: Study, outcomes: dict[str, JobOutcome]) -> None:
+    """Add the outcomes that earlier starts and other processes left, in the order in which they became possible.
+
+    Raises:
+        UserError: one is of a job with other settings, or damaged.
+    """
+    while ready := [job for job in study.due(outcomes) if outcome_file(study.out, job.name).is_file()]:
+        for job in ready:
+            file = outcome_file(study.out, job.name)
+            outcome = read_outcome(file, job.kind)
+            if outcome["identity"] != identity(job, study.settings):
+                raise UserError(
+                    f"{str(file)!r} was found with other settings, or by another version of layergraft.",
+                    "Use another --out. Nothing was changed.",
+                )
+            outcomes[job.name] = outcome
+
+
+def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say) -> CarriedOut:
+    """Do every job that is left, beside other processes that do the same; goes on where an earlier start ended.
+
+    Args:
+        study: what is to be done.
+        outcomes: those that are known; the others are added.
+        size: jobs at a time.
+        say: called with a line for every job that is done.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+        UserError: of a job; the others that ran have saved their state.
+    """
+    clock = Clock(study.out / "times")
+    with SignalGuard(hold=True) as signals, Pool(size, study.out / "jobs.log") as pool, clock:
+        while True:
+            elsewhere = _start(study, outcomes, pool)
+            if not pool.running and not elsewhere:
+                break
+            known = set(outcomes)
+            for name, outcome in pool.finished(signals, 5 * PAUSE if elsewhere else None):
+                if outcome is not None:  # else another process had been quicker
+                    outcomes[name] = outcome
+            if elsewhere:
+                read_outcomes(study, outcomes)
+            if len(outcomes) > len(known):
+                clock.save()
+            for name in outcomes.keys() - known:
+                say(_line(study, outcomes, name, size + elsewhere))
+    return CarriedOut(outcomes=outcomes, seconds=clock.seconds)
+
+
+def _start(study: Study, outcomes: dict[str, JobOutcome], pool: Pool) -> int:
+    """Start what can be started; returns how many jobs other processes are at."""
+    elsewhere = 0
+    for job in study.due(outcomes, pool.running):
+        if is_held(job_lock(study.out, job.name)):
+            elsewhere += 1
+        elif pool.free:
+            pool.start(job.name, run_job, job, study.settings, study.out)
+    check()
+    return elsewhere
+
+
+def _line(study: Study, outcomes: dict[str, JobOutcome], name: str, size: int) -> str:
+    """One line when a job is done: what it reached on held-out images, and how long the rest may take."""
+    outcome, left = outcomes[name], study.left(outcomes)
+    reached = f"{few_shot_mean(outcome['holdout']):.1f} % on held-out images, " if "holdout" in outcome else ""
+    seconds = remaining_seconds(list(outcomes.values()), left, size)
+    total = len(left) + len(outcomes)
+    return f"[{len(outcomes)}/{total}] {name}: {reached}{duration(outcome['seconds'])}; about {duration(seconds)} left"
+
+
+def check_numbers(seeds: int, jobs: int | None) -> None:
+    """Refuse numbers that no study can have.
+
+    Raises:
+        UserError: there would be no seed, or no job at a time.
+    """
+    if seeds < 1:
+        raise UserError("There must be at least one seed.", "Give --seeds 5.")
+    if jobs is not None and jobs < 1:
+        raise UserError("There must be at least one job at a time.", "Give --jobs 2.")

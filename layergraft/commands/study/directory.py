@@ -1,0 +1,98 @@
+"""The directory of a study: whose it is, what its images allow, and where its numbers came from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+
+from layergraft.commands.study.accuracy import test_source
+from layergraft.config import EvaluateConfig
+from layergraft.config.data import HoldoutBy
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.open import open_source
+from layergraft.errors import UserError
+from layergraft.evaluation.splits import draw_splits
+from layergraft.runs.atomic import write_text
+from layergraft.runs.json_files import read_json
+from layergraft.runs.lock import waited_for
+from layergraft.runs.resume import is_unused
+from layergraft.training.launch import machine
+
+SETTINGS = "settings.json"
+
+
+def refuse_another(out: Path, settings: dict[str, Any]) -> None:
+    """Find out whether the directory may be this study's; nothing is changed.
+
+    Args:
+        out: the directory.
+        settings: what makes it this study.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    file = out / SETTINGS
+    if file.is_file():
+        found = read_json(file)
+        if found != settings:
+            raise UserError(f"{str(out)!r} holds another study: {json.dumps(found)}.", "Use another --out.")
+    elif not is_unused(out):
+        raise UserError(f"{str(out)!r} exists and is no study.", "Use another --out. Nothing was changed.")
+
+
+def claim(out: Path, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Make the directory the study's own, beside other processes that may do the same.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    with waited_for(out, say):
+        refuse_another(out, settings)
+        if not (out / SETTINGS).is_file():
+            write_text(out / SETTINGS, json.dumps(settings) + "\n")
+
+
+def with_possible_shots(
+    evaluate: EvaluateConfig, source: str, holdout: int | float, by: HoldoutBy, say: Callable[[str], None]
+) -> tuple[EvaluateConfig, int]:
+    """The measurements with the numbers of shots that there are images for, and how many images train.
+
+    Raises:
+        UserError: there are no labels, no test images, or classes with a single image.
+    """
+    train, _ = split_holdout(open_source(source), holdout, 0, by)
+    open_source(test_source(source))
+    fewest = int(np.bincount(train.selected_labels, minlength=len(train.classes)).min())
+    shots = evaluate.frozen_shots
+    possible = tuple(k for k in shots if not isinstance(k, int) or k <= fewest)
+    if possible != shots:
+        say(f"The smallest class has {fewest} training images: no more shots than these are measured.")
+    draw_splits(train, possible, 1)
+    if not any(isinstance(k, int) for k in possible):
+        raise UserError(f"{source!r} has a class without training images.", "Every class needs some.")
+    return structs.replace(evaluate, shots=possible), len(train)
+
+
+def origin() -> dict[str, Any]:
+    """What numbers were made with: commit of the package, and the machine as a job sees it."""
+    import torch
+
+    return {"commit": commit(), "machine": machine() | ({} if torch.cuda.is_available() else {"threads": 1})}
+
+
+def commit() -> str | None:
+    """The commit of the package, where it runs from a checkout."""
+    root = Path(__file__).parents[3]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    if not (root / ".git").exists():  # perhaps installed below a checkout of something else
+        return None
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed words
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,139 @@
+"""Carry out one job of a study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from msgspec import structs
+
+from layergraft.analysis.conflict import measure as cosines_of
+from layergraft.analysis.run import build_subject
+from layergraft.analysis.suggest import suggested_scales
+from layergraft.commands.study.accuracy import SeedImages
+from layergraft.commands.study.jobs import Job, JobOutcome, read_outcome
+from layergraft.commands.study.settings import Settings
+from layergraft.commands.train import train_run
+from layergraft.config import dump_recipe
+from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.vit import Encoder
+from layergraft.evaluation.features import NonFiniteFeatures
+from layergraft.graft.donors import first_encoder
+from layergraft.runs.announce import announce
+from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.layout import last_stage, stage_directory
+from layergraft.runs.lock import locked_or_not
+from layergraft.training.divergence import Diverged
+
+
+def identity(job: Job, settings: Settings) -> str:
+    """Changes with anything that decides the outcome of a job, but not with where the study lies."""
+    recipe = structs.replace(job.recipe, data=structs.replace(job.recipe.data, workers=0))
+    decides = (job.kind, job.start, dump_recipe(recipe), repr(settings.evaluate), settings.trained)
+    return hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()
+
+
+def outcome_file(out: Path, job: str) -> Path:
+    """Where the outcome of a job goes."""
+    return out / "outcomes" / f"{job}.json"
+
+
+def job_lock(out: Path, job: str) -> Path:
+    """The directory that whoever does a job holds."""
+    return out / "locks" / job
+
+
+def run_job(job: Job, settings: Settings, out: Path) -> JobOutcome | None:
+    """Train and measure, or go on with it; the outcome goes to `out/outcomes/NAME.json`.
+
+    Args:
+        job: what is to be done.
+        settings: what is measured.
+        out: directory of the study.
+
+    Returns:
+        `holdout` and `test` (of a seed), or the `blocks` and `lr_scale` of the conflict; `seconds`, `flops`. None where
+        another process is at it: its lock ends with it, however that ends.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+    """
+    began, run, file = time.perf_counter(), out / "runs" / job.name, outcome_file(out, job.name)
+    with SignalGuard(), locked_or_not(job_lock(out, job.name), announce) as mine:
+        if not mine:
+            return None
+        if file.is_file():  # it was done since somebody looked
+            return read_outcome(file, job.kind)
+        outcome = _carried_out(job, settings, run, out)
+        outcome |= {"identity": identity(job, settings), "flops": job.flops, "seconds": time.perf_counter() - began}
+        write_text(file, json.dumps(outcome, indent=1) + "\n")
+        if job.kind == "trial":
+            shutil.rmtree(run, ignore_errors=True)
+        for checkpoints in list(run.rglob("checkpoints")):  # three times the encoder, of no use any more
+            shutil.rmtree(checkpoints, ignore_errors=True)
+    return outcome
+
+
+def _carried_out(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
+    if job.kind == "conflict":
+        return _conflict(job, out)
+    if job.kind == "stage":
+        _train(job, run, out)
+        return {}
+    return _measure(job, settings, run, out)
+
+
+def _measure(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
+    images = SeedImages(job.recipe)
+    few = tuple(shots for shots in settings.evaluate.frozen_shots if isinstance(shots, int))
+    try:
+        encoder = _encoder(job, images, run, out)
+        check()
+        if job.kind == "trial":
+            config = structs.replace(settings.evaluate, protocols=("logistic",), shots=few)
+            return dict(images.frozen(encoder, config, test=False))
+    except (Diverged, NonFiniteFeatures):
+        if job.kind != "trial":
+            raise
+        return {"holdout": {str(shots): 0.0 for shots in few}}  # a rate too high is an answer of the search
+    outcome: JobOutcome = dict(images.frozen(encoder, settings.evaluate, test=True))
+    if encoder is not None and settings.trained:
+        outcome["test"] |= images.trained(encoder, settings, run)
+    return outcome
+
+
+def _encoder(job: Job, images: SeedImages, run: Path, out: Path) -> Encoder | None:
+    """What is measured, trained if need be; None is the pixels."""
+    recipe = job.recipe
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if job.arm.floor == "pixels":
+        return None
+    if job.arm.floor == "random":
+        return first_encoder(recipe, images.data.mean, images.data.std).eval().to(device)
+    _train(job, run, out)
+    last = stage_directory(run, recipe, list(recipe.stages)[-1])
+    return load_encoder(last / job.arm.encoder).eval().to(device)
+
+
+def _train(job: Job, run: Path, out: Path) -> None:
+    recipe = job.recipe
+    if job.start is not None:
+        recipe = structs.replace(recipe, start=str(last_stage(out / "runs" / job.start).resolve()))
+    train_run(recipe, run, "auto")
+
+
+def _conflict(job: Job, out: Path) -> JobOutcome:
+    run = out / "runs" / job.name.replace("conflict", "seed")
+    assert job.recipe.data.source is not None
+    cosines, _ = cosines_of(build_subject(str(run), [], job.recipe.data.source))
+    shares = (cosines < 0).double().mean(0).tolist()
+    blocks = [
+        {"block": block, "mean": mean, "negative": share}
+        for block, (mean, share) in enumerate(zip(cosines.mean(0).tolist(), shares, strict=True))
+    ]
+    return {"blocks": blocks, "lr_scale": suggested_scales(shares)}

@@ -1,0 +1,25 @@
+"""What all arms of a study have in common: how each is searched and measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from layergraft.config import EvaluateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The search and the measurements, the same for every arm.
+
+    Args:
+        evaluate: what is measured on frozen features; it may hold the stages of trained protocols.
+        trained: trained protocols, with all labels.
+        factors: of the recipe's learning rate: the trials of every arm's search; a single one is taken as it is.
+        trial: length of a trial, as a part of the arm's.
+    """
+
+    evaluate: EvaluateConfig
+    trained: tuple[Literal["linear", "finetune"], ...] = ()
+    factors: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # of 0.5, 1, 2, 4 no arm took 0.5 and five took 4
+    trial: float = 1 / 3
