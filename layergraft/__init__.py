@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from layergraft.commands.api import (
+        ablate,
         analyze,
         audit,
         bench,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from layergraft.encoders.checkpoint import load_encoder
 
 __all__ = [
+    "ablate",
     "analyze",
     "audit",
     "bench",

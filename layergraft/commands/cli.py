@@ -127,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
 # Return types that are imported for type checking alone.
 _LAZY: Mapping[str, Any] = {
     "Run": object,
+    "AblationFiles": object,
     "Results": object,
     "Entry": object,
     "Export": object,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from layergraft.commands.api.encoders import analyze, embed, evaluate, export, inspect
 from layergraft.commands.api.labels import audit, label, pick, predict
 from layergraft.commands.api.training import (
+    ablate,
     bench,
     demo,
     look,
@@ -20,6 +21,7 @@ from layergraft.commands.api.training import (
 )
 
 __all__ = [
+    "ablate",
     "analyze",
     "audit",
     "bench",
@@ -45,5 +47,5 @@ COMMANDS = (
     *(demo, look, plan, train, status),
     *(evaluate, embed, analyze, inspect, export),
     *(pick, label, predict, audit),
-    *(report, pack, bench, reproduce),
+    *(report, pack, bench, ablate, reproduce),
 )

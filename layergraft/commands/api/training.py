@@ -14,6 +14,7 @@ from layergraft.errors import UserError
 from layergraft.runs.announce import announce
 
 if TYPE_CHECKING:
+    from layergraft.commands.ablate.files import AblationFiles
     from layergraft.commands.look.run import Look
     from layergraft.commands.pack import Packed
     from layergraft.runs.layout import Run
@@ -334,3 +335,47 @@ def reproduce(
     from layergraft.commands.reproduce.study import reproduce_study
 
     return reproduce_study(scale, data, seeds, expanded(out), jobs)
+
+
+def ablate(
+    *,
+    recipe: str | Path | Mapping[str, Any],
+    vary: str | Path,
+    data: str | None = None,
+    start: str | None = None,
+    seeds: int = 5,
+    out: str | Path,
+    jobs: int | None = None,
+    costs: bool = False,
+    overrides: Overrides | None = None,
+) -> AblationFiles:
+    """Compare variants of a recipe: the same search for each, several seeds, what is better and how sure that is.
+
+    --vary names a YAML file: `arms: {even: {}, slow: {stages.graft.plan.lr_scale: [0.3, 0.3, 1]}}`, or a `grid`.
+    Any recipe key can be set for all arms: --stages.mae.epochs 3. The same command goes on where it was interrupted;
+    started several times, or by srun, its processes share the work.
+
+    Args:
+        recipe: name or file of the recipe that the arms change.
+        vary: file of the arms: `arms`, `list` or `grid`; `reference`, `search`, `equal`.
+        data: labelled images, a folder with train/ and val/; by default the recipe's.
+        start: weights that all arms start from: a run, a checkpoint, or timm:NAME.
+        seeds: pre-training seeds of every arm.
+        out: directory of the study.
+        jobs: runs at a time, each on one core; by default one per core, or one on a GPU.
+        costs: only say what the study would cost.
+        overrides: dotted recipe key -> value, for all arms.
+
+    Returns:
+        The files of the study, with `measured()`, `frame()`, and a table in a notebook.
+
+    Raises:
+        UserError: the file, an arm or the images do not serve, or the directory holds another study.
+        Stopped: a signal came; everything so far is saved and the same call goes on.
+    """
+    from layergraft.commands.ablate.run import ablate_study
+
+    changes = dict(overrides or {})
+    changes |= {} if data is None else {"data.source": data}
+    changes |= {} if start is None else {"start": start}
+    return ablate_study(recipe, expanded(vary), changes, seeds, expanded(out), jobs, costs=costs)

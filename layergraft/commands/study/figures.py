@@ -16,8 +16,15 @@ from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 
 INTERVAL = {"transform": [{"filter": "isValid(datum.low)"}]}
 ZERO = {
+    "data": {"values": [{}]},  # one line, not one for every point
     "mark": {"type": "rule", "strokeDash": [4, 4]},
-    "encoding": {"x": {"datum": 0}, "y": {"value": 0}, "y2": {"value": "height"}},
+    "encoding": {
+        "x": {"datum": 0},
+        "y": {"value": 0},
+        "y2": {"value": "height"},
+        "yOffset": None,
+        "color": {"value": "#8a8f98"},
+    },
 }
 
 
@@ -149,6 +156,45 @@ def compute_figure(outcome: Outcome) -> Figure:
             ],
         },
         height=420,
+        wide=True,
+    )
+
+
+def shots_figure(outcome: Outcome) -> Figure:
+    """Accuracy over the number of labelled images a class, a line for every arm."""
+    study = outcome.measured
+    data: ChartRows = [
+        {"arm": shown_apart(outcome, arm), "shots": int(column), "top-1": mean.mean, **ends(mean)}
+        for arm in study.arms
+        for column in study.few_shots
+        if (mean := outcome.accuracy(arm.name, column)) is not None
+    ]
+    ticks = [int(column) for column in study.few_shots]
+    x = field("shots", "quantitative", "labelled images of each class", scale={"type": "log"}, axis={"values": ticks})
+    y = field("top-1", "quantitative", "top-1 (%)", scale={"zero": False})
+    return Figure(
+        name="shots",
+        title="Accuracy over labels",
+        caption="Mean over seeds, with 95 % intervals.",
+        data=data,
+        spec={
+            "encoding": {"x": x, "color": field("arm", "nominal", sort=None, legend={"title": None})},
+            "layer": [
+                {
+                    "mark": {"type": "line", "point": {"size": 30}, "strokeWidth": 1.8},
+                    "encoding": {
+                        "y": y,
+                        "tooltip": tooltip("arm", "shots", **{"top-1": ".2f", "low": ".2f", "high": ".2f"}),
+                    },
+                },
+                {
+                    **INTERVAL,
+                    "mark": {"type": "rule", "opacity": 0.6},
+                    "encoding": {"y": field("low", "quantitative", y["title"]), "y2": {"field": "high"}},
+                },
+            ],
+        },
+        height=360,
         wide=True,
     )
 

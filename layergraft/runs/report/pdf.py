@@ -84,8 +84,19 @@ def write_pdfs(figures: Iterable[Figure], directory: Path) -> list[Path]:
     for figure in figures:
         check()
         files.append(directory / f"{slug(figure.name)}.pdf")
-        write_bytes(files[-1], convert.vegalite_to_pdf(complete_spec(figure), vl_version=VERSION))
+        draw_pdf(figure, files[-1], convert)
     return files
+
+
+def draw_pdf(figure: Figure, out: Path, convert: Any) -> None:
+    """Write one figure as PDF.
+
+    Args:
+        figure: of a page.
+        out: the file.
+        convert: the module vl_convert.
+    """
+    write_bytes(out, convert.vegalite_to_pdf(complete_spec(figure), vl_version=VERSION))
 
 
 def load_converter(directory: Path) -> Any:

@@ -1,0 +1,1 @@
+"""`layergraft ablate`: arms that differ in keys of a recipe, as a study."""

@@ -1,0 +1,96 @@
+"""report.html of an ablation: what is better than the reference on top, then what that rests on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from layergraft.commands.ablate.outcome import AblationOutcome, sentence
+from layergraft.commands.study.figures import compute_figure, shots_figure
+from layergraft.commands.study.formatting import MEAN, column_name, signed
+from layergraft.commands.study.sections import difference_blocks, made_section, search_blocks
+from layergraft.commands.study.study_file import MeasuredArm
+from layergraft.commands.study.tables import accuracy_table
+from layergraft.runs.readable import duration
+from layergraft.runs.report.page import write_page
+from layergraft.runs.report.section import Notes, Section, Tile, Tiles
+
+INTRO = (
+    "Every arm had the same search on held-out images and is trained with every seed; test images were classified once "
+    "per arm and seed. The unit of every interval is the seed."
+)
+
+
+def _answer(outcome: AblationOutcome) -> Section:
+    study = outcome.study
+    tiles = []
+    best = next(arm for arm in study.arms if arm.name == study.best)
+    accuracy = outcome.accuracy(best.name, MEAN)
+    if accuracy is not None:
+        tiles.append(
+            Tile(label="Best on held-out images", value=best.title, note=f"{accuracy.mean:.1f} % on test images")
+        )
+    for row in outcome.rows(study.budgets[0]):
+        if row.arm == best.name:
+            note = f"points over {outcome.title_of(outcome.reference)}, 95 % interval over seeds"
+            tiles.append(Tile(label="Its difference", value=signed(row.difference), note=note))
+    lines = [f"{outcome.words.at[budget].capitalize()}: {sentence(outcome, budget)}" for budget in study.budgets]
+    return Section(name="answer", title="What is better?", intro=INTRO, blocks=[Tiles(tiles=tiles), Notes(lines=lines)])
+
+
+def _accuracy(outcome: AblationOutcome) -> Section:
+    blocks: list[Any] = [accuracy_table(outcome, budget) for budget in outcome.study.budgets]
+    for budget in outcome.study.budgets:
+        blocks += difference_blocks(outcome, budget)
+    shots = ", ".join(map(column_name, outcome.study.few_shots))
+    return Section(
+        name="accuracy",
+        title="How few labels?",
+        intro=f"Frozen features of test images, with {shots} of each class, and with shares of all labels.",
+        blocks=[*blocks, shots_figure(outcome), compute_figure(outcome)],
+    )
+
+
+def edges(arms: list[MeasuredArm]) -> list[str]:
+    """Arms whose search ended at its edge: a wider one might move them up."""
+    lines = []
+    for arm in arms:
+        factors = [float(trial.settings["factor"]) for trial in arm.search]
+        chosen = next((float(trial.settings["factor"]) for trial in arm.search if trial.chosen), None)
+        if len(factors) > 1 and chosen in (min(factors), max(factors)):
+            side = "smallest" if chosen == min(factors) else "largest"
+            lines.append(f"{arm.title} took the {side} rate that was tried: widen `search`.")
+    return lines
+
+
+def _search(outcome: AblationOutcome) -> Section:
+    lines = edges(outcome.study.searched)
+    notes = [Notes(lines=lines, warning=True)] if lines else []
+    return Section(
+        name="search",
+        title="The arms and their search",
+        intro="Learning rates of each arm's last stage, judged on held-out images with the first seed.",
+        blocks=[*notes, *search_blocks(outcome)],
+    )
+
+
+def write_ablation_page(outcome: AblationOutcome, out: Path, figures: Path | None = None) -> Path:
+    """Build the page.
+
+    Args:
+        outcome: of a study.
+        out: the file.
+        figures: see `runs.report.page.write_page`.
+    """
+    study = outcome.study
+    subtitle = (
+        f"{study.recipe}, {study.source}, {len(study.seeds)} pre-training seeds, {duration(study.seconds)}, "
+        f"commit {(study.commit or 'not known')[:12]}"
+    )
+    return write_page(
+        title="Ablation",
+        subtitles=[("", subtitle)],
+        sections=[_answer(outcome), _accuracy(outcome), _search(outcome), made_section(outcome)],
+        out=out,
+        figures=figures,
+    )

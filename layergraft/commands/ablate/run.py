@@ -1,0 +1,199 @@
+"""`layergraft ablate`: arms of a file, the same search and seeds for each, and what is better."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from layergraft.commands.ablate.ablation import Ablation
+from layergraft.commands.ablate.arms import arm_recipes, connect, study_recipe
+from layergraft.commands.ablate.files import AblationFiles, write_outcome
+from layergraft.commands.ablate.outcome import FILE as OUTCOME
+from layergraft.commands.ablate.outcome import MeasuredAblation
+from layergraft.commands.ablate.vary import Vary, read_vary
+from layergraft.commands.study.carry_out import alone, carry_out, check_numbers, default_jobs, read_outcomes
+from layergraft.commands.study.directory import claim, origin, refuse_another, with_possible_shots
+from layergraft.commands.study.jobs import JobOutcome
+from layergraft.commands.study.paper import can_draw
+from layergraft.commands.study.remaining import told_seconds
+from layergraft.commands.study.settings import Settings
+from layergraft.commands.study.study_file import FILE, as_study, read_study
+from layergraft.config import EvaluateConfig, Recipe
+from layergraft.config.loading import load_recipe, recipe_hash
+from layergraft.errors import UserError
+from layergraft.runs.announce import announce
+from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.lock import waited_for
+from layergraft.runs.readable import counted, duration
+
+FROZEN, TRAINED = ("knn", "logistic"), ("linear", "finetune")
+Source = str | Path | Mapping[str, Any]
+
+
+def ablate_study(
+    recipe: Source, vary: Path, changes: Mapping[str, Any], seeds: int, out: Path, jobs: int | None, *, costs: bool
+) -> AblationFiles:
+    """Search, train and measure every arm; goes on where an earlier start ended, beside others that do the same.
+
+    Args:
+        recipe: that the arms change.
+        vary: the file of arms.
+        changes: dotted key -> value, for all arms.
+        seeds: how many pre-training seeds.
+        out: directory of the study.
+        jobs: how many jobs at a time; None is one a core, or one on a GPU.
+        costs: only say what it would cost.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+        UserError: file, images or directory do not serve.
+    """
+    check_numbers(seeds, jobs)
+    varied = read_vary(vary)
+    base = load_recipe(recipe, changes)
+    recipes = arm_recipes(varied, _loader(recipe, base, changes))
+    settings = _settings(varied, base)
+    mark = {"study": "ablate", "recipe": recipe_hash(study_recipe(base)), "source": base.data.source}
+    refuse_another(out, mark)
+    size = jobs or default_jobs()
+    with SignalGuard(), alone():
+        assert base.data.source is not None
+        data = base.data
+        evaluate, images = with_possible_shots(
+            settings.evaluate, base.data.source, data.holdout, data.holdout_by, announce
+        )
+        settings = Settings(evaluate=evaluate, trained=settings.trained, factors=settings.factors, trial=settings.trial)
+        check()
+        arms = connect(varied, recipes)
+        study = Ablation(varied, arms, study_recipe(base), settings, list(range(seeds)), out, images)
+        outcomes: dict[str, JobOutcome] = {}
+        read_outcomes(study, outcomes)
+        for line in cost_lines(study, varied, recipes, outcomes, size):
+            announce(line)
+        if costs:
+            return AblationFiles.of(out)
+        if not can_draw():
+            announce("figure.pdf is left out: pip install 'layergraft[figures]' draws it.")
+        claim(out, mark, announce)
+        check()
+        head = {
+            "recipe": str(recipe) if isinstance(recipe, str | Path) else "of Python",
+            "reference": varied.reference,
+            "budgets": list(varied.budgets),
+            "source": base.data.source,
+            "seeds": study.seeds,
+            "command": _command(recipe, vary, changes, seeds, out),
+        }
+        if _is_finished(study, outcomes, head):
+            announce(f"The study in {out} is finished; nothing to do. Its report: {AblationFiles.of(out).report}")
+            return AblationFiles.of(out)
+        found = carry_out(study, outcomes, size, announce)
+        with waited_for(out, announce):
+            record = head | {"seconds": found.seconds} | origin() | study.record(found.outcomes)
+            write_text(out / FILE, json.dumps(record, indent=1) + "\n")
+            write_outcome(as_study(record, MeasuredAblation), out)
+    files = AblationFiles.of(out)
+    announce(f"Study:  {files.study}\nTable:  {files.table}\nReport: {files.report}")
+    return files
+
+
+def _loader(
+    recipe: Source, base: Recipe, changes: Mapping[str, Any]
+) -> Callable[[str | None, Mapping[str, Any]], Recipe]:
+    """How the recipe of an arm is read: its own keys over those of the command."""
+
+    def load(other: str | None, keys: Mapping[str, Any]) -> Recipe:
+        if other is None:
+            return study_recipe(load_recipe(recipe, {**changes, **keys}))
+        same = {"data.source": base.data.source, "data.holdout": base.data.holdout}
+        same |= {"data.holdout_by": base.data.holdout_by}
+        shared = {key: value for key, value in changes.items() if not key.startswith(("stages.", "evaluate."))}
+        return study_recipe(load_recipe(other, {**shared, **same, **keys}))
+
+    return load
+
+
+def _settings(vary: Vary, recipe: Recipe) -> Settings:
+    """Search and measurements.
+
+    Raises:
+        UserError: there are no images, none are held out, or what is measured would have to be chosen.
+    """
+    if recipe.data.source is None:
+        raise UserError("The recipe names no images.", "Give --data FOLDER.")
+    if not recipe.data.holdout:
+        raise UserError("No images are held out, and all choices are made on them.", "Give --data.holdout 0.1.")
+    evaluate = recipe.evaluate or EvaluateConfig()
+    left_out = [name for name in evaluate.protocols if name not in (*FROZEN, *TRAINED)]
+    if left_out:
+        announce(f"Not measured in a study: {', '.join(left_out)}.")
+    if "auto" in evaluate.pooling or evaluate.chooses:
+        raise UserError(
+            "What is measured would be chosen for each encoder by itself.",
+            "Give one --evaluate.pooling (not auto), one --evaluate.k and one --evaluate.temperature.",
+        )
+    if len(evaluate.pooling) > 1 or evaluate.variant != ("published",):
+        evaluate = structs.replace(evaluate, pooling=evaluate.pooling[:1], variant=("published",))
+        announce(f"Measured with pooling {evaluate.pooling[0]} and variant published alone.")
+    protocols = tuple(name for name in FROZEN if name == "logistic" or name in evaluate.protocols)
+    if not any(isinstance(shots, int) for shots in evaluate.frozen_shots):
+        raise UserError("Arms are compared by their accuracy with few labels.", "Give --evaluate.shots 1 5 10.")
+    return Settings(
+        evaluate=structs.replace(evaluate, protocols=protocols),
+        trained=tuple(name for name in ("linear", "finetune") if name in evaluate.protocols),
+        factors=vary.factors,
+        trial=vary.trial,
+    )
+
+
+def cost_lines(
+    study: Ablation, vary: Vary, recipes: Mapping[str, Recipe], outcomes: dict[str, JobOutcome], size: int
+) -> list[str]:
+    """What a study costs, before it begins."""
+    lines = [f"{study.costs.images:,} images of {study.source} train; {counted(len(study.seeds), 'seed')} an arm."]
+    for name in study.lengths:
+        arm = study.arm(name)
+        if not arm.trained:
+            continue
+        operations = study.costs.total(arm, study.lengths[name]) / 1e12
+        start = f", from {study.arms[arm.first].title} ({arm.first})" if arm.first else ""
+        kind = "shared stage" if arm.shared else "arm"
+        lines.append(
+            f"  {kind} {arm.title}{' at equal compute' if name != arm.name else ''}: {operations:,.3g} TFLOP{start}"
+        )
+    left = study.left(outcomes)
+    whole = (
+        f"{counted(len(left) + len(outcomes), 'job')}, {counted(len(left), 'job')} left, {sum(left) / 1e12:,.3g} TFLOP"
+    )
+    if not left:
+        return lines
+    tried = study.recipe(vary.reference, 0, outcomes) or study.arm_recipe(study.arms[vary.reference], 0, {}, 1.0, 1.0)
+    assert tried is not None
+    seconds = told_seconds(study, tried, outcomes, size)
+    told = f"about {duration(seconds)} with {counted(size, 'job')} at a time" if seconds else "over in minutes"
+    return [*lines, f"{whole}: {told}."]
+
+
+def _command(recipe: Source, vary: Path, changes: Mapping[str, Any], seeds: int, out: Path) -> str:
+    name = str(recipe) if isinstance(recipe, str | Path) else "…"
+    words = ["layergraft", "ablate", "--recipe", name, "--vary", str(vary), "--seeds", str(seeds)]
+    for key, value in changes.items():
+        option = {"data.source": "data"}.get(key, key)
+        words += [f"--{option}", *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]
+    return shlex.join([*words, "--out", str(out)])
+
+
+def _is_finished(study: Ablation, outcomes: dict[str, JobOutcome], head: dict[str, Any]) -> bool:
+    """Whether an earlier start has written what this one would."""
+    written = (study.out / FILE).is_file() and (study.out / OUTCOME).is_file()
+    if not written or next(study.due(outcomes), None) is not None:
+        return False
+    record = read_study(study.out, MeasuredAblation)
+    same = (record.seeds, record.reference, record.budgets) == (head["seeds"], head["reference"], head["budgets"])
+    return same and [arm.name for arm in record.arms] == [n for n in study.lengths if not study.arm(n).shared]

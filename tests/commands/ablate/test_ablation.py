@@ -1,0 +1,191 @@
+"""What an ablation does, with made-up outcomes: what is due, what is chosen, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import layergraft
+from layergraft.commands.ablate.ablation import Ablation
+from layergraft.commands.ablate.arms import arm_recipes, connect, study_recipe
+from layergraft.commands.ablate.files import AblationFiles, write_outcome
+from layergraft.commands.ablate.outcome import MeasuredAblation, make_outcome, sentence
+from layergraft.commands.ablate.page import edges
+from layergraft.commands.ablate.vary import parse_vary
+from layergraft.commands.cli import main
+from layergraft.commands.study.jobs import Job, JobOutcome
+from layergraft.commands.study.settings import Settings
+from layergraft.commands.study.study_file import as_study
+from layergraft.config import EvaluateConfig, Recipe, load_recipe
+
+IMAGES = 500
+SCALE = "stages.graft.plan.lr_scale"
+SMALL = {"encoder.embed_dim": 32, "encoder.depth": 3, "encoder.num_heads": 2, "data.holdout": 60}
+PLANS: dict[str, Any] = {"arms": {"even": {}, "slow": {SCALE: [0.3, 0.3, 1]}, "mae": {"stages.graft": None}}}
+LEVEL = {"even": 40.0, "slow": 44.0, "mae": 30.0, "random": 20.0, "pixels": 25.0}
+
+
+def load(_: str | None, changes: Any) -> Recipe:
+    return study_recipe(load_recipe("fashion_tiny", {**SMALL, **changes}))
+
+
+def ablation(content: dict[str, Any], seeds: int = 3) -> Ablation:
+    vary = parse_vary(content, "plans.yaml")
+    arms = connect(vary, arm_recipes(vary, load))
+    settings = Settings(evaluate=EvaluateConfig(shots=(1, 5), splits=2), factors=vary.factors)
+    return Ablation(vary, arms, load(None, {}), settings, list(range(seeds)), Path("study"), IMAGES)
+
+
+def found_by(job: Job, noise: int) -> JobOutcome:
+    chance, test = random.Random(job.name), random.Random(f"{job.name} {noise}")
+    own: JobOutcome = {"seconds": 1.0, "flops": job.flops}
+    if job.kind == "stage":
+        return own
+    level = LEVEL[job.arm.name]
+    own["holdout"] = {key: level + chance.uniform(-2, 2) for key in ("1", "5", "knn")}
+    if job.kind == "seed":
+        own["test"] = {key: level + test.uniform(-1, 1) for key in ("1", "5", "knn")}
+    return own
+
+
+def play(study: Ablation, noise: int = 0) -> tuple[dict[str, Job], dict[str, JobOutcome]]:
+    jobs: dict[str, Job] = {}
+    outcomes: dict[str, JobOutcome] = {}
+    while job := next(study.due(outcomes), None):
+        assert job.start is None or job.start in outcomes
+        jobs[job.name], outcomes[job.name] = job, found_by(job, noise)
+    return jobs, outcomes
+
+
+def measured(study: Ablation, outcomes: dict[str, JobOutcome], content: dict[str, Any]) -> MeasuredAblation:
+    head = {"recipe": "fashion_tiny", "reference": "even", "budgets": list(study.budgets), "source": study.source}
+    machine = {"cpu": "an abacus", "cores": 2, "threads": 1, "versions": {"python": "3.11"}}
+    head |= {"seeds": study.seeds, "command": "layergraft ablate", "machine": machine, "seconds": 9.0}
+    return as_study(head | study.record(outcomes), MeasuredAblation)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _operations() -> Iterator[None]:
+    """Made up, too: counting them takes seconds, and `reproduce` has tests of that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layergraft.commands.study.cost.step_flops", lambda *parts: 10**6 * parts[-1].batch_size)
+        yield
+
+
+@pytest.fixture(scope="module")
+def both() -> Ablation:
+    return ablation(PLANS | {"equal": ["epochs", "compute"]})
+
+
+def test_every_arm_has_the_same_search_and_seeds(both: Ablation) -> None:
+    jobs, outcomes = play(both)
+    assert len(both.left({})) == len(jobs)
+    assert both.left(outcomes) == []
+    for name in ("even", "slow", "mae"):
+        assert [job for job in jobs if job.startswith(f"{name}/trial-")] == [f"{name}/trial-{k}" for k in range(3)]
+        assert sum(job.startswith(f"{name}/seed-") for job in jobs) == 3
+    assert jobs["slow/trial-1"].start == "mae/seed-0"
+    assert jobs["slow/seed-2"].start == "mae/seed-2"
+    assert "mae_compute/seed-0" in jobs  # the others take the operations of the reference as they are
+
+
+def test_nothing_is_chosen_on_test_images(both: Ablation) -> None:
+    first, second = play(both), play(both, noise=1)
+    assert first[1] != second[1]
+    assert first[0] == second[0]
+    assert both.record(first[1])["best"] == both.record(second[1])["best"] == "slow"
+
+
+def test_without_a_search_a_shared_stage_is_trained_once_a_seed() -> None:
+    jobs, _ = play(ablation({"arms": {"even": {}, "slow": {SCALE: [0.3, 0.3, 1]}}, "search": 1}))
+    stages = [name for name, job in jobs.items() if "mae" in job.recipe.stages and job.arm.trained]
+    assert len(stages) == 3
+    assert all(job.kind != "trial" for job in jobs.values())
+    assert len(jobs) == 3 + 2 * 3 + 2 * 3  # the stage, the arms, and what needs no training
+
+
+def test_equal_compute_alone(both: Ablation) -> None:
+    study = ablation(PLANS | {"equal": "compute"})
+    assert not any(name.endswith("_compute") for name in study.lengths)
+    found = measured(study, play(study)[1], PLANS)
+    flops = {arm.name: arm.flops for arm in found.arms if arm.flops}
+    assert max(flops.values()) / min(flops.values()) < 1.2  # whole steps of few batches
+    assert {arm.budget for arm in found.arms} == {"compute", None}
+    assert found.arms[0].search
+
+
+def test_outcome_files_and_frame(both: Ablation, tmp_path: Path) -> None:
+    study = measured(both, play(both)[1], PLANS)
+    write_outcome(study, tmp_path)
+    outcome = make_outcome(study)
+    assert "slow: better than even" in sentence(outcome, "epochs")
+    assert "mae: worse than even" in sentence(outcome, "epochs")
+    rows = outcome.rows("epochs")
+    assert {row.arm for row in rows} == {"slow", "mae"}  # what needs no training is in no family
+    assert rows[0].difference.p_holm > rows[0].difference.p  # type: ignore[operator]
+    assert rows[0].difference.seeds_needed is not None
+    files = AblationFiles.of(tmp_path)
+    assert files.measured().differences == outcome.differences
+    pytest.importorskip("pandas")
+    frame = files.frame()
+    slow = frame[(frame["arm"] == "slow") & (frame["column"] == "mean") & (frame["budget"] == "epochs")].iloc[0]
+    assert slow["difference"] == pytest.approx(slow["mean"] - frame[frame["arm"] == "even"].iloc[0]["mean"])
+    assert "<table>" in files._repr_html_()
+    table = files.table.read_text()
+    assert r"\toprule" in table
+    assert sum(line.endswith(r"\\") for line in table.splitlines()) == 1 + 5
+    page = files.report.read_text()
+    assert "slow: better than even" in page
+    assert "at equal compute" in page
+
+
+def test_figure_is_a_pdf(both: Ablation, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    write_outcome(measured(both, play(both)[1], PLANS), tmp_path)
+    figure = AblationFiles.of(tmp_path).figure
+    assert figure is not None
+    assert figure.read_bytes().startswith(b"%PDF")
+
+
+def test_report_makes_the_outcome_again(both: Ablation, tmp_path: Path) -> None:
+    study = measured(both, play(both)[1], PLANS)
+    write_outcome(study, tmp_path / "first")
+    content = json.loads((tmp_path / "first" / "outcome.json").read_text())["study"]
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    assert layergraft.report(runs=[str(tmp_path)]) == tmp_path / "report.html"
+    assert (tmp_path / "outcome.json").read_bytes() == (tmp_path / "first" / "outcome.json").read_bytes()
+
+
+def test_a_search_that_ends_at_its_edge_is_named(both: Ablation) -> None:
+    _, outcomes = play(both)
+    for number in range(3):
+        outcomes[f"slow/trial-{number}"]["holdout"] = {"1": float(number), "5": float(number)}
+    arms = measured(both, outcomes, PLANS).searched
+    assert any(line.startswith("slow took the largest rate") for line in edges(arms))
+
+
+def test_refusals_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, one message, nothing made."""
+    plans, busy = tmp_path / "plans.yaml", tmp_path / "busy"
+    plans.write_text(f"arms: {{even: {{}}, slow: {{{SCALE}: 0.5}}}}")
+    busy.mkdir()
+    (busy / "file").write_text("mine")
+    words = ["ablate", "--recipe", "fashion_tiny", "--vary", str(plans), "--out"]
+    new = str(tmp_path / "new")
+    for more, message in (
+        ([new, "--seeds", "0"], "at least one seed"),
+        ([new, "--data.holdout", "0"], "held out"),
+        ([new, "--evaluate.pooling", "auto"], "chosen for each encoder"),
+        ([new, "--evaluate.shots", "1%"], "few labels"),
+        ([new, "--stages.grafts.epochs", "2"], "no stage 'grafts'"),
+        ([str(busy)], "is no study"),
+    ):
+        assert main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert not Path(new).exists()
+    assert [path.name for path in busy.iterdir()] == ["file"]
