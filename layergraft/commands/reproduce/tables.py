@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layergraft.commands.reproduce.outcome import Claims, GraftVsParents
 from layergraft.commands.reproduce.verdicts import Claim
-from layergraft.commands.study.formatting import AT, column_name, p_value, p_values, signed, spread
+from layergraft.commands.study.formatting import AT, DECIDE, column_name, p_value, p_values, seeds_text, signed, spread
 from layergraft.commands.study.statistics import Effect
 from layergraft.runs.report.section import Table
 
@@ -14,7 +14,7 @@ def parts_table(claim: Claim) -> Table:
     title = f"Claim {claim.number}" + (f", {AT[claim.budget]}" if claim.budget else "")
     return Table(
         title=title,
-        columns=["hypothesis", "mean [95 % interval]", "unit", "p", "p (Holm)", "seeds", "verdict"],
+        columns=["hypothesis", "mean [95 % interval]", "unit", "p", "p (Holm)", "seeds", "verdict", DECIDE],
         rows=[
             [
                 part.hypothesis,
@@ -23,6 +23,7 @@ def parts_table(claim: Claim) -> Table:
                 *p_values(part.test),
                 "0" if part.test is None else str(len(part.test.seeds)),
                 part.verdict,
+                seeds_text(part.test),
             ]
             for part in claim.parts
         ],
