@@ -23,6 +23,7 @@ from layergraft.evaluation.auditing.near import likeness_threshold, near_pairs
 from layergraft.evaluation.auditing.outliers import neighbour_distances, outliers
 from layergraft.evaluation.auditing.pictures import Pictures, read_pictures
 from layergraft.evaluation.cache import features_of
+from layergraft.evaluation.cross_validation import whole_files
 from layergraft.evaluation.features import Array, center_and_normalize, features_named
 from layergraft.evaluation.labelled_classifier import fit_labelled
 from layergraft.runs.announce import announce
@@ -185,7 +186,8 @@ def _labels(source: Source, features: Array, readable: Mask, names: list[str]) -
         announce("Nothing is said about labels: two classes with two images each are needed.")
         return _AboutLabels(labelled=labelled)
     ids = ids.astype(np.int64)
-    probabilities = fit_labelled(features[rows], ids, len(present), ERROR).out_of_fold
+    files = whole_files(source.subset(source.keys[rows]))
+    probabilities = fit_labelled(features[rows], ids, len(present), ERROR, files).out_of_fold
     assert probabilities is not None
     class_names = [source.classes[number] for number in present]
     found = find_label_errors(probabilities, ids)

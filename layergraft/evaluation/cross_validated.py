@@ -17,7 +17,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
-from layergraft.evaluation.cross_validation import repeated_folds
+from layergraft.evaluation.cross_validation import repeated_folds, whole_files
 from layergraft.evaluation.examples import examples_of
 from layergraft.evaluation.features import (
     Array,
@@ -136,7 +136,7 @@ def _measure(
     """All protocols on one set of features of shape (N, D); examples are of the first that fits a classifier."""
     present, labels = np.unique(labelled.selected_labels, return_inverse=True)
     labels, classes = labels.astype(np.int64), len(present)
-    dealt = repeated_folds(labels, config.splits)
+    dealt = repeated_folds(labels, config.splits, whole_files(labelled))
     how = {"folds": len(dealt[0]), "dealt": len(dealt)}
     raw = torch.from_numpy(in_range(features))
     prepared = exact(torch.from_numpy(center_and_normalize(features)))

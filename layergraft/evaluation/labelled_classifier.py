@@ -64,7 +64,9 @@ class LabelledClassifier:
         return features
 
 
-def fit_labelled(features: Array, labels: Labels, classes: int, error: float) -> LabelledClassifier:
+def fit_labelled(
+    features: Array, labels: Labels, classes: int, error: float, files: Labels | None = None
+) -> LabelledClassifier:
     """Fit logistic regression to labelled rows; penalty, temperature and sets come from out-of-fold predictions.
 
     Thirty labels choose a penalty by chance, and worse than none: so it is `STRENGTH` unless another one's out-of-fold
@@ -76,6 +78,7 @@ def fit_labelled(features: Array, labels: Labels, classes: int, error: float) ->
         labels: of shape (n,), below `classes`, all of which occur.
         classes: number of classes.
         error: share of the sets that may miss the right class.
+        files: which file each row was cut from, where folds are not to part one (`cross_validation.whole_files`).
     """
     protocol = FEW_SHOT["logistic"]
     x, y = exact(torch.from_numpy(center_and_normalize(features))), torch.from_numpy(labels)
@@ -84,7 +87,7 @@ def fit_labelled(features: Array, labels: Labels, classes: int, error: float) ->
         fitted = protocol.fit_path(x, y, classes, [STRENGTH])[0]
         return LabelledClassifier(classifier=fitted, temperature=USUAL, strength=STRENGTH)
     strengths = [strength for strength in protocol.cv_strengths if strength >= protocol.fixed]
-    logits = out_of_fold(protocol, x, labels, classes, deal_folds(labels, FOLDS, 0), strengths).double()
+    logits = out_of_fold(protocol, x, labels, classes, deal_folds(labels, FOLDS, 0, files), strengths).double()
     temperatures = [fit_temperature(one[foreseen], y[foreseen]) for one in logits]
     pairs = zip(logits, temperatures, strict=True)
     losses = torch.stack([cross_entropies(one[foreseen], y[foreseen], temperature) for one, temperature in pairs])

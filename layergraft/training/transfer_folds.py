@@ -24,7 +24,7 @@ from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.cross_validation import repeated_folds
+from layergraft.evaluation.cross_validation import repeated_folds, whole_files
 from layergraft.evaluation.selection import Fold
 from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json_as
@@ -70,7 +70,7 @@ def cross_validate_trained(task: TrainedTask, name: str, encoder: Encoder, start
         A row for each time that the folds are dealt, and their mean and deviation; only the first process has them.
     """
     task = replace(task, train=read_as_trained(task.train, encoder.reads))
-    dealt = repeated_folds(_classes(task.train), task.config.splits)
+    dealt = repeated_folds(_classes(task.train), task.config.splits, whole_files(task.train))
     for protocol in task.protocols:
         check_projector(getattr(task.config, protocol), start)
     rows: list[ResultRow] = []
@@ -87,7 +87,9 @@ def check_labels_suffice(labelled: Source, config: EvaluateConfig) -> None:
     Raises:
         UserError: a fold would leave no image to choose on.
     """
-    left = len(labelled) - max(len(tested) for _, tested in repeated_folds(_classes(labelled), 1)[0])
+    left = len(labelled) - max(
+        len(tested) for _, tested in repeated_folds(_classes(labelled), 1, whole_files(labelled))[0]
+    )
     for protocol in config.trained_stages:
         if _has_grid(getattr(config, protocol)) and left < _FEWEST:
             raise UserError(

@@ -25,6 +25,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.conformal import check_error
+from layergraft.evaluation.cross_validation import whole_files
 from layergraft.evaluation.features import Array, features_named
 from layergraft.evaluation.labelled_classifier import LabelledClassifier, fit_labelled
 from layergraft.evaluation.prediction import Prediction, predict_all
@@ -186,9 +187,9 @@ def _of_labels(file: str, source: Source, features: Array, error: float) -> Know
             "are cannot be told. Label a second one."
         )
     labels = labels.astype(np.int64)
-    return Known(
-        classifier=fit_labelled(features[rows], labels, len(classes), error), classes=classes, rows=rows, labels=labels
-    )
+    files = whole_files(source.subset(source.keys[rows]))
+    classifier = fit_labelled(features[rows], labels, len(classes), error, files)
+    return Known(classifier=classifier, classes=classes, rows=rows, labels=labels)
 
 
 def _of_probe(encoder: str, loaded: Encoder, file: Path, source: Source) -> tuple[Known, Array]:
