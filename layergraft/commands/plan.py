@@ -27,6 +27,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import check
 from layergraft.runs.readable import counted, duration, short
+from layergraft.training.branch import find_branch
 from layergraft.training.check_recipe import check_recipe, is_missing
 from layergraft.training.cost import step_flops
 from layergraft.training.estimate import StageTrial, feature_seconds, run_time, try_stage
@@ -126,6 +127,8 @@ def planned_stage(
     batch_size = min(stage.batch_size, images) if images else stage.batch_size
     rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
     steps = stage.total_steps(images // batch_size) if images else stage.steps
+    branch = find_branch(recipe, name, images // batch_size) if images else None
+    left = None if steps is None else steps - (branch.step if branch else 0)
     set_frozen(rows, plan)
     objective.begin_stage(encoder)
     needed, flops = None, None
@@ -136,7 +139,7 @@ def planned_stage(
     trial, seconds, how = None, None, GIVE_DATA
     if data is not None and steps is not None:
         trial = tried or try_stage(recipe, name, data, batch_size, flops or 1)
-        seconds, how = None if trial.step is None else steps * trial.step, trial.how
+        seconds, how = None if trial.step is None or left is None else left * trial.step, trial.how
     planned = {
         "name": name,
         "objective": stage.objective.__struct_config__.tag,
@@ -147,7 +150,7 @@ def planned_stage(
         "batch_size": batch_size,
         "memory_bytes": needed,
         "seconds": seconds,
-        "flops": flops * steps if flops and steps else None,
+        "flops": flops * left if flops and left else None,
         "guard": None,
         "notes": {
             "memory_bytes": "an estimate for one process that takes the whole batch",
@@ -158,6 +161,8 @@ def planned_stage(
         | ({"guard": guard_sentence(stage.guard)} if stage.guard and not stands_still(plan) else {})
         | ({} if needed else dict.fromkeys(("memory_bytes", "flops"), NOT_COUNTED)),
     } | progressive_json(stage, steps)
+    if branch is not None:
+        planned["branch"] = {"file": str(branch.file), "step": branch.step}
     return planned, trial
 
 
@@ -225,6 +230,8 @@ def plan_table(stage: dict[str, Any]) -> Group:
     lines = [f"All layers: {same}."] if same else []
     if stage["optimizer"] == "muon":
         lines.append("Matrices by Muon, the rest by AdamW, at learning rates that compare.")
+    if "branch" in stage:
+        lines.append(f"Branches off at step {stage['branch']['step']:,}, from {stage['branch']['file']}.")
     lines += [progressive_line(stage["progressive"])] if "progressive" in stage else []
     if "guard" in stage["notes"]:
         lines.append(stage["notes"]["guard"])

@@ -204,6 +204,8 @@ class Recipe(Config, frozen=True, kw_only=True):
     engine: EngineConfig = EngineConfig()
 
     def __post_init__(self) -> None:
+        if any(stage.branch is not None for stage in [*self.stages.values()][1:]):
+            raise ValueError("`branch` is for the first stage: leave out those before it, the trunk holds their result")
         channels = self.encoder.in_chans
         for name in ("mean", "std"):
             values = getattr(self.data, name)

@@ -108,6 +108,8 @@ class StageConfig(Config, frozen=True, kw_only=True):
         batch_size: images of a step, over all processes.
         ema: decay of a running average of the encoder that is kept for evaluation; null for none.
         guard: leaves the best point on held-out images, at worst what the stage started from; null leaves the last.
+        branch: a run, one of its stages or a checkpoint of one, of the same name and the schedule `wsd`, whose state
+            before the decay this stage goes on from with a length and a decay of its own; null begins at step 0.
         progressive: first parts of the stage on smaller images or fewer patches, one after another; behind the last one
             everything is as the rest of the stage says.
     """
@@ -123,10 +125,13 @@ class StageConfig(Config, frozen=True, kw_only=True):
     batch_size: PositiveInt = 256
     ema: Fraction | None = None
     guard: GuardConfig | None = None
+    branch: str | None = None
     progressive: tuple[PhaseConfig, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_progressive()
+        if self.branch is not None and self.guard is not None:
+            raise ValueError("a stage with a `branch` takes no `guard`, which would begin in its middle")
         if self.epochs is None and self.steps is None:
             msgspec.structs.force_setattr(self, "epochs", 100)
         elif self.epochs is not None and self.steps is not None:

@@ -58,7 +58,10 @@ def _is_free(key: str, begun: set[str]) -> bool:
 
 def _names_a_place(key: str) -> bool:
     """Whether a key's value can be the path of images or of an encoder."""
-    return key in ("data.source", "start") or re.match(r"stages\.[^.]+\.plan\.(heads\.)?source(\.|$)", key) is not None
+    return (
+        key in ("data.source", "start")
+        or re.match(r"stages\.[^.]+\.(branch$|plan\.(heads\.)?source(\.|$))", key) is not None
+    )
 
 
 def _same_place(old: Any, new: Any) -> bool:

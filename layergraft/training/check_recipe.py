@@ -23,6 +23,7 @@ from layergraft.graft.donors import load_donor
 from layergraft.objectives.base import Objective
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.layout import stage_directory
+from layergraft.training.branch import branch_in, find_branch
 from layergraft.training.gradients import check_micro_batch
 from layergraft.training.run_data import RunData
 
@@ -50,6 +51,8 @@ def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Pa
         if data is not None:
             check_heads(name, config, data.holdout)
             check_guard(name, stage, data.holdout)
+            steps_per_epoch = len(data.train) // min(stage.batch_size, len(data.train))
+            branch_in(out, recipe, name, steps_per_epoch) if out else find_branch(recipe, name, steps_per_epoch)
     for source in sorted(sources - {"previous", "fresh"}):
         if not is_own_stage(source, recipe, out) and not (data is None and is_missing(source)):
             load_donor(source, recipe.encoder)

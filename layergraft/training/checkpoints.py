@@ -163,8 +163,12 @@ class Checkpoints:
         late = time.monotonic() - self._saved > 60 * self.engine.checkpoint_minutes
         return late or (every is not None and step % every == 0)
 
-    def save(self, state: State) -> None:
+    def save(self, state: State, trunk: bool = False) -> None:
         """Copy a state and write it in the background, then drop the oldest ones.
+
+        Args:
+            state: what is saved.
+            trunk: whether it is to stay for branches; then it is no checkpoint to go on from.
 
         Raises:
             UserError: the one before could not be written; those that were are untouched.
@@ -173,13 +177,13 @@ class Checkpoints:
         if not self.writes:
             return
         self.wait()
-        self._writing = self._thread.submit(self._write, host_copy(state))
+        self._writing = self._thread.submit(self._write, host_copy(state), trunk)
 
-    def _write(self, state: State) -> None:
+    def _write(self, state: State, trunk: bool) -> None:
         self.before()
         # A run that went back to a step has a second file of it, which sorts after the first.
         step, rollbacks = state[COUNTERS["step"]], state[COUNTERS["rollbacks"]]
-        self._whole.add(write_state(self.directory, f"step-{step:09d}-{rollbacks}", state))
+        self._whole.add(write_state(self.directory, f"{'trunk' if trunk else 'step'}-{step:09d}-{rollbacks}", state))
         kept = 0
         for path in self._files():
             if kept == max(1, self.engine.keep):

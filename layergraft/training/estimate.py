@@ -22,6 +22,7 @@ from layergraft.evaluation.few_shot import FEW_SHOT
 from layergraft.evaluation.frozen import DRAWS
 from layergraft.runs.interruption import check
 from layergraft.runs.run_time import RunTime
+from layergraft.training.branch import steps_left_out
 from layergraft.training.cost import relative_cost
 from layergraft.training.launch import Process, available_cores, launch
 from layergraft.training.run_data import RunData
@@ -79,7 +80,7 @@ def try_stage(recipe: Recipe, name: str, data: RunData, batch_size: int, flops: 
     plan = msgspec.structs.replace(
         config.plan, source={}, heads=msgspec.structs.replace(config.plan.heads, source="fresh")
     )
-    stage = msgspec.structs.replace(config, batch_size=images, plan=plan, progressive=())
+    stage = msgspec.structs.replace(config, batch_size=images, plan=plan, progressive=(), branch=None)
     piece = msgspec.structs.replace(recipe, start=None, stages={name: stage})
     encoder = create_encoder(recipe.encoder, 0)
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +158,7 @@ def run_time(recipe: Recipe, data: RunData, trials: dict[str, StageTrial], featu
         trial, per_epoch = trials[name], max(1, len(data.train) // min(config.batch_size, len(data.train)))
         if trial.step is None:
             return None
-        steps = config.total_steps(per_epoch)
+        steps = config.total_steps(per_epoch) - steps_left_out(recipe, name, per_epoch)
         looks = 0
         if len(data.holdout):
             every = max(1, round(recipe.monitor.every * per_epoch)) if recipe.monitor.every else steps

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
-from layergraft.training.checkpoints import Checkpoints
+from layergraft.training.checkpoints import Checkpoints, State
 from layergraft.training.divergence import MAX_REJECTED_IN_A_ROW, MAX_ROLLBACKS, go_back
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.profile import Profile
@@ -82,6 +83,8 @@ def train_stage(
             record.step(trainer, outcome, numbers)
             profile.step()
             follow_guard(trainer, say)
+            if trainer.step == stage.decay_start:
+                checkpoints.save(trainer.state(), trunk=True)
             ending = agreed.stop or agreed.too_many_unreadable or stage.is_over(trainer.step)
             if ending or (agreed.save and agreed.finite):
                 checkpoints.save(trainer.state())
@@ -98,6 +101,13 @@ def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]
     So there is always one to go back to, and a directory that cannot be written is found out at once.
     """
     stage, found = trainer.stage, checkpoints.newest()
+    if found is None and stage.branch is not None:
+        state = stage.branch.state()
+        check_images(stage, state, stage.branch.file)
+        trainer.restore(state)
+        say(f"Stage {stage.name} branches off at step {trainer.step} of {stage.steps}, from {stage.branch.file}.")
+        checkpoints.save(trainer.state())
+        return
     if found is None:
         trainer.begin()
         if stage.guard is not None:
@@ -106,15 +116,20 @@ def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]
         checkpoints.save(trainer.state())
         return
     path, state = found
+    check_images(stage, state, path)
+    trainer.restore(state)
+    say(f"Stage {stage.name} goes on at step {trainer.step} of {stage.steps}, from {path}.")
+    if line := other_threads(f"Stage {stage.name}", state.get("threads"), trainer.device):
+        say(line)
+
+
+def check_images(stage: StageRun, state: State, path: Path) -> None:
+    """Refuse to go on with other images than those that a state was trained on."""
     if state["data"] != stage.loader.source.fingerprint:
         raise UserError(
             f"The images of stage {stage.name!r} are not those that {path} was trained on: files came or went.",
             "Restore them, or begin a run in another --out. Nothing was changed.",
         )
-    trainer.restore(state)
-    say(f"Stage {stage.name} goes on at step {trainer.step} of {stage.steps}, from {path}.")
-    if line := other_threads(f"Stage {stage.name}", state.get("threads"), trainer.device):
-        say(line)
 
 
 def follow_guard(trainer: Trainer, say: Callable[[str], None]) -> None:

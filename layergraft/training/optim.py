@@ -76,6 +76,11 @@ def moments_of(settings: OptimizerConfig, parameter: torch.Tensor) -> int:
     return 1 if settings.name == "muon" and parameter.ndim == 2 else 2
 
 
+def cooldown_steps(steps: int, warmup_steps: int, cooldown: float) -> int:
+    """How many steps of `wsd` the decay takes, a part `cooldown` of all but never of the warm-up."""
+    return max(1, min(round(cooldown * steps), steps - warmup_steps))
+
+
 def lr_factor(step: int, steps: int, warmup_steps: int, final: float = 0.0, cooldown: float | None = None) -> float:
     """The factor of the peak learning rate at a step.
 
@@ -92,7 +97,7 @@ def lr_factor(step: int, steps: int, warmup_steps: int, final: float = 0.0, cool
     if cooldown is None:
         height = 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
     else:
-        length = max(1, min(round(cooldown * steps), steps - warmup_steps))
+        length = cooldown_steps(steps, warmup_steps, cooldown)
         height = 1 - math.sqrt(max(0, step - (steps - length)) / length)
     return final + (1 - final) * height
 

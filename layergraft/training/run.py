@@ -146,7 +146,8 @@ class Training:
                 self.display.say(stage.guard.summary(name, stage.steps)["sentence"])
             with together():
                 if self.process.is_first:
-                    save_stage(stage, self.provenance(name) | {"step": stage.kept_step}, flops)
+                    trunk = {} if stage.config.branch is None else {"branch": stage.config.branch}
+                    save_stage(stage, self.provenance(name) | {"step": stage.kept_step} | trunk, flops)
                     write_contents(self.out / IMAGES, self.contents)
         elif trained_on(str(directory)) not in (None, self.images):
             raise UserError(

@@ -29,6 +29,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.layout import stage_directory
 from layergraft.runs.readable import counted
 from layergraft.training.best_epoch import Best
+from layergraft.training.branch import Branch, branch_in, decay_start
 from layergraft.training.check_recipe import check_guard, check_heads
 from layergraft.training.guard import Guard
 from layergraft.training.launch import ALONE, Process
@@ -54,6 +55,7 @@ class StageRun:
         monitor: what is watched, or None.
         best: the weights of the best held-out epoch.
         guard: what keeps the encoder from getting worse, or None.
+        branch: the state of a trunk that it begins with, or None.
     """
 
     name: str
@@ -69,6 +71,7 @@ class StageRun:
     monitor: Monitor | None
     best: Best
     guard: Guard | None = None
+    branch: Branch | None = None
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -96,6 +99,11 @@ class StageRun:
     @property
     def epochs(self) -> float:
         return self.config.total_epochs(self.loader.steps_per_epoch)
+
+    @property
+    def decay_start(self) -> int | None:
+        """The last step before the decay, whose state is kept for branches; None where the schedule has no such."""
+        return decay_start(self.config, self.loader.steps_per_epoch)
 
     @property
     def warmup_steps(self) -> int:
@@ -180,6 +188,7 @@ def prepare_stage(
             recipe.monitor, data.train, data.holdout, recipe.seed, config.total_epochs(loader.steps_per_epoch)
         ),
         best=Best(encoder, objective),
+        branch=branch_in(run, recipe, name, loader.steps_per_epoch),
         guard=None if config.guard is None or stands_still(plan) else Guard(config.guard, data, recipe.seed),
     )
 

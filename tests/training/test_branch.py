@@ -1,0 +1,129 @@
+"""Branches of one trunk: the same bits as a whole run of that length, the trunk untouched, others refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import TINY
+
+import layergraft
+from layergraft.config import Recipe, dump_recipe, load_recipe
+from layergraft.errors import UserError
+from layergraft.training.branch import decay_start, find_branch, steps_left_out
+
+VARYING = {"images_per_second", "data_wait", "time"}
+TRUNK = {
+    "stages.mae.steps": 12,
+    "stages.mae.warmup_steps": 2,
+    "stages.mae.batch_size": 16,
+    "stages.mae.optimizer.schedule": "wsd",
+    "stages.mae.optimizer.cooldown": 0.25,
+    "data.source": "builtin:fashion-canvas?fraction=0.02",
+    "engine.log_every": 1,
+    "evaluate": None,
+    "analyze": [],
+    "monitor.every": 0,
+}
+LONGER = {"stages.mae.steps": 14, "stages.mae.optimizer.cooldown": 5 / 14}  # its decay begins at step 9, too
+
+
+def recipe_of(**changes: Any) -> Recipe:
+    """The demo's first stage alone."""
+    tiny = {key: value for key, value in TINY.items() if key != "stages.mae.epochs"}
+    recipe = load_recipe("fashion_tiny", tiny | TRUNK | changes)
+    return msgspec.structs.replace(recipe, stages={"mae": recipe.stages["mae"]})
+
+
+def train(out: Path, **changes: Any) -> Path:
+    out.with_suffix(".yaml").write_text(dump_recipe(recipe_of(**changes)))
+    layergraft.train(recipe=out.with_suffix(".yaml"), out=out)
+    return out
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "stages/0-mae/metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in VARYING} for row in found]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def trunk(tmp_path: Path) -> Path:
+    """The files of a trunk that tell where a branch may begin; the state itself is read later."""
+    checkpoints = tmp_path / "trunk" / "stages/0-mae/checkpoints"
+    checkpoints.mkdir(parents=True)
+    (tmp_path / "trunk" / "recipe.yaml").write_text(dump_recipe(recipe_of()))
+    for name in ("trunk-000000009-0-00000000", "step-000000000-0-00000000", "step-000000012-0-00000000"):
+        (checkpoints / f"{name}.pt").touch()
+    return tmp_path / "trunk"
+
+
+@pytest.mark.slow
+def test_a_branch_has_the_bits_of_a_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its trunk has ended, and stays as it is; the branch needs it no more once it has begun."""
+    trunk = train(tmp_path / "trunk")
+    assert [path.name[:17] for path in (trunk / "stages/0-mae/checkpoints").glob("trunk-*")] == ["trunk-000000009-0"]
+    before = content(trunk)
+    branch = train(tmp_path / "branch", **LONGER, **{"stages.mae.branch": str(trunk)})
+    assert "branches off at step 9 of 14" in capsys.readouterr().err
+    assert content(trunk) == before
+    whole = train(tmp_path / "whole", **LONGER)
+    assert rows(branch) == rows(whole)[9:]
+    assert [row["step"] for row in rows(branch)] == [10, 11, 12, 13, 14]
+    weights = "stages/0-mae/encoder/model.safetensors"
+    assert (branch / weights).read_bytes() == (whole / weights).read_bytes()
+    assert (branch / weights).read_bytes() != (trunk / weights).read_bytes()
+    assert "branch" in json.loads((branch / "stages/0-mae/encoder/layergraft.json").read_text())
+    away = trunk.rename(tmp_path / "away")
+    try:
+        layergraft.train(recipe=branch.with_suffix(".yaml"), out=branch)
+    finally:
+        away.rename(trunk)
+
+
+def test_which_state_is_taken(trunk: Path) -> None:
+    """The latest before both decays, by a run, a stage or a file."""
+
+    def step(branch: Path, **changes: Any) -> int | None:
+        found = find_branch(recipe_of(**LONGER | {"stages.mae.branch": str(branch)} | changes), "mae", 16)
+        return None if found is None else found.step
+
+    stage = trunk / "stages/0-mae"
+    (file,) = stage.glob("checkpoints/trunk-*.pt")
+    assert {step(place) for place in (trunk, stage, file)} == {9}
+    assert step(trunk, **{"stages.mae.steps": 100}) == 9  # longer than the trunk: it stays at the peak for a while
+    assert find_branch(recipe_of(), "mae", 16) is None
+    assert steps_left_out(recipe_of(**{"stages.mae.branch": "nowhere"}), "mae", 16) == 0
+    assert decay_start(recipe_of().stages["mae"], 16) == 9
+    assert decay_start(load_recipe("fashion_tiny", TINY).stages["mae"], 16) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages.mae.steps": 9}, "begin at step 6 .* 9"),
+        ({"stages.mae.optimizer.base_lr": 1.0}, "optimizer.base_lr"),
+        ({"stages.mae.warmup_steps": 1}, "warm-up"),
+        ({"stages.mae.optimizer.schedule": "cosine"}, "wsd"),
+        ({"seed": 1}, "seed"),
+        ({"data.holdout": 0.2}, "data.holdout"),
+        ({"stages.mae.branch": "nowhere"}, "neither a run"),
+    ],
+)
+def test_what_is_refused(trunk: Path, changes: dict[str, Any], message: str) -> None:
+    recipe = recipe_of(**LONGER | {"stages.mae.branch": str(trunk)} | changes)
+    with pytest.raises(UserError, match=message):
+        find_branch(recipe, "mae", 16)
+
+
+def test_only_the_first_stage_branches_off() -> None:
+    with pytest.raises(UserError, match="for the first stage"):
+        load_recipe("fashion_tiny", TINY | {"stages.graft.branch": "runs/trunk"})
+    with pytest.raises(UserError, match="no `guard`"):
+        load_recipe("fashion_tiny", TINY | {"stages.mae.branch": "runs/trunk", "stages.mae.guard": {}})
