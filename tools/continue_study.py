@@ -32,7 +32,7 @@ from layergraft.evaluation.held_out import HeldOut
 from layergraft.training.launch import launch
 from layergraft.training.run import Training
 
-WIDTH, DEPTH, SIDE, PATCH = 64, 3, 36, 9
+WIDTH, DEPTH, SIDE, PATCH = 64, 3, 36, 12
 ENCODER = {
     "name": "vit_tiny_patch16_224", "img_size": SIDE, "in_chans": 3, "patch_size": PATCH, "embed_dim": WIDTH,
     "depth": DEPTH, "num_heads": 2,
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--recipes", nargs="+", default=[*RECIPES, "plain"], choices=[*RECIPES, "plain"])
-    parser.add_argument("--start-epochs", type=float, default=20)
+    parser.add_argument("--start-epochs", type=float, default=8)
     parser.add_argument("--json", type=Path, help="where the summary goes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -233,8 +233,8 @@ def plan_table(stage: dict[str, Any]) -> Group:
     if "branch" in stage:
         lines.append(f"Branches off at step {stage['branch']['step']:,}, from {stage['branch']['file']}.")
     lines += [progressive_line(stage["progressive"])] if "progressive" in stage else []
-    if "guard" in stage["notes"]:
-        lines.append(stage["notes"]["guard"])
+    if guard := stage.get("notes", {}).get("guard"):
+        lines.append(guard)
     return Group(Text(title, style="bold"), table, Text("".join(f"{line}\n" for line in lines)))
 
 
