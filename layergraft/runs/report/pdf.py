@@ -53,7 +53,10 @@ def complete_spec(figure: Figure) -> dict[str, Any]:
     """The figure's Vega-Lite with its numbers, size and colours: what stands alone in any program that draws it."""
     width = WIDE if figure.wide else WIDTH
     height = figure.height or (round(width * figure.ratio) if figure.ratio else HEIGHT)
-    legend = CONFIG["legend"] | {"columns": max(1, width // 130)}
+    called = figure.spec.get("encoding", {}).get("color", {}).get("field")
+    longest = max((len(str(row.get(called) or "")) for row in figure.data), default=0)
+    room = max(130.0, min(250.0, 30 + 6.5 * longest))  # pixels of a name in the legend
+    legend = CONFIG["legend"] | {"columns": max(1, int(width / room))}
     return {
         **figure.spec,
         "data": {"values": figure.data},

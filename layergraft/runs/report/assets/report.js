@@ -43,7 +43,9 @@ function draw(figure, place, tallest) {
   const width = Math.max(180, place.clientWidth);
   const own = figure.height ?? (figure.ratio ? width * figure.ratio : tallest ?? 300);
   const height = Math.min(own, tallest ?? Infinity);
-  const columns = Math.max(1, Math.floor(width / 130));
+  const called = figure.spec.encoding?.color?.field;
+  const longest = Math.max(0, ...figure.data.map(row => String(row[called] ?? "").length));
+  const columns = Math.max(1, Math.floor(width / Math.max(130, Math.min(250, 30 + 6.5 * longest))));
   const config = colours();
   config.legend.columns = columns;
   const spec = { ...figure.spec, data: { values: figure.data }, width, height, autosize: { type: "fit", contains: "padding" },

@@ -26,7 +26,7 @@ def comparison_table(title: str, part: dict[str, Any]) -> Table:
         columns=["candidate", *shown, "mean over labels"],
         rows=rows,
         note=f"Top-1 (%): {part['protocol']} ({seeds}). Made by `{part['command']}` at commit {part['commit']} on "
-        f"{part['machine']['cpu']}, {counted(part['machine']['threads'], 'thread')}.",
+        f"{part['machine']['cpu']}, {counted(int(part['machine']['threads']), 'thread')}.",
     )
 
 

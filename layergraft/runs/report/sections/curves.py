@@ -103,6 +103,9 @@ def loss_figures(runs: list[RunFiles]) -> list[Figure]:
     return figures
 
 
+LR_AXIS = {"labelExpr": "datum.value ? format(datum.value, '~e') : '0'"}
+
+
 def curve_figure(runs: list[RunFiles], value: str) -> Figure | None:
     """One number of the metrics over the run's steps, coloured by stage, or by run where there are several."""
     title, caption, unit, shown = CURVES[value]
@@ -112,7 +115,7 @@ def curve_figure(runs: list[RunFiles], value: str) -> Figure | None:
         return None
     encoding = {
         "x": field("step", "quantitative", "step of the run"),
-        "y": field(value, "quantitative", unit, scale={"zero": False}, axis={"format": "~e"} if value == "lr" else {}),
+        "y": field(value, "quantitative", unit, scale={"zero": False}, axis=LR_AXIS if value == "lr" else {}),
         "color": _colour("stage", data),
         "tooltip": tooltip("stage", "step", **{value: shown}),
     }
