@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from layergraft.runs.readable import counted
 from layergraft.runs.report.run_files import RunFiles
 from layergraft.runs.report.section import Section, Table
 
@@ -26,7 +25,7 @@ def comparison_table(title: str, part: dict[str, Any]) -> Table:
         columns=["candidate", *shown, "mean over labels"],
         rows=rows,
         note=f"Top-1 (%): {part['protocol']} ({seeds}). Made by `{part['command']}` at commit {part['commit']} on "
-        f"{part['machine']['cpu']}, {counted(int(part['machine']['threads']), 'thread')}.",
+        f"{part['machine']['cpu']}, threads: {part['machine']['threads']}.",
     )
 
 
