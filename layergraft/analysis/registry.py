@@ -23,6 +23,7 @@ from layergraft.analysis.saliency import saliency
 from layergraft.analysis.spectrum import spectrum
 from layergraft.analysis.subject import Subject
 from layergraft.analysis.suggest import suggest
+from layergraft.analysis.supervised_gradient import supervised_gradient
 from layergraft.analysis.token_similarity import token_similarity
 from layergraft.analysis.uniformity import uniformity_and_alignment
 from layergraft.config.analysis import AnalysisName
@@ -32,6 +33,7 @@ ANALYSES: dict[AnalysisName, Callable[[Subject], Findings]] = {
     "conflict": conflict,
     "suggest": suggest,
     "layer-probe": layer_probe,
+    "supervised-gradient": supervised_gradient,
     "cka": cka,
     "attention-distance": attention_distance,
     "rank": rank,

@@ -8,6 +8,7 @@ AnalysisName = Literal[
     "conflict",
     "suggest",
     "layer-probe",
+    "supervised-gradient",
     "cka",
     "attention-distance",
     "rank",

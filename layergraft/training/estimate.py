@@ -37,7 +37,7 @@ SEEN = 32  # images whose features are tried
 FIT = 0.008  # seconds of a classifier on few labels, and of its predictions
 # What an analysis costs, in features of an image: of the images that it looks at, at most so many, and beside them.
 BANKS = {"neighbours": 4000, "layer-probe": 7000, "saliency": 2000, "map": 4000}
-BESIDE = {"conflict": 10_000, "rank": 8000}
+BESIDE = {"conflict": 10_000, "rank": 8000, "supervised-gradient": 1000}
 FEW = 300
 WORTH = 3e12  # operations of a run, roughly, below which it is over before one could wish to know
 

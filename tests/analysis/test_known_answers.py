@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -20,10 +21,13 @@ from layergraft.analysis.pictures import heat
 from layergraft.analysis.reconstruct import predicted_patches, unpatchify
 from layergraft.analysis.saliency import grad_cam, score_gradients
 from layergraft.analysis.spectrum import amplitudes, radial_profile, relative_log
+from layergraft.analysis.subject import inputs
+from layergraft.analysis.supervised_gradient import class_loss, layer_norms
 from layergraft.analysis.token_similarity import token_cosine
 from layergraft.analysis.uniformity import alignment, uniformity
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import DecoderConfig, MaeConfig
+from layergraft.data.sources.open import open_source
 from layergraft.data.thumbnails import address
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
@@ -159,6 +163,32 @@ def test_score_gradients_agree_with_a_difference(encoder: Encoder, block: int) -
     difference = (score(1e-4) - score(-1e-4)) / 2e-4
     assert abs(float(gradient[1, 3, 7]) - difference) < 1e-4 * max(1.0, abs(difference))
     encoder.float()
+
+
+def test_supervised_gradients_agree_with_a_difference() -> None:
+    """Along its own gradient the loss of a layer changes by the square of the norm; other layers have other norms."""
+    config = EncoderConfig(img_size=36, in_chans=1, patch_size=18, embed_dim=16, depth=2, num_heads=2)
+    encoder = create_encoder(config, 0).double().eval()
+    source = open_source("builtin:fashion-canvas?fraction=0.003")
+    weights = noise(16, 10)
+    norms = layer_norms(encoder, weights, source)
+    images = torch.cat(list(inputs(encoder, source))).double()
+    labels = torch.from_numpy(source.selected_labels)
+    assert list(norms) == ["patch_embed", "positions", "tokens", "blocks.0", "blocks.1", "norm"]
+    assert all(p.grad is None for p in encoder.parameters())
+    for row in ("patch_embed", "blocks.0", "norm"):
+        parameters = encoder.layers()[row]
+        gradients = torch.autograd.grad(class_loss(encoder, weights, images, labels) / len(source), parameters)
+        found = []
+        for sign in (1, -1):
+            moved = copy.deepcopy(encoder)
+            for parameter, gradient in zip(moved.layers()[row], gradients, strict=True):
+                parameter.data += sign * 1e-4 * gradient
+            found.append(float(class_loss(moved, weights, images, labels).detach()) / len(source))
+        gradient_norm, weight_norm, count = norms[row]
+        assert (found[0] - found[1]) / 2e-4 == pytest.approx(gradient_norm**2, rel=1e-3)
+        flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        assert (weight_norm, count) == (pytest.approx(float(flat.norm())), len(flat))
 
 
 def test_principal_axes() -> None:

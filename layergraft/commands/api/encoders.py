@@ -135,8 +135,9 @@ def analyze(
     Args:
         encoder: a run, stage or encoder directory, a checkpoint file, or timm:NAME.
         data: the images to analyze; of the run's own images, only those held out from training are used.
-        what: all, or some of conflict, suggest, layer-probe, cka, attention-distance, rank, uniformity, invariance,
-            information, token-similarity, spectrum, reconstruct, neighbours, attention-maps, saliency, pca, map.
+        what: all, or some of conflict, suggest, layer-probe, supervised-gradient, cka, attention-distance, rank,
+            uniformity, invariance, information, token-similarity, spectrum, reconstruct, neighbours, attention-maps,
+            saliency, pca, map.
         labels: a file with the columns path and label of some of the images; analyses that need labels then use these.
         against: encoders to compare it with.
         block: for saliency: the block whose feature is explained, counted from 0; by default the last.
