@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ from dicom_files import dicom
 from slide_files import tissue, write_slide
 
 import layergraft
+from layergraft.commands.ablate.arms import arm_recipes
+from layergraft.commands.ablate.vary import parse_vary
 from layergraft.commands.cli import build_parser, main
+from layergraft.config import load_recipe
+from layergraft.config.yaml_text import read_yaml
 from layergraft.data.fashion.load import CLASSES, embedded
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = root / "images" / part / ("cats", "dogs")[index % 2]
             folder.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(folder / f"{index}.png"), random.integers(0, 256, (72, 72, 3), dtype=np.uint8))
+    (root / "plans.yaml").write_text("arms: {even: {}, slow: {stages.graft.plan.lr_scale: [0.3, 1]}}\nsearch: 1\n")
     layergraft.train(recipe="fashion_tiny", out=root / "runs" / "demo", overrides=SHORT)
     colour = SHORT | {"encoder.img_size": 72, "encoder.in_chans": 3, "data.source": str(root / "images" / "train")}
     layergraft.train(recipe="fashion_tiny", out=root / "runs" / "mine", overrides=colour)
@@ -167,8 +173,8 @@ def run_command(line: str, page: str) -> None:
     else:
         trained = [name for name in ("linear", "finetune", "segment") if name in arguments]
         short = [word for name in trained for word in (f"--{name}.epochs", "0.05", f"--{name}.warmup_epochs", "0")]
-        if command == "plan" and "--data" in arguments:  # which asks for as many shots as train does
-            short += SHORT_WORDS
+        if command == "ablate" or (command == "plan" and "--data" in arguments):
+            short += SHORT_WORDS  # a plan for images of one's own asks for as many shots as train does
         assert main([command, *arguments, *short]) == 0
         if command == "pick":
             fill_in(Path(arguments[arguments.index("--out") + 1]))
@@ -201,12 +207,12 @@ def test_code_blocks(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(place)
     if page in FIELDS:
         FIELDS[page](place)
-    train = layergraft.train
 
-    def short(**arguments: Any) -> Any:
-        return train(**(arguments | {"overrides": SHORT | arguments.get("overrides", {})}))
+    def short(function: Any, **arguments: Any) -> Any:
+        return function(**(arguments | {"overrides": SHORT | arguments.get("overrides", {})}))
 
-    monkeypatch.setattr(layergraft, "train", short, raising=False)
+    for name in ("train", "ablate"):
+        monkeypatch.setattr(layergraft, name, partial(short, getattr(layergraft, name)), raising=False)
     for block in blocks(page, "sh"):
         for line in block.splitlines():
             run_command(line, page)
@@ -223,6 +229,14 @@ def test_recipes_are_valid(page: str, tmp_path: Path) -> None:
             else:
                 (tmp_path / "recipe.yaml").write_text(part)
                 layergraft.plan(recipe=tmp_path / "recipe.yaml")
+
+
+def test_files_of_arms_are_valid() -> None:
+    shown = blocks("ablate.md", "text")
+    assert len(shown) == 2
+    for block in shown:
+        vary = parse_vary(read_yaml(block), "ablate.md")
+        assert len(arm_recipes(vary, lambda _, changes: load_recipe("fashion_tiny", changes))) == len(vary.arms)
 
 
 @pytest.mark.slow

@@ -6,7 +6,17 @@ import math
 
 import pytest
 
-from layergraft.commands.study.statistics import effect, family, holm, interval, paired, trend
+from layergraft.commands.study.statistics import (
+    MOST_SEEDS,
+    effect,
+    family,
+    holm,
+    interval,
+    paired,
+    power,
+    seeds_needed,
+    trend,
+)
 
 # Student's (1908) sleep data: extra hours under two drugs, of ten patients. R prints, for
 # t.test(Pair(group1, group2) ~ 1): t = -4.0621, df = 9, p-value = 0.002833, interval -2.4598858 -0.7001142, mean -1.58.
@@ -64,6 +74,22 @@ def test_a_family_is_corrected_together() -> None:
     assert first.p > second.p
     assert second.p_holm == pytest.approx(2 * second.p)
     assert first.p_holm == pytest.approx(max(first.p, 2 * second.p))
+
+
+def test_power_is_that_of_gpower() -> None:
+    """G*Power 3.1, t-test of matched pairs, two-sided, 5 %: 34, 15 and 199 pairs reach 80 %."""
+    assert [seeds_needed(size, 0.05) for size in (0.5, 0.8, 0.2)] == [34, 15, 199]
+    assert power(0.5, 34, 0.05) == pytest.approx(0.8077775, abs=1e-6)
+    assert seeds_needed(0.0, 0.05) == MOST_SEEDS + 1
+    assert seeds_needed(1e6, 0.05) == 2
+
+
+def test_seeds_to_decide_are_those_of_the_familys_level() -> None:
+    first = effect({0: 1.0, 1: 2.0, 2: 3.0})  # size 2
+    alone, among = family([first])[0], family([first, effect({0: 1.0, 1: 5.0, 2: 3.0})])[0]
+    assert alone.seeds_needed == seeds_needed(2.0, 0.05)
+    assert among.seeds_needed == seeds_needed(2.0, 0.025)
+    assert family([effect({0: 1.0})])[0].seeds_needed is None
 
 
 def test_trend_of_lines() -> None:
