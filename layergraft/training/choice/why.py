@@ -43,7 +43,7 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
         if data.cache != "none"
         else "Decoding is cheap beside training; `ram` or `disk` keeps decoded images.",
         "data.workers": "Threads that load images: as many as there are cores, up to what keeps training fed.",
-        "stages.mae.steps": "A quarter of the time: what masked patches teach the lower blocks.",
+        "stages.mae.steps": "Three fifths of the time: what masked patches teach the lower blocks.",
         "stages.graft.steps": "The rest of the time: telling images apart is what few labels need.",
         "evaluate": _measured(recipe, images),
         "monitor.every": "Epochs between two looks at held-out images: about eight looks in the longest stage.",

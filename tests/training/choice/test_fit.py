@@ -34,7 +34,7 @@ def steps_of(data: RunData, minutes: float, changes: dict[str, object]) -> tuple
 
 def test_the_stages_share_the_time(data: RunData) -> None:
     seconds = 600 - START
-    assert steps_of(data, 10, {}) == (int(0.25 * seconds / 0.5), int(0.75 * seconds / 1.0))
+    assert steps_of(data, 10, {}) == (int(0.6 * seconds / 0.5), int(0.4 * seconds / 1.0))
 
 
 def test_a_length_that_is_given_leaves_its_time_to_the_others(data: RunData) -> None:
