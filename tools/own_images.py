@@ -105,9 +105,9 @@ def gains(results: Path, encoder: str, floor: str) -> dict[str, tuple[float, flo
     return found
 
 
-def bench(images: Path, out: Path, minutes: float, seeds: int, words: list[str]) -> None:
+def bench(images: Path, out: Path, minutes: float, seeds: range, words: list[str]) -> None:
     """Train with nothing but the folder and the time, once a seed, and print the gains."""
-    for seed in range(seeds):
+    for seed in seeds:
         run = out / f"seed{seed}"
         command = [sys.executable, "-m", "layergraft", "train", "--data", str(images / "train"), "--out", str(run)]
         command += ["--minutes", str(minutes), "--seed", str(seed), "--evaluate.splits", "20", *words]
@@ -129,7 +129,9 @@ def bench(images: Path, out: Path, minutes: float, seeds: int, words: list[str])
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("what", choices=("emoji", "stamps", "bench"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--packages", type=Path, default=Path("images/npm"), help="where the npm packages are kept")
@@ -138,12 +140,14 @@ def main() -> None:
     parser.add_argument("--stamps", type=Path, default=STAMPS, help="the folder of the Debian package")
     parser.add_argument("--images", type=Path, help="for bench: what emoji or stamps has written")
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="for bench: how many runs")
+    parser.add_argument("--first-seed", type=int, default=0)
     given, words = parser.parse_known_args()
     if given.what == "bench":
         if given.images is None:
             parser.error("bench needs --images")
-        bench(given.images, given.out, given.minutes, given.seeds, words)
+        seeds = range(given.first_seed, given.first_seed + given.seeds)
+        bench(given.images, given.out, given.minutes, seeds, words)
         return
     if words:
         parser.error(f"unknown: {' '.join(words)}")
