@@ -72,13 +72,14 @@ def _without(recipe: Recipe, arm: Varied) -> Recipe:
 
 
 def study_recipe(recipe: Recipe) -> Recipe:
-    """The recipe as a study trains it: nothing is measured or looked at, one checkpoint is kept."""
+    """The recipe as a study trains it: nothing is measured, only a guard looks, one checkpoint is kept."""
+    guarded = any(stage.guard is not None for stage in recipe.stages.values())
     workers = recipe.data.workers if torch.cuda.is_available() else 0  # on a CPU each job has one thread
     return structs.replace(
         recipe,
         seed=0,
         data=structs.replace(recipe.data, workers=workers),
-        monitor=structs.replace(recipe.monitor, every=0),
+        monitor=recipe.monitor if guarded else structs.replace(recipe.monitor, every=0),
         engine=structs.replace(recipe.engine, keep=1),
         evaluate=None,
         analyze=(),

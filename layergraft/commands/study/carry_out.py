@@ -13,11 +13,12 @@ from layergraft.commands.study.jobs import JobOutcome, Study, read_outcome
 from layergraft.commands.study.pool import PAUSE, Pool
 from layergraft.commands.study.remaining import remaining_seconds
 from layergraft.commands.study.run_job import identity, job_lock, outcome_file, run_job
-from layergraft.errors import UserError
+from layergraft.errors import Stopped, UserError
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.lock import is_held
 from layergraft.runs.readable import duration
 from layergraft.training.launch import available_cores
+from layergraft.training.signals import requeue
 
 Say = Callable[[str], None]
 # What a launcher tells the processes of one run; those of a study train alone, each its own jobs.
@@ -45,7 +46,7 @@ class CarriedOut:
 def alone() -> Iterator[None]:
     """Around a study: its processes train alone, also where torchrun or srun started several of them.
 
-    A task of Slurm that sees several GPUs takes its own.
+    A task of Slurm that sees several GPUs takes its own. Where Slurm stopped it, the job goes back into the queue.
     """
     kept = {name: os.environ.pop(name) for name in _LAUNCHER if name in os.environ}
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -53,12 +54,18 @@ def alone() -> Iterator[None]:
     several = len(seen) > 1 and local.isdigit()
     if several:
         os.environ["CUDA_VISIBLE_DEVICES"] = seen[int(local) % len(seen)]
+    stopped: Stopped | None = None
     try:
         yield
+    except Stopped as signal:
+        stopped = signal
     finally:
         os.environ.update(kept)
         if several:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seen)
+    if stopped is not None:
+        note = requeue() if stopped.requeue else None
+        raise Stopped(f"{stopped} {note}") if note else stopped
 
 
 def default_jobs() -> int:
