@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.arrays import Labels
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import read_alike, settle, shown_channels
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
@@ -42,13 +44,16 @@ def audit_command(*, encoder: str, data: str, test: str | None, labels: str | No
     found = run_directory(encoder)
     out = out or (found[0] if found else None)
     source = open_source(data)
-    announce(*source.remarks)
     if not len(source):
         raise UserError(f"{data!r} has no image.")
     labelled = read_labels(labels, source) if labels else source
     tested = open_source(test) if test else None
-    announce(*(tested.remarks if tested else ()))
     loaded = load_encoder(encoder)
+    source = settle(source, loaded.in_chans, announce, loaded.reads, repr(encoder))
+    announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))
+    if tested is not None:
+        tested = read_alike(tested, source)
+        announce(*tested.remarks)
     with locked(out, announce) if out is not None else nullcontext():
         audit = _audit(loaded, encoder, data, labels, source, labelled, tested)
         if out is not None:
@@ -74,8 +79,9 @@ def _audit(
     names = [source.images.name(int(key)) for key in source.keys]
     with features_named(encoder):
         features = center_and_normalize(features_of(loaded, source, ["cls"])["cls"])
-    pictures = read_pictures(source)
-    threshold = likeness_threshold(source)
+    channels = shown_channels(source, loaded.in_chans)
+    pictures = read_pictures(source, channels)
+    threshold = likeness_threshold(source, channels=channels)
     readable = ~np.isnan(features[:, 0])
     same_bytes = _groups(pictures.files)
     same_pixels = [rows for rows in _groups(pictures.pixels) if len({pictures.files[row] for row in rows}) > 1]
@@ -139,7 +145,7 @@ def _leak(
 ) -> Leak:
     """Test images that are among the others."""
     test_features = center_and_normalize(features_of(loaded, tested, ["cls"])["cls"])
-    test_pictures = read_pictures(tested)
+    test_pictures = read_pictures(tested, shown_channels(tested, loaded.in_chans))
     test_names = [tested.images.name(int(key)) for key in tested.keys]
     row_of = {digest: row for row, digest in enumerate(pictures.pixels) if digest}
     exact = [(row, row_of[digest]) for row, digest in enumerate(test_pictures.pixels) if digest in row_of]

@@ -16,7 +16,7 @@ from layergraft.config.loading import load_evaluate, parse_value, read_run_recip
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.data.first_look import look_at, remarks_on_files
-from layergraft.data.reading import differences, read_as_trained, settle
+from layergraft.data.reading import differences, read_alike, read_as_trained, settle
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import default_test_source, open_source
@@ -352,7 +352,7 @@ def _task(
             raise UserError(f"No image of {source.spec!r} is held out.", "Say how many with --holdout 0.1.")
         announce(f"{len(train)} labelled images of {source.spec}; tested on {len(held)} held-out ones.")
         return replace(Task.on_holdout(train, held, seed), splits=splits)
-    test = read_as_trained(open_source(test_name), source.options)
+    test = read_alike(open_source(test_name), source)
     announce(*test.remarks)
     announce(
         f"{len(train)} labelled images of {source.spec}, {len(held)} more held out; "

@@ -16,6 +16,7 @@ from rich.console import Console
 from layergraft.data.decode import BadImage
 from layergraft.data.decode.options import READ_OPTIONS
 from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import settle
 from layergraft.data.shrink import shrunk
 from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.files import Place
@@ -137,6 +138,8 @@ def pack(data: str, out: Path, short: int | None, channels: int, shard_images: i
     """See `layergraft.pack`."""
     _check(out, short, channels, shard_images)
     source = open_source(data)
+    if short and source.options.range == "auto":  # which smaller files of 8 bits are written with
+        source = settle(source, channels, announce)
     announce(*source.remarks, *remarks_on_files(look_at(source, channels), source))
     # Smaller files hold the channels, page and slice that were chosen.
     kept = ["range"] if short else list(READ_OPTIONS)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from layergraft.data.arrays import Labels
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import settle
 from layergraft.data.sources.label_file import read_label_rows, read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
@@ -69,7 +71,6 @@ def pick_command(*, encoder: str, data: str, number: int, labels: str | None, me
         raise UserError(f"--number is {number}.", "It is how many images to label, one at least.")
     _check_out(out)
     source = open_source(data)
-    announce(*source.remarks)
     if not len(source):
         raise UserError(f"{data!r} has no image.")
     labelled = read_labels(labels, source) if labels else None
@@ -82,6 +83,8 @@ def pick_command(*, encoder: str, data: str, number: int, labels: str | None, me
     if len(known) == len(source):
         raise UserError(f"All {len(source)} images of {data!r} have labels.")
     loaded = load_encoder(encoder)
+    source = settle(source, loaded.in_chans, announce, loaded.reads, repr(encoder))
+    announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))
     with features_named(encoder):
         features = features_of(loaded, source, ["cls"])["cls"]
     rows = _pick(source, features, known, classes, chosen, number)

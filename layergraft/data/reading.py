@@ -160,6 +160,34 @@ def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY
     return replace(source.read_by(options), spec=with_options(source.spec, options))
 
 
+def read_alike(test: Source, source: Source) -> Source:
+    """Test images, read as training images are wherever they say nothing of it.
+
+    Args:
+        test: as it was opened.
+        source: training images, settled.
+
+    Raises:
+        UserError: a range of their own was to be found, in which the same number would be another level.
+    """
+    if test.options.range == "auto":
+        raise UserError(
+            f"{test.spec!r} are test images with range=auto.",
+            "Leave it out: they are read with the range of the training images; or give LOW,HIGH.",
+        )
+    return read_as_trained(test, source.options)
+
+
+def shown_channels(source: Source, channels: int) -> int:
+    """Channels to look at images with: colours also where an encoder sees grey, unless the SOURCE chooses channels.
+
+    Args:
+        source: settled.
+        channels: of the encoder.
+    """
+    return 3 if channels == 1 and source.options.channels is None else channels
+
+
 def differences(source: Source, known: ReadOptions, whose: str) -> list[str]:
     """What is to be said where an encoder was trained with other options than a source has, or has none of."""
     own, theirs = source.options.words(), known.words()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from conftest import two_classes
 
 from layergraft.commands.cli import main
+from layergraft.commands.label import run as label_run
+from layergraft.commands.label.session import Session
 from layergraft.config import EncoderConfig
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
+from layergraft.errors import UserError
 
 SMALL = {"img_size": 16, "patch_size": 8, "in_chans": 3, "embed_dim": 16, "depth": 2, "num_heads": 2}
 RECIPE = [word for key, value in SMALL.items() for word in (f"--encoder.{key}", str(value))]
@@ -131,3 +137,77 @@ def test_every_command_says_what_is_left_out(
     assert run(command, encoder, data, *test) == 0
     said = capsys.readouterr()
     assert "left out by their ending: 2 .heic, 1 .svs" in " ".join((said.err + said.out).split())
+
+
+def write_dark(folder: Path) -> str:
+    """12 grey images of 16 bits that use 600 levels of 65,536."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        file = folder / "dark" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), rng.integers(0, 600, (16, 16)).astype(np.uint16))
+    (folder / "labels.csv").write_text("path,label\n" + "".join(f"{n}.png,{n % 2}\n" for n in range(8)))
+    return str(folder / "dark")
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"plan", "train", "evaluate"}))
+def test_a_range_that_is_to_be_found(
+    command: str, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`audit`, `pick` and `pack --resize` ended as a bug, and said nothing of images that are nearly black."""
+    monkeypatch.chdir(tmp_path)
+    data = write_dark(tmp_path)
+    assert run(command, encoder, f"{data}?range=auto") == 0
+    assert "percentiles 0.1 and 99.9" in capsys.readouterr().err
+    if command != "pack":
+        for name in ("picked.csv", "predicted.csv"):
+            (tmp_path / name).unlink(missing_ok=True)
+        assert run(command, encoder, data) == 0
+        assert "they are nearly black" in capsys.readouterr().err
+
+
+def test_the_page_of_labels_reads_images_as_the_encoder_does(
+    encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[tuple[object, int]] = []
+
+    def server(session: Session, channels: int, port: int) -> None:
+        served.append((session.source.options.range, channels))
+        raise UserError("Enough.")
+
+    monkeypatch.setattr(label_run, "LabelServer", server)
+    words = ["--labels", str(tmp_path / "new.csv"), "--data", f"{write_dark(tmp_path)}?range=auto"]
+    assert main(["label", "--encoder", encoder, *words]) == 2
+    assert "Enough." in capsys.readouterr().err
+    ((found, channels),) = served
+    assert found != "auto"
+    assert channels == 3
+
+
+@pytest.mark.parametrize("command", ["audit", "evaluate"])
+def test_test_images_have_the_range_of_the_training_images(
+    command: str, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_dark(tmp_path)
+    assert run(command, encoder, f"{data}?range=auto", "--test", f"{data}?range=auto") == 2
+    assert "range of the training images" in capsys.readouterr().err
+    assert run(command, encoder, f"{data}?range=auto", "--test", data) == 0  # an audit finds each image a second time
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_audit_of_bands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Images of five bands were compared as RGB, which they are not: nothing was found, or the command failed."""
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    bands = create_encoder(EncoderConfig(**SMALL | {"in_chans": 5}), 0)  # type: ignore[arg-type]
+    save_encoder(bands, tmp_path / "encoder", {})
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 16, 16)).astype(np.uint8)
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate([*pixels, pixels[0]]):
+        plain = {"planarconfig": "separate", "photometric": "minisblack", "description": str(number)}
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", image, **plain)
+    words = ["--encoder", str(tmp_path / "encoder"), "--data", str(tmp_path / "images"), "--out", str(tmp_path / "out")]
+    assert main(["audit", *words]) == 0
+    (audit,) = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert audit["same_pixels"] == [["0.tif", "6.tif"]]

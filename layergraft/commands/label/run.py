@@ -16,6 +16,8 @@ from layergraft.commands.label.background import Background
 from layergraft.commands.label.labels_file import LabelsFile
 from layergraft.commands.label.server import LabelServer
 from layergraft.commands.label.session import Session
+from layergraft.data.first_look import look_at, remarks_on_files
+from layergraft.data.reading import settle, shown_channels
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
@@ -52,18 +54,18 @@ def label_command(*, encoder: str, data: str, labels: str, number: int, error: f
     if not 0 <= port < 2**16:
         raise UserError(f"--port is {port}.", "It is a number below 65536; 0 takes a free one.")
     source = open_source(data)
-    announce(*source.remarks)
     if not len(source):
         raise UserError(f"{data!r} has no image.")
-    file = LabelsFile(labels, source)
     loaded = load_encoder(encoder)
+    source = settle(source, loaded.in_chans, announce, loaded.reads, repr(encoder))
+    announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))
+    file = LabelsFile(labels, source)
     with features_named(encoder):
         features = center_and_normalize(features_of(loaded, source, ["cls"])["cls"])
     session = Session(source, features, file, number, error)
     if not session.usable.all():
         announce(f"{int((~session.usable).sum())} of {len(source)} images cannot be read or named: they are left out.")
-    # A person sees colours, also where the encoder does not.
-    server = LabelServer(session, 3 if loaded.in_chans == 1 else loaded.in_chans, port)
+    server = LabelServer(session, shown_channels(source, loaded.in_chans), port)
     background = Background(session)
     with quick_turns(), SignalGuard() as guard:
         serving = threading.Thread(target=server.serve_forever, args=(0.1,), name="layergraft-server", daemon=True)

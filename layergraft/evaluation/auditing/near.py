@@ -18,7 +18,7 @@ from layergraft.data.arrays import Pixels
 from layergraft.data.decode import BadImage
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
-from layergraft.evaluation.auditing.pictures import SIDE, Directions, perceptual_hash, shrink
+from layergraft.evaluation.auditing.pictures import SIDE, Directions, in_colour, perceptual_hash, shrink
 from layergraft.runs.interruption import check
 
 Pairs = npt.NDArray[np.int64]
@@ -111,7 +111,7 @@ def copies(image: Pixels) -> list[Pixels]:
     return [np.asarray(copy, dtype=np.uint8) for copy in (encoded, resized, mirrored)]
 
 
-def likeness_threshold(source: Source, images: int = COPIES) -> float:
+def likeness_threshold(source: Source, images: int = COPIES, channels: int = 3) -> float:
     """The likeness that 99 % of copies of a source's images have with their originals; at most 1.
 
     Small images lose more by being made smaller still, and would loosen the threshold for all: it is measured on those
@@ -120,13 +120,14 @@ def likeness_threshold(source: Source, images: int = COPIES) -> float:
     Args:
         source: images, of which up to `images` are drawn at random.
         images: how many.
+        channels: of what is compared.
     """
     order = Randomness(seed=0, scope="audit").permutation("copies", source.keys, 0, first=images)
     drawn = []
     for key in source.keys[order].tolist():
         check()
         with suppress(BadImage):
-            drawn.append(source.images.load(key, 3))
+            drawn.append(in_colour(source.images.load(key, channels)))
     sides = [min(image.shape[:2]) for image in drawn]
     middle = max(4, sorted(sides)[len(sides) // 2]) if sides else 0
     found = []

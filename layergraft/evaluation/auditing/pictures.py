@@ -40,18 +40,29 @@ class Pictures:
         return len(self.pixels)
 
 
+def in_colour(image: Pixels) -> Pixels:
+    """An image of three channels: (height, width, C) -> (height, width, 3); of more than three the first ones."""
+    return np.repeat(image[:, :, :1], 3, axis=2) if image.shape[2] < 3 else np.ascontiguousarray(image[:, :, :3])
+
+
 def shrink(image: Pixels) -> Pixels:
-    """An image of shape (height, width, 3) at 40 x 40 pixels."""
+    """An image at 40 x 40 pixels: (height, width, C) -> (40, 40, 3)."""
+    image = in_colour(image)
     smaller = min(image.shape[:2]) > SIDE
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     return np.asarray(small, dtype=np.uint8).reshape(SIDE, SIDE, 3)
 
 
-def read_pictures(source: Source) -> Pictures:
-    """Read every image of a source once."""
+def read_pictures(source: Source, channels: int = 3) -> Pictures:
+    """Read every image of a source once.
+
+    Args:
+        source: images.
+        channels: of what is compared.
+    """
 
     def read(start: int) -> list[tuple[bytes, bytes, Pixels]]:
-        return [_read(source, key) for key in source.keys[start : start + _IMAGES].tolist()]
+        return [_read(source, key, channels) for key in source.keys[start : start + _IMAGES].tolist()]
 
     small = np.zeros((len(source), SIDE, SIDE, 3), dtype=np.uint8)
     files: list[bytes] = []
@@ -66,14 +77,14 @@ def read_pictures(source: Source) -> Pictures:
     return Pictures(files=files, pixels=pixels, small=small)
 
 
-def _read(source: Source, key: int) -> tuple[bytes, bytes, Pixels]:
+def _read(source: Source, key: int, channels: int) -> tuple[bytes, bytes, Pixels]:
     """(digest of the file, digest of the pixels, the small image)."""
     try:
         file = hashlib.blake2b(source.images.read(key), digest_size=_DIGEST).digest()
     except BadImage:
         file = b""
     try:
-        image = source.images.load(key, 3)
+        image = source.images.load(key, channels)
     except BadImage:
         return file, b"", np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=_DIGEST)
@@ -98,6 +109,6 @@ def perceptual_hash(small: Pixels) -> tuple[Directions, Directions]:
         hashes[index] = cv2.dct(picture.mean(axis=2, dtype=np.float32))[:_HASH, :_HASH]
     mirrored = hashes.copy()
     mirrored[:, :, 1::2] *= -1  # odd frequencies along a row change their sign
-    plain, turned = (part.reshape(len(small), -1)[:, 1:] for part in (hashes, mirrored))
+    plain, turned = (part.reshape(len(small), _HASH * _HASH)[:, 1:] for part in (hashes, mirrored))
     norms = np.maximum(np.linalg.norm(plain, axis=1, keepdims=True), 1e-6)
     return plain / norms, turned / norms
