@@ -18,7 +18,14 @@ from pathlib import Path
 from layergraft.commands.reproduce.claims import read_claims
 from layergraft.commands.reproduce.outcome import Claims
 from layergraft.commands.reproduce.page import RULE, write_claims_page
-from layergraft.commands.reproduce.tables import bar_sentence, bar_table, conflict_table, parts_table, verdict_table
+from layergraft.commands.reproduce.tables import (
+    bar_sentence,
+    bar_table,
+    conflict_table,
+    parts_table,
+    pilot_table,
+    verdict_table,
+)
 from layergraft.commands.study.study_file import Budget
 from layergraft.commands.study.tables import accuracy_table, arms_table, differences_table, facts_table, search_table
 from layergraft.runs.report.section import Table
@@ -56,6 +63,7 @@ def _parts(claims: Claims) -> str:
 PARTS: dict[str, Callable[[Claims], str]] = {
     "command": lambda claims: f"```console\n$ {claims.study.command}\n```\n",
     "verdicts": lambda claims: markdown(verdict_table(claims)),
+    "pilot": lambda claims: markdown(pilot_table(claims)),
     "rule": lambda claims: RULE + "\n",
     "parents_epochs": lambda claims: _bar(claims, "epochs"),
     "parents_compute": lambda claims: _bar(claims, "compute"),

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from layergraft.commands.reproduce.outcome import Claims, GraftVsParents
 from layergraft.commands.reproduce.verdicts import Claim
-from layergraft.commands.study.formatting import AT, DECIDE, column_name, p_value, p_values, seeds_text, signed, spread
-from layergraft.commands.study.statistics import Effect
+from layergraft.commands.study.formatting import (
+    AT,
+    DECIDE,
+    DECIDE_NOTE,
+    column_name,
+    p_value,
+    p_values,
+    seeds_text,
+    signed,
+    spread,
+)
+from layergraft.commands.study.statistics import MOST_SEEDS, Effect
+from layergraft.runs.readable import duration
 from layergraft.runs.report.section import Table
 
 
@@ -27,6 +40,29 @@ def parts_table(claim: Claim) -> Table:
             ]
             for part in claim.parts
         ],
+    )
+
+
+def pilot_table(claims: Claims) -> Table:
+    """What deciding the undecided parts would cost, with the recorded study as the pilot."""
+    study = claims.study
+    of_a_seed = sum(float(np.mean([seed.seconds for seed in arm.seeds])) for arm in study.arms if arm.flops)
+    rows = []
+    for claim in claims.claims:
+        for part in (part for part in claim.parts if part.verdict == "undecided" and part.test is not None):
+            assert part.test is not None
+            had, needed = len(part.test.seeds), part.test.seeds_needed
+            known = needed is not None and needed <= MOST_SEEDS
+            more = duration(max(0, (needed or 0) - had) * of_a_seed) if known else "–"
+            name = f"{claim.number}" + (f", {AT[claim.budget]}" if claim.budget else "")
+            rows.append([name, part.hypothesis, str(had), seeds_text(part.test), more])
+    return Table(
+        title="What would decide the rest",
+        columns=["claim", "hypothesis", "seeds", DECIDE, "time of one core"],
+        rows=rows,
+        note=f"{DECIDE_NOTE} Here that is the parts of a claim. Time: of training and measuring all arms with the "
+        f"seeds that are missing, {duration(of_a_seed)} a seed on the recorded machine. A number below the seeds that "
+        "there are says that the measured effect was large and unlucky in its p.",
     )
 
 
