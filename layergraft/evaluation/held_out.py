@@ -91,8 +91,8 @@ class HeldOut:
 
     def _draw_tasks(self, counts: Labels) -> None:
         """5-shot tasks of the classes that have as many images; of fewer shots where most have not."""
-        present = counts[counts > 0]
-        shots = min(SHOTS, max(1, int(np.median(present))))
+        present = np.sort(counts[counts > 0])
+        shots = min(SHOTS, int(np.median(present)), int(present[-2]))  # two classes at least
         classes = np.flatnonzero(counts >= shots)
         rows = np.flatnonzero(np.isin(self.labels, classes))
         names = [self.train.classes[number] for number in classes]

@@ -92,6 +92,7 @@ def train_stage(
                 raise skipped.error(source)
             if agreed.stop:
                 raise signals.stopped(agreed.requeue)
+        batches.close()  # a guard may have left some
         trainer.finish()
 
 

@@ -190,6 +190,15 @@ def test_a_rare_class_is_measured_by_its_neighbours_alone() -> None:
     assert all(len(rows) == 45 for rows, _ in held.tasks)
 
 
+def test_two_classes_at_least_are_told_apart_by_few_labels() -> None:
+    source = open_source("builtin:fashion-canvas?fraction=0.05")
+    labels = source.selected_labels
+    rows = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:2]])
+    held = HeldOut(source.subset(source.keys[rows]), open_source("builtin:fashion-canvas:test"))
+    assert held.classes.tolist() == [0, 1]
+    assert all(len(task) == 4 for task, _ in held.tasks)
+
+
 def unhurried() -> None:
     """A moment for each step, so that a kill comes in time."""
     accept = Trainer.accept
