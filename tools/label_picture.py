@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from layergraft.data.sources.open import open_source
@@ -44,6 +45,7 @@ def label(url: str, class_of: dict[str, str], answers: int) -> None:
         page.set_viewport_size({"width": 1080, "height": round(bottom) + 16})
         page.screenshot(path=PICTURE)
         browser.close()
+    Image.open(PICTURE).convert("RGB").quantize(128).save(PICTURE, optimize=True)
 
 
 def main(run: Path) -> None:

@@ -56,6 +56,7 @@ def test_planted_copies_are_found_and_hardly_any_other(spec: str, tmp_path: Path
     pairs, _ = near_pairs((features, pictures.small), None, threshold)
     true = [number_of[a] for a, b in pairs.tolist() if number_of[a] == number_of[b]]
     found = np.bincount(np.array(true) // PLANTED, minlength=len(KINDS))
+    print(f"{spec}: {dict(zip(KINDS, found.tolist(), strict=True))} of {PLANTED}, {len(pairs) - len(true)} other pairs")
     assert (found >= 0.95 * PLANTED).all(), dict(zip(KINDS, found.tolist(), strict=True))
     assert len(pairs) - len(true) < 0.01 * len(pairs)
 
