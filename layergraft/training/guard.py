@@ -33,10 +33,11 @@ class Guard:
         config: where a fall begins, and what it leads to.
         data: training and held-out images.
         seed: the recipe's seed.
+        steps: of the stage.
     """
 
-    def __init__(self, config: GuardConfig, data: RunData, seed: int) -> None:
-        self.config = config
+    def __init__(self, config: GuardConfig, data: RunData, seed: int, steps: int) -> None:
+        self.config, self.steps = config, steps
         random = Randomness(seed=seed, scope="guard")  # the same images in every stage
         self.images = HeldOut(*(stratified_sample(part, config.images, random) for part in (data.train, data.holdout)))
         self.start: Figures | None = None
@@ -64,6 +65,11 @@ class Guard:
         self.looks.append({"step": 0, **self._numbers(self.start)})
         self._keep(0, self.start, modules)
 
+    @property
+    def at_start(self) -> bool:
+        """Whether nothing later than the start was kept."""
+        return self.kept_step == 0
+
     def look(self, step: int, encoder: Encoder, modules: State) -> dict[str, float]:
         """Measure the encoder, and keep it or decide what follows; all processes call.
 
@@ -88,7 +94,7 @@ class Guard:
 
     def fall(self, step: int) -> None:
         """Decide what follows a fall: the learning rates are softened once, where the recipe says so; else it ends."""
-        if self.config.soften is None or self.softened is not None:
+        if self.config.soften is None or self.softened is not None or step >= self.steps:
             self.act, self.ended = "end", step
         else:
             self.act, self.softened = "soften", step
@@ -140,18 +146,17 @@ class Guard:
         for name, module in modules.items():
             module.load_state_dict(self.weights[name])
 
-    def lr_factor(self, step: int, steps: int, warmup_steps: int) -> float:
+    def lr_factor(self, step: int, warmup_steps: int) -> float:
         """Factor of the learning rates at a step: after a softening they rise again from 0 to the part they keep.
 
         Args:
             step: steps done.
-            steps: of the stage.
             warmup_steps: of the stage.
         """
         if self.softened is None or self.config.soften is None:
             return 1.0
-        rise = max(1, min(warmup_steps, (steps - self.softened) // 10))
-        return self.config.soften * min(1.0, (step - self.softened) / rise)
+        # Of the stage's length it is no matter: branches of a trunk have others.
+        return self.config.soften * min(1.0, (step - self.softened) / max(1, warmup_steps))
 
     def state_dict(self) -> State:
         return {
@@ -173,41 +178,37 @@ class Guard:
 
     def what_follows(self) -> str:
         """A sentence about the act that is due."""
-        back = f"what it was at step {self.kept_step}" if self.kept_step else "its start"
+        back = "its start" if self.at_start else f"what it was at step {self.kept_step}"
         if self.act == "soften":
             return f"it fell on held-out images; it goes back to {back}, and on at {self.config.soften} × its rates."
         return f"it fell on held-out images, and ends here; it leaves {back}."
 
-    def summary(self, name: str, steps: int) -> dict[str, Any]:
-        """What the files of a stage and the report say of its guard.
-
-        Args:
-            name: the stage's.
-            steps: that were planned.
-        """
+    def summary(self, name: str) -> dict[str, Any]:
+        """What the files of a stage and the report say of its guard; `name` is the stage's."""
         assert self.start is not None
         assert self.kept is not None
         held = f"{len(self.images.holdout):,} held-out images"
-        ended = "" if self.ended is None else f" It was ended at step {self.ended} of {steps}."
+        ended = "" if self.ended is None else f" It was ended at step {self.ended} of {self.steps}."
         softened = "" if self.softened is None else f" Its rates were softened at step {self.softened}."
-        if not self.kept_step:
+        if self.at_start:
             why = "led it by more than chance" if self.images.labelled else "stayed near enough to it"
             sentence = f"Stage {name} leaves the weights that it started from: on {held} nothing later {why}."
         elif self.images.labelled:
             before, after = self.start.numbers, self.kept.numbers
             change = f"kNN {before['knn']:.1f} → {after['knn']:.1f} %"
             change += f", 5-shot {before['five_shot']:.1f} → {after['five_shot']:.1f} %"
-            sentence = f"Stage {name} leaves step {self.kept_step} of {steps}: on {held} {change}."
+            sentence = f"Stage {name} leaves step {self.kept_step} of {self.steps}: on {held} {change}."
         else:
             shared = f"shares {self.kept.agreement(self.start):.0%} of the nearest neighbours with its start"
             ratio = self.kept.numbers["rankme"] / self.start.numbers["rankme"]
             sentence = (
-                f"Stage {name} leaves step {self.kept_step} of {steps}, which {shared} and has {ratio:.0%} of its "
+                f"Stage {name} leaves step {self.kept_step} of {self.steps}, which {shared} and has {ratio:.0%} of its "
                 f"RankMe on {held}; without labels nobody can tell whether it is better."
             )
         return {
             "sentence": sentence + softened + ended,
             "labels": self.images.labelled,
+            "at_start": self.at_start,
             "kept_step": self.kept_step,
             "softened": self.softened,
             "ended": self.ended,

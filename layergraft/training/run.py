@@ -143,7 +143,7 @@ class Training:
             flops = step_flops(stage.encoder, stage.objective, stage.config) if alone else None
             train_stage(self.process, stage, self.display.report, self.display.say, self._keep_contents)
             if stage.guard is not None:
-                self.display.say(stage.guard.summary(name, stage.steps)["sentence"])
+                self.display.say(stage.guard.summary(name)["sentence"])
             with together():
                 if self.process.is_first:
                     trunk = {} if stage.config.branch is None else {"branch": stage.config.branch}

@@ -173,6 +173,7 @@ def prepare_stage(
         pin=process.device.type == "cuda",
         phases=_phases(config, len(data.train)),
     )
+    steps = config.total_steps(loader.steps_per_epoch)
     return StageRun(
         name=name,
         config=config,
@@ -189,7 +190,7 @@ def prepare_stage(
         ),
         best=Best(encoder, objective),
         branch=branch_in(run, recipe, name, loader.steps_per_epoch),
-        guard=None if config.guard is None or stands_still(plan) else Guard(config.guard, data, recipe.seed),
+        guard=None if config.guard is None or stands_still(plan) else Guard(config.guard, data, recipe.seed, steps),
     )
 
 

@@ -46,7 +46,7 @@ def stage_json(stage: StageRun, step_flops: int | None) -> dict[str, Any]:
         "seconds": training_seconds(rows, stage.config.batch_size),
         "flops": None if step_flops is None else step_flops * stage.steps_done,
         "notes": notes,
-        "guard": None if stage.guard is None else stage.guard.summary(stage.name, stage.steps),
+        "guard": None if stage.guard is None else stage.guard.summary(stage.name),
     } | progressive_json(stage.config, stage.steps)
 
 

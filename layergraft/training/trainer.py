@@ -160,7 +160,7 @@ class Trainer:
         stage = self.stage
         factor = lr_factor(self.step, stage.steps, stage.warmup_steps, stage.final_factor, stage.cooldown)
         if stage.guard is not None:
-            factor *= stage.guard.lr_factor(self.step, stage.steps, stage.warmup_steps)
+            factor *= stage.guard.lr_factor(self.step, stage.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimizer.step()

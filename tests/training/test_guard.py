@@ -129,7 +129,7 @@ def test_heads_alone_need_no_guard(tmp_path: Path) -> None:
 
 @pytest.fixture
 def guard(tiny_recipe: Recipe) -> Guard:
-    return Guard(GuardConfig(margin=2.0, soften=0.5), load_data(tiny_recipe), 0)
+    return Guard(GuardConfig(margin=2.0, soften=0.5), load_data(tiny_recipe), 0, 100)
 
 
 def figures(*scores: float, knn: float = 50.0, few: float = 50.0) -> Figures:
@@ -174,10 +174,15 @@ def test_a_fall_within_chance_is_none(guard: Guard, monkeypatch: pytest.MonkeyPa
     assert looked(guard, monkeypatch, figures(50, 50, 50, 50), figures(0, 50, 80, 50)) == [None]
 
 
+def test_a_fall_at_the_last_step_softens_nothing(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard.steps = 1
+    assert looked(guard, monkeypatch, figures(50, 50, 50, 50), figures(0, 0, 1, 0)) == ["end"]
+
+
 def test_softened_rates(guard: Guard) -> None:
-    assert guard.lr_factor(10, 100, 5) == 1
+    assert guard.lr_factor(10, 5) == 1
     guard.softened = 20
-    assert [guard.lr_factor(step, 100, 4) for step in (20, 22, 24, 90)] == [0, 0.25, 0.5, 0.5]
+    assert [guard.lr_factor(step, 4) for step in (20, 22, 24, 90)] == [0, 0.25, 0.5, 0.5]
 
 
 def test_a_rare_class_is_measured_by_its_neighbours_alone() -> None:

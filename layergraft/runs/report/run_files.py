@@ -72,7 +72,7 @@ class _Layer(TypedDict):
 
 class _Guard(TypedDict):
     sentence: str
-    kept_step: int
+    at_start: bool
     softened: int | None
     ended: int | None
 

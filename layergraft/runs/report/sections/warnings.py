@@ -25,7 +25,7 @@ def run_warnings(run: RunFiles) -> list[str]:
                 f"Stage {name}: the batch of {asked} was capped at {counted(stage['batch_size'], 'image')}."
             )
         guard = stage.get("guard")
-        if guard is not None and (not guard["kept_step"] or guard["softened"] or guard["ended"]):
+        if guard is not None and (guard["at_start"] or guard["softened"] or guard["ended"]):
             sentences.append(guard["sentence"])
         ranks = [row["rankme"] for row in rows if isinstance(row.get("rankme"), int | float)]
         if len(ranks) > 1 and ranks[-1] < 0.25 * max(ranks):
