@@ -12,6 +12,7 @@ import pytest
 import torch
 from label_page import class_of, rows_of, session_of, write_photos
 
+import layergraft
 from layergraft.commands.label import background, labels_file
 from layergraft.commands.label.background import Background, guess
 from layergraft.commands.label.estimate import Advice, advise
@@ -323,3 +324,9 @@ def test_the_server_leaves_python_and_torch_as_they_were() -> None:
         assert torch.get_num_threads() == 1
         assert sys.getswitchinterval() < before[1]
     assert (torch.get_num_threads(), sys.getswitchinterval()) == before
+
+
+@pytest.mark.parametrize("error", [0, 1, -0.1])
+def test_what_is_no_error_rate_is_refused(error: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--error is"):
+        layergraft.label(encoder="none", data="none", labels=tmp_path / "labels.csv", error=error)
