@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,27 @@ def test_plans_of_large_recipes_fit_their_encoder(name: str) -> None:
             rows, plan = stage_plan(stage, stage_name, encoder, create_objective(stage.objective, encoder))
             assert any(not row.frozen for row in plan.rows)
             assert [row.name for row in plan.rows] == list(rows)
+
+
+CONTINUE = [name for name in recipe_names() if name.startswith("continue_")]
+
+
+@pytest.mark.parametrize("name", CONTINUE)
+def test_whatever_moves_released_weights_is_guarded_and_anchored(name: str) -> None:
+    stages = load_recipe(name).stages
+    assert list(stages) == ["heads", "upper", "graft"]
+    with torch.device("meta"):
+        encoder = create_encoder(load_recipe(name).encoder, 0)
+        for stage_name, stage in stages.items():
+            plan = stage_plan(stage, stage_name, encoder, create_objective(stage.objective, encoder))[1]
+            moving = [row for row in plan.rows if not row.frozen and not row.name.startswith("heads.")]
+            assert bool(moving) == (stage.guard is not None) == (stage_name != "heads")
+            assert all(row.anchor is not None for row in moving)
+
+
+def test_the_page_of_released_weights_names_recipes_that_are_there() -> None:
+    page = Path(__file__).parents[2] / "docs" / "weights.md"
+    assert set(re.findall(r"continue_[a-z]+", page.read_text())) - {"continue_study"} == set(CONTINUE)
 
 
 def small(name: str, steps: int) -> dict[str, Any]:
