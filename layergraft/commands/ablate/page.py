@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from layergraft.commands.ablate.outcome import AblationOutcome, sentence
+from layergraft.commands.study.cost import SAME
 from layergraft.commands.study.figures import compute_figure, shots_figure
-from layergraft.commands.study.formatting import MEAN, column_name, signed
+from layergraft.commands.study.formatting import MEAN, signed
 from layergraft.commands.study.sections import difference_blocks, made_section, search_blocks
 from layergraft.commands.study.study_file import MeasuredArm
 from layergraft.commands.study.tables import accuracy_table
@@ -42,12 +43,14 @@ def _accuracy(outcome: AblationOutcome) -> Section:
     blocks: list[Any] = [accuracy_table(outcome, budget) for budget in outcome.study.budgets]
     for budget in outcome.study.budgets:
         blocks += difference_blocks(outcome, budget)
-    shots = ", ".join(map(column_name, outcome.study.few_shots))
+    shots = ", ".join(outcome.study.few_shots)
+    operations = [arm.flops for arm in outcome.study.arms if arm.flops]
+    over_compute = [compute_figure(outcome)] if max(operations) > (1 + SAME) * min(operations) else []
     return Section(
         name="accuracy",
         title="How few labels?",
-        intro=f"Frozen features of test images, with {shots} of each class, and with shares of all labels.",
-        blocks=[*blocks, shots_figure(outcome), compute_figure(outcome)],
+        intro=f"Frozen features of test images, with {shots} labelled images of each class.",
+        blocks=[*blocks, shots_figure(outcome), *over_compute],
     )
 
 

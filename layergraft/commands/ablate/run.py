@@ -96,8 +96,9 @@ def ablate_study(
         found = carry_out(study, outcomes, size, announce)
         with waited_for(out, announce):
             record = head | {"seconds": found.seconds} | origin() | study.record(found.outcomes)
-            write_text(out / FILE, json.dumps(record, indent=1) + "\n")
-            write_outcome(as_study(record, MeasuredAblation), out)
+            text = json.dumps(record, indent=1)
+            write_text(out / FILE, text + "\n")
+            write_outcome(as_study(json.loads(text), MeasuredAblation), out)
     files = AblationFiles.of(out)
     announce(f"Study:  {files.study}\nTable:  {files.table}\nReport: {files.report}")
     return files

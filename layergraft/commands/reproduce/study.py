@@ -70,8 +70,9 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         }
         with waited_for(out, announce):
             record = head | origin() | study.record(found.outcomes)
-            write_text(out / FILE, json.dumps(record, indent=1) + "\n")
-            page = write_claims(as_study(record, MeasuredClaims), out)
+            text = json.dumps(record, indent=1)
+            write_text(out / FILE, text + "\n")
+            page = write_claims(as_study(json.loads(text), MeasuredClaims), out)
     announce(f"Study:  {out / FILE}\nClaims: {out / CLAIMS}\nReport: {page}")
     return out / FILE
 

@@ -14,7 +14,7 @@ from layergraft.commands.study.pool import PAUSE, Pool
 from layergraft.commands.study.remaining import remaining_seconds
 from layergraft.commands.study.run_job import identity, job_lock, outcome_file, run_job
 from layergraft.errors import Stopped, UserError
-from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.interruption import SignalGuard
 from layergraft.runs.lock import is_held
 from layergraft.runs.readable import duration
 from layergraft.training.launch import available_cores
@@ -113,7 +113,7 @@ def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say
             if not pool.running and not elsewhere:
                 break
             known = set(outcomes)
-            for name, outcome in pool.finished(signals, 5 * PAUSE if elsewhere else None):
+            for name, outcome in pool.finished(signals, 10 * PAUSE if elsewhere else None):
                 if outcome is not None:  # else another process had been quicker
                     outcomes[name] = outcome
             if elsewhere:
@@ -133,7 +133,6 @@ def _start(study: Study, outcomes: dict[str, JobOutcome], pool: Pool) -> int:
             elsewhere += 1
         elif pool.free:
             pool.start(job.name, run_job, job, study.settings, study.out)
-    check()
     return elsewhere
 
 
