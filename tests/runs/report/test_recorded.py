@@ -10,6 +10,7 @@ from result_rows import result_row
 from layergraft.config import dump_recipe, load_recipe
 from layergraft.runs.report import recorded
 from layergraft.runs.report.page import write_report
+from layergraft.runs.report.sections.compared import TITLES, comparison_table
 from layergraft.runs.results import ResultRow, write_results
 
 MACHINE = {"cpu": "an abacus", "threads": 2}
@@ -64,3 +65,15 @@ def test_own_baseline_replaces_the_recorded_one(tmp_path: Path) -> None:
 def test_another_recipe_shows_no_record(tmp_path: Path) -> None:
     shown = page(tmp_path / "run", {"stages.graft.epochs": 1}, [row("graft", 40.0)])
     assert "(recorded)" not in shown
+
+
+def test_what_the_package_has_recorded_can_be_shown() -> None:
+    tables = [
+        comparison_table(title, record[name])
+        for file in sorted(recorded.RECORDED.glob("*.json"))
+        for record in [json.loads(file.read_text())]
+        for name, title in TITLES.items()
+        if name in record
+    ]
+    assert tables
+    assert all(table.rows and "threads: " in table.note for table in tables)
