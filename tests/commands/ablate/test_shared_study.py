@@ -54,7 +54,7 @@ def numbers(out: Path) -> Any:
 
 
 def wait_for(process: subprocess.Popen[bytes], out: Path, jobs: int) -> None:
-    end = time.monotonic() + 600
+    end = time.monotonic() + 1200
     while time.monotonic() < end and process.poll() is None and finished(out) < jobs:
         time.sleep(0.02)
 
@@ -62,7 +62,7 @@ def wait_for(process: subprocess.Popen[bytes], out: Path, jobs: int) -> None:
 def check_shared(folder: Path, kills: list[int]) -> None:
     """A study of two processes, of which now one, now the other is killed after so many jobs, beside one left alone."""
     whole, out = folder / "whole", folder / "out"
-    assert start(folder, "whole").wait(900) == 0, (folder / "errors").read_text()
+    assert start(folder, "whole").wait(1800) == 0, (folder / "errors").read_text()
     assert finished(whole) == JOBS
     both = [start(folder, "out"), start(folder, "out")]
     for number, jobs in enumerate(kills):
@@ -71,7 +71,7 @@ def check_shared(folder: Path, kills: list[int]) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         both[number % 2] = start(folder, "out")
-    assert [process.wait(900) for process in both] == [0, 0], (folder / "errors").read_text()
+    assert [process.wait(1800) for process in both] == [0, 0], (folder / "errors").read_text()
     assert numbers(out) == numbers(whole)
     trained = re.findall(r"^Encoder: .*/runs/(.*)/encoder$", (out / "jobs.log").read_text(), re.MULTILINE)
     assert len(trained) == len(set(trained)) == 6, trained  # nothing twice; the shared stage once a seed

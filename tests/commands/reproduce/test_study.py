@@ -37,7 +37,7 @@ def finished(out: Path) -> int:
     return len(list(out.glob("outcomes/*/*.json")))
 
 
-def wait_until(process: subprocess.Popen[bytes], out: Path, jobs: int, seconds: float = 300) -> bool:
+def wait_until(process: subprocess.Popen[bytes], out: Path, jobs: int, seconds: float = 1200) -> bool:
     """Until so many jobs are done; False where the study ended first."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
@@ -47,7 +47,7 @@ def wait_until(process: subprocess.Popen[bytes], out: Path, jobs: int, seconds: 
     return False
 
 
-def group_is_gone(group: int, seconds: float = 60) -> bool:
+def group_is_gone(group: int, seconds: float = 300) -> bool:
     """Whether no process of a group is left."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -74,7 +74,7 @@ def numbers(out: Path) -> Any:
 def test_killed_and_stopped_studies_end_with_the_same_numbers(tmp_path: Path) -> None:
     whole, out, errors = tmp_path / "whole", tmp_path / "out", tmp_path / "errors"
     undisturbed = start(whole, errors)
-    assert undisturbed.wait(600) == 0, errors.read_text()
+    assert undisturbed.wait(1800) == 0, errors.read_text()
 
     process = start(out, errors)
     try:
@@ -86,11 +86,11 @@ def test_killed_and_stopped_studies_end_with_the_same_numbers(tmp_path: Path) ->
         process = start(out, errors)
         assert wait_until(process, out, known + 8), errors.read_text()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(300) == 75, errors.read_text()
+        assert process.wait(1200) == 75, errors.read_text()
         assert group_is_gone(process.pid)
         assert not (out / "study.json").exists()
         process = start(out, errors)
-        assert process.wait(600) == 0, errors.read_text()
+        assert process.wait(1800) == 0, errors.read_text()
     finally:
         if process.poll() is None:
             process.kill()
