@@ -171,6 +171,9 @@ def _train_fold(task: TrainedTask, cell: Cell, encoder: Encoder, start: str) -> 
     training = Training.of(task, cell, encoder, start)
     file = training.out / "fold.json"
     if file.is_file():
+        with together():
+            if task.process.is_first:  # a kill may have come before this
+                shutil.rmtree(training.out / "stages", ignore_errors=True)
         return read_json_as(file, FoldResult), False
     stage = training.prepare(cell, task.process)
     with together():

@@ -17,7 +17,7 @@ from layergraft.commands.ablate.outcome import FILE as OUTCOME
 from layergraft.commands.ablate.outcome import MeasuredAblation
 from layergraft.commands.ablate.vary import Vary, read_vary
 from layergraft.commands.study.carry_out import alone, carry_out, check_numbers, default_jobs, read_outcomes
-from layergraft.commands.study.directory import claim, origin, refuse_another, with_possible_shots
+from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import JobOutcome
 from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.remaining import told_seconds
@@ -59,6 +59,7 @@ def ablate_study(
     base = load_recipe(recipe, changes)
     recipes = arm_recipes(varied, _loader(recipe, base, changes))
     settings = _settings(varied, base)
+    _check_block(settings.evaluate.block, varied, recipes)
     mark = {"study": "ablate", "recipe": recipe_hash(study_recipe(base)), "source": base.data.source}
     refuse_another(out, mark)
     size = jobs or default_jobs()
@@ -80,7 +81,7 @@ def ablate_study(
             return AblationFiles.of(out)
         if not can_draw():
             announce("figure.pdf is left out: pip install 'layergraft[figures]' draws it.")
-        claim(out, mark, announce)
+        claim(out, mark, images_now(base.data.source), announce)
         check()
         head = {
             "recipe": str(recipe) if isinstance(recipe, str | Path) else "of Python",
@@ -114,6 +115,7 @@ def _loader(
             return study_recipe(load_recipe(recipe, {**changes, **keys}))
         same = {"data.source": base.data.source, "data.holdout": base.data.holdout}
         same |= {"data.holdout_by": base.data.holdout_by}
+        same |= {} if base.start is None else {"start": base.start}
         shared = {key: value for key, value in changes.items() if not key.startswith(("stages.", "evaluate."))}
         return study_recipe(load_recipe(other, {**shared, **same, **keys}))
 
@@ -139,6 +141,10 @@ def _settings(vary: Vary, recipe: Recipe) -> Settings:
             "What is measured would be chosen for each encoder by itself.",
             "Give one --evaluate.pooling (not auto), one --evaluate.k and one --evaluate.temperature.",
         )
+    if evaluate.keep is not None:
+        raise UserError(
+            "A study measures whole images.", "Leave --evaluate.keep out; `evaluate --keep` measures parts."
+        )
     if len(evaluate.pooling) > 1 or evaluate.variant != ("published",):
         evaluate = structs.replace(evaluate, pooling=evaluate.pooling[:1], variant=("published",))
         announce(f"Measured with pooling {evaluate.pooling[0]} and variant published alone.")
@@ -151,6 +157,16 @@ def _settings(vary: Vary, recipe: Recipe) -> Settings:
         factors=vary.factors,
         trial=vary.trial,
     )
+
+
+def _check_block(block: int | None, vary: Vary, recipes: Mapping[str, Recipe]) -> None:
+    """Refuse a block to measure that an arm's encoder has not, before anything is trained."""
+    for arm in vary.arms:
+        depth = recipes[arm.name].encoder.depth
+        if block is not None and depth is not None and block >= depth:
+            raise UserError(
+                f"Arm {arm.title!r} has no block {block}.", f"--evaluate.block is below its depth, {depth}."
+            )
 
 
 def cost_lines(

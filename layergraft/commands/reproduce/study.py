@@ -12,7 +12,7 @@ from layergraft.commands.reproduce.claims_study import ClaimsStudy, claims_costs
 from layergraft.commands.reproduce.scales import HOLDOUT_BY, SCALES, Scale
 from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.study.carry_out import Say, alone, carry_out, check_numbers, default_jobs, read_outcomes
-from layergraft.commands.study.directory import claim, origin, refuse_another, with_possible_shots
+from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import JobOutcome
 from layergraft.commands.study.study_file import FILE, as_study, read_study
 from layergraft.errors import UserError
@@ -51,7 +51,7 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
     with SignalGuard(), alone():
         scale, images = scale_for(SCALES[scale_name], source, announce)
         check()
-        claim(out, settings, announce)
+        claim(out, settings, images_now(source), announce)
         announce(f"Counting operations: {images} images of {source} train.")
         study = ClaimsStudy(scale, source, list(range(seeds)), out, claims_costs(scale, source, images))
         outcomes: dict[str, JobOutcome] = {}

@@ -16,7 +16,7 @@ from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.features import Array, extract_all, pixel_side, pixels
+from layergraft.evaluation.features import Array, check_block, extract_all, pixel_side, pixels
 from layergraft.evaluation.frozen import Measurement
 from layergraft.evaluation.task import Task
 from layergraft.runs.results import ResultRow
@@ -72,11 +72,10 @@ class SeedImages:
         if test:
             images = open_source(self.spec)
             tasks["test"] = Task(train=self.data.train, test=images, test_name=self.spec, seed=self.recipe.seed)
-        pooling = config.pooling[0]
-        labelled = self._features(encoder, self.data.train, pooling)
+        labelled = self._features(encoder, self.data.train, config)
         return {
             name: self._accuracies(
-                task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test, pooling)}
+                task, config, encoder, {"train": labelled, "test": self._features(encoder, task.test, config)}
             )
             for name, task in tasks.items()
         }
@@ -96,10 +95,11 @@ class SeedImages:
         task = TrainedTask.of(images, config, config.trained_stages, engine, out, launch(), Display())
         return accuracies_of(row for row in evaluate_trained(task, "encoder", encoder) if row.variant is None)
 
-    def _features(self, encoder: Encoder | None, source: Source, pooling: str) -> Array:
+    def _features(self, encoder: Encoder | None, source: Source, config: EvaluateConfig) -> Array:
         """Not from the cache: no other command will ask for them."""
         if encoder is not None:
-            return extract_all(encoder, source, [pooling])[pooling]
+            check_block(config.block, encoder, "`evaluate.block`: the encoder")
+            return extract_all(encoder, source, config.pooling[:1], config.block)[config.pooling[0]]
         size, channels = self.recipe.encoder.img_size, self.recipe.encoder.in_chans
         return pixels(source, size, channels, pixel_side(size, channels, len(self.data.train)))
 

@@ -39,23 +39,40 @@ def refuse_another(out: Path, settings: dict[str, Any]) -> None:
     """
     file = out / SETTINGS
     if file.is_file():
-        found = read_json(file)
+        found = {key: value for key, value in read_json(file).items() if key != "images"}
         if found != settings:
             raise UserError(f"{str(out)!r} holds another study: {json.dumps(found)}.", "Use another --out.")
     elif not is_unused(out):
         raise UserError(f"{str(out)!r} exists and is no study.", "Use another --out. Nothing was changed.")
 
 
-def claim(out: Path, settings: dict[str, Any], say: Callable[[str], None]) -> None:
+def claim(out: Path, settings: dict[str, Any], images: str, say: Callable[[str], None]) -> None:
     """Make the directory the study's own, beside other processes that may do the same.
 
+    Args:
+        out: the directory.
+        settings: what makes it this study.
+        images: `images_now`; studies of earlier versions take those that there are now.
+        say: called with a sentence where the file system knows no locks.
+
     Raises:
-        UserError: it holds something else.
+        UserError: it holds something else, or what was found so far is of other images.
     """
     with waited_for(out, say):
         refuse_another(out, settings)
-        if not (out / SETTINGS).is_file():
-            write_text(out / SETTINGS, json.dumps(settings) + "\n")
+        known = read_json(out / SETTINGS).get("images") if (out / SETTINGS).is_file() else None
+        if known is None:
+            write_text(out / SETTINGS, json.dumps(settings | {"images": images}) + "\n")
+        elif known != images:
+            raise UserError(
+                f"The images are not those that the study in {str(out)!r} began with: files came or went.",
+                "Restore them, or use another --out. Nothing was changed.",
+            )
+
+
+def images_now(source: str) -> str:
+    """Changes when files of a study's images, or of those that it tests on, come, go or are renamed."""
+    return ", ".join(open_source(spec).identity for spec in (source, test_source(source)))
 
 
 def with_possible_shots(

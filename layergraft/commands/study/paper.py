@@ -104,11 +104,14 @@ def can_draw() -> bool:
 def write_pdf(outcome: Outcome, budget: Budget, out: Path) -> None:
     """Write the differences from the reference as PDF; nothing without the extra `figures`, or with nothing to show.
 
+    One of an earlier outcome goes in any case.
+
     Args:
         outcome: of a study.
         budget: which comparison.
         out: the file.
     """
     figure = differences_figure(outcome, budget)
+    out.unlink(missing_ok=True)
     if figure is not None and can_draw():
         draw_pdf(figure, out, importlib.import_module("vl_convert"))

@@ -16,12 +16,15 @@ from layergraft.commands.ablate.arms import arm_recipes, connect, study_recipe
 from layergraft.commands.ablate.files import AblationFiles, write_outcome
 from layergraft.commands.ablate.outcome import MeasuredAblation, make_outcome, sentence
 from layergraft.commands.ablate.page import edges
+from layergraft.commands.ablate.run import _loader
 from layergraft.commands.ablate.vary import parse_vary
 from layergraft.commands.cli import main
+from layergraft.commands.study.accuracy import SeedImages
 from layergraft.commands.study.jobs import Job, JobOutcome
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.study.study_file import as_study
 from layergraft.config import EvaluateConfig, Recipe, load_recipe
+from layergraft.encoders.vit import create_encoder
 
 IMAGES = 500
 SCALE = "stages.graft.plan.lr_scale"
@@ -144,6 +147,29 @@ def test_outcome_files_and_frame(both: Ablation, tmp_path: Path) -> None:
     assert "at equal compute" in page
 
 
+def test_no_figure_of_an_earlier_outcome_is_left(
+    both: Ablation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "figure.pdf").write_bytes(b"of fewer arms")
+    monkeypatch.setattr("layergraft.commands.study.paper.can_draw", lambda: False)
+    write_outcome(measured(both, play(both)[1], PLANS), tmp_path)
+    assert AblationFiles.of(tmp_path).figure is None
+
+
+def test_another_recipe_starts_from_the_same_weights() -> None:
+    base = load_recipe("fashion_tiny", {"start": "weights.pth"})
+    assert _loader("fashion_tiny", base, {})("fashion_cl_mim", {}).start == "weights.pth"
+
+
+def test_the_block_that_is_asked_for_is_measured() -> None:
+    recipe = load_recipe("fashion_tiny", {**SMALL, "data.source": "builtin:fashion-canvas?fraction=0.01"})
+    images, encoder = SeedImages(recipe), create_encoder(recipe.encoder, 0).eval()
+    blocks = [
+        images._features(encoder, images.data.holdout, EvaluateConfig(block=block)).tolist() for block in (None, 2, 0)
+    ]
+    assert blocks[0] == blocks[1] != blocks[2]
+
+
 def test_figure_is_a_pdf(both: Ablation, tmp_path: Path) -> None:
     pytest.importorskip("vl_convert")
     write_outcome(measured(both, play(both)[1], PLANS), tmp_path)
@@ -181,6 +207,8 @@ def test_refusals_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([new, "--seeds", "0"], "at least one seed"),
         ([new, "--data.holdout", "0"], "held out"),
         ([new, "--evaluate.pooling", "auto"], "chosen for each encoder"),
+        ([new, "--evaluate.keep", "0.5"], "whole images"),
+        ([new, "--evaluate.block", "6"], "Arm 'even' has no block 6"),
         ([new, "--evaluate.shots", "1%"], "few labels"),
         ([new, "--stages.grafts.epochs", "2"], "no stage 'grafts'"),
         ([str(busy)], "is no study"),

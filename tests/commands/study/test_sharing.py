@@ -84,10 +84,12 @@ def test_a_process_of_a_launcher_is_alone_within(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_directory_is_one_studys(tmp_path: Path) -> None:
-    claim(tmp_path / "out", {"scale": "tiny"}, print)
-    claim(tmp_path / "out", {"scale": "tiny"}, print)
+    claim(tmp_path / "out", {"scale": "tiny"}, "images", print)
+    claim(tmp_path / "out", {"scale": "tiny"}, "images", print)
     with pytest.raises(UserError, match="another study"):
-        claim(tmp_path / "out", {"scale": "small"}, print)
+        claim(tmp_path / "out", {"scale": "small"}, "images", print)
+    with pytest.raises(UserError, match="files came or went"):
+        claim(tmp_path / "out", {"scale": "tiny"}, "one more", print)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [SETTINGS]
     with waited_for(tmp_path / "out", print):
         pass

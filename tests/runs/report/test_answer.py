@@ -103,10 +103,12 @@ def test_runs_of_other_images_are_not_ranked() -> None:
 )
 def test_another_command_for_each_run(encoder: str, file: str, tmp_path: Path) -> None:
     (tmp_path / "probes").mkdir()
-    (tmp_path / "probes" / f"{file}-logistic-published-9-cls.safetensors").touch()
+    for pooling in ("cls", "cls-block1"):  # that of an inner block is not what the page speaks of
+        (tmp_path / "probes" / f"{file}-logistic-published-9-{pooling}.safetensors").touch()
     rows = splits(encoder, 50.0) + splits("pixels", 40.0, pooling=None) + splits(encoder, 70.0, shots="9", n_train=18)
     section = answer([run_files("a", rows, path=tmp_path)])
     assert section is not None
     (tiles,) = section.blocks
     assert isinstance(tiles, Tiles)
     assert "layergraft predict" in tiles.command
+    assert "-9-cls.safetensors" in tiles.command

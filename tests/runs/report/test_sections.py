@@ -174,6 +174,8 @@ def test_knn_note() -> None:
     assert knn_note([("pixels", knn("pixels", 70.0)), ("a", knn("a", 71.0))]) == ""
     below = [("pixels", knn("pixels", 70.0)), ("a", knn("a", 71.0)), ("b", knn("b", 69.0))]
     assert "features of b name fewer" in knn_note(below)
+    inner = replace(knn("a", 60.0), pooling="cls/block1")
+    assert knn_note([("pixels", knn("pixels", 70.0)), ("a", knn("a", 71.0)), ("a", inner)]) == ""
     assert "built-in" not in knn_note(below)  # what is true of our own images is not said of others
     ours = [(name, replace(one, source="builtin:fashion-canvas")) for name, one in below]
     assert "built-in" in knn_note(ours)

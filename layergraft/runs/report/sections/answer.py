@@ -117,8 +117,9 @@ def _next(run: RunFiles, headline: Headline) -> tuple[str, str]:
         )
     most = max((headline.few, *headline.more), key=lambda one: one.row.n_train).row
     probes = sorted((run.path / "probes").glob(f"*-{most.protocol}-*.safetensors"))
-    words = [slug(word) for word in (most.encoder, most.shots.replace("%", "percent"), most.pooling or "cls")]
+    words = [slug(word) for word in (most.encoder, most.shots.replace("%", "percent"))]
     fitting = [probe for probe in probes if all(f"-{word}-" in f"-{probe.stem}-" for word in words)]
+    fitting = [probe for probe in fitting if probe.stem.endswith(f"-{slug(most.pooling or 'cls')}")]  # no inner block's
     if not fitting:
         return (
             "label some of your own images, and let it name the others.",

@@ -81,7 +81,7 @@ def knn_note(results: list[tuple[str, ResultRow]]) -> str:
     """Say where kNN on all labels does not beat the pixels of the same images, and why."""
     names: dict[str, None] = {}
     for group in group_by_images(results):
-        knn = [(name, row.value) for name, row in group.results if row.protocol == "knn"]
+        knn = [(name, row.value) for name, row in group.results if row.protocol == "knn" and row.usual]
         floor = max((value for name, value in knn if _is_floor(name, "pixels")), default=0.0)
         names |= {name: None for name, value in knn if value < floor and not _is_floor(name, *FLOORS)}
     if not names:
