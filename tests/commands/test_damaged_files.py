@@ -173,7 +173,7 @@ def test_an_architecture_that_is_no_name(name: object, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("key", "value", "said_of_it"),
     [
-        ("depth", 10**9, "has 1000000000 blocks, and the weights 1"),
+        ("depth", 10**9, "has 1,000,000,000 blocks, and the weights 1"),
         ("embed_dim", 10**6, "numbers, and the weights"),
         ("mlp_ratio", 1e8, "numbers, and the weights"),
         ("img_size", 80_000, "numbers, and the weights"),
