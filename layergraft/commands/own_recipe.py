@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from layergraft.training.choice.fit import Fit, fitted
 from layergraft.training.choice.images import look_at_images
 from layergraft.training.choice.machine import look_at_machine
 from layergraft.training.choice.start import look_at_start
+from layergraft.training.launch import is_one_of_several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def own_recipe(
         announce(f"{out} holds a run: it goes on with its own recipe.")
         given = {"data.source": data} | ({"start": start} if start else {})
         return OwnRecipe(recipe=load_recipe(out / "recipe.yaml", given | dict(overrides)))
-    if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
+    if is_one_of_several():
         raise UserError(
             "Several processes need one recipe, and each would choose another.",
             f"Let one process write it: layergraft plan --data {data} --out my.yaml; then train --recipe my.yaml.",

@@ -60,24 +60,28 @@ def _own_device() -> torch.device:
     return torch.device("mps", 0) if torch.backends.mps.is_available() else torch.device("cpu")
 
 
-def _started_by() -> tuple[ClusterEnvironment, int, int] | None:
-    """(who started the processes, how many on this node, nodes); None of a process that is alone.
+def is_one_of_several() -> bool:
+    """Whether torchrun or srun has started this process with others; a batch script that calls no srun is one."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"]) > 1
+    return os.environ.get("SLURM_STEP_ID", "").isdigit() and int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
-    A batch script that calls no srun is one process.
-    """
+
+def _started_by() -> tuple[ClusterEnvironment, int, int] | None:
+    """(who started the processes, how many on this node, nodes); None of a process that is alone."""
+    if not is_one_of_several():
+        return None
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
         local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        return (TorchElasticEnvironment(), local, world // local) if world > 1 else None
-    if os.environ.get("SLURM_STEP_ID", "").isdigit() and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+        return TorchElasticEnvironment(), local, world // local
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
-        if "SLURM_NTASKS_PER_NODE" not in os.environ:
-            raise UserError("The Slurm job says --ntasks alone.", "Say --nodes and --ntasks-per-node instead.")
-        nodes = int(os.environ["SLURM_NNODES"])
-        return SLURMEnvironment(auto_requeue=False), int(os.environ["SLURM_NTASKS"]) // nodes, nodes
-    return None
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise UserError("The Slurm job says --ntasks alone.", "Say --nodes and --ntasks-per-node instead.")
+    nodes = int(os.environ["SLURM_NNODES"])
+    return SLURMEnvironment(auto_requeue=False), int(os.environ["SLURM_NTASKS"]) // nodes, nodes
 
 
 def launch() -> Process:

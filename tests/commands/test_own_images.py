@@ -114,6 +114,7 @@ def test_plan_shows_the_recipe_and_writes_it(
     assert main(["plan", "--data", str(photos), *TINY, "--out", str(file)]) == 2  # nothing is overwritten
     assert "is there" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     assert main(["plan", "--data", str(photos), *TINY]) == 2
     assert "--recipe my.yaml" in capsys.readouterr().err
 
