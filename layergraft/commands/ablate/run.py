@@ -20,7 +20,7 @@ from layergraft.commands.study.carry_out import alone, carry_out, check_numbers,
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import JobOutcome
 from layergraft.commands.study.paper import can_draw
-from layergraft.commands.study.remaining import told_seconds
+from layergraft.commands.study.remaining import SOON, told_seconds
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.study.study_file import FILE, as_study, read_study
 from layergraft.config import EvaluateConfig, Recipe
@@ -193,7 +193,8 @@ def cost_lines(
     tried = study.recipe(vary.reference, 0, outcomes) or study.arm_recipe(study.arms[vary.reference], 0, {}, 1.0, 1.0)
     assert tried is not None
     seconds = told_seconds(study, tried, outcomes, size)
-    told = f"about {duration(seconds)} with {counted(size, 'job')} at a time" if seconds else "over in minutes"
+    unknown = "over in minutes" if sum(left) < SOON else "how long cannot be told, its stages are too large to be tried"
+    told = f"about {duration(seconds)} with {counted(size, 'job')} at a time" if seconds else unknown
     return [*lines, f"{whole}: {told}."]
 
 

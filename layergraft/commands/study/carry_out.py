@@ -14,6 +14,7 @@ from layergraft.commands.study.pool import PAUSE, Pool
 from layergraft.commands.study.remaining import remaining_seconds
 from layergraft.commands.study.run_job import identity, job_lock, outcome_file, run_job
 from layergraft.errors import Stopped, UserError
+from layergraft.runs.announce import announce
 from layergraft.runs.interruption import SignalGuard
 from layergraft.runs.lock import is_held
 from layergraft.runs.readable import duration
@@ -59,6 +60,10 @@ def alone() -> Iterator[None]:
         yield
     except Stopped as signal:
         stopped = signal
+    except UserError as error:
+        if kept.get("RANK", "0") != "0":  # the command line speaks for the first one alone, and jobs fail in any
+            announce(str(error))
+        raise
     finally:
         os.environ.update(kept)
         if several:

@@ -14,6 +14,7 @@ from layergraft.config import Recipe
 from layergraft.training.estimate import WORTH, run_time, try_run
 from layergraft.training.run_data import load_data
 
+SOON = 10 * WORTH  # operations that are over before one could wish to know
 BESIDE = 1.0  # seconds of a job beside training and measuring: images are opened, files written
 
 
@@ -45,7 +46,7 @@ def told_seconds(study: Study, recipe: Recipe, outcomes: dict[str, JobOutcome], 
     left = study.left(outcomes)
     if len({outcome["flops"] for outcome in outcomes.values()}) > 1:
         return remaining_seconds(list(outcomes.values()), left, size)
-    if sum(left) < 10 * WORTH:
+    if sum(left) < SOON:
         return None
     recipe = structs.replace(recipe, evaluate=study.settings.evaluate)
     data = load_data(recipe)

@@ -16,7 +16,7 @@ from layergraft.commands.ablate.arms import arm_recipes, connect, study_recipe
 from layergraft.commands.ablate.files import AblationFiles, write_outcome
 from layergraft.commands.ablate.outcome import MeasuredAblation, make_outcome, sentence
 from layergraft.commands.ablate.page import edges
-from layergraft.commands.ablate.run import _loader
+from layergraft.commands.ablate.run import _loader, cost_lines
 from layergraft.commands.ablate.vary import parse_vary
 from layergraft.commands.cli import main
 from layergraft.commands.study.accuracy import SeedImages
@@ -154,6 +154,14 @@ def test_no_figure_of_an_earlier_outcome_is_left(
     monkeypatch.setattr("layergraft.commands.study.paper.can_draw", lambda: False)
     write_outcome(measured(both, play(both)[1], PLANS), tmp_path)
     assert AblationFiles.of(tmp_path).figure is None
+
+
+def test_what_cannot_be_tried_is_not_called_short(both: Ablation, monkeypatch: pytest.MonkeyPatch) -> None:
+    vary = parse_vary(PLANS, "plans.yaml")
+    monkeypatch.setattr("layergraft.commands.ablate.run.told_seconds", lambda *_: None)
+    assert "over in minutes" in cost_lines(both, vary, {}, {}, 2)[-1]
+    monkeypatch.setattr("layergraft.commands.ablate.run.SOON", 0.0)
+    assert "cannot be told" in cost_lines(both, vary, {}, {}, 2)[-1]
 
 
 def test_another_recipe_starts_from_the_same_weights() -> None:

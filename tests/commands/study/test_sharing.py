@@ -83,6 +83,13 @@ def test_a_process_of_a_launcher_is_alone_within(monkeypatch: pytest.MonkeyPatch
     assert dict(os.environ) == before
 
 
+def test_a_failure_of_any_process_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(UserError), alone():
+        raise UserError("slow/seed-1: it diverged.")
+    assert "slow/seed-1: it diverged." in capsys.readouterr().err
+
+
 def test_a_directory_is_one_studys(tmp_path: Path) -> None:
     claim(tmp_path / "out", {"scale": "tiny"}, "images", print)
     claim(tmp_path / "out", {"scale": "tiny"}, "images", print)
