@@ -91,6 +91,13 @@ def _same_width(projector: Widths, predictor: Widths) -> None:
         )
 
 
+def _check_range(local_crop_scale: tuple[float, float]) -> None:
+    """Refuse a range that ends before it begins."""
+    lowest, highest = local_crop_scale
+    if lowest > highest:
+        raise ValueError("`local_crop_scale` is a range: its first number cannot be above its second")
+
+
 class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"):
     """MoCo v3: contrast two views against the keys of a momentum encoder (Chen et al., ICCV 2021).
 
@@ -122,6 +129,7 @@ class MocoConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="moco"
 
     def __post_init__(self) -> None:
         _same_width(self.projector, self.predictor)
+        _check_range(self.local_crop_scale)
 
     @property
     def views(self) -> dict[str, ViewConfig]:
@@ -196,6 +204,7 @@ class NnclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="nncl
 
     def __post_init__(self) -> None:
         _same_width(self.projector, self.predictor)
+        _check_range(self.local_crop_scale)
 
     @property
     def views(self) -> dict[str, ViewConfig]:

@@ -95,6 +95,12 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
         if self.keep is not None and "auto" in self.pooling:
             raise ValueError("`keep` draws patches, and `pooling: auto` would be chosen on one draw: name a pooling")
 
+        for name in ("linear", "finetune", "segment", "upernet"):
+            stage: StageConfig | None = getattr(self, name)
+            if stage is not None and (stage.guard is not None or stage.branch is not None):
+                key = "guard" if stage.guard is not None else "branch"
+                raise ValueError(f"`{name}` takes no `{key}`: its last epoch and its best one are measured")
+
     @property
     def frozen_protocols(self) -> tuple[str, ...]:
         """The protocols on frozen features that were asked for."""

@@ -48,6 +48,11 @@ def stage_plan(
                 f"size {encoder.patch_size}.",
                 f"Change `size` in stages.{name}.progressive.",
             )
+        if phase.size is not None and stage.views and all(view.size is not None for view in stage.views.values()):
+            raise UserError(
+                f"`stages.{name}.progressive` has a `size`, but every view of the stage has one of its own.",
+                f"Leave out stages.{name}.views.{next(iter(stage.views))}.size, or this one.",
+            )
     rows = stage_rows(encoder, objective)
     plan = build_plan(stage, name, count_parameters(rows), encoder.depth, batch_size)
     idle = [row for row in objective.unused_layers(encoder) if not plan[row].frozen]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -18,12 +19,14 @@ from layergraft.config.loading import read_run_recipe
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
 from layergraft.config.stage import StageConfig
+from layergraft.data.decode.options import parse_read_options
 from layergraft.errors import UserError
 from layergraft.runs.layout import stage_directory
 from layergraft.training.checkpoints import State, read_state
 from layergraft.training.optim import cooldown_steps
 
-_FREE = ("epochs", "steps", "branch", "optimizer.cooldown", "optimizer.min_lr", "warmup_epochs", "warmup_steps")
+_FREE = ("epochs", "steps", "branch", "optimizer.cooldown", "optimizer.min_lr")
+_BY_STEPS = ("warmup_epochs", "warmup_steps", "progressive")  # compared by the steps that they come to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +138,27 @@ def _trunk_directory(where: Path, name: str) -> Path | None:
     return where if (where.parent.parent / "recipe.yaml").is_file() and where.is_dir() else None
 
 
+def _reading(source: str | None) -> dict[str, Any]:
+    """How the images of a SOURCE become numbers, wherever they lie."""
+    text = source or ""
+    query = dict(parse_qsl(text.partition("?")[2]))
+    statistics = {f"data.source ?{name}": query.get(name) for name in ("mean", "std")}
+    return {"data.source (how it is read)": parse_read_options(query, text)} | statistics
+
+
 def _differences(recipe: Recipe, name: str, trunk: Recipe, trunk_name: str, steps_per_epoch: int) -> list[str]:
     """Keys of a branch that would part it from its trunk before the decay."""
 
     def kept(whole: Recipe, stage: str) -> dict[str, Any]:
         config = whole.stages[stage]
         values = dotted(msgspec.to_builtins(config))
-        values = {key: value for key, value in values.items() if key not in _FREE}
+        values = {key: value for key, value in values.items() if key not in _FREE + _BY_STEPS}
         values |= {"encoder": whole.encoder, "seed": whole.seed, "warm-up": config.total_warmup_steps(steps_per_epoch)}
+        steps = config.total_steps(steps_per_epoch)
+        values["progressive (its parts end at steps)"] = [
+            (round(phase.until * steps), phase.size, phase.keep_ratio) for phase in config.progressive
+        ]
+        values |= _reading(whole.data.source)
         data = ("holdout", "holdout_by", "augment", "mean", "std")
         return values | {f"data.{key}": getattr(whole.data, key) for key in data}
 

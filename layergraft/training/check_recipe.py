@@ -25,7 +25,7 @@ from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.layout import stage_directory
 from layergraft.training.branch import branch_in, find_branch
 from layergraft.training.gradients import check_micro_batch
-from layergraft.training.run_data import RunData
+from layergraft.training.run_data import RunData, with_source
 
 
 def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Path | None) -> None:
@@ -52,7 +52,8 @@ def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Pa
             check_heads(name, config, data.holdout)
             check_guard(name, stage, data.holdout)
             steps_per_epoch = len(data.train) // min(stage.batch_size, len(data.train))
-            branch_in(out, recipe, name, steps_per_epoch) if out else find_branch(recipe, name, steps_per_epoch)
+            settled = with_source(recipe, data.train.spec)  # as it is read once the run begins
+            branch_in(out, settled, name, steps_per_epoch) if out else find_branch(settled, name, steps_per_epoch)
     for source in sorted(sources - {"previous", "fresh"}):
         if not is_own_stage(source, recipe, out) and not (data is None and is_missing(source)):
             load_donor(source, recipe.encoder)

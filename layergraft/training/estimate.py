@@ -25,7 +25,7 @@ from layergraft.runs.run_time import RunTime
 from layergraft.training.branch import steps_left_out
 from layergraft.training.cost import relative_cost
 from layergraft.training.launch import Process, available_cores, launch
-from layergraft.training.run_data import RunData
+from layergraft.training.run_data import RunData, with_source
 from layergraft.training.stage import prepare_stage
 from layergraft.training.trainer import Trainer
 
@@ -158,7 +158,7 @@ def run_time(recipe: Recipe, data: RunData, trials: dict[str, StageTrial], featu
         trial, per_epoch = trials[name], max(1, len(data.train) // min(config.batch_size, len(data.train)))
         if trial.step is None:
             return None
-        steps = config.total_steps(per_epoch) - steps_left_out(recipe, name, per_epoch)
+        steps = config.total_steps(per_epoch) - steps_left_out(with_source(recipe, data.train.spec), name, per_epoch)
         looks = 0
         if len(data.holdout):
             every = max(1, round(recipe.monitor.every * per_epoch)) if recipe.monitor.every else steps

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from layergraft.encoders.distributed import is_distributed
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
 from layergraft.training.checkpoints import Checkpoints, State
 from layergraft.training.divergence import MAX_REJECTED_IN_A_ROW, MAX_ROLLBACKS, go_back
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.profile import Profile
-from layergraft.training.signals import agree
+from layergraft.training.rendezvous import tell_all
+from layergraft.training.signals import agree, together
 from layergraft.training.stage import StageRun
 from layergraft.training.step_log import Record, Report
 from layergraft.training.trainer import Trainer
@@ -103,12 +105,19 @@ def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]
     """
     stage, found = trainer.stage, checkpoints.newest()
     if found is None and stage.branch is not None:
-        state = stage.branch.state()
-        check_images(stage, state, stage.branch.file)
+        # A trunk that is running may have had one state more when another process looked.
+        branch = tell_all(stage.branch)[0] if is_distributed() else stage.branch
+        with together():
+            state = branch.state()
+            check_images(stage, state, branch.file)
         trainer.restore(state)
-        say(f"Stage {stage.name} branches off at step {trainer.step} of {stage.steps}, from {stage.branch.file}.")
+        say(f"Stage {stage.name} branches off at step {trainer.step} of {stage.steps}, from {branch.file}.")
         checkpoints.save(trainer.state())
         return
+    if found is None and stage.config.branch is not None:
+        raise UserError(
+            f"All checkpoints of stage {stage.name!r} are damaged.", "Run the same command again: it branches off anew."
+        )
     if found is None:
         trainer.begin()
         if stage.guard is not None:

@@ -12,7 +12,7 @@ from layergraft.encoders.distributed import is_distributed
 from layergraft.training.rendezvous import tell_all
 
 _TRIAL = 0.3  # seconds
-_SIDE = {"cpu": 512, "cuda": 8192}
+_SIDE = {"cpu": 512, "cuda": 8192, "mps": 2048}
 _WORTH = 1.5  # times as many products a second: what is between the products gains nothing from 16 bits
 
 
@@ -28,8 +28,8 @@ def product_speed(device: torch.device, dtype: torch.dtype) -> float:
     count, began = 0, 0.0
     while True:
         _ = matrix @ matrix
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        if device.type != "cpu":
+            getattr(torch, device.type).synchronize()
         now = time.perf_counter()
         if not count:  # the first one takes memory and chooses kernels
             began = now
@@ -48,6 +48,8 @@ def fastest_precision(device: torch.device) -> tuple[str, float]:
         (`bf16-mixed` on a GPU and on a CPU that multiplies bfloat16 in hardware (AVX512-BF16, AMX), else `32-true`;
         speed).
     """
+    if device.type == "mps":  # not every Mac has bfloat16
+        return "32-true", product_speed(device, torch.float32)
     low = product_speed(device, torch.bfloat16)
     full = 0.0 if device.type == "cuda" else product_speed(device, torch.float32)
     return ("bf16-mixed", low) if low > _WORTH * full else ("32-true", full)

@@ -188,6 +188,7 @@ class Training:
             encoder_identity(encoder),
             train.fingerprint,
             len(task.train),
+            _labels_told(train),
         )
         if cell.fold is not None:  # folds of other images are other ones, and their results are kept without them
             settings += (task.train.identity, task.holdout.identity, task.test.identity)
@@ -202,6 +203,12 @@ class Training:
     def note(self) -> None:
         """Write the recipe beside what is trained by it."""
         write_text(self.out / "recipe.yaml", dump_recipe(self.recipe))
+
+
+def _labels_told(source: Source) -> str:
+    """Changes with the labels of images: a table that was corrected names the same files."""
+    labels = b"" if source.labels is None else source.labels[source.keys].astype("int64").tobytes()
+    return hashlib.blake2b(repr(source.classes).encode(errors="surrogateescape") + labels, digest_size=8).hexdigest()
 
 
 def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str | None = None) -> list[ResultRow]:

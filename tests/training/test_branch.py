@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,7 +14,8 @@ from conftest import TINY
 import layergraft
 from layergraft.config import Recipe, dump_recipe, load_recipe
 from layergraft.errors import UserError
-from layergraft.training.branch import decay_start, find_branch, steps_left_out
+from layergraft.training import loop
+from layergraft.training.branch import Branch, decay_start, find_branch, steps_left_out
 
 VARYING = {"images_per_second", "data_wait", "time"}
 TRUNK = {
@@ -113,6 +115,8 @@ def test_which_state_is_taken(trunk: Path) -> None:
         ({"stages.mae.optimizer.schedule": "cosine"}, "wsd"),
         ({"seed": 1}, "seed"),
         ({"data.holdout": 0.2}, "data.holdout"),
+        ({"data.source": "photos?range=0,4095"}, "how it is read"),
+        ({"data.source": "photos?mean=0.4"}, "mean"),
         ({"stages.mae.branch": "nowhere"}, "neither a run"),
     ],
 )
@@ -120,6 +124,48 @@ def test_what_is_refused(trunk: Path, changes: dict[str, Any], message: str) -> 
     recipe = recipe_of(**LONGER | {"stages.mae.branch": str(trunk)} | changes)
     with pytest.raises(UserError, match=message):
         find_branch(recipe, "mae", 16)
+
+
+def test_first_parts_are_compared_by_their_steps(trunk: Path) -> None:
+    """Half of the trunk is not half of a longer branch: a whole run of that length would have seen something else."""
+
+    def classify(half: float) -> dict[str, Any]:
+        parts = [{"until": half, "size": 18}]
+        return {"stages.mae.objective": {"name": "classify", "classes": 10}, "stages.mae.progressive": parts}
+
+    def recipe(half: float, **changes: Any) -> Recipe:
+        return recipe_of(**classify(half), **{"stages.mae.views": {}}, **changes)
+
+    (trunk / "recipe.yaml").write_text(dump_recipe(recipe(0.5)))
+    branch = LONGER | {"stages.mae.branch": str(trunk)}
+    assert find_branch(recipe(6 / 14, **branch), "mae", 16) is not None
+    with pytest.raises(UserError, match="progressive"):
+        find_branch(recipe(0.5, **branch), "mae", 16)
+
+
+def test_all_processes_take_the_state_that_the_first_one_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trunk that is running leaves another one in between."""
+    first, second = (Branch(file=Path(f"step-{step}-0-0.pt"), step=step) for step in (3, 6))
+    states = {branch.file: {"data": "", "step": branch.step} for branch in (first, second)}
+    monkeypatch.setattr(Branch, "state", lambda branch: states[branch.file])
+    monkeypatch.setattr(loop, "is_distributed", lambda: True)
+    monkeypatch.setattr(loop, "tell_all", lambda word: [first, word])
+    restored: list[Any] = []
+    stage = SimpleNamespace(
+        name="mae", steps=9, branch=second, loader=SimpleNamespace(source=SimpleNamespace(fingerprint=""))
+    )
+    trainer: Any = SimpleNamespace(stage=stage, step=0, restore=restored.append, state=dict)
+    checkpoints: Any = SimpleNamespace(newest=lambda: None, save=lambda state: None)
+    loop.begin(trainer, checkpoints, lambda line: None)
+    assert restored == [states[first.file]]
+
+
+def test_a_branch_without_a_whole_checkpoint_does_not_begin_at_0() -> None:
+    stage = SimpleNamespace(name="mae", branch=None, config=recipe_of(**{"stages.mae.branch": "trunk"}).stages["mae"])
+    trainer: Any = SimpleNamespace(stage=stage, begin=lambda: pytest.fail("it began"))
+    checkpoints: Any = SimpleNamespace(newest=lambda: None)
+    with pytest.raises(UserError, match="are damaged"):
+        loop.begin(trainer, checkpoints, lambda line: None)
 
 
 def test_only_the_first_stage_branches_off() -> None:

@@ -30,6 +30,12 @@ def test_chosen_by_the_speed_of_products(monkeypatch: pytest.MonkeyPatch, low: f
     assert settle_precision(EngineConfig(precision="64-true"), CPU).precision == "64-true"
 
 
+def test_an_apple_gpu_trains_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, low=3.5)
+    assert fastest_precision(torch.device("mps")) == ("32-true", 100)
+    assert {"cpu", "cuda", "mps"} <= precision._SIDE.keys()  # every device that `launch` gives
+
+
 def test_speed_of_products_is_of_this_machine() -> None:
     assert 0.1 < product_speed(CPU, torch.float32) < 1e6
 

@@ -123,6 +123,20 @@ def test_plan_says_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
         ({"stages.mae.progressive": [{"until": 0.5, "keep_ratio": 0.5}]}, "of objective `moco` alone"),
         ({KEY: [{"until": 1.0, "size": 18}]}, "until"),
         ({KEY: [{"until": 0.5, "size": 20}]}, "no multiple of the patch size 9"),
+        (
+            {
+                KEY: [{"until": 0.5, "size": 18}],
+                "stages.graft.views.first.size": 36,
+                "stages.graft.views.second.size": 36,
+            },
+            "has one of its own",
+        ),
+        (
+            {"stages.graft.objective.local_views": 1, "stages.graft.objective.local_crop_scale": [0.5, 0.1]},
+            "`local_crop_scale` is a range",
+        ),
+        ({"evaluate.protocols": ["finetune"], "evaluate.finetune.guard": {}}, "takes no `guard`"),
+        ({"evaluate.protocols": ["linear"], "evaluate.linear.branch": "runs/trunk"}, "takes no `branch`"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:

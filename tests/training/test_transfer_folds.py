@@ -122,6 +122,13 @@ def test_a_stopped_run_goes_on_where_it_stood(encoder: str, tmp_path: Path, monk
             assert len(seen.trained) == (2 if str(out) in arguments else 5)
     values = [[row["value"] for row in json.loads((part / "results.json").read_text())] for part in (out, whole)]
     assert values[0] == values[1]
+    left = next((out / "trained").glob("*/fold.json")).parent / "stages"  # by a start that was killed just then
+    left.mkdir()
+    with monkeypatch.context() as patched:
+        seen = Watched(patched)
+        assert main(words(encoder, labels, out, "finetune")) == 0
+        assert not seen.trained
+    assert not left.exists()
     # Other labels of the same images are other ones.
     Path(labels).write_text(Path(labels).read_text().replace("trouser", "shirt"))
     with monkeypatch.context() as patched:
@@ -147,3 +154,20 @@ def test_a_class_with_one_image_and_few_labels_are_left_out_one_by_one(
     assert [len(trained) for trained, _ in seen.trained] == [6] * 7
     (row,) = results
     assert (row.n_train, row.n_test, row.chosen) == (6, 7, {"folds": 7, "dealt": 1})
+
+
+def test_corrected_labels_of_a_table_are_trained_anew(tmp_path: Path) -> None:
+    """Its files are called as before, so the fingerprint of the images says nothing of it."""
+    config = load_recipe("fashion_tiny", {"evaluate.protocols": ["finetune"]}).evaluate
+    encoder = create_encoder(EncoderConfig(img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=1, num_heads=2), 0)
+    outs = []
+    for labels in ("ab", "ba", "ab"):
+        table = tmp_path / "table.csv"
+        table.write_text("path,label\n" + "".join(f"{number}.png,{name}\n" for number, name in enumerate(labels)))
+        source: Any = open_source(str(table))
+        task: Any = SimpleNamespace(
+            train=source, holdout=source, test=source, config=config, seed=0, engine=EngineConfig(), out=tmp_path
+        )
+        cell = Cell(encoder_name="e", protocol="finetune", shots="100%", split=0)
+        outs.append(Training.of(task, cell, encoder, None).out)
+    assert outs[0] == outs[2] != outs[1]
