@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import layergraft
 from layergraft.commands.cli import main
-from layergraft.config import EncoderConfig
+from layergraft.config import EncoderConfig, EngineConfig, load_recipe
 from layergraft.data.fashion.load import CLASSES, embedded
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
@@ -22,6 +23,7 @@ from layergraft.objectives.classify import Classify
 from layergraft.runs.intervals import wilson
 from layergraft.training import transfer_folds
 from layergraft.training.stage import StageRun
+from layergraft.training.transfer import Cell, Training
 
 CONFIG = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=2, num_heads=2
@@ -159,14 +161,21 @@ def test_a_class_with_one_image_and_few_labels_are_left_out_one_by_one(
 def test_corrected_labels_of_a_table_are_trained_anew(tmp_path: Path) -> None:
     """Its files are called as before, so the fingerprint of the images says nothing of it."""
     config = load_recipe("fashion_tiny", {"evaluate.protocols": ["finetune"]}).evaluate
-    encoder = create_encoder(EncoderConfig(img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=1, num_heads=2), 0)
+    encoder = create_encoder(CONFIG, 0)
     outs = []
     for labels in ("ab", "ba", "ab"):
         table = tmp_path / "table.csv"
         table.write_text("path,label\n" + "".join(f"{number}.png,{name}\n" for number, name in enumerate(labels)))
         source: Any = open_source(str(table))
         task: Any = SimpleNamespace(
-            train=source, holdout=source, test=source, config=config, seed=0, engine=EngineConfig(), out=tmp_path
+            display=SimpleNamespace(say=print),
+            train=source,
+            holdout=source,
+            test=source,
+            config=config,
+            seed=0,
+            engine=EngineConfig(),
+            out=tmp_path,
         )
         cell = Cell(encoder_name="e", protocol="finetune", shots="100%", split=0)
         outs.append(Training.of(task, cell, encoder, None).out)
