@@ -28,15 +28,20 @@ def whole_files(labelled: Source) -> Labels | None:
     """
     if labelled.files is None or not len(labelled):
         return None
-    files = labelled.files[labelled.keys].astype(np.int64)
-    pairs = np.unique(np.stack([labelled.selected_labels, files]), axis=1)
-    if np.unique(pairs[0], return_counts=True)[1].min() > 1:
+    files = unparted(labelled.selected_labels, labelled.files[labelled.keys].astype(np.int64))
+    if files is not None:
         return files
     announce(
         f"{labelled.spec}: a class has tiles of one image alone, so tiles of one image are in several folds: of other "
         "images fewer tiles are named rightly than cross-validation says."
     )
     return None
+
+
+def unparted(labels: Labels, files: Labels) -> Labels | None:
+    """Files of labelled rows, of shape (N,) like `labels`, where every class has two of them at least; else None."""
+    pairs = np.unique(np.stack([labels, files]), axis=1)
+    return files if np.unique(pairs[0], return_counts=True)[1].min() > 1 else None
 
 
 def deal_folds(labels: Labels, folds: int, seed: int, files: Labels | None = None) -> list[Fold]:

@@ -15,6 +15,7 @@ from layergraft.commands.label.estimate import LEAST, Point, advise
 from layergraft.commands.label.session import SHOWN, Guesses, Known, Session
 from layergraft.data.arrays import Labels
 from layergraft.errors import Stopped, UserError
+from layergraft.evaluation.cross_validation import unparted
 from layergraft.evaluation.features import Array
 from layergraft.evaluation.few_shot import FEW_SHOT, exact
 from layergraft.evaluation.labelled_classifier import STRENGTH, fit_labelled
@@ -201,9 +202,10 @@ class Background:
             present, labels = np.unique(known.labels[:number], return_inverse=True)
             if len(present) < 2:
                 return
-            fitted = fit_labelled(
-                session.features[known.rows[:number]], labels.astype(np.int64), len(present), session.error
-            )
+            rows, labels, source = known.rows[:number], labels.astype(np.int64), session.source
+            files = None if source.files is None else source.files[source.keys[rows]].astype(np.int64)
+            whole = None if files is None else unparted(labels, files)
+            fitted = fit_labelled(session.features[rows], labels, len(present), session.error, whole)
             if fitted.out_of_fold is None:  # each class has one label
                 return
             accuracy = 100 * float((fitted.out_of_fold.argmax(1) == labels).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -284,6 +285,17 @@ def test_who_is_sure_is_what_predict_says(photos: Path, tmp_path: Path) -> None:
         others = np.setdiff1d(np.arange(90), known.rows)
         assert (state["sure"], state["least"]) == (int(predicted.sure[others].sum()), least)
         assert (state["sure"] > 0) == (least <= 20)
+
+
+def test_tiles_of_one_file_are_judged_together(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = session_of(photos, tmp_path / "labels.csv")
+    session.source = replace(session.source, files=np.arange(90, dtype=np.int32) // 6)
+    for number in range(20):
+        session.answer(f"a {number:02d}.png", class_of(f"a {number:02d}.png"), "")
+    seen: list[Any] = []
+    monkeypatch.setattr(background, "fit_labelled", lambda *parts: seen.append(parts[4]) or fit_labelled(*parts))
+    Background(session).judge()
+    assert (max(seen, key=len) == session.known().rows // 6).all()
 
 
 def test_advice_on_what_is_learned_and_on_what_is_not() -> None:
