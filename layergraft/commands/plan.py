@@ -33,7 +33,7 @@ from layergraft.training.cost import step_flops
 from layergraft.training.estimate import StageTrial, feature_seconds, run_time, try_stage
 from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.precision import settle_precision
-from layergraft.training.run_data import RunData, load_data, remarks_on
+from layergraft.training.run_data import RunData, load_data, remarks_on, with_source
 from layergraft.training.stage import stands_still
 from layergraft.training.stage_files import progressive_json
 
@@ -127,7 +127,8 @@ def planned_stage(
     batch_size = min(stage.batch_size, images) if images else stage.batch_size
     rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
     steps = stage.total_steps(images // batch_size) if images else stage.steps
-    branch = find_branch(recipe, name, images // batch_size) if images else None
+    # Its images as they are read once the run begins, which a trunk's recipe says.
+    branch = find_branch(with_source(recipe, data.train.spec), name, images // batch_size) if data and images else None
     left = None if steps is None else steps - (branch.step if branch else 0)
     set_frozen(rows, plan)
     objective.begin_stage(encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,10 @@ import pytest
 from conftest import TINY
 
 import layergraft
+from layergraft.commands import plan
 from layergraft.config import Recipe, dump_recipe, load_recipe
+from layergraft.data.sources.open import open_source
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.training import loop
 from layergraft.training.branch import Branch, decay_start, find_branch, steps_left_out
@@ -124,6 +128,19 @@ def test_what_is_refused(trunk: Path, changes: dict[str, Any], message: str) -> 
     recipe = recipe_of(**LONGER | {"stages.mae.branch": str(trunk)} | changes)
     with pytest.raises(UserError, match=message):
         find_branch(recipe, "mae", 16)
+
+
+def test_plan_compares_what_the_run_would_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range that is found when the images are opened is that of the trunk, whose recipe says it."""
+
+    def stop(recipe: Recipe, name: str, steps_per_epoch: int) -> None:
+        raise UserError(str(recipe.data.source))
+
+    recipe = recipe_of(**{"data.source": "photos?range=auto"})
+    data: Any = SimpleNamespace(train=replace(open_source("builtin:fashion-canvas?fraction=0.02"), spec="found"))
+    monkeypatch.setattr(plan, "find_branch", stop)
+    with pytest.raises(UserError, match="found"):
+        plan.planned_stage(recipe, "mae", create_encoder(recipe.encoder, 0), data, None)
 
 
 def test_first_parts_are_compared_by_their_steps(trunk: Path) -> None:
