@@ -17,7 +17,6 @@ from layergraft.encoders.distributed import is_distributed
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import NonFiniteFeatures
 from layergraft.evaluation.held_out import Figures, HeldOut, figures_of
-from layergraft.runs.lock import is_first_process
 from layergraft.training.checkpoints import State, host_copy
 from layergraft.training.monitor import stratified_sample
 from layergraft.training.run_data import RunData
@@ -103,7 +102,7 @@ class Guard:
         """The encoder's figures, the first process's for all; None where its features are not finite."""
         figures: list[Figures | None] = [None]
         with together():
-            if is_first_process():
+            if not is_distributed() or dist.get_rank() == 0:
                 try:
                     figures = [self.images.measure(encoder)]
                 except NonFiniteFeatures:

@@ -19,6 +19,7 @@ import layergraft
 from layergraft.commands.cli import main
 from layergraft.config import GuardConfig, Recipe, load_recipe
 from layergraft.data.sources.open import open_source
+from layergraft.encoders.vit import create_encoder
 from layergraft.evaluation.held_out import Figures, HeldOut
 from layergraft.training.guard import Guard
 from layergraft.training.run_data import load_data
@@ -150,6 +151,13 @@ def looked(guard: Guard, monkeypatch: pytest.MonkeyPatch, *points: Figures | Non
         follows.append(guard.act)
         guard.act = None
     return follows
+
+
+def test_a_process_that_is_alone_measures(guard: Guard, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever rank an outer program has left in its environment."""
+    monkeypatch.setenv("RANK", "3")
+    guard.begin(create_encoder(tiny_recipe.encoder, 0), {})
+    assert guard.kept is not None
 
 
 def test_decisions(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def ablate_study(
     recipes = arm_recipes(varied, _loader(recipe, base, changes))
     settings = _settings(varied, base)
     _check_block(settings.evaluate.block, varied, recipes)
+    _check_precision(varied, recipes)
     mark = {"study": "ablate", "recipe": recipe_hash(study_recipe(base)), "source": base.data.source}
     refuse_another(out, mark)
     size = jobs or default_jobs()
@@ -166,6 +167,16 @@ def _check_block(block: int | None, vary: Vary, recipes: Mapping[str, Recipe]) -
         if block is not None and depth is not None and block >= depth:
             raise UserError(
                 f"Arm {arm.title!r} has no block {block}.", f"--evaluate.block is below its depth, {depth}."
+            )
+
+
+def _check_precision(vary: Vary, recipes: Mapping[str, Recipe]) -> None:
+    """Refuse a precision that each training would find for itself: what is compared is computed alike."""
+    for arm in vary.arms:
+        if recipes[arm.name].engine.precision == "auto":
+            raise UserError(
+                f"Arm {arm.title!r} has engine.precision auto, which another machine may settle otherwise.",
+                "Give --engine.precision bf16-mixed or 32-true.",
             )
 
 
