@@ -35,6 +35,7 @@ VENDORS = ("apple", "google", "twitter", "facebook")
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FEWEST = 24  # images of a class: two thirds train, and ten shots need more than ten
 SHOTS = ("1", "5", "10")
+FLOORS = ("pixels", "random")
 
 
 def fetch(vendor: str, folder: Path) -> Path:
@@ -113,8 +114,9 @@ def bench(images: Path, out: Path, minutes: float, seeds: range, words: list[str
         command += ["--minutes", str(minutes), "--seed", str(seed), "--evaluate.splits", "20", *words]
         subprocess.run(command, check=True)  # noqa: S603
         rows = json.loads((run / "results.json").read_text(encoding="utf-8"))
-        encoder = [row["encoder"] for row in rows if row["encoder"] not in ("pixels", "random")][-1]
-        for floor in ("pixels", "random"):
+        # The run's encoder: the last stage's, not a momentum copy of it.
+        encoder = [row["encoder"] for row in rows if row["encoder"] not in FLOORS and "/" not in row["encoder"]][-1]
+        for floor in FLOORS:
             line = [
                 f"{k} shots {mean:+.1f} ± {error:.1f}"
                 for k, (mean, error) in gains(run / "results.json", encoder, floor).items()
