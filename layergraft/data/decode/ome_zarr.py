@@ -14,7 +14,7 @@ import numpy.typing as npt
 from layergraft.data.decode.axes import Choice, choose
 from layergraft.data.decode.picture import BadImage, Picture, Request, check_size, damage_named
 from layergraft.data.decode.stack import MOST_BYTES, project
-from layergraft.errors import UserError
+from layergraft.data.decode.zarr_chunks import open_zarr_node
 from layergraft.runs.readable import counted
 
 MARKS = ("zarr.json", ".zgroup", ".zarray")
@@ -71,14 +71,6 @@ def _natural(name: str) -> tuple[int, str]:
     return (len(name) if name.isdecimal() else 0, name)
 
 
-def _zarr() -> Any:
-    try:
-        import zarr
-    except ImportError:
-        raise UserError("OME-Zarr needs the package zarr.", "pip install 'layergraft[arrays]'.") from None
-    return zarr
-
-
 class OmeZarr:
     """An image of a store at one of its levels.
 
@@ -92,7 +84,6 @@ class OmeZarr:
     """
 
     def __init__(self, path: str, level: int) -> None:
-        zarr = _zarr()
         with damage_named():
             attributes = _attributes(path) or {}
             multiscales = attributes.get("multiscales") or []
@@ -104,7 +95,7 @@ class OmeZarr:
             inside = str(datasets[level]["path"])
             if os.path.isabs(inside) or any(part in _BAD_NAMES for part in inside.split("/")):
                 raise BadImage("damaged (a level outside the image)")
-            self.array = zarr.open_array(os.path.join(path, inside), mode="r")
+            self.array = open_zarr_node(os.path.join(path, inside))
             self.axes = _axes(multiscales[0].get("axes"), self.array.ndim)
             self.names = _names(attributes)
         if not (self.axes.count("Y") == self.axes.count("X") == 1 and len(self.axes) == self.array.ndim):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from layergraft.data.decode.ome_zarr import images_of
+from layergraft.data.decode.zarr_chunks import open_zarr_node
 from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.folder import SCHEMA
@@ -56,11 +57,7 @@ def open_zarr(spec: str, folder: Place, chosen: Chosen) -> Source:
     if images := list(images_of(folder.path)):
         return open_ome_zarr(spec, folder, images)
     try:
-        import zarr
-    except ImportError:
-        raise UserError("Zarr needs the package zarr.", "pip install 'layergraft[arrays]'.") from None
-    try:
-        node = zarr.open(folder.path, mode="r")
+        node = open_zarr_node(folder.path)
         arrays = {folder.name: ZarrArray(node)} if hasattr(node, "shape") else dict(_arrays(node))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder.path!r} cannot be read as Zarr: {error}.", "Mend it, or write it again.") from None

@@ -16,6 +16,7 @@ from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 
+numcodecs = pytest.importorskip("numcodecs")
 zarr = pytest.importorskip("zarr")
 writer = pytest.importorskip("ome_zarr.writer")
 formats = pytest.importorskip("ome_zarr.format")
@@ -139,6 +140,28 @@ def test_a_damaged_image_is_named(tmp_path: Path, store: Path) -> None:
     shutil.rmtree(tmp_path / "a.zarr" / "s0")
     with pytest.raises(BadImage, match="damaged"):
         open_source(str(tmp_path / "a.zarr")).images.load(0, 3)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("group", [False, True])
+def test_a_chunk_that_is_cut_short_is_damage(tmp_path: Path, zarr_format: int, group: bool) -> None:
+    """Blosc's decoder would give other pixels, or end the process."""
+    images = (np.arange(4 * 32 * 32) // 7 % 251).astype(np.uint8).reshape(4, 32, 32)
+    blosc = numcodecs.Blosc() if zarr_format == 2 else zarr.codecs.BloscCodec()
+    folder = tmp_path / "x.zarr"
+    more = {"name": "images"} if group else {}
+    array = zarr.create_array(
+        str(folder), shape=images.shape, chunks=(1, 32, 32), dtype="uint8", zarr_format=zarr_format,
+        compressors=blosc, **more,
+    )  # fmt: skip
+    array[:] = images
+    assert np.array_equal(open_source(str(folder)).images.load(1, 1)[..., 0], images[1])
+    chunk = folder / ("images" if group else "") / ("1.0.0" if zarr_format == 2 else "c/1/0/0")
+    chunk.write_bytes(chunk.read_bytes()[:-5])
+    source = open_source(str(folder))
+    with pytest.raises(BadImage, match="damaged"):
+        source.images.load(1, 1)
+    assert np.array_equal(source.images.load(2, 1)[..., 0], images[2])
 
 
 @pytest.mark.slow
