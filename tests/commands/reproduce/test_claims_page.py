@@ -36,7 +36,7 @@ def test_numbers_of_the_bar_are_those_of_the_file(tmp_path: Path) -> None:
     page = page_of(synthetic_study(), tmp_path)
     row = json.loads((tmp_path / "claims.json").read_text())["graft_vs_parents"][0]["rows"][0]["difference"]
     shown = f"+{row['mean']:.2f} [+{row['low']:.2f}, +{row['high']:.2f}]"
-    assert f'<th scope="row">1 shot, over mae</th><td>{shown}</td>' in page
+    assert f'<th scope="row">1 shot, over mae</th><td><span>{shown}</span></td>' in page
 
 
 def test_one_seed_and_missing_parts_still_make_a_page(tmp_path: Path) -> None:
