@@ -20,7 +20,10 @@ from conftest import TINY
 from layergraft.config import dump_recipe, load_recipe
 
 MACHINERY = multiprocessing.get_context("forkserver")
-MACHINERY.set_forkserver_preload(["layergraft.commands.train", "torch.distributed.tensor"])
+# The last two are imported where there are several processes: each of them would take seconds for it.
+MACHINERY.set_forkserver_preload(
+    ["layergraft.commands.train", "torch.distributed.tensor", "lightning_fabric", "lightning_fabric.strategies.ddp"]
+)
 VARYING = {"images_per_second", "data_wait", "time"}
 SMALL = TINY | {"evaluate": None, "monitor.every": 0, "data.workers": 1, "engine.checkpoint_steps": 2}
 Process = multiprocessing.process.BaseProcess

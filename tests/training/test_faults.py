@@ -23,6 +23,7 @@ from layergraft.config import Recipe, dump_recipe, load_recipe
 from layergraft.data.batch import Batch
 from layergraft.errors import Stopped, UserError
 from layergraft.graft.donors import first_encoder
+from layergraft.runs.readable import counted
 from layergraft.training.checkpoints import host_copy
 from layergraft.training.launch import launch
 from layergraft.training.run_data import load_data
@@ -246,14 +247,15 @@ def test_another_number_of_threads_is_said(
         at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
             train(tmp_path / "run")
-    assert "threads of torch" not in capsys.readouterr().err  # the same number
+    assert "of torch so far" not in capsys.readouterr().err  # the same number
     torch.set_num_threads(own + 1)
     try:
         train(tmp_path / "run")
     finally:
         torch.set_num_threads(own)
     said = " ".join(capsys.readouterr().err.split())
-    assert f"Stage graft was computed with {own} threads of torch so far, and the run goes on with {own + 1}" in said
+    before = counted(own, "thread")
+    assert f"Stage graft was computed with {before} of torch so far, and the run goes on with {own + 1}" in said
     assert f"OMP_NUM_THREADS={own}" in said
 
 

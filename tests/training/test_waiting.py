@@ -62,6 +62,7 @@ def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, s
         config=SimpleNamespace(batch_size=8),
         objective=SimpleNamespace(selection_metric=None),
         monitor=None,
+        guard=None,
         steps=steps,
         loader=loader(SOURCE),
     )
