@@ -14,7 +14,6 @@ from layergraft.commands.study.paper import write_pdf, write_table
 from layergraft.commands.study.study_file import FILE as STUDY
 from layergraft.commands.study.study_file import read_study
 from layergraft.commands.study.tables import accuracy_table
-from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.notebook import data_frame, html_table
 
@@ -104,17 +103,15 @@ def write_outcome(study: MeasuredAblation, out: Path, page: Path | None = None, 
     return write_ablation_page(outcome, page or out / PAGE, figures)
 
 
-def report_ablation(directories: list[Path], page: Path | None, figures: Path | None = None) -> Path:
+def report_ablation(directory: Path, page: Path | None, figures: Path | None = None) -> Path:
     """Make the outcome of a study again from its study.json.
 
     Args:
-        directories: of the study, alone.
+        directory: of the study.
         page: its page; None is report.html in the directory.
         figures: see `runs.report.page.write_page`.
 
     Raises:
-        UserError: a study was to be shown beside something else, or its file is damaged.
+        UserError: the file is damaged.
     """
-    if len(directories) > 1:
-        raise UserError("The page of a study stands alone.", "Give its directory and no other.")
-    return write_outcome(read_study(directories[0], MeasuredAblation), directories[0], page, figures)
+    return write_outcome(read_study(directory, MeasuredAblation), directory, page, figures)

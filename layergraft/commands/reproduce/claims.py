@@ -10,7 +10,6 @@ from layergraft.commands.reproduce.outcome import Claims, make_claims
 from layergraft.commands.reproduce.page import write_claims_page
 from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.study.study_file import read_study
-from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json_as
 
@@ -44,17 +43,15 @@ def write_claims(study: MeasuredClaims, out: Path, page: Path | None = None, fig
     return write_claims_page(claims, page or out / PAGE, figures)
 
 
-def report_study(directories: list[Path], page: Path | None, figures: Path | None = None) -> Path:
+def report_claims(directory: Path, page: Path | None, figures: Path | None = None) -> Path:
     """Make the outcome of a study again from its study.json.
 
     Args:
-        directories: of the study, alone.
+        directory: of the study.
         page: its page; None is report.html in the directory.
         figures: see `runs.report.page.write_page`.
 
     Raises:
-        UserError: a study was to be shown beside something else, or its file is damaged.
+        UserError: the file is damaged.
     """
-    if len(directories) > 1:
-        raise UserError("The page of a study stands alone.", "Give its directory and no other.")
-    return write_claims(read_study(directories[0], MeasuredClaims), directories[0], page, figures)
+    return write_claims(read_study(directory, MeasuredClaims), directory, page, figures)
