@@ -78,7 +78,7 @@ def locked(directory: Path, say: Callable[[str], None], *, clear: bool = False) 
     """
     file = directory / LOCK
     with _refused(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        _make(directory)
         descriptor = _take(file, time.monotonic() + _patience(), say)
     try:
         if clear:
@@ -133,6 +133,18 @@ def _refused(directory: Path) -> Iterator[None]:
         ) from None
 
 
+def _make(directory: Path) -> None:
+    """Make a directory that others may be making, or removing, at the same time."""
+    while True:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            return
+        except FileExistsError:
+            # It was there, and is gone: its holder has removed it between the try and the look whether it is one.
+            if directory.exists() and not directory.is_dir():
+                raise
+
+
 def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
     """A descriptor that holds the lock for as long as it is open."""
     mode = os.O_RDONLY
@@ -142,7 +154,7 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
         try:
             descriptor = os.open(file, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:  # its holder has just removed the directory
-            file.parent.mkdir(parents=True, exist_ok=True)
+            _make(file.parent)
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,27 +41,48 @@ def test_a_job_is_held_by_one_and_free_once_it_is_killed(tmp_path: Path) -> None
 
 def test_many_threads_take_turns(tmp_path: Path) -> None:
     """Each end removes lock and directory, while others try for it."""
-    inside, most, done = 0, 0, 0
+    inside, most, done, ended = 0, 0, 0, 0
     guard = threading.Lock()
 
     def work() -> None:
-        nonlocal inside, most, done
-        for _ in range(20):
+        nonlocal inside, most, done, ended
+        turns = 0
+        while turns < 5:
             with locked_or_not(tmp_path / "a" / "b", print) as mine:
                 if mine:
+                    turns += 1
                     with guard:
                         inside += 1
                         most, done = max(most, inside), done + 1
                     with guard:
                         inside -= 1
+        with guard:
+            ended += 1
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert ended == len(threads)  # none of them failed
     assert most == 1
-    assert done >= 20
+    assert done == 20
+
+
+def test_a_directory_that_goes_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another holder removes it between the try to make it and the look whether it is there."""
+    folder, plain, tries = tmp_path / "a", Path.mkdir, []
+
+    def mkdir(path: Path, *arguments: Any, **options: Any) -> None:
+        tries.append(path)
+        if len(tries) == 1:
+            raise FileExistsError(17, "File exists")
+        plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with locked_or_not(folder, print) as mine:
+        assert mine
+    assert len(tries) == 2
 
 
 def test_times_of_several_processes_count_once(tmp_path: Path) -> None:
