@@ -125,11 +125,18 @@ def validation_of(root: Path) -> Path | None:
 
 
 def class_names(masks: Path) -> list[str]:
-    """Names of the classes from `objectInfo150.txt` (ADE20K) or `classes.txt`, one a line, beside `annotations`."""
+    """Names of the classes from `objectInfo150.txt` (ADE20K) or `classes.txt`, one a line, beside `annotations`.
+
+    Raises:
+        UserError: such a file is not UTF-8.
+    """
     top = masks if masks.name == "annotations" else masks.parent
     for file in (top.parent / "objectInfo150.txt", top.parent / "classes.txt"):
         if file.is_file():
-            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            try:
+                lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            except UnicodeDecodeError:
+                raise UserError(f"The names of classes in {str(file)!r} are not UTF-8.", "Save it as UTF-8.") from None
             if file.name == "objectInfo150.txt":  # a header, then number, ratio, train, val and name, by tabs
                 return [line.split("\t")[-1].strip() for line in lines[1:]]
             return [line.strip() for line in lines]

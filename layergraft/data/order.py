@@ -50,8 +50,7 @@ def epoch_order(
     sequence = np.argsort(rank, kind="stable")[: steps * batch_size]
     stream = np.repeat(np.arange(streams), steps * batch_size // streams)
     # Within a window of blocks of one stream the images' own random numbers decide.
-    within = random.words("within blocks", keys[sequence], epoch, 2)
-    words = (within[:, 0] << np.uint64(32)) | within[:, 1]
+    words = random.long_words("within blocks", keys[sequence], epoch)
     sequence = sequence[np.lexsort((words, rank[sequence] // WINDOW, stream))]
     # Of shape (streams, steps, images of a stream in a batch): a batch takes from each stream in turn.
     return sequence.reshape(streams, steps, -1).transpose(1, 0, 2).ravel()

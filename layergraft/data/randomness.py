@@ -88,7 +88,7 @@ class Randomness:
         words = philox(counter, hash_words(self.seed, self.scope, purpose))
         return np.moveaxis(words, 0, 2).reshape(len(samples), 4 * blocks)[:, :count]
 
-    def _long_words(self, purpose: str, keys: npt.ArrayLike, epoch: int) -> npt.NDArray[np.uint64]:
+    def long_words(self, purpose: str, keys: npt.ArrayLike, epoch: int) -> npt.NDArray[np.uint64]:
         """One random 64-bit word for each sample, of shape (N,)."""
         pair = self.words(purpose, keys, epoch, 2)
         return (pair[:, 0] << _SHIFT) | pair[:, 1]
@@ -123,7 +123,7 @@ class Randomness:
         # numbers takes a fifth of the time of sorting positions by words, and half the memory.
         packed = np.arange(len(samples), dtype=np.uint64)
         for start in range(0, len(samples), _CHUNK):  # a chunk's intermediate arrays stay in the cache
-            packed[start : start + _CHUNK] |= self._long_words(purpose, samples[start : start + _CHUNK], epoch) & ~low
+            packed[start : start + _CHUNK] |= self.long_words(purpose, samples[start : start + _CHUNK], epoch) & ~low
         # Only what may be among the first needs sorting: all whose upper bits are not above those of number `first`.
         if first is not None and first < len(samples):
             packed = packed[packed <= (np.partition(packed, first)[first] | low)]
@@ -136,7 +136,7 @@ class Randomness:
         if len(tied):
             rows = np.union1d(tied, tied + 1)
             tied_samples = samples[order[rows]]
-            words = self._long_words(purpose, tied_samples, epoch)
+            words = self.long_words(purpose, tied_samples, epoch)
             order[rows] = order[rows][np.lexsort((tied_samples, words))]
         return order[:first]
 

@@ -131,11 +131,17 @@ def read_splits(files: Iterable[str | Path], source: Source) -> list[Split]:
         Splits with `shots` as the list has them: images per class if all classes have as many, else the percentage.
 
     Raises:
-        UserError: there is no such file, it names images that the source lacks, or it leaves classes out.
+        UserError: there is no such file, or none in a directory; it names images that the source lacks, or it leaves
+            classes out.
     """
     paths: list[Path] = []
     for file in map(Path, files):
-        paths += sorted(file.glob("*.txt")) if file.is_dir() else [file]
+        listed = sorted(file.glob("*.txt")) if file.is_dir() else [file]
+        if not listed:
+            raise UserError(
+                f"There is no list of labelled images (*.txt) in {str(file)!r}.", "Give files, or a number."
+            )
+        paths += listed
     row_by_name = _rows_by_name(source)
     labels = source.selected_labels
     splits_with_shots = Counter[str]()

@@ -7,6 +7,7 @@ Up to there nothing depends on its length, so that one trunk serves decays of ma
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from layergraft.training.checkpoints import State, read_state
 from layergraft.training.optim import cooldown_steps
 
 _FREE = ("epochs", "steps", "branch", "optimizer.cooldown", "optimizer.min_lr")
+_STATE_FILE = re.compile(r"(trunk|step)-\d+-\d+-[0-9a-f]{8}\.pt")  # as `Checkpoints` names them
 _BY_STEPS = ("warmup_epochs", "warmup_steps", "progressive")  # compared by the steps that they come to
 
 
@@ -97,8 +99,7 @@ def find_branch(recipe: Recipe, name: str, steps_per_epoch: int) -> Branch | Non
         )
     ends = [decay_start(stage, steps_per_epoch) for stage in (config, trunk.stages[trunk_name])]
     latest = min(end for end in ends if end is not None)
-    files = [where] if where.suffix == ".pt" else [*directory.glob("checkpoints/trunk-*.pt")]
-    files += [] if where.suffix == ".pt" else [*directory.glob("checkpoints/step-*.pt")]
+    files = [where] if where.suffix == ".pt" else _states(directory / "checkpoints")
     usable = [file for file in files if 0 < step_of(file) <= latest]
     if not usable:
         steps = ", ".join(str(step) for step in sorted({step_of(file) for file in files})) or "none"
@@ -131,11 +132,17 @@ def _trunk_directory(where: Path, name: str) -> Path | None:
     """The stage directory that a path names: itself, that of a checkpoint, or the run's stage of a name."""
     if where.suffix == ".pt":
         directory = where.parent.parent
-        return directory if where.is_file() and (directory.parent.parent / "recipe.yaml").is_file() else None
+        is_state = where.is_file() and _STATE_FILE.fullmatch(where.name)
+        return directory if is_state and (directory.parent.parent / "recipe.yaml").is_file() else None
     if (where / "recipe.yaml").is_file():
         trunk = read_run_recipe(where)
         return stage_directory(where, trunk, name) if name in trunk.stages else None
     return where if (where.parent.parent / "recipe.yaml").is_file() and where.is_dir() else None
+
+
+def _states(checkpoints: Path) -> list[Path]:
+    """The states in a directory of checkpoints; damaged ones, which are set aside under other names, are none."""
+    return [file for file in checkpoints.glob("*.pt") if _STATE_FILE.fullmatch(file.name)]
 
 
 def _reading(source: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -227,6 +228,29 @@ def test_a_damaged_header_is_named(header: str, tmp_path: Path) -> None:
     (tmp_path / "stack.npy").write_bytes(content)
     with pytest.raises(UserError, match=r"stack\.npy"):
         open_source(str(tmp_path / "stack.npy"))
+
+
+def test_damaged_packed_labels_are_named(tmp_path: Path) -> None:
+    """zlib's error is none of zipfile's, and comes over the header of the array or over its numbers."""
+    file = Path(write_packed_npz(tmp_path / "x.npz", {"images": GREY, "labels": np.arange(len(GREY)) * 7919 % 5003}))
+    with zipfile.ZipFile(file) as archive:
+        member = archive.getinfo("labels.npy")
+    content = file.read_bytes()
+    end = content.index(b"PK\1\2")  # its packed bytes are the last ones before the directory
+    refused = []
+    for place in range(end - member.compress_size, end - 2, 3):  # of the last bits some mean nothing
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with pytest.raises(UserError) as error:
+            open_source(str(file))
+        refused.append(error.value.problem)
+    assert len(refused) > 30
+    assert all("x.npz" in problem for problem in refused)
+
+
+def test_labels_in_another_encoding_are_labels(tmp_path: Path) -> None:
+    names = np.array(["Käse".encode("latin-1"), b"Brot"] * (len(GREY) // 2))
+    source = open_source(write_npz(tmp_path / "x.npz", {"images": GREY, "labels": names}))
+    assert set(source.classes) == {"K\ufffdse", "Brot"}
 
 
 @pytest.mark.parametrize(

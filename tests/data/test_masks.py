@@ -127,6 +127,12 @@ def test_classes_without_names_are_counted(ade: Path) -> None:
     assert check_masks(open_source(str(ade)), None) == 3
 
 
+def test_names_of_classes_are_utf_8(ade: Path) -> None:
+    (ade / "objectInfo150.txt").write_bytes("1\t1\t1\t1\tKäse\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"objectInfo150\.txt' are not UTF-8"):
+        open_source(str(ade))
+
+
 def test_images_and_masks_that_do_not_match(ade: Path) -> None:
     (ade / "annotations" / "training" / "ADE_003.png").unlink()
     (ade / "annotations" / "training" / "extra.png").write_bytes(b"")

@@ -69,6 +69,9 @@ def test_bad_lists(synsets: Source, tmp_path: Path) -> None:
         read_splits([file], synsets)
     with pytest.raises(UserError, match="There is no list"):
         read_splits([tmp_path / "none.txt"], synsets)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="There is no list"):  # nothing would be measured, without a word
+        read_splits([tmp_path / "empty"], synsets)
 
 
 def test_too_few_images_are_named_and_counted(synsets: Source) -> None:

@@ -130,6 +130,18 @@ def test_what_is_refused(trunk: Path, changes: dict[str, Any], message: str) -> 
         find_branch(recipe, "mae", 16)
 
 
+@pytest.mark.parametrize("name", ["damaged-step-000000009-0-00000000.pt", "mine.pt", "step-nine-0-00000000.pt"])
+def test_a_file_that_is_no_state_is_refused(trunk: Path, name: str) -> None:
+    """Its name would have been taken for the number of a step; among others in the directory it does not count."""
+    file = trunk / "stages/0-mae/checkpoints" / name
+    file.touch()
+    with pytest.raises(UserError, match="neither a run"):
+        find_branch(recipe_of(**LONGER | {"stages.mae.branch": str(file)}), "mae", 16)
+    branch = find_branch(recipe_of(**LONGER | {"stages.mae.branch": str(trunk)}), "mae", 16)
+    assert branch is not None
+    assert branch.step == 9
+
+
 def test_plan_compares_what_the_run_would_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A range that is found when the images are opened is that of the trunk, whose recipe says it."""
 

@@ -34,7 +34,7 @@ def open_colour(spec: str, split: str) -> Source:
         spec=spec,
         images=ArrayImages(coloured(split)),
         keys=np.arange(len(labels), dtype=np.int64),
-        labels=labels.astype(np.int64),
+        labels=labels.astype(np.int32),
         classes=CLASSES,
         fingerprint=f"{COLOUR}-{split}-1",
         mean=STATISTICS[0],

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import struct
 import tempfile
 import threading
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +24,7 @@ from layergraft.data.sources.files import Place, open_regular
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.stack import Array, open_stack
 from layergraft.errors import UserError
+from layergraft.runs.atomic import writing
 from layergraft.runs.interruption import check
 
 BLOCK = 1 << 24
@@ -80,6 +84,7 @@ def open_npy(spec: str, file: Place, chosen: Chosen) -> Source:
 
 # What zipfile raises over a file that is none, is cut off, or is packed in a way that it does not know.
 _BAD_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError)
+_BAD_CONTENT = (ValueError, EOFError, zlib.error, lzma.LZMAError)  # likewise, and its unpackers, over what is packed
 
 
 def array_names(file: Place) -> list[str]:
@@ -118,7 +123,7 @@ class _Member:
         try:
             with archive.open(member) as stream:
                 self.shape, _, self.dtype = read_header(stream)  # type: ignore[arg-type]
-        except (*_BAD_ZIP, ValueError, RuntimeError) as error:  # RuntimeError: it has a password
+        except (*_BAD_ZIP, *_BAD_CONTENT, RuntimeError) as error:  # RuntimeError: it has a password
             raise _refuse(file.path, error) from None
 
     def row(self, index: int) -> npt.NDArray[Any]:
@@ -149,19 +154,23 @@ class _Member:
         return _open_array(str(self._unpacked), self.file.path)
 
     def _unpack(self) -> None:
-        self._unpacked.parent.mkdir(parents=True, exist_ok=True)
         partial = self._unpacked.with_suffix(f".{uuid4().hex}.part")
         try:
-            with (
-                zipfile.ZipFile(self.file.path) as archive,
-                archive.open(self.member) as stream,
-                open(partial, "wb") as out,
-            ):
-                while block := stream.read(BLOCK):
-                    check()
-                    out.write(block)
-            os.replace(partial, self._unpacked)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise _refuse(self.file.path, error) from None
+            with writing(self._unpacked):
+                self._unpacked.parent.mkdir(parents=True, exist_ok=True)
+                with open(partial, "wb") as out:
+                    for block in self._blocks():
+                        check()
+                        out.write(block)
+                os.replace(partial, self._unpacked)
         finally:
             partial.unlink(missing_ok=True)
+
+    def _blocks(self) -> Iterator[bytes]:
+        """What is packed, a block at a time."""
+        try:
+            with zipfile.ZipFile(self.file.path) as archive, archive.open(self.member) as stream:
+                while block := stream.read(BLOCK):
+                    yield block
+        except (*_BAD_ZIP, *_BAD_CONTENT) as error:
+            raise _refuse(self.file.path, error) from None

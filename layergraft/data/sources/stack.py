@@ -178,14 +178,22 @@ def _index(path: str, labels: Array | None, count: int) -> Index:
         raise UserError(
             f"{path!r} has {counted(count, 'image')}, and labels of shape {labels.shape}.", "Name others: ?labels=NAME."
         )
-    values = labels.rows().reshape(count, -1)
+    try:
+        values = labels.rows().reshape(count, -1)
+    except UserError:
+        raise
+    except Exception as error:  # as in `StackImages.read`
+        reason = str(error) or type(error).__name__
+        raise UserError(f"The labels of {path!r} cannot be read: {reason}.", "Mend it, or write it again.") from None
     if values.shape[1] > 1:
         numbers = values.dtype.kind in "buif"
         if not numbers or not ((values == 1).sum(axis=1) == 1).all() or np.count_nonzero(values) != count:
             hint = f"The labels of {path!r} are {values.shape[1]} numbers an image: one class an image is needed."
             return replace(none, label_hint=hint, remarks=[f"No labels: {hint}"])
         values = values.argmax(axis=1)[:, np.newaxis]
-    column = pa.array([str(value, "utf-8") if isinstance(value, bytes) else value for value in values[:, 0].tolist()])
+    column = pa.array(
+        [str(value, "utf-8", "replace") if isinstance(value, bytes) else value for value in values[:, 0].tolist()]
+    )
     if pa.types.is_integer(column.type):
         column = pc.if_else(pc.less(column, 0), None, column)
     codes = label_texts(column).dictionary_encode()
