@@ -141,7 +141,7 @@ class Training:
             # Counted by one process alone: tensors without content cannot be exchanged.
             alone = self.process.world_size == 1
             flops = step_flops(stage.encoder, stage.objective, stage.config) if alone else None
-            train_stage(self.process, stage, self.display.report, self.display.say, self._keep_contents)
+            self.loop(stage)
             if stage.guard is not None:
                 self.display.say(stage.guard.summary(name)["sentence"])
             with together():
@@ -160,6 +160,10 @@ class Training:
         ):
             self.display.say(line)
         self.encoder = load_encoder(directory).train()
+
+    def loop(self, stage: StageRun) -> None:
+        """Train a prepared stage to its end; what counts the time of training counts it around this."""
+        train_stage(self.process, stage, self.display.report, self.display.say, self._keep_contents)
 
     def _keep_contents(self) -> None:
         """Keep what the images hold, for a later start to compare, once those of a run that goes on were taken."""

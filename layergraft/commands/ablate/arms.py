@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import torch
 from msgspec import structs
 
 from layergraft.commands.ablate.vary import Varied, Vary
 from layergraft.commands.study.arms import Arm
-from layergraft.config import Recipe, StageConfig
+from layergraft.commands.study.study_recipe import with_length
+from layergraft.config import Recipe
 from layergraft.errors import UserError, nearest
 
 FLOORS = (
@@ -71,21 +71,6 @@ def _without(recipe: Recipe, arm: Varied) -> Recipe:
     return structs.replace(recipe, stages=stages)
 
 
-def study_recipe(recipe: Recipe) -> Recipe:
-    """The recipe as a study trains it: nothing is measured, only a guard looks, one checkpoint is kept."""
-    guarded = any(stage.guard is not None for stage in recipe.stages.values())
-    workers = recipe.data.workers if torch.cuda.is_available() else 0  # on a CPU each job has one thread
-    return structs.replace(
-        recipe,
-        seed=0,
-        data=structs.replace(recipe.data, workers=workers),
-        monitor=recipe.monitor if guarded else structs.replace(recipe.monitor, every=0),
-        engine=structs.replace(recipe.engine, keep=1),
-        evaluate=None,
-        analyze=(),
-    )
-
-
 def connect(vary: Vary, recipes: Mapping[str, Recipe]) -> dict[str, Arm]:
     """All arms, with the stages on the way to their last ones: what two arms have in common stands there once.
 
@@ -133,20 +118,8 @@ def own_stage(arm: VariedArm, seed: int, factor: float, length: float) -> Recipe
         factor: of its learning rate.
         length: of the stage, as a factor.
     """
-    stage = _scaled(arm.recipe.stages[arm.stage], length)
+    stage = with_length(arm.recipe.stages[arm.stage], length)
     rates = structs.replace(
         stage.optimizer, base_lr=stage.optimizer.base_lr * factor, min_lr=stage.optimizer.min_lr * factor
     )
     return structs.replace(arm.recipe, seed=seed, stages={arm.stage: structs.replace(stage, optimizer=rates)})
-
-
-def _scaled(stage: StageConfig, length: float) -> StageConfig:
-    if length == 1.0:
-        return stage
-    if stage.epochs is not None:
-        stage = structs.replace(stage, epochs=stage.epochs * length)
-    else:
-        stage = structs.replace(stage, steps=max(1, round((stage.steps or 0) * length)))
-    if stage.warmup_steps is not None:
-        return structs.replace(stage, warmup_steps=round(stage.warmup_steps * length))
-    return structs.replace(stage, warmup_epochs=stage.warmup_epochs * length)

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from layergraft.commands.ablate.ablation import Ablation
-from layergraft.commands.ablate.arms import arm_recipes, connect, study_recipe
+from layergraft.commands.ablate.arms import arm_recipes, connect
 from layergraft.commands.ablate.files import AblationFiles, write_outcome
 from layergraft.commands.ablate.outcome import FILE as OUTCOME
 from layergraft.commands.ablate.outcome import MeasuredAblation
@@ -23,6 +23,7 @@ from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.remaining import SOON, told_seconds
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.study.study_file import FILE, as_study, read_study
+from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_recipe, recipe_hash
 from layergraft.errors import UserError

@@ -5,11 +5,11 @@ Nothing heavy is imported before a function is called, so that help is quick.
 
 from __future__ import annotations
 
+from layergraft.commands.api.bench import bench
 from layergraft.commands.api.encoders import analyze, embed, evaluate, export, inspect
 from layergraft.commands.api.labels import audit, label, pick, predict
 from layergraft.commands.api.training import (
     ablate,
-    bench,
     demo,
     look,
     pack,

@@ -261,51 +261,6 @@ def report(*, runs: list[str], out: str | Path | None = None, figures: str | Pat
     return write_page([expanded(run) for run in runs], optional_path(out), optional_path(figures))
 
 
-def bench(
-    *,
-    what: Literal["step", "data", "logistic", "loop", "checkpoint", "encode"] = "step",
-    objective: Literal["mae", "moco"] = "mae",
-    encoder: str = "vit_small_patch16_224",
-    img_size: int = 224,
-    batch_size: list[int] | int = 32,
-    frozen: list[int] | None = None,
-    data: str | None = None,
-    views: Literal["mae", "moco"] = "moco",
-    runtimes: list[Literal["eager", "compiled", "onnx"]] | None = None,
-    seconds: float = 10.0,
-    json: bool = False,
-) -> dict[str, Any]:
-    """Measure how fast this machine trains, computes features, makes views, fits classifiers or saves checkpoints.
-
-    The last line of the output is one JSON object.
-
-    Args:
-        what: step: a training step; data: making views; logistic: logistic regression beside scikit-learn and Cyanure;
-            loop: what logging, guards and checkpoints add to a step; checkpoint: how long training waits for one;
-            encode: an encoder's images per second, latency and memory, in fp32 and bf16.
-        objective: for step and loop: mae or moco.
-        encoder: timm's model name, with fresh weights; for encode also any encoder: a run, stage or encoder directory,
-            a checkpoint of another project, or timm:NAME.
-        img_size: side of the images in pixels; an encoder with weights has its own.
-        batch_size: for step: images per step; for encode: one or several numbers of images at a time, 1 32.
-        frozen: for step: numbers of frozen lowest blocks to compare, 0 4 6; the first meets the reference.
-        data: for data: the images to make views of.
-        views: for data: mae (one view) or moco (two), on one core.
-        runtimes: for encode: eager, compiled by torch.compile, and exported to onnx; by default all.
-        seconds: how long to measure.
-        json: print only the JSON object.
-
-    Returns:
-        What the last line says.
-
-    Raises:
-        UserError: an unknown model, or no images to read.
-    """
-    from layergraft.commands.bench.run import run_bench
-
-    return run_bench(what, objective, encoder, img_size, batch_size, frozen, data, views, runtimes, seconds, quiet=json)
-
-
 def reproduce(
     *,
     scale: Literal["smoke", "tiny", "small"] = "tiny",

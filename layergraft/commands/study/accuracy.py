@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, check_block, extract_all, pixel_side, pixels
 from layergraft.evaluation.frozen import Measurement
+from layergraft.evaluation.splits import draw_splits
 from layergraft.evaluation.task import Task
 from layergraft.runs.results import ResultRow
 from layergraft.training.display import Display
@@ -79,6 +81,26 @@ class SeedImages:
             )
             for name, task in tasks.items()
         }
+
+    def few_labels(self, encoder: Encoder | None, config: EvaluateConfig) -> Accuracies:
+        """Accuracy of few labels on held-out images, as `frozen` has it; features of no other images are computed.
+
+        Args:
+            encoder: in evaluation mode; None is the pixels.
+            config: what is measured, of protocols on few labels.
+        """
+        train = self.data.train
+        splits = draw_splits(train, config.frozen_shots, config.splits)
+        rows = np.unique(np.concatenate([split.rows for split in splits]))
+        task = Task(
+            train=train.subset(train.keys[rows]),
+            test=self.data.holdout,
+            test_name="holdout",
+            seed=self.recipe.seed,
+            splits=tuple(replace(split, rows=np.searchsorted(rows, split.rows)) for split in splits),
+        )
+        features = {name: self._features(encoder, source, config) for name, source in task.sources.items()}
+        return self._accuracies(task, config, encoder, features)
 
     def trained(self, encoder: Encoder, settings: Settings, out: Path) -> Accuracies:
         """Linear and fine-tuned accuracy on test images with all labels; stages go to `out/trained`."""

@@ -12,7 +12,7 @@ import pytest
 
 import layergraft
 from layergraft.commands.ablate.ablation import Ablation
-from layergraft.commands.ablate.arms import arm_recipes, connect, study_recipe
+from layergraft.commands.ablate.arms import arm_recipes, connect
 from layergraft.commands.ablate.files import AblationFiles, write_outcome
 from layergraft.commands.ablate.outcome import MeasuredAblation, make_outcome, sentence
 from layergraft.commands.ablate.page import edges
@@ -23,6 +23,7 @@ from layergraft.commands.study.accuracy import SeedImages
 from layergraft.commands.study.jobs import Job, JobOutcome
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.study.study_file import as_study
+from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe, load_recipe
 from layergraft.encoders.vit import create_encoder
 

@@ -1,0 +1,226 @@
+"""`layergraft bench quality`: recipes and rivals in turn, at equal core-seconds, chosen on held-out images alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from layergraft.commands.bench.quality.figures import FEW, default_target, leads, method_figures
+from layergraft.commands.bench.quality.jobs import read_outcomes, run_job
+from layergraft.commands.bench.quality.plan import SHOTS, JobOutcome, Method, Plan
+from layergraft.commands.bench.quality.show import show
+from layergraft.commands.study.carry_out import alone, check_numbers
+from layergraft.commands.study.directory import claim, images_now, origin, refuse_another
+from layergraft.commands.study.pool import Pool
+from layergraft.commands.study.study_recipe import study_recipe
+from layergraft.config import EvaluateConfig, Recipe
+from layergraft.config.loading import load_recipe
+from layergraft.errors import UserError
+from layergraft.runs.announce import announce
+from layergraft.runs.atomic import write_text
+from layergraft.runs.interruption import SignalGuard
+from layergraft.runs.json_files import read_json
+from layergraft.runs.lock import locked
+from layergraft.runs.readable import counted, duration
+from layergraft.training.launch import available_cores, launch
+
+FILE = "quality.json"
+BUDGETS = (60.0, 120.0, 240.0, 480.0)
+SPLITS = 20
+
+
+def bench_quality(
+    names: Sequence[str],
+    data: str | None,
+    budgets: Sequence[float],
+    target: float | None,
+    seeds: int,
+    jobs: int | None,
+    out: Path,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Train every recipe for every budget, and measure; see `layergraft.bench`.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+        UserError: recipes, images or directory do not serve.
+    """
+    check_numbers(seeds, jobs)
+    if not budgets or min(budgets) <= 0:
+        raise UserError("A budget is a number of core-seconds above 0.", "For instance --budgets 60 120 240 480.")
+    if launch().device.type != "cpu":
+        raise UserError(
+            "Core-seconds say little of a training on a GPU.", "Hide it: CUDA_VISIBLE_DEVICES= layergraft bench quality"
+        )
+    loaded = _recipes(names, data)
+    first = next(iter(loaded.values()))
+    plan = Plan(
+        methods=[
+            *(Method(name=name, kind="recipe", recipe=recipe) for name, recipe in loaded.items()),
+            *(Method(name=name, kind="floor", recipe=first) for name in ("random", "pixels")),
+        ],
+        budgets=sorted(set(budgets)),
+        seeds=range(seeds),
+        evaluate=_measured(load_recipe(next(iter(names)))),
+    )
+    assert first.data.source is not None
+    mark = {
+        "study": "quality",
+        "source": first.data.source,
+        "holdout": first.data.holdout,
+        "holdout_by": first.data.holdout_by,
+    }
+    refuse_another(out, mark)
+    command = _command(names, data, budgets, target, seeds, out)
+    size = jobs or available_cores()
+    with SignalGuard(), alone():
+        claim(out, mark, images_now(first.data.source), announce)
+        with locked(out / "at_work", announce):
+            outcomes = read_outcomes(plan, out)
+            figures = _finished(plan, outcomes, out, target)
+            if figures is None:
+                carry_out(plan, outcomes, out, size)
+                figures = _figures(plan, outcomes, target, first) | {"command": command, "jobs": size}
+                write_text(out / FILE, json.dumps(figures, indent=1) + "\n")
+            else:
+                announce(f"Everything in {out} is measured; nothing to do.")
+    if not quiet:
+        show(figures)
+        announce(f"All figures: {out / FILE}")
+    print(json.dumps(figures))
+    return figures
+
+
+def carry_out(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, size: int) -> None:
+    """Do every job that is left.
+
+    Args:
+        plan: what is to be done.
+        outcomes: those that are known; the others are added.
+        out: the directory.
+        size: jobs at a time, each on one core.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+    """
+    left = plan.left(outcomes)
+    at_once = f"{counted(size, 'job')} at a time"
+    announce(f"{left:,.0f} core-seconds of training are left, {at_once}: {duration(left / size)} and more.")
+    with SignalGuard(hold=True) as signals, Pool(size, out / "jobs.log") as pool:
+        while True:
+            for job in list(plan.due(outcomes, pool.running)):
+                if pool.free:
+                    pool.start(job.name, run_job, job, out)
+            if not pool.running:
+                break
+            for name, outcome in pool.finished(signals):
+                outcomes[name] = outcome
+                announce(_line(name, outcome, plan.left(outcomes) / size))
+
+
+def _line(name: str, outcome: JobOutcome, left: float) -> str:
+    parts = []
+    if "core_seconds" in outcome:
+        parts.append(f"{outcome['core_seconds']:.1f} core-seconds")
+    if "holdout" in outcome:
+        parts.append(f"{outcome['holdout'][FEW]:.1f} % held-out")
+    return f"{name}: {', '.join(parts) or 'done'}; training left: {duration(left)}"
+
+
+def _recipes(names: Sequence[str], data: str | None) -> dict[str, Recipe]:
+    """Name in tables -> recipe, as its jobs train it.
+
+    Raises:
+        UserError: two have one name, or other images than the first.
+    """
+    recipes: dict[str, Recipe] = {}
+    for name in names:
+        recipe = study_recipe(load_recipe(name, {} if data is None else {"data.source": data}))
+        short = Path(name).stem
+        if short in recipes or short in ("random", "pixels"):
+            raise UserError(
+                f"There are two recipes {short!r}, or it is the name of a floor.", "Give the file another name."
+            )
+        if recipe.data.source is None:
+            raise UserError(f"Recipe {short!r} names no images.", "Give --data FOLDER.")
+        if not recipe.data.holdout:
+            raise UserError(
+                f"Recipe {short!r} holds no images out, and all choices are made on them.", "Set data.holdout."
+            )
+        if any(stage.branch is not None for stage in recipe.stages.values()):
+            raise UserError(f"Recipe {short!r} has a `branch`, whose trunk is not counted.", "Set it to null.")
+        recipes[short] = recipe
+    first = next(iter(recipes.values())).data
+    for name, recipe in recipes.items():
+        theirs = recipe.data
+        if (theirs.source, theirs.holdout, theirs.holdout_by) != (first.source, first.holdout, first.holdout_by):
+            raise UserError(
+                f"Recipe {name!r} has other images, or holds out others, than the first one.",
+                "What is compared is trained and measured on the same images: --data gives them for all.",
+            )
+    return recipes
+
+
+def _measured(recipe: Recipe) -> EvaluateConfig:
+    """What is measured of every method, as the first recipe pools features and splits labels."""
+    usual = recipe.evaluate or EvaluateConfig(splits=SPLITS)
+    pooling = usual.pooling[:1] if usual.pooling[0] != "auto" else ("cls",)
+    return EvaluateConfig(protocols=("knn", "logistic"), shots=(SHOTS,), splits=usual.splits, pooling=pooling)
+
+
+def _finished(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, target: float | None) -> dict[str, Any] | None:
+    """The figures that an earlier start wrote, if they are what this one would write."""
+    if next(plan.due(outcomes), None) is not None or not (out / FILE).is_file():
+        return None
+    figures = read_json(out / FILE)
+    asked = ([method.name for method in plan.methods], list(plan.budgets), list(plan.seeds))
+    written = ([method["name"] for method in figures["methods"]], figures["budgets"], figures["seeds"])
+    return figures if asked == written and (target is None or target == figures["target"]) else None
+
+
+def _figures(plan: Plan, outcomes: dict[str, JobOutcome], target: float | None, first: Recipe) -> dict[str, Any]:
+    wanted = default_target(plan, outcomes) if target is None else target
+    methods = [method_figures(plan, method, outcomes, wanted) for method in plan.methods]
+    return {
+        "source": first.data.source,
+        "budgets": list(plan.budgets),
+        "seeds": list(plan.seeds),
+        "target": wanted,
+        "target_is": "given" if target is not None else f"what {plan.methods[0].name} reaches with the largest budget",
+        "lengths": "every budget is trained anew, its schedules ending there",
+        "methods": methods,
+        "leads": leads(methods),
+        "notes": _notes(plan, methods),
+        **origin(),
+    }
+
+
+def _notes(plan: Plan, methods: Sequence[dict[str, Any]]) -> list[str]:
+    notes = [
+        "Core-seconds of training, by one thread each: opening images, evaluation and start are not counted. Every "
+        "budget is trained anew, with schedules that end there. Held-out images alone decided; test images were read "
+        "once, at the end.",
+    ]
+    for method in methods:
+        for at in method["budgets"]:
+            if at["core_seconds"] and abs(at["core_seconds"] / at["budget"] - 1) > 0.1:
+                notes.append(
+                    f"{method['name']} took {at['core_seconds']:.1f} core-seconds for the budget of {at['name']}: "
+                    "compare with care."
+                )
+    return notes
+
+
+def _command(
+    names: Sequence[str], data: str | None, budgets: Sequence[float], target: float | None, seeds: int, out: Path
+) -> str:
+    words = ["layergraft", "bench", "quality", "--recipes", *names, *([] if data is None else ["--data", data])]
+    words += [
+        "--budgets",
+        *(f"{budget:g}" for budget in budgets),
+        *([] if target is None else ["--target", f"{target:g}"]),
+    ]
+    return shlex.join([*words, "--seeds", str(seeds), "--out", str(out)])
