@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -19,6 +20,7 @@ from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import settle
 from layergraft.data.shrink import shrunk
 from layergraft.data.skipped import count_reasons
+from layergraft.data.sources.contents import read_contents
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.shards import PACKED, build_index
@@ -111,7 +113,7 @@ def _begin(out: Path, settings: dict[str, object], images: int) -> tuple[int, in
     if not file.is_file():
         return 0, 0, 0
     progress = read_json_as(file, _Progress, _ANEW)
-    if progress.settings != settings:
+    if settings | progress.settings != settings:  # one of an earlier version says less
         raise UserError(
             f"{str(out)!r} holds an unfinished pack of other images or options.",
             "Use another --out, or the same command to go on. Nothing was changed.",
@@ -119,6 +121,13 @@ def _begin(out: Path, settings: dict[str, object], images: int) -> tuple[int, in
     if not progress.packed + progress.unreadable == progress.looked_at <= images:
         raise UserError(f"{str(file)!r} counts more images than there are.", _ANEW)
     return progress.looked_at, progress.packed, progress.unreadable
+
+
+def _contents_told(source: Source) -> str:
+    """Changes with labels, and sizes and bytes of a sample of the files: a start that goes on would mix others in."""
+    labels = None if source.labels is None else source.selected_labels.tobytes()
+    told = repr((read_contents(source), source.classes, labels)).encode(errors="surrogateescape")
+    return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 def _earlier_shards(out: Path, count: int) -> list[Path]:
@@ -155,6 +164,7 @@ def _pack(source: Source, out: Path, short: int | None, channels: int, shard_ima
     settings: dict[str, object] = {
         "data": source.spec,
         "images": source.fingerprint,
+        "contents": _contents_told(source),
         "resize": short,
         "channels": channels,
     }

@@ -6,6 +6,7 @@ A mask file holds 0 where pixels are ignored and 1 for the first class. Folders 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ from PIL import Image as PillowImage
 
 from layergraft.config.data import ViewConfig
 from layergraft.config.encoder import ImageSize, height_and_width
-from layergraft.data.arrays import Mask
+from layergraft.data.arrays import Labels, Mask
 from layergraft.data.decode import BadImage
+from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.files import open_regular
 from layergraft.data.sources.source import Source
 from layergraft.data.view_parameters import Draws, draw_parameters
@@ -47,6 +49,14 @@ class ArrayMasks:
     def name(self, index: int) -> str:
         return f"mask {index}"
 
+    def read(self, index: int) -> bytes:
+        return self.load(index).tobytes()
+
+    def stamp(self, keys: Labels) -> Stamp:
+        content = hashlib.blake2b(repr(self.pixels.shape[1:]).encode(), digest_size=16)
+        content.update(self.pixels[keys].tobytes())
+        return Stamp(text=content.hexdigest(), certain=True, is_content=True)
+
 
 @dataclass(frozen=True)
 class FolderMasks:
@@ -66,10 +76,21 @@ class FolderMasks:
     def name(self, index: int) -> str:
         return self.names[index]
 
+    def stamp(self, keys: Labels) -> Stamp:
+        return stamp_files(os.fsencode(self.root / self.names[key]) for key in keys.tolist())
+
+    def read(self, index: int) -> bytes:
+        path = self.root / self.names[index]
+        try:
+            with open_regular(path) as file:
+                return file.read()
+        except OSError as error:
+            raise UserError(f"The mask {str(path)!r} cannot be read: {error}.", "Mend or remove the pair.") from None
+
     def load(self, index: int) -> Mask:
         path = self.root / self.names[index]
         try:
-            with open_regular(path) as file, PillowImage.open(io.BytesIO(file.read())) as picture:
+            with PillowImage.open(io.BytesIO(self.read(index))) as picture:
                 # Not OpenCV: it would turn the numbers of a palette into its colours.
                 if picture.mode not in ("L", "P"):
                     raise UserError(

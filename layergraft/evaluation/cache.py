@@ -30,7 +30,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.contents import contents_of
+from layergraft.evaluation.contents import cache_directory, contents_of
 from layergraft.evaluation.features import BATCH, Array, PatchDraw, extract_all, is_class_token_alone
 from layergraft.runs.atomic import write_file
 from layergraft.runs.interruption import check
@@ -40,18 +40,6 @@ LIMIT = 8 * 2**30
 PART = 8 * BATCH  # images whose features are kept before the pass is done
 _CHECKSUM = 4  # bytes
 _KINDS = (".features", ".contents", ".npy", ".tmp")  # .npy is what earlier versions left
-
-
-def cache_directory() -> Path | None:
-    """`$LAYERGRAFT_CACHE`, or `~/.cache/layergraft`; None if the variable is `off`, or there is no home directory."""
-    chosen = os.environ.get("LAYERGRAFT_CACHE")
-    if chosen == "off":
-        return None
-    if chosen:
-        return Path(os.path.expanduser(chosen)) / "features"
-    home = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
-    # A user without an entry in the password file has no home, and keeps the `~`.
-    return home / "layergraft" / "features" if home.is_absolute() else None
 
 
 def _computed_by(encoder: Encoder) -> tuple[object, ...]:

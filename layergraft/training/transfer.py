@@ -24,11 +24,14 @@ from layergraft.config.loading import dump_recipe
 from layergraft.config.recipe import EngineConfig, EvaluateConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
+from layergraft.data.decode import ReadOptions
 from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
 from layergraft.encoders.adapt import resize_encoder
+from layergraft.encoders.distributed import is_distributed
 from layergraft.encoders.identity import encoder_identity
 from layergraft.encoders.vit import Encoder
+from layergraft.evaluation.contents import results_identity
 from layergraft.evaluation.labels import few_images, same_classes
 from layergraft.evaluation.task import Task
 from layergraft.objectives.classify import Classify
@@ -44,6 +47,7 @@ from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
 from layergraft.training.precision import settle_precision
 from layergraft.training.run_data import RunData
+from layergraft.training.rendezvous import tell_all
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import restore_stage, save_stage
@@ -70,6 +74,7 @@ class TrainedTask:
         out: directory of the results; stages go to `out/trained`.
         process: launched; every process calls.
         display: for the user.
+        contents: identity of the images as they are now, which what was trained on them belongs to.
     """
 
     train: Source
@@ -83,6 +88,16 @@ class TrainedTask:
     out: Path
     process: Process
     display: Display
+    contents: str = ""
+
+    def read_by(self, options: ReadOptions) -> TrainedTask:
+        """The same task with images read as an encoder was trained, and told from others under the same names."""
+        train, holdout, test = (read_as_trained(part, options) for part in (self.train, self.holdout, self.test))
+        with together():
+            contents = " ".join(map(results_identity, (train, holdout)))
+        if is_distributed():  # which directory a cell has, all must find alike
+            contents = tell_all(contents)[0]
+        return replace(self, train=train, holdout=holdout, test=test, contents=contents)
 
     @classmethod
     def of(
@@ -186,12 +201,11 @@ class Training:
         settings: tuple[object, ...] = (
             dump_recipe(recipe),
             encoder_identity(encoder),
-            train.fingerprint,
-            len(task.train),
-            _labels_told(train),
+            task.contents,
+            *(part.identity for part in (train, task.holdout)),
         )
-        if cell.fold is not None:  # folds of other images are other ones, and their results are kept without them
-            settings += (task.train.identity, task.holdout.identity, task.test.identity)
+        if cell.fold is not None:  # of a fold the result is kept, not what was trained
+            settings += (task.test.identity,)
         out = task.out / "trained" / cell.directory_name((*settings, cell.shots, cell.split))
         data = RunData(train=train, holdout=task.holdout, mean=trained.mean, std=trained.std)
         return cls(recipe=recipe, encoder=trained, data=data, out=out)
@@ -203,12 +217,6 @@ class Training:
     def note(self) -> None:
         """Write the recipe beside what is trained by it."""
         write_text(self.out / "recipe.yaml", dump_recipe(self.recipe))
-
-
-def _labels_told(source: Source) -> str:
-    """Changes with the labels of images: a table that was corrected names the same files."""
-    labels = b"" if source.labels is None else source.labels[source.keys].astype("int64").tobytes()
-    return hashlib.blake2b(repr(source.classes).encode(errors="surrogateescape") + labels, digest_size=8).hexdigest()
 
 
 def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str | None = None) -> list[ResultRow]:
@@ -224,8 +232,7 @@ def evaluate_trained(task: TrainedTask, name: str, encoder: Encoder, start: str 
         Rows for results.json, equal on all processes but for the times; only the first process has figures.
     """
     rows: list[ResultRow] = []
-    train, holdout, test = (read_as_trained(part, encoder.reads) for part in (task.train, task.holdout, task.test))
-    task = replace(task, train=train, holdout=holdout, test=test)
+    task = task.read_by(encoder.reads)
     stages: dict[str, StageConfig] = {field: getattr(task.config, field) for field in task.protocols}
     for protocol, stage in stages.items():  # what would stop a later one stops before the first
         if start is not None:

@@ -19,7 +19,6 @@ from layergraft.config.recipe import EvaluateConfig
 from layergraft.config.stage import StageConfig
 from layergraft.config.supervised import ClassifyConfig
 from layergraft.data.arrays import Labels
-from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
@@ -69,7 +68,7 @@ def cross_validate_trained(task: TrainedTask, name: str, encoder: Encoder, start
     Returns:
         A row for each time that the folds are dealt, and their mean and deviation; only the first process has them.
     """
-    task = replace(task, train=read_as_trained(task.train, encoder.reads))
+    task = task.read_by(encoder.reads)
     dealt = repeated_folds(_classes(task.train), task.config.splits, whole_files(task.train))
     for protocol in task.protocols:
         check_projector(getattr(task.config, protocol), start)

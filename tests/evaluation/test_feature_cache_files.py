@@ -13,6 +13,7 @@ from feature_cache import CONFIG, SOURCE, use_cache
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.evaluation import cache
+from layergraft.evaluation.contents import cache_directory
 from layergraft.evaluation.features import extract_all
 
 
@@ -77,10 +78,10 @@ def test_no_place_for_a_cache_is_no_cache(encoder: Encoder, tmp_path: Path, monk
     monkeypatch.delenv("LAYERGRAFT_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "relative")
-    assert cache.cache_directory() is None
+    assert cache_directory() is None
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a user that the password file does not know
-    assert cache.cache_directory() is None
+    assert cache_directory() is None
     assert cache.features_of(encoder, source, ["cls"])["cls"].tobytes() == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "readonly"]
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 import layergraft
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig, EngineConfig, load_recipe
+from layergraft.data.decode import ReadOptions
 from layergraft.data.fashion.load import CLASSES, embedded
+from layergraft.data.sources import file_state
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.encoders.checkpoint import save_encoder
@@ -23,7 +28,7 @@ from layergraft.objectives.classify import Classify
 from layergraft.runs.intervals import wilson
 from layergraft.training import transfer_folds
 from layergraft.training.stage import StageRun
-from layergraft.training.transfer import Cell, Training
+from layergraft.training.transfer import Cell, TrainedTask, Training
 
 CONFIG = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=2, num_heads=2
@@ -158,25 +163,51 @@ def test_a_class_with_one_image_and_few_labels_are_left_out_one_by_one(
     assert (row.n_train, row.n_test, row.chosen) == (6, 7, {"folds": 7, "dealt": 1})
 
 
-def test_corrected_labels_of_a_table_are_trained_anew(tmp_path: Path) -> None:
-    """Its files are called as before, so the fingerprint of the images says nothing of it."""
+def _corrected(images: Path, table: Path) -> None:
+    table.write_text(table.read_text().replace("3.bmp,b", "3.bmp,a"))
+
+
+def _replaced(images: Path, table: Path) -> None:
+    """Another image as large as before, with its time."""
+    file = images / "2.bmp"
+    times = file.stat().st_mtime_ns
+    file.write_bytes((images / "3.bmp").read_bytes())
+    os.utime(file, ns=(times, times))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("change", [_corrected, _replaced])
+def test_other_images_or_labels_under_the_same_names_are_trained_anew(
+    change: Callable[[Path, Path], None], cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path / "cache") if cached else "off")
+    monkeypatch.setattr(file_state, "_FRESH", 0)  # files are trusted at once, when they are most alike
     config = load_recipe("fashion_tiny", {"evaluate.protocols": ["finetune"]}).evaluate
-    encoder = create_encoder(CONFIG, 0)
-    outs = []
-    for labels in ("ab", "ba", "ab"):
-        table = tmp_path / "table.csv"
-        table.write_text("path,label\n" + "".join(f"{number}.png,{name}\n" for number, name in enumerate(labels)))
-        source: Any = open_source(str(table))
-        task: Any = SimpleNamespace(
-            display=SimpleNamespace(say=print),
-            train=source,
-            holdout=source,
-            test=source,
-            config=config,
+    encoder, table = create_encoder(CONFIG, 0), tmp_path / "table.csv"
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.bmp"), np.full((8, 8), 40 * number, dtype=np.uint8))
+    table.write_text("path,label\n" + "".join(f"{number}.bmp,{'ab'[number % 2]}\n" for number in range(4)))
+
+    def cells() -> list[Path]:
+        source = open_source(str(table))
+        one: Any = None
+        task = TrainedTask(
+            train=source.subset(source.keys[:2]),
+            holdout=source.subset(source.keys[2:]),
+            test=source.subset(source.keys[2:]),
+            test_name="",
             seed=0,
+            config=config or one,
+            protocols=["finetune"],
             engine=EngineConfig(),
             out=tmp_path,
-        )
-        cell = Cell(encoder_name="e", protocol="finetune", shots="100%", split=0)
-        outs.append(Training.of(task, cell, encoder, None).out)
-    assert outs[0] == outs[2] != outs[1]
+            process=one,
+            display=SimpleNamespace(say=print) or one,
+        ).read_by(ReadOptions())
+        made = (Cell(encoder_name="e", protocol="finetune", shots="100%", split=0, fold=fold) for fold in (None, 0))
+        return [Training.of(task, cell, encoder, None).out for cell in made]
+
+    before = cells()
+    assert before == cells()
+    change(tmp_path, table)
+    assert not set(before) & set(cells())

@@ -17,6 +17,7 @@ from layergraft.config.data import HoldoutBy
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
+from layergraft.evaluation.contents import results_identity
 from layergraft.evaluation.splits import draw_splits
 from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json
@@ -25,6 +26,8 @@ from layergraft.runs.resume import is_unused
 from layergraft.training.launch import machine
 
 SETTINGS = "settings.json"
+# Key of settings.json that tells of the images -> what happened where it is another.
+_CHANGES = {"images": "files came or went", "contents": "files, masks or labels changed under the same names"}
 
 
 def refuse_another(out: Path, settings: dict[str, Any]) -> None:
@@ -39,14 +42,14 @@ def refuse_another(out: Path, settings: dict[str, Any]) -> None:
     """
     file = out / SETTINGS
     if file.is_file():
-        found = {key: value for key, value in read_json(file).items() if key != "images"}
+        found = {key: value for key, value in read_json(file).items() if key not in _CHANGES}
         if found != settings:
             raise UserError(f"{str(out)!r} holds another study: {json.dumps(found)}.", "Use another --out.")
     elif not is_unused(out):
         raise UserError(f"{str(out)!r} exists and is no study.", "Use another --out. Nothing was changed.")
 
 
-def claim(out: Path, settings: dict[str, Any], images: str, say: Callable[[str], None]) -> None:
+def claim(out: Path, settings: dict[str, Any], images: dict[str, str], say: Callable[[str], None]) -> None:
     """Make the directory the study's own, beside other processes that may do the same.
 
     Args:
@@ -60,19 +63,24 @@ def claim(out: Path, settings: dict[str, Any], images: str, say: Callable[[str],
     """
     with waited_for(out, say):
         refuse_another(out, settings)
-        known = read_json(out / SETTINGS).get("images") if (out / SETTINGS).is_file() else None
-        if known is None:
-            write_text(out / SETTINGS, json.dumps(settings | {"images": images}) + "\n")
-        elif known != images:
-            raise UserError(
-                f"The images are not those that the study in {str(out)!r} began with: files came or went.",
-                "Restore them, or use another --out. Nothing was changed.",
-            )
+        known = read_json(out / SETTINGS) if (out / SETTINGS).is_file() else {}
+        for key, now in images.items():
+            if known.get(key, now) != now:
+                raise UserError(
+                    f"The images are not those that the study in {str(out)!r} began with: {_CHANGES[key]}.",
+                    "Restore them, or use another --out. Nothing was changed.",
+                )
+        if known.keys() != (settings | images).keys():
+            write_text(out / SETTINGS, json.dumps(settings | images) + "\n")
 
 
-def images_now(source: str) -> str:
-    """Changes when files of a study's images, or of those that it tests on, come, go or are renamed."""
-    return ", ".join(open_source(spec).identity for spec in (source, test_source(source)))
+def images_now(source: str) -> dict[str, str]:
+    """What tells a study's images, and those that it tests on, from others: their names, and all that they hold."""
+    opened = [open_source(spec) for spec in (source, test_source(source))]
+    return {
+        "images": ", ".join(part.identity for part in opened),
+        "contents": ", ".join(map(results_identity, opened)),
+    }
 
 
 def with_possible_shots(

@@ -111,6 +111,14 @@ class Masks(Protocol):
 
     def name(self, index: int) -> str: ...
 
+    def read(self, index: int) -> bytes:
+        """The mask's file; raises `UserError`."""
+        ...
+
+    def stamp(self, keys: Labels) -> Stamp:
+        """What the files of these masks are now."""
+        ...
+
     def largest(self) -> Mask:
         """The largest value of each mask, of shape (N,)."""
         ...

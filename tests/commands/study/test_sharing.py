@@ -113,12 +113,16 @@ def test_a_failure_of_any_process_is_said(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_a_directory_is_one_studys(tmp_path: Path) -> None:
-    claim(tmp_path / "out", {"scale": "tiny"}, "images", print)
-    claim(tmp_path / "out", {"scale": "tiny"}, "images", print)
+    images = {"images": "names", "contents": "bytes"}
+    claim(tmp_path / "out", {"scale": "tiny"}, {"images": "names"}, print)  # by an earlier version
+    claim(tmp_path / "out", {"scale": "tiny"}, images, print)
+    claim(tmp_path / "out", {"scale": "tiny"}, images, print)
     with pytest.raises(UserError, match="another study"):
-        claim(tmp_path / "out", {"scale": "small"}, "images", print)
+        claim(tmp_path / "out", {"scale": "small"}, images, print)
     with pytest.raises(UserError, match="files came or went"):
-        claim(tmp_path / "out", {"scale": "tiny"}, "one more", print)
+        claim(tmp_path / "out", {"scale": "tiny"}, images | {"images": "one more"}, print)
+    with pytest.raises(UserError, match="changed under the same names"):
+        claim(tmp_path / "out", {"scale": "tiny"}, images | {"contents": "others"}, print)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [SETTINGS]
     with waited_for(tmp_path / "out", print):
         pass
