@@ -22,10 +22,10 @@ from PIL import Image as PillowImage
 
 from layergraft.config.data import ViewConfig
 from layergraft.config.encoder import ImageSize, height_and_width
+from layergraft.config.paths import read_regular
 from layergraft.data.arrays import Labels, Mask
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.file_state import Stamp, stamp_files
-from layergraft.data.sources.files import open_regular
 from layergraft.data.sources.source import Source
 from layergraft.data.view_parameters import Draws, draw_parameters
 from layergraft.errors import UserError
@@ -82,8 +82,7 @@ class FolderMasks:
     def read(self, index: int) -> bytes:
         path = self.root / self.names[index]
         try:
-            with open_regular(path) as file:
-                return file.read()
+            return read_regular(path)
         except OSError as error:
             raise UserError(f"The mask {str(path)!r} cannot be read: {error}.", "Mend or remove the pair.") from None
 

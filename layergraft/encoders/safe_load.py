@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from layergraft.config.paths import check_regular, open_regular
 from layergraft.errors import UserError
 from layergraft.runs.json_files import parse_json_as, read_json
 from layergraft.runs.layout import PARTS, WEIGHTS
@@ -87,7 +88,7 @@ def read_file(path: Path) -> dict[str, Any]:
 def _refuse_hdf5(path: Path) -> None:
     """Refuse what Keras writes by its true name."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(len(_HDF5))
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
@@ -124,6 +125,7 @@ def read_noted(path: Path, key: str, kind: type[T], hint: str) -> tuple[dict[str
         UserError: it is damaged, or holds something else.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             note = (file.metadata() or {}).get(key)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping

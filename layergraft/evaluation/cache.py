@@ -24,6 +24,7 @@ import numpy as np
 import PIL
 import torch
 
+from layergraft.config.paths import open_regular
 from layergraft.data.decode import BadImage
 from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
@@ -157,7 +158,7 @@ def _checksum(name: str, array: Array) -> bytes:
 def _read(file: Path, rows: int) -> Array | None:
     """Features of shape (rows, D); None unless the file is there and whole."""
     try:
-        with open(file, "rb") as stream:
+        with open_regular(file) as stream:
             checksum = stream.read(_CHECKSUM)
             numbers = np.fromfile(stream, dtype="<f4")
         array: Array = numbers.reshape(rows, -1)

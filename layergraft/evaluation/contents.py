@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from layergraft.config.paths import read_regular
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.file_state import Stamp
@@ -96,7 +97,7 @@ def _hashed(
     hash_file = directory / f"{stamp.text}.contents" if directory and stamp.certain else None
     if hash_file:
         try:
-            text = hash_file.read_text("ascii")
+            text = read_regular(hash_file).decode("ascii")
         except (OSError, ValueError):
             text = ""
         if _DIGEST.fullmatch(text):

@@ -6,6 +6,7 @@ renamed over it, and the directory flushed: a rename within a directory is atomi
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -17,6 +18,16 @@ from typing import BinaryIO
 from layergraft.errors import UserError
 
 
+class Unconfirmed(UserError):
+    """A file is in its place, whole, but the disk did not confirm that it would outlive a power failure."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        super().__init__(
+            f"{str(file)!r} is written, but the disk did not confirm it: {error.strerror}.",
+            "After a power failure it may be what it was before. Mend the disk, and run the same command again.",
+        )
+
+
 def write_file(directory: Path, fill: Callable[[BinaryIO], str]) -> Path:
     """Write a file atomically.
 
@@ -26,6 +37,7 @@ def write_file(directory: Path, fill: Callable[[BinaryIO], str]) -> Path:
 
     Raises:
         UserError: the disk is full or the directory cannot be written; the file before is untouched.
+        Unconfirmed: the file is written, but flushing the directory failed.
     """
     temporary = directory / f".{os.getpid()}-{threading.get_ident()}.tmp"
     try:
@@ -35,11 +47,14 @@ def write_file(directory: Path, fill: Callable[[BinaryIO], str]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        flush_directory(directory)
     except OSError as error:
         with suppress(OSError):  # in a directory that cannot be written
             temporary.unlink(missing_ok=True)
         raise cannot_write(directory, error) from None
+    try:
+        flush_directory(directory)
+    except OSError as error:
+        raise Unconfirmed(target, error) from None
     return target
 
 
@@ -72,6 +87,9 @@ def flush_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that flushes no directories
+            raise
     finally:
         os.close(descriptor)
 

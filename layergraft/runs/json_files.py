@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from layergraft.config.paths import read_regular
 from layergraft.errors import UserError
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def read_json_as(path: Path, kind: type[T], hint: str = MOVE_AWAY) -> T:
         UserError: it cannot be read, or holds something else.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror}.", hint) from None
     return parse_json_as(content, path, kind, hint)
@@ -80,7 +81,7 @@ def read_json_lines(path: Path, fits: Callable[[Any], bool]) -> list[dict[str, A
     if not path.exists():
         return []
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = read_regular(path).splitlines(keepends=True)
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror}.", MOVE_AWAY) from None
     rows, bad = [], []

@@ -52,7 +52,7 @@ def _patience() -> float:
 def is_held(directory: Path) -> bool:
     """Whether a process holds a directory now; False where the file system knows no locks."""
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -152,7 +152,7 @@ def _take(file: Path, end: float, say: Callable[[str], None]) -> int:
         check()
         # Held for reading: a file that is open for writing would keep the disk from being remounted read-only.
         try:
-            descriptor = os.open(file, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(file, mode | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:  # its holder has just removed the directory
             _make(file.parent)
             continue

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
+from layergraft.config.paths import read_regular
 from layergraft.config.recipe import EngineConfig
 from layergraft.errors import Stopped, UserError
 from layergraft.runs.atomic import remove_leftovers, write_file
@@ -85,7 +86,7 @@ def write_state(directory: Path, prefix: str, state: State) -> Path:
 def _whole_content(path: Path) -> bytes | None:
     """The bytes of a file of `write_state`; None where they do not match its name, or it is gone."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:  # another process has set it aside
         return None
     except OSError as error:

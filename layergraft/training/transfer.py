@@ -46,8 +46,8 @@ from layergraft.training.display import Display
 from layergraft.training.launch import Process
 from layergraft.training.loop import train_stage
 from layergraft.training.precision import settle_precision
-from layergraft.training.run_data import RunData
 from layergraft.training.rendezvous import tell_all
+from layergraft.training.run_data import RunData
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import restore_stage, save_stage

@@ -12,6 +12,7 @@ import msgspec
 
 from layergraft.config.base import Config
 from layergraft.config.check import unknown_keys
+from layergraft.config.paths import read_regular
 from layergraft.config.yaml_text import NotYaml, read_yaml
 from layergraft.errors import UserError
 from layergraft.runs.readable import slug
@@ -112,7 +113,7 @@ def read_vary(path: Path) -> Vary:
         UserError: it cannot be read, or an arm or key in it is wrong.
     """
     try:
-        raw = read_yaml(path.read_text(encoding="utf-8"), VaryFile)
+        raw = read_yaml(read_regular(path).decode("utf-8"), VaryFile)
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror}.", "Check --vary.") from None
     except UnicodeDecodeError:

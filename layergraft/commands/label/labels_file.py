@@ -19,7 +19,7 @@ from layergraft.data.sources.label_file import match_paths, read_label_rows, rea
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.table import table_columns, table_schema, text_layout
 from layergraft.errors import UserError
-from layergraft.runs.atomic import write_bytes
+from layergraft.runs.atomic import Unconfirmed, write_bytes
 
 LONGEST = 200  # letters of a label
 
@@ -132,12 +132,18 @@ class LabelsFile:
         finally:
             os.close(descriptor)
 
-    def set_label(self, path: str, label: str) -> None:
+    def set_label(self, path: str, label: str) -> str:
         """Write one label, whole or not at all.
 
         Args:
             path: name of the image in the source.
             label: its class; blank takes it away.
+
+        Returns:
+            What the disk did not confirm of a label that is written; else empty.
+
+        Raises:
+            UserError: it cannot be written; nothing is changed.
         """
         key, before = self.named[path][0], self._content
         content = replace(before, rows=list(before.rows), keys=list(before.keys), added=set(before.added))
@@ -158,12 +164,18 @@ class LabelsFile:
             content.added.remove(key)
         self._state = None  # if writing fails, what is on the disk counts
         mode = self.path.stat().st_mode if self.path.exists() else None
-        write_bytes(self.path, content.to_bytes())
+        unconfirmed = ""
+        try:
+            write_bytes(self.path, content.to_bytes())
+        except Unconfirmed as error:
+            unconfirmed = str(error)
         self._content = content  # only now: what could not be written is not shown as saved
         if mode is not None:
             with suppress(OSError):  # of another user
                 self.path.chmod(mode)
-        self._state = self._now()
+        with suppress(OSError):  # then it is read again
+            self._state = self._now()
+        return unconfirmed
 
     def _now(self) -> object:
         """Changes when somebody writes the file."""

@@ -211,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.BAD_REQUEST, "A request has a body of a known, small length.")
         try:
             body = json.loads(self.rfile.read(int(length)))
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: brackets in brackets without end
             raise _Refused(HTTPStatus.BAD_REQUEST, "The request is no JSON.") from None
         if not isinstance(body, dict):
             raise _Refused(HTTPStatus.BAD_REQUEST, "The request is no JSON object.")

@@ -140,7 +140,7 @@ class Session:
             if now != text:
                 if now != before.strip():
                     raise Conflict(now)
-                self.file.set_label(path, text)
+                self.shown.notes = self.shown.notes | {"disk": self.file.set_label(path, text)}
             self.answered.pop(path, None)
             if text:
                 self.answered[path] = text
@@ -241,7 +241,7 @@ class Session:
                 ],
                 "advice": "" if self.shown.advice is None else self.shown.advice.sentence(),
                 "enough": self.shown.advice is not None and self.shown.advice.enough,
-                "note": " ".join(self.shown.notes.values()),
+                "note": " ".join(filter(None, self.shown.notes.values())),
             }
 
     def _card(self, row: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def check_out(out: Path) -> None:
         raise UserError(f"--out is {str(out)!r}: no .csv and no .parquet.", f"For instance {out.name}.csv.")
     if out.is_dir():
         raise UserError(f"--out is {str(out)!r}, a folder.", "Give a file.")
-    if out.exists() and tuple(_columns(out)[: len(COLUMNS)]) != COLUMNS:
+    if (out.exists() and not out.is_file()) or (out.exists() and tuple(_columns(out)[: len(COLUMNS)]) != COLUMNS):
         raise UserError(f"{str(out)!r} exists and holds no predictions.", "It is kept: give another --out.")
 
 

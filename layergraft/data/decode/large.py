@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.config.paths import check_regular, open_regular, read_regular
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.ome_zarr import OmeZarr
 from layergraft.data.decode.options import ReadOptions
@@ -31,7 +32,7 @@ from layergraft.data.decode.tiff_tags import STARTS
 from layergraft.data.decode.tiff_window import pixels_decoded
 from layergraft.data.decode.tiling import Tiling
 from layergraft.data.orientation import upright
-from layergraft.runs.atomic import writing
+from layergraft.runs.atomic import write_bytes, writing
 from layergraft.runs.interruption import check
 
 DECODED = 32  # so many times the pixels of a tile may be decoded for one; else the image is decoded once, into a file
@@ -137,7 +138,7 @@ class DecodedTiles(CutImage):
         self._lock = threading.Lock()
         self._kept: dict[Request, Picture] = {}
         status = os.stat(path)
-        self._state = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+        self._state = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         if tiff is None:
             size = self._whole(Request(channels=3, options=options), side).array.shape[:2]
         else:
@@ -174,7 +175,7 @@ class DecodedTiles(CutImage):
     def _decode(self, request: Request, file: Path, side: int) -> Picture:
         if self.tiff is None:
             try:
-                content = Path(self.path).read_bytes()
+                content = read_regular(self.path)
             except OSError as error:
                 raise BadImage(f"unreadable: {error.strerror}") from None
             with larger_pictures():
@@ -206,7 +207,7 @@ class DecodedTiles(CutImage):
             with writing(file):
                 array.flush()
                 del array
-                file.with_suffix(".json").write_bytes(meaning)
+                write_bytes(file.with_suffix(".json"), meaning)
                 os.replace(partial, file)
         except BaseException:  # it may be large, and a damaged image fails again at every start
             with suppress(OSError):
@@ -239,7 +240,8 @@ def _reserve(file: Path) -> None:
 def _mapped(file: Path) -> Picture | None:
     """The picture that an earlier start, or another process, decoded."""
     try:
-        meaning = msgspec.json.decode(file.with_suffix(".json").read_bytes(), type=_Meaning)
+        meaning = msgspec.json.decode(read_regular(file.with_suffix(".json")), type=_Meaning)
+        check_regular(file)
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
@@ -268,7 +270,7 @@ def _opened(path: str, tiling: Tiling, options: ReadOptions, directory: Path) ->
     if os.path.isdir(path):
         return OmeZarrTiles(path, tiling)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(4)
     except OSError as error:
         raise BadImage(f"unreadable: {error.strerror}") from None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.config.paths import read_regular
 from layergraft.data.decode.axes import Choice, choose
 from layergraft.data.decode.picture import BadImage, Picture, Request, check_size, damage_named
 from layergraft.data.decode.stack import MOST_BYTES, project
@@ -34,8 +35,7 @@ def _attributes(folder: str) -> dict[str, Any] | None:
     """What OME-Zarr says of a group; None of an array, empty where nothing is said or the file is damaged."""
     for name in ("zarr.json", ".zattrs"):
         try:
-            with open(os.path.join(folder, name), "rb") as file:
-                content = json.load(file)
+            content = json.loads(read_regular(os.path.join(folder, name)))
         except (OSError, ValueError, RecursionError):
             continue
         if not isinstance(content, dict):

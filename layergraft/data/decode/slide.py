@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.config.paths import check_regular
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.picture import BadImage, Picture, Request
 from layergraft.data.decode.tiling import Tiling
@@ -57,6 +58,10 @@ def is_slide(path: str) -> bool:
         import openslide
     except ImportError:
         return False
+    try:
+        check_regular(path)
+    except OSError:
+        return False
     return openslide.OpenSlide.detect_format(path) not in (None, "generic-tiff")  # any TIFF file in tiles
 
 
@@ -87,6 +92,7 @@ class SlideTiles:
     def _opened(self) -> Any:
         openslide = _openslide()
         try:
+            check_regular(self.path)
             slide = openslide.OpenSlide(self.path)
             slide.set_cache(_cache())
         except openslide.OpenSlideUnsupportedFormatError:

@@ -1,21 +1,28 @@
 """Zarr stores on this machine, whose chunks are looked at before they are decoded.
 
 A chunk that Blosc has compressed says how long it is, and no library compares: of one that was cut short on its way
-other pixels come back, or the process ends in the decoder.
+other pixels come back, or the process ends in the decoder. A pipe or device in place of one has no end, and a file may
+be larger than the memory.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 from functools import cache, lru_cache
 from typing import Any
 
+from layergraft.config.paths import check_regular
 from layergraft.data.decode.picture import BadImage
 from layergraft.errors import UserError
 
 _LENGTH = slice(12, 16)  # of Blosc's header: bytes of the whole chunk
 _MARKS = (".zarray", "zarr.json")
+_DESCRIPTIONS = (*_MARKS, ".zattrs", ".zgroup", ".zmetadata")
+_WIDEST = 16  # bytes of a number
+_OVERHEAD = 2**20  # bytes
 
 
 def open_zarr_node(path: str) -> Any:
@@ -46,7 +53,7 @@ def _whole_chunks() -> Any:
 
     class WholeChunks(LocalStore):
         def _whole(self, key: str, chunk: Any, byte_range: Any) -> Any:
-            if chunk is None or byte_range is not None or os.path.basename(key) in (*_MARKS, ".zattrs", ".zgroup"):
+            if chunk is None or byte_range is not None or os.path.basename(key) in _DESCRIPTIONS:
                 return chunk
             if _is_blosc(os.path.dirname(os.path.join(self.root, key)), str(self.root)):
                 length = int.from_bytes(chunk.as_numpy_array()[_LENGTH].tobytes(), "little")
@@ -54,23 +61,53 @@ def _whole_chunks() -> Any:
                     raise BadImage(f"damaged (a chunk of {len(chunk)} bytes instead of {length})")
             return chunk
 
+        def _check(self, key: str, byte_range: Any) -> None:
+            path = os.path.join(self.root, key)
+            try:
+                size = check_regular(path)
+            except FileNotFoundError:
+                return
+            except OSError:
+                raise BadImage(f"damaged ({os.path.basename(key)} is no regular file)") from None
+            is_chunk = byte_range is None and os.path.basename(key) not in _DESCRIPTIONS
+            if is_chunk and size > _most_bytes(os.path.dirname(path), str(self.root)):
+                raise BadImage(f"damaged (a chunk of {size} bytes)")
+
         async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            self._check(key, byte_range)
             return self._whole(key, await super().get(key, prototype, byte_range), byte_range)
 
         def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
+            self._check(key, byte_range)
             return self._whole(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
 
     return WholeChunks
 
 
-@lru_cache(maxsize=4096)
 def _is_blosc(folder: str, root: str) -> bool:
-    """Whether the chunks in a folder are what Blosc has made: the array's own file, there or above, says so."""
+    """Whether the chunks in a folder are what Blosc has made."""
+    said = _array_file(folder, root)
+    codecs = said.get("codecs") or [{}]
+    return "blosc" in ((said.get("compressor") or {}).get("id"), codecs[-1].get("name"))
+
+
+def _most_bytes(folder: str, root: str) -> int:
+    """More than a chunk in a folder can have: of the widest numbers, and twice as much as they are."""
+    said = _array_file(folder, root)
+    grid = said.get("chunk_grid") or {}
+    shape = said.get("chunks") or (grid.get("configuration") or {}).get("chunk_shape") or ()
+    if not all(isinstance(size, int) for size in shape):  # chunks of several sizes
+        return sys.maxsize
+    return _OVERHEAD + 2 * _WIDEST * math.prod(shape)
+
+
+@lru_cache(maxsize=4096)
+def _array_file(folder: str, root: str) -> dict[str, Any]:
+    """What the array's own file says, there or above the chunks in a folder; empty where there is none."""
     for name in _MARKS:
         file = os.path.join(folder, name)
         if os.path.isfile(file):
             with open(file, encoding="utf-8") as stream:
                 said = json.load(stream)
-            codecs = said.get("codecs") or [{}]
-            return "blosc" in ((said.get("compressor") or {}).get("id"), codecs[-1].get("name"))
-    return len(folder) > len(root) and _is_blosc(os.path.dirname(folder), root)
+            return said if isinstance(said, dict) else {}
+    return _array_file(os.path.dirname(folder), root) if len(folder) > len(root) else {}

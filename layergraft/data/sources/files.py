@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 
-from layergraft.config.paths import expanded
+from layergraft.config.paths import expanded, open_regular
 from layergraft.data.arrays import Labels, Pixels
 from layergraft.data.decode import BadImage, Reduction, decode
 from layergraft.data.decode.npy import as_npy
@@ -36,20 +35,6 @@ def is_remote(place: str) -> bool:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file of this machine for reading bytes.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file: a pipe or a device might block its reader for ever.
-    """
-    # Without O_NONBLOCK the opening itself would wait until somebody writes into a pipe.
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "No regular file", str(path))
-    return file
 
 
 class Place:
@@ -148,7 +133,7 @@ class Place:
                 info = self.fs.info(self.path)
                 return f"{info.get('size')} {info.get('ETag') or info.get('LastModified') or info.get('mtime')}"
             status = os.stat(self.path)
-            return f"{status.st_size} {status.st_mtime_ns}"
+            return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # programs set an mtime, no ctime
 
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """Its bytes from `start` to `end`; raises `BadImage`."""

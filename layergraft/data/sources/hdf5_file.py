@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.config.paths import check_regular
 from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.source import Source
@@ -47,6 +48,7 @@ def _arrays(path: str) -> tuple[Any, dict[str, Array]]:
     except ImportError:
         raise UserError("HDF5 files need the package h5py.", "pip install 'layergraft[arrays]'.") from None
     try:
+        check_regular(path)
         file = h5py.File(path, "r")
         return file, {name: Hdf5Array(dataset) for name, dataset in _datasets(file)}
     except (OSError, RuntimeError, KeyError, TypeError) as error:

@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
+from layergraft.config.paths import open_regular
 from layergraft.data.arrays import ClassIds
 from layergraft.errors import UserError
 from layergraft.runs.atomic import writing
@@ -39,10 +40,10 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = open_regular(path)  # open as long as the map
         self.map = pa.memory_map(str(path))
         self._start = self.map.read_buffer().address
         self.map.seek(0)
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - open as long as the map
 
     def read(self, address: int, count: int) -> bytes:
         """The bytes that are mapped to an address."""

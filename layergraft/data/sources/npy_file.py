@@ -18,9 +18,10 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.config.paths import open_regular
 from layergraft.data.decode.npy import read_header
 from layergraft.data.sources.columns import Chosen
-from layergraft.data.sources.files import Place, open_regular
+from layergraft.data.sources.files import Place
 from layergraft.data.sources.source import Source
 from layergraft.data.sources.stack import Array, open_stack
 from layergraft.errors import UserError
@@ -90,7 +91,7 @@ _BAD_CONTENT = (ValueError, EOFError, zlib.error, lzma.LZMAError)  # likewise, a
 def array_names(file: Place) -> list[str]:
     """Names of the arrays of a `.npz` file; none where it cannot be read."""
     try:
-        with zipfile.ZipFile(file.path) as archive:
+        with open_regular(file.path) as content, zipfile.ZipFile(content) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     except _BAD_ZIP:
         return []
@@ -102,7 +103,7 @@ def open_npz(spec: str, file: Place, chosen: Chosen, index_directory: Path | Non
     directory = index_directory or Path(temporary.name if temporary else "")
     arrays: dict[str, Array] = {}
     try:
-        with zipfile.ZipFile(file.path) as archive:
+        with open_regular(file.path) as content, zipfile.ZipFile(content) as archive:
             for member in archive.infolist():
                 if member.filename.endswith(".npy"):
                     arrays[member.filename.removesuffix(".npy")] = _Member(archive, member, file, directory)
@@ -142,7 +143,7 @@ class _Member:
 
     def _open(self) -> NpyArray:
         if self.member.compress_type == zipfile.ZIP_STORED:
-            with open(self.file.path, "rb") as stream:
+            with open_regular(self.file.path) as stream:
                 stream.seek(self.member.header_offset)
                 signature, name, extra = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
             if signature != b"PK\3\4":
@@ -169,7 +170,11 @@ class _Member:
     def _blocks(self) -> Iterator[bytes]:
         """What is packed, a block at a time."""
         try:
-            with zipfile.ZipFile(self.file.path) as archive, archive.open(self.member) as stream:
+            with (
+                open_regular(self.file.path) as content,
+                zipfile.ZipFile(content) as archive,
+                archive.open(self.member) as stream,
+            ):
                 while block := stream.read(BLOCK):
                     yield block
         except (*_BAD_ZIP, *_BAD_CONTENT) as error:

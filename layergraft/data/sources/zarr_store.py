@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from layergraft.data.decode.ome_zarr import images_of
+from layergraft.data.decode.picture import BadImage
 from layergraft.data.decode.zarr_chunks import open_zarr_node
 from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
@@ -59,7 +60,7 @@ def open_zarr(spec: str, folder: Place, chosen: Chosen) -> Source:
     try:
         node = open_zarr_node(folder.path)
         arrays = {folder.name: ZarrArray(node)} if hasattr(node, "shape") else dict(_arrays(node))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, BadImage) as error:
         raise UserError(f"{folder.path!r} cannot be read as Zarr: {error}.", "Mend it, or write it again.") from None
     return open_stack(spec, folder.path, arrays, chosen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -19,6 +20,7 @@ from layergraft.commands.cli import main
 from layergraft.commands.label import server as server_module
 from layergraft.commands.label.server import HEADER, LabelServer
 from layergraft.errors import UserError
+from layergraft.runs import atomic
 
 photos = pytest.fixture(scope="module", name="photos")(write_photos)
 start = pytest.fixture(name="start")(servers)
@@ -30,7 +32,8 @@ def ask(
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
     sent = {"Host": host or f"127.0.0.1:{server.server_port}"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), sent)
+    text = body if body is None or isinstance(body, str) else json.dumps(body)
+    connection.request("GET" if body is None else "POST", path, text, sent)
     reply = connection.getresponse()
     content = reply.read()
     connection.close()
@@ -105,13 +108,34 @@ def test_an_answer_needs_the_token_in_a_header(start: Start, tmp_path: Path) -> 
     assert json.loads(content)["labelled"] == 1
     status, _, content = ask(server, "/answer", answer | {"label": "dog"}, **token(server))
     assert (status, json.loads(content)["label"]) == (409, "cat")
-    for body in ([], {"path": 1}, {"path": "nowhere"}, answer | {"label": None}, answer | {"before": 0}):
+    deep = '{"path": ' + "[" * 30_000 + "]" * 30_000 + "}"
+    for body in (deep, [], {"path": 1}, {"path": "nowhere"}, answer | {"label": None}, answer | {"before": 0}):
         assert ask(server, "/answer", body, **token(server))[0] in (400, 404)
     assert ask(server, "/answer", {**answer, "label": "x" * 70_000}, **token(server))[0] == 400
     status, _, content = ask(server, "/answer", answer | {"path": "a 02.png", "label": "a\nb"}, **token(server))
     assert status == 422
     assert b"Not saved" in content
     assert rows_of(file)[1:] == [["a 01.png", "cat"]]
+
+
+def test_a_label_whose_folder_cannot_be_flushed_is_saved(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "labels.csv"
+    server = start(file)
+
+    def fails(directory: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "flush_directory", fails)
+        status, _, content = ask(server, "/answer", {"path": "a 01.png", "label": "cat", "before": ""}, **token(server))
+    state = json.loads(content)
+    assert (status, state["labelled"]) == (200, 1)
+    assert "is written, but the disk did not confirm it: Input/output error" in state["note"]
+    assert rows_of(file)[1:] == [["a 01.png", "cat"]]
+    status, _, content = ask(server, "/answer", {"path": "a 02.png", "label": "cat", "before": ""}, **token(server))
+    assert (status, json.loads(content)["note"]) == (200, "")
 
 
 def test_killed_between_the_write_and_its_answer(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
