@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from layergraft.config.loading import read_run_recipe
-from layergraft.data.arrays import Labels
+from layergraft.data.arrays import Indices, Labels
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
@@ -32,7 +32,7 @@ from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import Array, center_and_normalize
 from layergraft.evaluation.labelled_classifier import fit_labelled
 from layergraft.evaluation.picking.methods import Method, picks
-from layergraft.evaluation.picking.pool import Pool, Rows
+from layergraft.evaluation.picking.pool import Pool
 
 DOCS = Path(__file__).parents[1] / "docs"
 LABELS = (30, 100)
@@ -44,7 +44,7 @@ Accuracies = dict[str, dict[str, list[float]]]
 """Method -> number of labels -> accuracy of each draw in percent."""
 
 
-def accuracy(features: Array, labels: Labels, picked: Rows) -> float:
+def accuracy(features: Array, labels: Labels, picked: Indices) -> float:
     """Accuracy in percent of `predict` on what was not picked; classes without a label count as wrong."""
     named, ids = np.unique(labels[picked], return_inverse=True)
     rest = np.setdiff1d(np.arange(len(labels)), picked)
@@ -52,7 +52,7 @@ def accuracy(features: Array, labels: Labels, picked: Rows) -> float:
     return 100 * float((named[fitted.probabilities(features[rest]).argmax(1)] == labels[rest]).mean())
 
 
-def picked_rows(features: Array, labels: Labels, method: Method, number: int, seed: int) -> Rows:
+def picked_rows(features: Array, labels: Labels, method: Method, number: int, seed: int) -> Indices:
     """Picks of a method. Margin begins with ten of maxherding, and is asked again after every ten labels."""
     nothing = np.empty(0, dtype=np.int64)
     first = "maxherding" if method == "margin" else method

@@ -28,6 +28,7 @@ from layergraft.encoders.onnx_file import open_onnx, write_onnx
 from layergraft.encoders.rotary import rotary_positions
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
+from layergraft.evaluation.features import feature_width
 from layergraft.evaluation.probes import ProbeClassifier, load_probe
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes, write_text
@@ -130,8 +131,7 @@ def _job(encoder: str, format_name: Format, with_head: Path | None) -> _Job:
             "takes it centred and of length 1.",
             "Use onnx or torch_export.",
         )
-    blocks = loaded.depth if probe.block is None else probe.block + 1
-    width = loaded.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, blocks)}[probe.pooling]
+    width = feature_width(loaded, probe.pooling, probe.block)
     if probe.weight.shape[1] != width:
         raise UserError(
             f"{str(with_head)!r} classifies {probe.weight.shape[1]} numbers, but {encoder!r} gives {width}.",

@@ -47,7 +47,10 @@ def inspect_checkpoint(checkpoint: str, as_json: bool) -> dict[str, Any]:
         "classes": len(opened.classifier["weight"]) if "weight" in opened.classifier else None,
         "notes": [note.strip() for note in opened.notes],
     }
-    print(json.dumps(description)) if as_json else _show(description)
+    if as_json:
+        print(json.dumps(description))
+    else:
+        _show(description)
     return description
 
 
@@ -79,10 +82,9 @@ def _show(description: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"{counted(description['depth'], 'block')}, width {description['embed_dim']}, "
-        f"{counted(description['num_heads'], 'head')}, "
-        f"patch {description['patch_size']}, {shown_size(description['img_size'])} px, "
-        f"{counted(description['in_chans'], 'channel')}; feature: {description['feature']}; "
-        f"{description['gflop']:.2f} GFLOP an image",
+        f"{counted(description['num_heads'], 'head')}, patch {description['patch_size']}, "
+        f"{shown_size(description['img_size'])} px, {counted(description['in_chans'], 'channel')}; "
+        f"feature: {description['feature']}; {description['gflop']:.2f} GFLOP an image",
         soft_wrap=True,
     )
     if description["classes"]:

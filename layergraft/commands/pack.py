@@ -167,8 +167,8 @@ def _pack(source: Source, out: Path, short: int | None, channels: int, shard_ima
         "contents": _contents_told(source),
         "resize": short,
         "channels": channels,
+        "shard_images": shard_images,
     }
-    settings["shard_images"] = shard_images
     looked_at, images, skipped = _begin(out, settings, len(source))
     shards = _earlier_shards(out, images // shard_images)
     archive: tarfile.TarFile | None = None
@@ -206,9 +206,8 @@ def _pack(source: Source, out: Path, short: int | None, channels: int, shard_ima
     (out / PROGRESS).unlink()
     name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"
     packed = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)
-    why = (
-        f" ({count_reasons(reasons)})" if len(reasons) == skipped else ""
-    )  # else some were counted by an earlier start
+    # Of those that an earlier start counted, the reasons are not known.
+    why = f" ({count_reasons(reasons)})" if len(reasons) == skipped else ""
     note = f", {skipped} could not be read{why}" if skipped else ""
     Console(stderr=True, soft_wrap=True).print(
         f"{counted(images, 'image')}{note}. Use them with --data '{packed.source}'"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layergraft.data.arrays import Labels
+from layergraft.data.arrays import Indices, Labels
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import settle
 from layergraft.data.sources.label_file import read_label_rows, read_labels
@@ -21,7 +21,6 @@ from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import Array, center_and_normalize, features_named
 from layergraft.evaluation.picking.methods import AUTO, CLASSES, Method, pick_rows
-from layergraft.evaluation.picking.pool import Rows
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.notebook import data_frame, html_table
@@ -95,7 +94,7 @@ def pick_command(*, encoder: str, data: str, number: int, labels: str | None, me
     return Picks(paths=paths, method=chosen, out=out)
 
 
-def _known(source: Source, labelled: Source | None) -> tuple[Rows, Labels]:
+def _known(source: Source, labelled: Source | None) -> tuple[Indices, Labels]:
     """(positions in `source` of images that have a label, their classes)."""
     if labelled is None or labelled.labels is None:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -104,7 +103,7 @@ def _known(source: Source, labelled: Source | None) -> tuple[Rows, Labels]:
     return rows, classes[rows]
 
 
-def _pick(source: Source, features: Array, known: Rows, classes: Labels, method: Method, number: int) -> Rows:
+def _pick(source: Source, features: Array, known: Indices, classes: Labels, method: Method, number: int) -> Indices:
     """Positions in `source` of the picks; images that cannot be read are none of them."""
     readable = ~np.isnan(features[:, 0])
     if not readable.all():

@@ -42,7 +42,7 @@ NOT_COUNTED = "not counted of a small encoder that was chosen: plan --recipe cou
 
 
 def show_plan(
-    recipe: Recipe, only: str | None, as_json: bool, out: Path | None = None, own: OwnRecipe | None = None
+    recipe: Recipe, only: str | None, as_json: bool, out: Path | None = None, chosen: OwnRecipe | None = None
 ) -> dict[str, Any]:
     """The content of `plan --json`; printed as tables or JSON.
 
@@ -51,7 +51,7 @@ def show_plan(
         only: the stage that is shown; None shows all.
         as_json: print JSON.
         out: a YAML file to write the recipe to.
-        own: what was chosen, where no recipe was given.
+        chosen: the recipe with its reasons and trial, where none was given.
 
     Raises:
         UserError: there is no such stage, `train` would refuse the recipe, or the file is there already.
@@ -62,12 +62,12 @@ def show_plan(
         raise UserError(f"There is no stage {only!r} in the recipe.", nearest(only, recipe.stages))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = msgspec.structs.replace(recipe, engine=settle_precision(recipe.engine, device))
-    tried = own.tried if own else None
+    tried = chosen.tried if chosen else None
     data = tried.data if tried else None if recipe.data.source is None else load_data(recipe)
     train = data.train if data else None
     encoder = checked_encoder(recipe, data)
     if train is not None:
-        announce(*remarks_on(recipe, encoder, train, chosen=own is not None))
+        announce(*remarks_on(recipe, encoder, train, chosen=chosen is not None))
     stages, warnings = [], {}
     trials: dict[str, StageTrial] = {}
     for name in recipe.stages:
@@ -78,32 +78,32 @@ def show_plan(
             trials[name] = trial
         warning = memory_warning(name, planned["memory_bytes"], device) if planned["memory_bytes"] else None
         warnings[name] = f"{warning}\n" if warning else ""
-    found = {
+    content = {
         "recipe": recipe_hash(recipe),
         "encoder": msgspec.to_builtins(recipe.encoder),
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "stages": stages,
     }
-    time = own.time if own else None
+    time = chosen.time if chosen else None
     if time is None and data is not None and len(trials) == len(recipe.stages):
         time = run_time(recipe, data, trials, feature_seconds(recipe, data))
-    found["time"] = time.seconds() if time else None
-    text = own.text() if own else dump_recipe(recipe)
+    content["time"] = time.seconds() if time else None
+    text = chosen.text() if chosen else dump_recipe(recipe)
     if out is not None:
         write_text(out, text)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(content))
     else:
         console = Console()
-        if own is not None and out is None:
+        if chosen is not None and out is None:
             print(text)
         for stage_json in stages:
             if only is None or stage_json["name"] == only:
                 console.print(plan_table(stage_json))
                 console.print(warnings[str(stage_json["name"])], style="yellow", end="")
-        if time is not None and own is None:  # else it was told when the recipe was chosen
+        if time is not None and chosen is None:  # else it was told when the recipe was chosen
             console.print(time.sentence())
-    return found
+    return content
 
 
 def planned_stage(
@@ -126,9 +126,10 @@ def planned_stage(
     objective = create_objective(know_classes(stage.objective, train, name), encoder)
     batch_size = min(stage.batch_size, images) if images else stage.batch_size
     rows, plan = stage_plan(stage, name, encoder, objective, batch_size)
-    steps = stage.total_steps(images // batch_size) if images else stage.steps
+    per_epoch = stage.steps_per_epoch(images) if images else None
+    steps = stage.total_steps(per_epoch) if per_epoch else stage.steps
     # Its images as they are read once the run begins, which a trunk's recipe says.
-    branch = find_branch(with_source(recipe, data.train.spec), name, images // batch_size) if data and images else None
+    branch = find_branch(with_source(recipe, data.train.spec), name, per_epoch) if data and per_epoch else None
     left = None if steps is None else steps - (branch.step if branch else 0)
     set_frozen(rows, plan)
     objective.begin_stage(encoder)
@@ -147,7 +148,7 @@ def planned_stage(
         "optimizer": stage.optimizer.name,
         "layers": plan.to_json(),
         "steps": steps,
-        "epochs": round(stage.total_epochs(images // batch_size), 2) if images else stage.epochs,
+        "epochs": round(stage.total_epochs(per_epoch), 2) if per_epoch else stage.epochs,
         "batch_size": batch_size,
         "memory_bytes": needed,
         "seconds": seconds,

@@ -68,9 +68,11 @@ def recipe_text(recipe: str | Path) -> str:
 
 
 def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    keys = [key.replace("-", "_") if i != 1 else key for i, key in enumerate(dotted.split("."))]
-    if len(keys) > 1 and keys[0] != "stages":
-        keys[1] = keys[1].replace("-", "_")
+    """Set a dotted key to a value of the command line or of Python."""
+    first, *rest = dotted.split(".")
+    # A dash is an underscore, but in the name of a stage.
+    keys = [key if first == "stages" and place == 0 else key.replace("-", "_") for place, key in enumerate(rest)]
+    keys = [first.replace("-", "_"), *keys]
     expected = type_at(Recipe, raw, keys)
     if isinstance(value, str):
         value = parse_value(value, expected)

@@ -155,6 +155,10 @@ class StageConfig(Config, frozen=True, kw_only=True):
         ):
             raise ValueError("`progressive` has a `size`, but `mae` and `segment` predict images of the encoder's size")
 
+    def steps_per_epoch(self, images: int) -> int:
+        """Whole batches of so many training images; of fewer than a batch one, which takes them all."""
+        return max(1, images // self.batch_size)
+
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps of the optimizer, at least one.
 

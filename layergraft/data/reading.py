@@ -149,10 +149,10 @@ def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY
     if options.range == "auto":
         found = find_range(source.read_by(options), channels, say)
         options = replace(options, range=found)
-    if options.range is not None and len(options.fixed_range or ()) not in (1, channels):
+    ranges = len(options.fixed_range or ())
+    if options.range is not None and ranges not in (1, channels):
         raise UserError(
-            f"{source.spec!r} has {counted(len(options.fixed_range or ()), 'range')}, and {channels} "
-            f"channels are wanted.",
+            f"{source.spec!r} has {counted(ranges, 'range')}, and {channels} channels are wanted.",
             "Give one range for all channels, or one for each: ?range=0,4095;0,900.",
         )
     if options == source.options:
@@ -190,13 +190,13 @@ def shown_channels(source: Source, channels: int) -> int:
 
 def differences(source: Source, known: ReadOptions, whose: str) -> list[str]:
     """What is to be said where an encoder was trained with other options than a source has, or has none of."""
-    own, theirs = source.options.words(), known.words()
+    chosen, trained = source.options.words(), known.words()
     said = [
-        f"{source.spec} is read with {name}={own[name]}, but {whose} was trained with {name}={theirs[name]}."
-        for name in theirs
-        if own.get(name, theirs[name]) != theirs[name]
+        f"{source.spec} is read with {name}={chosen[name]}, but {whose} was trained with {name}={trained[name]}."
+        for name in trained
+        if chosen.get(name, trained[name]) != trained[name]
     ]
-    inherited = {name: value for name, value in theirs.items() if name not in own}
+    inherited = {name: value for name, value in trained.items() if name not in chosen}
     if inherited:
         words = "&".join(f"{name}={value}" for name, value in inherited.items())
         said.append(f"{source.spec} is read as {whose} was trained: {words}.")

@@ -316,8 +316,9 @@ def _build(
     if role not in roles:
         raise UserError(f"{address!r} ({foreign.format}) holds no encoder {role!r}.", f"It holds: {', '.join(roles)}.")
     weights = foreign.encoders[role]
-    given = {"num_heads": options.num_heads, "act_layer": options.act, "grid": grid_of_size(weights, options.img_size)}
-    settings = foreign.arguments | {key: value for key, value in given.items() if value is not None} | known
+    grid = grid_of_size(weights, options.img_size)
+    asked = {"num_heads": options.num_heads, "act_layer": options.act, "grid": grid}
+    settings = foreign.arguments | {key: value for key, value in asked.items() if value is not None} | known
     name, arguments, assumed = infer_architecture(weights, address, settings)
     stated = None
     if processor is not None and None in (options.mean, options.std):
@@ -363,7 +364,6 @@ def _headline(foreign: Foreign, role: str, encoder: Encoder, address: str) -> st
     others = f" (also there: {', '.join(roles)})" if roles else ""
     return (
         f"{address}: {foreign.format}, encoder `{role}`{others}: {counted(encoder.depth, 'block')}, width "
-        f"{encoder.embed_dim}, "
-        f"{num_heads(encoder)} heads, patch {encoder.patch_size}, {shown_size(encoder.img_size)} px, "
-        f"{counted(encoder.in_chans, 'channel')}."
+        f"{encoder.embed_dim}, {num_heads(encoder)} heads, patch {encoder.patch_size}, "
+        f"{shown_size(encoder.img_size)} px, {counted(encoder.in_chans, 'channel')}."
     )

@@ -92,6 +92,12 @@ def check_block(block: int | None, encoder: Encoder, name: str) -> None:
         raise UserError(f"{name} has no block {block}.", f"Its blocks are 0 to {encoder.depth - 1}.")
 
 
+def feature_width(encoder: Encoder, pooling: str, block: int | None = None) -> int:
+    """Numbers of a pooled feature; arguments as for `pool_all`."""
+    blocks = encoder.depth if block is None else block + 1
+    return encoder.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, blocks)}[pooling]
+
+
 def is_class_token_alone(encoder: Encoder, poolings: Collection[str], block: int | None) -> bool:
     """Whether the last block computes nothing but the class token: quicker, and other in the last bits."""
     return list(poolings) == ["cls"] and block in (None, encoder.depth - 1)

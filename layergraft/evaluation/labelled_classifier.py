@@ -117,7 +117,7 @@ def _choose(losses: Tensor, usual: int) -> int:
     return best
 
 
-def nearest_rows(queries: Array, labelled: Array, never: Labels) -> Labels:
+def nearest_labelled(queries: Array, labelled: Array, never: Labels) -> Labels:
     """The labelled row nearest to each query by cosine similarity, of shape (N,).
 
     Args:
@@ -126,14 +126,14 @@ def nearest_rows(queries: Array, labelled: Array, never: Labels) -> Labels:
         never: a labelled row that each query must not be given, itself; -1 where there is none.
     """
     bank = _directions(labelled)
-    found = np.empty(len(queries), dtype=np.int64)
+    nearest = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), _ROWS):
         part = slice(start, start + _ROWS)
         similarity = _directions(queries[part]) @ bank.T
-        own = np.flatnonzero(never[part] >= 0)
-        similarity[torch.from_numpy(own), torch.from_numpy(never[part][own])] = -2.0
-        found[part] = similarity.argmax(1).numpy()
-    return found
+        labelled_queries = np.flatnonzero(never[part] >= 0)
+        similarity[torch.from_numpy(labelled_queries), torch.from_numpy(never[part][labelled_queries])] = -2.0
+        nearest[part] = similarity.argmax(1).numpy()
+    return nearest
 
 
 def _directions(features: Array) -> Tensor:

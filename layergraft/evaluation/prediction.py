@@ -10,7 +10,7 @@ import numpy.typing as npt
 from layergraft.data.arrays import Indices, Labels
 from layergraft.evaluation.conformal import Probabilities, sets
 from layergraft.evaluation.features import Array
-from layergraft.evaluation.labelled_classifier import LabelledClassifier, nearest_rows
+from layergraft.evaluation.labelled_classifier import LabelledClassifier, nearest_labelled
 from layergraft.runs.interruption import check
 
 _BLOCK = 2**14
@@ -73,13 +73,13 @@ def predict_all(
         rows = readable[start : start + _BLOCK]
         known = classifier.probabilities(features[rows])
         if classifier.out_of_fold is not None:
-            own = number[rows] != NOTHING
-            known[own] = classifier.out_of_fold[number[rows][own]]
+            is_labelled = number[rows] != NOTHING
+            known[is_labelled] = classifier.out_of_fold[number[rows][is_labelled]]
         label[rows], probability[rows], second[rows], second_probability[rows] = _two_best(known)
         if classifier.threshold is not None:
             sure[rows] = sets(known, classifier.threshold).sum(1) == 1
         if labelled is not None:
-            nearest[rows] = labelled[nearest_rows(features[rows], features[labelled], number[rows])]
+            nearest[rows] = labelled[nearest_labelled(features[rows], features[labelled], number[rows])]
     return Prediction(
         classes=classes,
         label=label,

@@ -64,9 +64,8 @@ class Task:
         unknown = [f"{name!r} ({count})" for name, count in tested if count and name not in trained]
         if unknown:
             raise UserError(
-                f"{self.test.spec!r} has images of {counted(len(unknown), 'class')} that "
-                f"{self.train.spec!r} has none of: "
-                f"{', '.join(unknown[:5])}.",
+                f"{self.test.spec!r} has images of {counted(len(unknown), 'class')} that {self.train.spec!r} has none "
+                f"of: {', '.join(unknown[:5])}.",
                 "Classes are matched by the names of their folders.",
             )
         train_index = {name: index for index, name in enumerate(self.train.classes)}

@@ -97,13 +97,13 @@ def matching(patterns: Iterable[str], names: list[str], where: str) -> set[str]:
     Raises:
         UserError: a pattern fits none.
     """
-    found: set[str] = set()
+    matched: set[str] = set()
     for pattern in patterns:
         hits = {name for name in names if fnmatchcase(name, pattern)}
         if not hits:
             raise UserError(f"`{where}` names {pattern!r}, but no layer is called so.", nearest(pattern, names))
-        found |= hits
-    return found
+        matched |= hits
+    return matched
 
 
 def lowest(count: int, depth: int, where: str) -> set[str]:

@@ -13,7 +13,7 @@ from layergraft.data.sources.source import Source
 from layergraft.encoders.batchnorm import BatchNorm, Pending, collect_pending
 from layergraft.encoders.drop_path import DropPath, draw_paths, install_drop_path
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.features import check_block, pool, view_batches
+from layergraft.evaluation.features import check_block, feature_width, pool, view_batches
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.losses import at_least_float32
 
@@ -37,8 +37,7 @@ class Classify(Objective):
         self.per_sample = not config.batchnorm
         self.paths: list[DropPath] = []
         check_block(config.block, encoder, "The encoder")
-        blocks = encoder.depth if config.block is None else config.block + 1
-        width = encoder.embed_dim * {"cls": 1, "mean": 1, "cls+mean": 2, "last4": min(4, blocks)}[config.pooling]
+        width = feature_width(encoder, config.pooling, config.block)
         self.norm = BatchNorm(width, affine=False) if config.batchnorm else nn.Identity()
         if config.projector is not None:
             # One layer of a sequence, like the projector it is taken from: names and shape agree.
@@ -109,11 +108,8 @@ class Classify(Objective):
         hits = torch.zeros(len(self.names), dtype=torch.int64)
         start = 0
         for pixels in view_batches(source, encoder.img_size, encoder.in_chans):
-            predicted = (
-                self.logits(pool(encoder, normalize(pixels.to(device)), self.config.pooling, self.config.block))
-                .argmax(2)
-                .cpu()
-            )
+            feature = pool(encoder, normalize(pixels.to(device)), self.config.pooling, self.config.block)
+            predicted = self.logits(feature).argmax(2).cpu()
             hits += (predicted == labels[start : start + len(predicted), None]).sum(0)
             start += len(predicted)
         return hits

@@ -51,7 +51,7 @@ def check_recipe(recipe: Recipe, encoder: Encoder, data: RunData | None, out: Pa
         if data is not None:
             check_heads(name, config, data.holdout)
             check_guard(name, stage, data.holdout)
-            steps_per_epoch = len(data.train) // min(stage.batch_size, len(data.train))
+            steps_per_epoch = stage.steps_per_epoch(len(data.train))
             settled = with_source(recipe, data.train.spec)  # as it is read once the run begins
             branch_in(out, settled, name, steps_per_epoch) if out else find_branch(settled, name, steps_per_epoch)
     for source in sorted(sources - {"previous", "fresh"}):

@@ -155,7 +155,7 @@ def run_time(recipe: Recipe, data: RunData, trials: dict[str, StageTrial], featu
     """
     stages: dict[str, float] = {}
     for name, config in recipe.stages.items():
-        trial, per_epoch = trials[name], max(1, len(data.train) // min(config.batch_size, len(data.train)))
+        trial, per_epoch = trials[name], config.steps_per_epoch(len(data.train))
         if trial.step is None:
             return None
         steps = config.total_steps(per_epoch) - steps_left_out(with_source(recipe, data.train.spec), name, per_epoch)
@@ -228,6 +228,5 @@ def worth_telling(recipe: Recipe, encoder: Encoder, images: int) -> bool:
     """
     seen = 0
     for stage in recipe.stages.values():
-        batch = min(stage.batch_size, images)
-        seen += batch * stage.total_steps(max(1, images // batch))
+        seen += min(stage.batch_size, images) * stage.total_steps(stage.steps_per_epoch(images))
     return _rough_flops(encoder) * seen > WORTH

@@ -143,9 +143,9 @@ def other_threads(what: str, before: int | None, device: torch.device) -> str | 
     if before in (None, threads) or device.type != "cpu":
         return None
     return (
-        f"{what} was computed with {counted(before, 'thread')} of torch so far, and the run goes on with "
-        f"{threads}: sums are "
-        f"rounded in another order, so the result will not be the same bits. OMP_NUM_THREADS={before} keeps them."
+        f"{what} was computed with {counted(before, 'thread')} of torch so far, and the run goes on with {threads}: "
+        f"sums are rounded in another order, so the result will not be the same bits. OMP_NUM_THREADS={before} keeps "
+        "them."
     )
 
 

@@ -59,15 +59,15 @@ def step_memory(
     """
     trained = sum(row.parameters for row in plan.rows if not row.frozen)
     anchored = sum(row.parameters for row in plan.rows if row.anchor is not None and not row.frozen)
-    own = sum(row.parameters for row in plan.rows)
+    whole = sum(row.parameters for row in plan.rows)
     copies = sum(p.numel() for p in objective.momentum_copies.parameters()) + anchored
     if config.ema is not None:
         copies += sum(p.numel() for p in encoder.parameters())
-    rows, kept = stage_rows(encoder, objective), config.optimizer
+    rows = stage_rows(encoder, objective)
     trained_parameters = [p for row in plan.rows if not row.frozen for p in rows[row.name]]
-    moments = sum(moments_of(kept, parameter) * parameter.numel() for parameter in trained_parameters)
+    moments = sum(moments_of(config.optimizer, parameter) * parameter.numel() for parameter in trained_parameters)
     split = world_size > 1 and engine.strategy == "fsdp"
-    weights = 4 * (own + copies + trained + moments)
+    weights = 4 * (whole + copies + trained + moments)
     if world_size > 1 and not split:
         weights += 4 * trained  # the buckets in which gradients are exchanged
     images = -(-config.batch_size // world_size)

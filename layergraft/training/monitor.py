@@ -85,22 +85,30 @@ class Monitor:
         return step == steps or step % interval == 0
 
     def evaluate(self, encoder: Encoder, objective: Objective) -> dict[str, float]:
-        """`knn` in percent (with labels), `feature_std` (1/sqrt(D) is isotropic) and `rankme`; or the own figure.
+        """Measure held-out images, in evaluation mode; after it both are in the mode of before.
 
-        Where features are not finite, only `nonfinite_features`, the number of their images.
+        Args:
+            encoder: of the stage, as it is now.
+            objective: likewise.
+
+        Returns:
+            Of an objective with labels its own numbers, `selection_metric` among them. Of others `knn` (and `ridge`) in
+            percent where there are labels, `feature_std` (1/sqrt(D) is isotropic) and `rankme`; only
+            `nonfinite_features`, the number of their images, where features are not finite.
         """
-        if objective.selection_metric is not None:
-            encoder.eval(), objective.eval()
-            metrics = objective.evaluate_holdout(encoder, self.all_held_out)
-            encoder.train(), objective.train()
-            return metrics
-        train_mode = encoder.training
+        training = encoder.training
+        encoder.eval()
         try:
-            return self._watch(encoder)
+            if objective.selection_metric is None:
+                return self._watch(encoder)
+            objective.eval()
+            return objective.evaluate_holdout(encoder, self.all_held_out)
         except NonFiniteFeatures as error:
             return {"nonfinite_features": error.count}
         finally:
-            encoder.train(train_mode)
+            encoder.train(training)
+            if objective.selection_metric is not None:
+                objective.train(training)
 
     def _watch(self, encoder: Encoder) -> dict[str, float]:
         held = torch.from_numpy(extract(encoder, self.holdout, "cls"))
@@ -110,11 +118,8 @@ class Monitor:
         normed = torch.nn.functional.normalize(held, dim=1)
         metrics = {"feature_std": float(normed.std(dim=0).mean()), "rankme": rankme(held)}
         if self.train.labels is not None:
-            bank, labels, truth = (
-                extract(encoder, self.train, "cls"),
-                self.train.selected_labels,
-                self.holdout.selected_labels,
-            )
+            bank, labels = extract(encoder, self.train, "cls"), self.train.selected_labels
+            truth = self.holdout.selected_labels
             if "knn" in self.config.protocols:
                 metrics["knn"] = knn_accuracy(bank, labels, held.numpy(), truth)
             if "ridge" in self.config.protocols:

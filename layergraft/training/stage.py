@@ -201,7 +201,7 @@ def stands_still(plan: Plan) -> bool:
 
 def _phases(config: StageConfig, images: int) -> list[Phase]:
     """The first parts of a stage by the steps that they end before."""
-    steps = config.total_steps(images // config.batch_size)
+    steps = config.total_steps(config.steps_per_epoch(images))
     return [
         Phase(stop=round(phase.until * steps), size=phase.size, keep_ratio=phase.keep_ratio)
         for phase in config.progressive

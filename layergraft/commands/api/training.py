@@ -122,8 +122,8 @@ def train(
     from layergraft.commands.own_recipe import own_recipe
     from layergraft.commands.train import train_run
 
-    own = own_recipe(data, expanded(out), time, changes, start)
-    return train_run(own.recipe, expanded(out), resume, optional_path(replay), own.comments, own.time)
+    chosen = own_recipe(data, expanded(out), time, changes, start)
+    return train_run(chosen.recipe, expanded(out), resume, optional_path(replay), chosen.comments, chosen.time)
 
 
 def look(*, data: str, out: str | Path | None = None, channels: int | None = None, images: int = 100) -> Look:
@@ -196,8 +196,8 @@ def plan(
     from layergraft.commands.own_recipe import own_recipe
     from layergraft.commands.plan import show_plan
 
-    own = own_recipe(data, None, time, dict(overrides or {}), start)
-    return show_plan(own.recipe, stage, as_json=json, out=optional_path(out), own=own)
+    chosen = own_recipe(data, None, time, dict(overrides or {}), start)
+    return show_plan(chosen.recipe, stage, as_json=json, out=optional_path(out), chosen=chosen)
 
 
 def status(*, run: str, watch: bool = False, json: bool = False) -> Status:

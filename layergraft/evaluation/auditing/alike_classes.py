@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from layergraft.data.arrays import Labels
-from layergraft.evaluation.auditing.label_errors import Probabilities
+from layergraft.evaluation.conformal import Probabilities
 from layergraft.runs.intervals import wilson
 
 FEWEST = 5  # labelled images of a class of which something is said
@@ -48,7 +48,7 @@ def compare_classes(probabilities: Probabilities, labels: Labels) -> list[ClassP
         labels: given classes, below C, of shape (n,).
     """
     rows = [np.flatnonzero(labels == number) for number in range(probabilities.shape[1])]
-    enough = [number for number, own in enumerate(rows) if len(own) >= FEWEST]
+    enough = [number for number, of_class in enumerate(rows) if len(of_class) >= FEWEST]
     pairs = []
     for first, second in combinations(enough, 2):
         margin = probabilities[:, first] - probabilities[:, second]

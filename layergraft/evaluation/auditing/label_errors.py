@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.arrays import Labels
-
-Probabilities = npt.NDArray[np.float64]
+from layergraft.evaluation.conformal import Probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +38,20 @@ def find_label_errors(probabilities: Probabilities, labels: Labels) -> LabelErro
         labels: given classes, below C, of shape (n,).
     """
     count, classes = probabilities.shape
-    given = np.bincount(labels, minlength=classes)
-    own = probabilities[np.arange(count), labels]
-    means = np.bincount(labels, weights=own, minlength=classes) / np.maximum(given, 1)
-    thresholds = np.where(given > 0, means, np.inf)
+    labelled = np.bincount(labels, minlength=classes)  # images of each given class
+    of_label = probabilities[np.arange(count), labels]
+    means = np.bincount(labels, weights=of_label, minlength=classes) / np.maximum(labelled, 1)
+    thresholds = np.where(labelled > 0, means, np.inf)
     confident = np.where(probabilities >= thresholds, probabilities, -1.0)
-    suggested = np.where(confident.max(axis=1, initial=-1.0) >= 0, confident.argmax(axis=1), labels)
     counted = confident.max(axis=1, initial=-1.0) >= 0
+    suggested = np.where(counted, confident.argmax(axis=1), labels)
     joint = np.zeros((classes, classes))
     np.add.at(joint, (labels[counted], suggested[counted]), 1)
     rows = joint.sum(axis=1, keepdims=True)
     # Rows are scaled to the labels that there are; a class nobody is confident of has none that are wrong.
-    calibrated = np.where(rows > 0, joint / np.maximum(rows, 1) * given[:, None], np.diag(given))
+    calibrated = np.where(rows > 0, joint / np.maximum(rows, 1) * labelled[:, None], np.diag(labelled))
     return LabelErrors(
-        order=np.argsort(own, kind="stable"),
+        order=np.argsort(of_label, kind="stable"),
         flagged=suggested != labels,
         suggested=suggested.astype(np.int64),
         estimated=float(calibrated.sum() - np.trace(calibrated)),

@@ -42,9 +42,8 @@ class LeakFound:
             return ""
         least = "at least " if self.exact + self.near == self.compared < self.images else ""
         return (
-            f"Of {counted(self.images, 'test image')}, {least}{self.exact:,} are among the training images "
-            f"and {self.near:,} "
-            "are near-duplicates of one: accuracies are too high. `layergraft audit --test` names them."
+            f"Of {counted(self.images, 'test image')}, {least}{self.exact:,} are among the training images and "
+            f"{self.near:,} are near-duplicates of one: accuracies are too high. `layergraft audit --test` names them."
         )
 
 

@@ -47,21 +47,22 @@ def windows(small: Pixels) -> Directions:
     soft = cv2.GaussianBlur(small.astype(np.float32), (0, 0), _BLUR)
     views = []
     for side, y, x in _WINDOWS:
-        step, spare = side * SIDE / _COMPARED, SIDE * (1 - side)
-        shift = (step - 1) / 2  # pixels are areas
-        place = np.array([[step, 0, x * spare + shift], [0, step, y * spare + shift]], dtype=np.float32)
-        view = cv2.warpAffine(
-            soft,
-            place,
-            (_COMPARED, _COMPARED),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        view = _window(soft, side, y, x)
         views += [view, view[:, ::-1]]
     rows = np.stack(views).reshape(len(views), -1)
     rows -= rows.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.where(norms > 1e-3 * rows.shape[1] ** 0.5, rows / np.maximum(norms, 1e-6), 0).astype(np.float32)
+
+
+def _window(image: npt.NDArray[np.float32], side: float, y: float, x: float) -> npt.NDArray[np.float32]:
+    """A window of a small image, `side` of it wide, at shares y and x of the room there is, at 24 x 24 pixels."""
+    step, spare = side * SIDE / _COMPARED, SIDE * (1 - side)
+    shift = (step - 1) / 2  # pixels are areas
+    to_image = np.array([[step, 0, x * spare + shift], [0, step, y * spare + shift]], dtype=np.float32)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    window = cv2.warpAffine(image, to_image, (_COMPARED, _COMPARED), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(window, dtype=np.float32)
 
 
 def likeness(one: Directions, other: Directions) -> float:
@@ -91,11 +92,7 @@ def pair_likeness(first: Pixels, second: Pixels, pairs: Pairs) -> npt.NDArray[np
 
 def _whole(small: Pixels) -> Directions:
     """The first row of `windows` alone."""
-    soft = cv2.GaussianBlur(small.astype(np.float32), (0, 0), _BLUR)
-    step = SIDE / _COMPARED
-    place = np.array([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]], dtype=np.float32)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    row = cv2.warpAffine(soft, place, (_COMPARED, _COMPARED), flags=flags, borderMode=cv2.BORDER_REPLICATE).reshape(-1)
+    row = _window(cv2.GaussianBlur(small.astype(np.float32), (0, 0), _BLUR), *_WINDOWS[0]).reshape(-1)
     row -= row.mean()
     norm = float(np.linalg.norm(row))
     return np.asarray(row / norm if norm > 1e-3 * len(row) ** 0.5 else np.zeros_like(row), dtype=np.float32)
@@ -130,13 +127,13 @@ def likeness_threshold(source: Source, images: int = COPIES, channels: int = 3) 
             drawn.append(in_colour(source.images.load(key, channels)))
     sides = [min(image.shape[:2]) for image in drawn]
     middle = max(4, sorted(sides)[len(sides) // 2]) if sides else 0
-    found = []
+    likenesses = []
     for image in (image for image, side in zip(drawn, sides, strict=True) if side >= middle):
         check()
         views = windows(shrink(image))
         if views[0].any():
-            found += [likeness(views, windows(shrink(copy))) for copy in copies(image)]
-    return float(np.quantile(found, MISSED)) if found else 1.0
+            likenesses += [likeness(views, windows(shrink(copy))) for copy in copies(image)]
+    return float(np.quantile(likenesses, MISSED)) if likenesses else 1.0
 
 
 def candidates(first: Sequence[Directions], second: Sequence[Directions], within: bool) -> Pairs:
@@ -187,8 +184,8 @@ def nearest_rows(
         check()
         similarity = x[start : start + rows] @ y.T
         if within:
-            own = torch.arange(len(similarity))
-            similarity[own, own + start] = -2
+            itself = torch.arange(len(similarity))
+            similarity[itself, itself + start] = -2
         values, indices = similarity.max(1, keepdim=True) if wanted == 1 else similarity.topk(wanted)
         found.append((start, indices.numpy(), values.numpy()))
     return found

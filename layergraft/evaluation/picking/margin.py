@@ -7,13 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from layergraft.data.arrays import Labels
+from layergraft.data.arrays import Indices, Labels
 from layergraft.errors import UserError
 from layergraft.evaluation.few_shot import FEW_SHOT, exact
-from layergraft.evaluation.picking.pool import Pool, Rows
+from layergraft.evaluation.picking.pool import Pool
+
+_ROWS = 2**14  # whose probabilities are computed at once
 
 
-def margins(pool: Pool, labelled: Rows, labels: Labels) -> torch.Tensor:
+def margins(pool: Pool, labelled: Indices, labels: Labels) -> torch.Tensor:
     """Probability of the likeliest class less that of the second, of shape (N,), by the logistic protocol.
 
     Args:
@@ -32,19 +34,16 @@ def margins(pool: Pool, labelled: Rows, labels: Labels) -> torch.Tensor:
         )
     protocol = FEW_SHOT["logistic"]
     rows = torch.from_numpy(labelled)
-    weights, bias = protocol.fit_path(exact(pool.features[rows]), torch.from_numpy(ids), len(named), [protocol.fixed])[
-        0
-    ]
-    top = torch.cat(
-        [
-            (part.to(weights.dtype) @ weights + bias).softmax(1).topk(2).values
-            for part in torch.split(pool.features, 2**14)
-        ]
-    )
-    return top[:, 0] - top[:, 1]
+    features, targets = exact(pool.features[rows]), torch.from_numpy(ids)
+    ((weights, bias),) = protocol.fit_path(features, targets, len(named), [protocol.fixed])
+    two_best = []
+    for part in torch.split(pool.features, _ROWS):
+        two_best.append((part.to(weights.dtype) @ weights + bias).softmax(1).topk(2).values)
+    first, second = torch.cat(two_best).unbind(1)
+    return first - second
 
 
-def margin(pool: Pool, labelled: Rows, labels: Labels) -> Iterator[int]:
+def margin(pool: Pool, labelled: Indices, labels: Labels) -> Iterator[int]:
     """Pick by rising margin; see `margins`."""
     for row in margins(pool, labelled, labels).argsort(stable=True).tolist():
         if pool.free[row]:

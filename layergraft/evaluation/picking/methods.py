@@ -8,13 +8,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from layergraft.data.arrays import Labels
+from layergraft.data.arrays import Indices, Labels
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array
 from layergraft.evaluation.picking.by_chance import by_chance
 from layergraft.evaluation.picking.margin import margin
 from layergraft.evaluation.picking.maxherding import maxherding
-from layergraft.evaluation.picking.pool import Pool, Rows
+from layergraft.evaluation.picking.pool import Pool
 from layergraft.evaluation.picking.probcover import probcover
 from layergraft.evaluation.picking.typiclust import typiclust
 from layergraft.runs.interruption import check
@@ -26,7 +26,7 @@ CLASSES = 10
 """Number of classes that is assumed where labels do not tell."""
 
 
-def picks(pool: Pool, method: Method, labelled: Rows, labels: Labels, seed: int = 0) -> Iterator[int]:
+def picks(pool: Pool, method: Method, labelled: Indices, labels: Labels, seed: int = 0) -> Iterator[int]:
     """The rows of `pool` that a method picks, one after another; it is not told how many are wanted.
 
     Args:
@@ -57,11 +57,11 @@ def pick_rows(
     features: Array,
     number: int,
     method: Method = AUTO,
-    labelled: Rows | None = None,
+    labelled: Indices | None = None,
     labels: Labels | None = None,
     seed: int = 0,
     threshold: float | None = None,
-) -> Rows:
+) -> Indices:
     """Which images to label next, in order. The first 10 of 30 are the pick of 10.
 
     Args:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from layergraft.data.arrays import Indices
 from layergraft.data.randomness import Randomness
 from layergraft.evaluation.features import Array
 from layergraft.runs.interruption import check
 
-Rows = npt.NDArray[np.int64]
 _NUMBERS = 2**25  # similarities that are held at once: 128 MB
 _SAMPLE = 1000
 # Part of the usual distance to the nearest neighbour below which two images count as one.
@@ -30,7 +29,7 @@ class Pool:
         threshold: cosine similarity from which two images count as one; None derives it, see `near_similarity`.
     """
 
-    def __init__(self, features: Array, labelled: Rows, threshold: float | None = None) -> None:
+    def __init__(self, features: Array, labelled: Indices, threshold: float | None = None) -> None:
         self.features = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
         self.threshold = near_similarity(self.features) if threshold is None else threshold
         self.known: list[int] = []

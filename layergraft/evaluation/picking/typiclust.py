@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from layergraft.data.arrays import Indices
 from layergraft.errors import UserError
-from layergraft.evaluation.picking.pool import Pool, Rows
+from layergraft.evaluation.picking.pool import Pool
 
 FIRST_ROUND = 10
 _LARGEST_BLOCK = 2**25
 
 
-def clusters(pool: Pool, count: int, seed: int) -> Rows:
+def clusters(pool: Pool, count: int, seed: int) -> Indices:
     """k-means: cluster of each image, of shape (N,).
 
     Raises:

@@ -162,12 +162,12 @@ def watched(recipe: Recipe, train: int) -> Recipe:
     stages = {
         name: msgspec.structs.replace(
             stage,
-            warmup_steps=round(WARM_UP * stage.total_steps(max(1, train // min(stage.batch_size, train)))),
+            warmup_steps=round(WARM_UP * stage.total_steps(stage.steps_per_epoch(train))),
             warmup_epochs=0,
         )
         for name, stage in recipe.stages.items()
     }
-    longest = max(stage.total_epochs(max(1, train // stage.batch_size)) for stage in stages.values())
+    longest = max(stage.total_epochs(stage.steps_per_epoch(train)) for stage in stages.values())
     every = float(f"{longest / 8:.2g}")
     return msgspec.structs.replace(recipe, stages=stages, monitor=msgspec.structs.replace(recipe.monitor, every=every))
 
@@ -183,17 +183,11 @@ def _network(images: ImageSet, budget: float) -> tuple[Network, int]:
     wanted = min(MOST_PASSES, MOST_EPOCHS * images.count // 2, max(FEWEST_PASSES, PASSES_PER_IMAGE * images.count))
     chosen = NETWORKS[0]
     for network in NETWORKS:
-        affordable = (
-            SHARES["graft"]
-            * budget
-            / image_flops(network, encoder_config(network, images.side, images.channels))["graft"]
-            >= wanted
-        )
+        flops = image_flops(network, encoder_config(network, images.side, images.channels))["graft"]
+        is_affordable = SHARES["graft"] * budget / flops >= wanted
         # A network for larger images than these are is only more of the same.
-        fits = (
-            network.side == chosen.side or not images.side or images.side > chosen.side or network.width > chosen.width
-        )
-        if affordable and fits:
+        sees_more = network.side > chosen.side and (not images.side or images.side > chosen.side)
+        if is_affordable and (sees_more or network.side == chosen.side or network.width > chosen.width):
             chosen = network
     return chosen, wanted
 

@@ -135,7 +135,7 @@ def _timed(
     told = run_time(recipe, data, trials, feature) or told
     batch = {name: min(stage.batch_size, len(data.train)) for name, stage in recipe.stages.items()}
     alone = {
-        name: stage.total_steps(max(1, len(data.train) // batch[name])) * per_step[name]
+        name: stage.total_steps(stage.steps_per_epoch(len(data.train))) * per_step[name]
         for name, stage in recipe.stages.items()
     }
     # How many looks at held-out images there are does not depend on the lengths.

@@ -26,8 +26,7 @@ def comments(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float)
         "": f"Chosen by `layergraft train --data` for {what}, on {where} at {machine.gflops:,.0f} GFLOP/s, and "
         f"{duration(60 * minutes)} in all.\nEvery key can be changed: in this file (train --recipe FILE --out "
         "ANOTHER), or on the command line (--stages.graft.steps 2000).",
-        "encoder": f"{encoder.depth} blocks of width {encoder.embed_dim}: the largest network of "
-        f"our list that sees "
+        "encoder": f"{encoder.depth} blocks of width {encoder.embed_dim}: the largest network of our list that sees "
         "the images often enough in the time.",
         "encoder.img_size": _size(images, side),
         "encoder.in_chans": {
@@ -116,10 +115,8 @@ def _size(images: ImageSet, size: int) -> str:
 def _classes(images: ImageSet) -> str:
     if not images.classes:
         return "There are no labels: training needs none."
-    return (
-        f"{counted(images.classes, 'class')}, the smallest of {counted(images.smallest, 'image')}; "
-        f"training does not look at them."
-    )
+    smallest = f"the smallest of {counted(images.smallest, 'image')}"
+    return f"{counted(images.classes, 'class')}, {smallest}; training does not look at them."
 
 
 def _on_holdout(images: ImageSet) -> bool:

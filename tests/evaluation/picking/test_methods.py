@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from layergraft.data.arrays import Labels
+from layergraft.data.arrays import Indices, Labels
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, center_and_normalize
 from layergraft.evaluation.few_shot import FEW_SHOT, exact
 from layergraft.evaluation.picking.margin import margins
 from layergraft.evaluation.picking.methods import Method, pick_rows
-from layergraft.evaluation.picking.pool import Pool, Rows, near_similarity
+from layergraft.evaluation.picking.pool import Pool, near_similarity
 from layergraft.evaluation.picking.probcover import probcover, pure_radius
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -30,7 +30,7 @@ def blobs(count: int = 400, width: int = 16, seed: int = 0) -> tuple[Array, Labe
     return center_and_normalize((centres[labels] + 0.5 * random.normal(size=(count, width))).astype(np.float32)), labels
 
 
-def some(labels: Labels, count: int) -> Rows:
+def some(labels: Labels, count: int) -> Indices:
     return np.random.default_rng(5).permutation(len(labels))[:count].astype(np.int64)
 
 
@@ -205,7 +205,7 @@ def test_no_matrix_of_all_pairs_is_made(monkeypatch: pytest.MonkeyPatch) -> None
         assert np.array_equal(pick_rows(features, 25, method, known, labels[known]), rows)
 
 
-def coverage(features: Array, picked: Rows) -> float:
+def coverage(features: Array, picked: Indices) -> float:
     """Mean over all images of their kernel with the nearest pick: what maxherding raises."""
     return float(np.exp(2 * (features @ features[picked].T - 1)).max(axis=1).mean())
 
