@@ -106,6 +106,7 @@ def measure(subject: Subject) -> tuple[Tensor, list[str]]:
     for part in (mim, cl):
         objective = part.load(encoder)
         if part.stage.name != subject.stage:
+            subject.check_bank()
             losses = fit_heads(objective, encoder, part, subject.bank, subject.random)
             notes.append(
                 f"The heads of {part.name} come from stage {part.stage.name}: they were fitted to this encoder, which "
@@ -138,9 +139,8 @@ def conflict(subject: Subject) -> Findings:
         for block, of_block in enumerate(cosines.T)
     ]
     notes.append(
-        f"{counted(len(cosines), 'image')} as one batch; keys and BatchNorm statistics of the batch are "
-        f"computed once and held "
-        "constant, an image's own terms are differentiated, both directions."
+        f"{counted(len(cosines), 'image')} as one batch; keys and BatchNorm statistics of the batch are computed once "
+        "and held constant, an image's own terms are differentiated, both directions."
     )
     return Findings(numbers={"blocks": numbers}, figures=[_distribution(data), _share(numbers)], notes=notes)
 

@@ -86,9 +86,8 @@ def information(subject: Subject) -> Findings:
         zero=True,
     )
     note = (
-        f"The first {COMPONENTS} principal components of pixels and of tokens, {counted(samples, 'patch')}, "
-        f"ranks mapped to "
-        "normals, bias corrected; each position's mean is subtracted."
+        f"The first {COMPONENTS} principal components of pixels and of tokens, {counted(samples, 'patch')}, ranks "
+        "mapped to normals, bias corrected; each position's mean is subtracted."
     )
     return Findings(numbers={"layers": data}, figures=[figure], notes=[note], compares=True)
 

@@ -50,8 +50,9 @@ def ridge_scores(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> t
 
 def layer_probe(subject: Subject) -> Findings:
     """Accuracy of both by layer; neighbours and training images come from the bank, the queries trained nothing."""
-    if subject.bank.labels is None or not len(subject.queries):
+    if subject.bank.labels is None:
         raise NotApplicable("it needs images with labels")
+    subject.check_queries()
     bank, queries = subject.sample(BANK, subject.bank), subject.sample(QUERIES, subject.queries)
     classes = len(bank.classes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from layergraft.analysis.charts import gallery
-from layergraft.analysis.subject import NotApplicable, Subject
+from layergraft.analysis.subject import Subject
 from layergraft.data.sources.source import Source
 from layergraft.data.thumbnails import address
 from layergraft.evaluation.features import extract
@@ -30,8 +30,7 @@ def label_of(source: Source, key: int) -> str:
 
 def neighbours(subject: Subject) -> Findings:
     """Held-out images and the images of the bank that are nearest to them."""
-    if not len(subject.queries):
-        raise NotApplicable("no image is left to look up: the source has too few")
+    subject.check_queries()
     encoder = subject.encoder
     queries, bank = subject.sample(QUERIES, subject.queries), subject.sample(BANK, subject.bank)
     features, candidates = (torch.from_numpy(extract(encoder, source, "cls")) for source in (queries, bank))

@@ -154,7 +154,7 @@ def run_analyses(
         )
         write_analysis(file, entries[-1:])
         say(f"{name}: {duration(seconds)}." + (f"\n{findings.snippet}" if findings.snippet else ""))
-    bad = sum(not own for own in subject.readable.values())
+    bad = list(subject.readable.values()).count(False)
     if bad:
         say(f"{bad} unreadable images were left out.")
     return entries, skipped

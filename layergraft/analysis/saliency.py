@@ -13,7 +13,7 @@ from torch import Tensor
 from layergraft.analysis.charts import gallery
 from layergraft.analysis.neighbours import label_of, nearest
 from layergraft.analysis.pictures import heat, show
-from layergraft.analysis.subject import NotApplicable, Subject, inputs
+from layergraft.analysis.subject import Subject, inputs
 from layergraft.data.thumbnails import address
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.features import extract
@@ -52,8 +52,7 @@ def saliency(subject: Subject) -> Findings:
     """Images with the patches that speak for their class."""
     encoder, chosen = subject.encoder, subject.block
     block = encoder.depth - 1 if chosen is None else chosen
-    if not len(subject.queries):
-        raise NotApplicable("no image is left to explain: the source has too few")
+    subject.check_queries()
     queries, bank = subject.sample(IMAGES, subject.queries), subject.sample(BANK, subject.bank)
     unit = torch.nn.functional.normalize(torch.from_numpy(extract(encoder, bank, "cls", chosen)), dim=1)
     if bank.labels is not None:

@@ -81,13 +81,32 @@ class Subject:
                     return part
         return None
 
+    def check_bank(self) -> None:
+        """Find out whether there are images to compare others with.
+
+        Raises:
+            NotApplicable: there is none.
+        """
+        if not len(self.bank):
+            raise NotApplicable("no image is left to compare others with: all labelled ones are held out")
+
+    def check_queries(self) -> None:
+        """Find out whether there are images to look up in a bank.
+
+        Raises:
+            NotApplicable: there is none, or the bank is empty.
+        """
+        if not len(self.queries):
+            raise NotApplicable("no image is left to look up: the source has too few")
+        self.check_bank()
+
     def sample(self, count: int, source: Source | None = None) -> Source:
         """At most `count` readable images, by default of `images`, drawn at random but always the same.
 
         Raises:
             UserError: there are images, but none can be read.
         """
-        source = source or self.images
+        source = self.images if source is None else source
         chosen: list[int] = []
         reasons: dict[int, str] = {}
         for key in source.keys[self.random.permutation("sample", source.keys, 0)].tolist():

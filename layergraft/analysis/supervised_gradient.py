@@ -62,8 +62,9 @@ def _flat(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
 
 def supervised_gradient(subject: Subject) -> Findings:
     """Norms of gradient and weights of every row of a plan, and charts of the blocks."""
-    if subject.bank.labels is None or not len(subject.queries):
+    if subject.bank.labels is None:
         raise NotApplicable("it needs images with labels")
+    subject.check_queries()
     bank, queries = subject.sample(BANK, subject.bank), subject.sample(QUERIES, subject.queries)
     labels, data = torch.from_numpy(bank.selected_labels), list[dict[str, object]]()
     for encoder_name, encoder in subject.encoders.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from layergraft.config.encoder import height_and_width, shown_size
+from layergraft.config.encoder import ImageSize, height_and_width, shown_size
 from layergraft.config.stage import StageConfig
 from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.sharding import local
@@ -27,32 +27,23 @@ def stage_rows(encoder: Encoder, objective: Objective) -> RowParameters:
 def stage_plan(
     stage: StageConfig, name: str, encoder: Encoder, objective: Objective, batch_size: int | None = None
 ) -> tuple[RowParameters, Plan]:
-    """Rows and table of a stage; see `build_plan`.
+    """Make the rows and the table of a stage.
+
+    Args:
+        stage: the stage's configuration.
+        name: its name, for messages.
+        encoder: what it trains.
+        objective: what it trains for.
+        batch_size: the global batch, where it is not the configured one.
+
+    Returns:
+        (row -> its parameters, the table; see `build_plan`).
 
     Raises:
         UserError: the plan does not fit the encoder, or would train layers that the loss does not depend on; or the
             patches do not tile a view.
     """
-    for view, config in stage.views.items():
-        sides = () if config.size is None else height_and_width(config.size)
-        if any(side % encoder.patch_size for side in sides):
-            raise UserError(
-                f"View {view!r} of stage {name!r} has {shown_size(config.size or sides)} pixels, no multiple of the "
-                f"patch size {encoder.patch_size}.",
-                f"Set stages.{name}.views.{view}.size.",
-            )
-    for phase in stage.progressive:
-        if phase.size is not None and any(side % encoder.patch_size for side in height_and_width(phase.size)):
-            raise UserError(
-                f"A part of stage {name!r} has images of {shown_size(phase.size)} pixels, no multiple of the patch "
-                f"size {encoder.patch_size}.",
-                f"Change `size` in stages.{name}.progressive.",
-            )
-        if phase.size is not None and stage.views and all(view.size is not None for view in stage.views.values()):
-            raise UserError(
-                f"`stages.{name}.progressive` has a `size`, but every view of the stage has one of its own.",
-                f"Leave out stages.{name}.views.{next(iter(stage.views))}.size, or this one.",
-            )
+    _check_sizes(stage, name, encoder.patch_size)
     rows = stage_rows(encoder, objective)
     plan = build_plan(stage, name, count_parameters(rows), encoder.depth, batch_size)
     idle = [row for row in objective.unused_layers(encoder) if not plan[row].frozen]
@@ -62,6 +53,35 @@ def stage_plan(
             f"Add a head above, or freeze: stages.{name}.plan.freeze: [patch_embed, positions, {', '.join(idle)}].",
         )
     return rows, plan
+
+
+def _check_sizes(stage: StageConfig, name: str, patch_size: int) -> None:
+    """Refuse views, and images of a first part of a stage, that patches do not tile."""
+    for view, config in stage.views.items():
+        if config.size is not None and not _is_tiled(config.size, patch_size):
+            raise UserError(
+                f"View {view!r} of stage {name!r} has {shown_size(config.size)} pixels, no multiple of the patch size "
+                f"{patch_size}.",
+                f"Set stages.{name}.views.{view}.size.",
+            )
+    for phase in stage.progressive:
+        if phase.size is None:
+            continue
+        if not _is_tiled(phase.size, patch_size):
+            raise UserError(
+                f"A part of stage {name!r} has images of {shown_size(phase.size)} pixels, no multiple of the patch "
+                f"size {patch_size}.",
+                f"Change `size` in stages.{name}.progressive.",
+            )
+        if stage.views and all(view.size is not None for view in stage.views.values()):
+            raise UserError(
+                f"`stages.{name}.progressive` has a `size`, but every view of the stage has one of its own.",
+                f"Leave out stages.{name}.views.{next(iter(stage.views))}.size, or this one.",
+            )
+
+
+def _is_tiled(size: ImageSize, patch_size: int) -> bool:
+    return not any(side % patch_size for side in height_and_width(size))
 
 
 def set_frozen(rows: RowParameters, plan: Plan) -> None:

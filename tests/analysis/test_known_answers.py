@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,16 +14,16 @@ from sklearn.linear_model import Ridge
 from layergraft.analysis.attention_maps import feature_attention
 from layergraft.analysis.information import copula_normal, gaussian_information, principal_components
 from layergraft.analysis.invariance import relative_change
-from layergraft.analysis.layer_probe import ridge_scores
+from layergraft.analysis.layer_probe import layer_probe, ridge_scores
 from layergraft.analysis.map import embed_plane, neighbourhood_kept
-from layergraft.analysis.neighbours import nearest
+from layergraft.analysis.neighbours import nearest, neighbours
 from layergraft.analysis.pca import principal_axes, to_colour
 from layergraft.analysis.pictures import heat
 from layergraft.analysis.reconstruct import predicted_patches, unpatchify
-from layergraft.analysis.saliency import grad_cam, score_gradients
+from layergraft.analysis.saliency import grad_cam, saliency, score_gradients
 from layergraft.analysis.spectrum import amplitudes, radial_profile, relative_log
-from layergraft.analysis.subject import inputs
-from layergraft.analysis.supervised_gradient import class_loss, layer_norms
+from layergraft.analysis.subject import NotApplicable, Subject, inputs
+from layergraft.analysis.supervised_gradient import class_loss, layer_norms, supervised_gradient
 from layergraft.analysis.token_similarity import token_cosine
 from layergraft.analysis.uniformity import alignment, uniformity
 from layergraft.config.encoder import EncoderConfig
@@ -31,6 +32,7 @@ from layergraft.data.sources.open import open_source
 from layergraft.data.thumbnails import address
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.objectives.mae import Mae
+from layergraft.runs.findings import Findings
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -257,3 +259,20 @@ def test_pictures() -> None:
     hot = heat(torch.tensor([[1.0, 0.0]]), np.zeros((10, 20, 1), np.uint8), opacity=1.0)
     assert hot.shape == (10, 20, 3)
     assert hot[5, 0, 0] > 200 > hot[5, 19, 0]  # viridis ends in yellow, begins in violet
+
+
+@pytest.mark.parametrize("analysis", [neighbours, saliency, layer_probe, supervised_gradient])
+def test_an_empty_bank_is_not_filled_with_the_images_that_are_looked_up(
+    analysis: Callable[[Subject], Findings],
+) -> None:
+    """All labelled images may be held out; each would have been its own nearest neighbour."""
+    config = EncoderConfig(
+        name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=16, depth=1, num_heads=2
+    )
+    source = open_source("builtin:fashion-canvas:test?shots=1")
+    nothing = source.subset(source.keys[:0])
+    encoder = create_encoder(config, 0).eval()
+    subject = Subject(encoders={"x": encoder}, images=source, bank=nothing, queries=source, held_out=True)
+    assert not len(subject.sample(5, subject.bank))
+    with pytest.raises(NotApplicable, match="compare others with"):
+        analysis(subject)

@@ -62,7 +62,7 @@ def open_hdf5(spec: str, file: Place, chosen: Chosen) -> Source:
     beside = file.parent / f"{stem}_y.{ending}"
     labels, keep = None, [opened]
     if x and chosen.label is None and len(arrays) == 1 and beside.exists():
-        other, found = _arrays(beside.path)
-        labels = found.get("y")
-        keep.append(other)
+        opened_labels, label_arrays = _arrays(beside.path)
+        labels = label_arrays.get("y")
+        keep.append(opened_labels)
     return open_stack(spec, file.path, arrays, chosen, labels, keep)

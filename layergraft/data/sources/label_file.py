@@ -145,9 +145,8 @@ class _Names:
         for key in source.keys.tolist():
             name = images.name(key)
             names.keys.setdefault(name, []).append(key)
-            if (
-                isinstance(images, TileImages) and (file := file_of(name)) != name
-            ):  # a slide's label is that of its tiles
+            # A slide's label is that of its tiles.
+            if isinstance(images, TileImages) and (file := file_of(name)) != name:
                 names.keys.setdefault(file, []).append(key)
         return names
 
@@ -193,7 +192,7 @@ def match_paths(file: str, paths: Collection[str], source: Source) -> dict[str, 
     names = _Names.of(source)
     place = file.partition("?")[0]
     folders = (os.path.dirname(os.path.abspath(expanded(place))), os.getcwd())
-    found: dict[str, list[int]] = {}
+    keys_of: dict[str, list[int]] = {}
     unknown: dict[str, None] = {}
     vague: dict[str, None] = {}
     for path in dict.fromkeys(paths):
@@ -204,7 +203,7 @@ def match_paths(file: str, paths: Collection[str], source: Source) -> dict[str, 
                 (vague if several else unknown)[repr(path)] = None
                 continue
             name = several[0]
-        found[path] = names.keys[name]
+        keys_of[path] = names.keys[name]
     if unknown:
         first = repr(next(iter(names.keys), ""))
         raise UserError(
@@ -216,4 +215,4 @@ def match_paths(file: str, paths: Collection[str], source: Source) -> dict[str, 
             f"{counted(len(vague), 'path')} of {file!r} fit several images of {source.spec!r}: {_some(vague)}.",
             "Give the folders in front of the file's name as well.",
         )
-    return found
+    return keys_of

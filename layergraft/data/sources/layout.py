@@ -178,10 +178,10 @@ def shards_of(place: str, names: Iterable[str]) -> list[str]:
 def _joined(names: Sequence[str]) -> str:
     """Names of shards as one SOURCE, as far as their numbers follow each other."""
     numbers = [re.search(r"(\d+)(?=\D*$)", name) for name in names]
-    found = [match for match in numbers if match]
-    if len(found) < len(names) or len(names) < 2:
+    matches = [match for match in numbers if match]
+    if len(matches) < len(names) or len(names) < 2:
         return names[0]
-    first, last = found[0], found[-1]
+    first, last = matches[0], matches[-1]
     return f"{names[0][: first.start()]}{{{first[0]}..{last[0]}}}{names[0][first.end() :]}"
 
 

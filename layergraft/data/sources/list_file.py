@@ -60,15 +60,15 @@ def _past_blanks(content: Bytes, places: Offsets, limits: Offsets, step: int) ->
 
 def _are_pictures(content: Bytes, starts: Offsets, ends: Offsets) -> npt.NDArray[np.bool_]:
     """Which strings end as an image file does."""
-    found = np.zeros(len(ends), dtype=bool)
+    are_pictures = np.zeros(len(ends), dtype=bool)
     # The last letters of each, in lower case; those before a short one do not count.
     tail = [content[np.maximum(ends - back, 0)] | 0x20 for back in range(1, _LONGEST + 1)]
     for suffix in _SUFFIXES:
         same = ends - starts >= len(suffix)
-        for letter, own in zip(suffix[::-1], tail, strict=False):
-            same &= own == letter
-        found |= same
-    return found
+        for letter, letters in zip(suffix[::-1], tail, strict=False):
+            same &= letters == letter
+        are_pictures |= same
+    return are_pictures
 
 
 def split_lines(content: Bytes) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray]:
