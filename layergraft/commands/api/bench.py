@@ -24,6 +24,8 @@ def bench(
     budgets: list[float] | None = None,
     target: float | None = None,
     seeds: int = 3,
+    rivals: list[Literal["mae", "moco", "simclr", "none"]] | None = None,
+    rates: list[float] | None = None,
     jobs: int | None = None,
     out: str | Path = "runs/quality",
     json: bool = False,
@@ -36,7 +38,7 @@ def bench(
         what: step: a training step; data: making views; logistic: logistic regression beside scikit-learn and Cyanure;
             loop: what logging, guards and checkpoints add to a step; checkpoint: how long training waits for one;
             encode: an encoder's images per second, latency and memory, in fp32 and bf16; quality: accuracy of recipes
-            over core-seconds of training.
+            over core-seconds of training, beside rivals.
         objective: for step and loop: mae or moco.
         encoder: timm's model name, with fresh weights; for encode also any encoder: a run, stage or encoder directory,
             a checkpoint of another project, or timm:NAME.
@@ -53,6 +55,10 @@ def bench(
         target: for quality: 5-shot accuracy in percent on held-out images that is to be reached; by default what the
             first recipe reaches with the largest budget.
         seeds: for quality: how many, each with its own held-out images.
+        rivals: for quality: methods of the package lightly on the first recipe's network, mae, moco (v3) and simclr, or
+            none; by default all where it is installed.
+        rates: for quality: factors of the rivals' learning rates, of which each budget takes what is best on held-out
+            images; by default 0.5 1 2 4.
         jobs: for quality: trainings at a time, each on one core; by default one per core.
         out: for quality: directory of what it trains and finds.
         json: print only the JSON object.
@@ -64,10 +70,20 @@ def bench(
         UserError: an unknown model or recipe, or no images to read.
     """
     if what == "quality":
-        from layergraft.commands.bench.quality.run import BUDGETS, bench_quality
+        from layergraft.commands.bench.quality.run import BUDGETS, RATES, bench_quality
 
-        names, sizes = recipes or ["fashion_tiny"], budgets or BUDGETS
-        return bench_quality(names, data, sizes, target, seeds, jobs, expanded(out), quiet=json)
+        return bench_quality(
+            recipes or ["fashion_tiny"],
+            data,
+            budgets or BUDGETS,
+            target,
+            seeds,
+            rivals,
+            rates or RATES,
+            jobs,
+            expanded(out),
+            quiet=json,
+        )
     from layergraft.commands.bench.run import run_bench
 
     return run_bench(what, objective, encoder, img_size, batch_size, frozen, data, views, runtimes, seconds, quiet=json)

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
-from layergraft.commands.bench.quality import recipes
+from layergraft.commands.bench.quality import recipes, rival_loop
 from layergraft.commands.bench.quality.plan import SHOTS, Job, JobOutcome, Plan, with_seed
 from layergraft.commands.study.accuracy import SeedImages
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
@@ -78,7 +78,10 @@ def run_job(job: Job, out: Path) -> JobOutcome:
 
 
 def _pilot(job: Job, out: Path) -> JobOutcome:
-    return {"per_step": recipes.pilot(with_seed(job.method.recipe, job.seed))}
+    recipe = with_seed(job.method.recipe, job.seed)
+    if job.method.kind == "rival":
+        return {"per_step": rival_loop.rival_pilot(job.method.rival, SeedImages(recipe))}
+    return {"per_step": recipes.pilot(recipe)}
 
 
 def _floor(job: Job, out: Path) -> JobOutcome:
@@ -89,8 +92,7 @@ def _floor(job: Job, out: Path) -> JobOutcome:
 def _point(job: Job, out: Path) -> JobOutcome:
     images, run = SeedImages(with_seed(job.method.recipe, job.seed)), run_directory(out, job.name)
     try:
-        recipe = recipes.fitted(images.recipe, job.per_step, job.budget, len(images.data.train))
-        encoder, found = recipes.train_recipe(recipe, run)
+        encoder, found = _train(job, images, run)
         check()
         found["holdout"] = _few_labels(job, images, encoder)
     except (Diverged, NonFiniteFeatures):
@@ -99,6 +101,15 @@ def _point(job: Job, out: Path) -> JobOutcome:
         return {"holdout": {str(SHOTS): 0.0}, "core_seconds": job.budget}  # a rate too high is an answer of the search
     save_encoder(encoder, run / "encoder", {})
     return found
+
+
+def _train(job: Job, images: SeedImages, run: Path) -> tuple[Encoder, dict[str, Any]]:
+    """Train what fits the budget, or go on with it."""
+    if job.method.kind == "rival":
+        steps = max(1, round(job.budget / job.per_step[rival_loop.PART]))
+        return rival_loop.train_rival(job.method.rival, images, job.rate, steps, run)
+    recipe = recipes.fitted(images.recipe, job.per_step, job.budget, len(images.data.train))
+    return recipes.train_recipe(recipe, run)
 
 
 def _test(job: Job, out: Path) -> JobOutcome:

@@ -28,12 +28,14 @@ class Method:
         name: in files and tables.
         kind: one of our recipes, a training loop of another package, or nothing that trains.
         recipe: what is trained; of others than recipes it names images and encoder.
+        rival: which method of another package.
         rates: factors of the learning rate that are tried for each budget; a single one is taken as it is.
     """
 
     name: str
     kind: Literal["recipe", "rival", "floor"]
     recipe: Recipe
+    rival: str = ""
     rates: tuple[float, ...] = (1.0,)
 
 
@@ -69,7 +71,15 @@ class Job:
     @property
     def identity(self) -> str:
         """Changes with anything that decides the outcome, but for how fast the machine was."""
-        decides = (self.kind, self.method.kind, self.seed, self.budget, self.rate, repr(self.evaluate))
+        decides = (
+            self.kind,
+            self.method.kind,
+            self.method.rival,
+            self.seed,
+            self.budget,
+            self.rate,
+            repr(self.evaluate),
+        )
         text = repr(decides) + dump_recipe(self.method.recipe)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from layergraft.commands.bench.quality.figures import FEW, default_target, leads, method_figures
 from layergraft.commands.bench.quality.jobs import read_outcomes, run_job
 from layergraft.commands.bench.quality.plan import SHOTS, JobOutcome, Method, Plan
+from layergraft.commands.bench.quality.rivals import RIVALS, check_network, is_installed
 from layergraft.commands.bench.quality.show import show
 from layergraft.commands.study.carry_out import alone, check_numbers
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another
@@ -18,6 +20,7 @@ from layergraft.commands.study.pool import Pool
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_recipe
+from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
@@ -30,6 +33,8 @@ from layergraft.training.launch import available_cores, launch
 FILE = "quality.json"
 BUDGETS = (60.0, 120.0, 240.0, 480.0)
 SPLITS = 20
+RATES = (0.5, 1.0, 2.0, 4.0)
+TAKEN = ("random", "pixels", *(f"lightly-{name}" for name in RIVALS))
 
 
 def bench_quality(
@@ -38,6 +43,8 @@ def bench_quality(
     budgets: Sequence[float],
     target: float | None,
     seeds: int,
+    rivals: Sequence[str] | None,
+    rates: Sequence[float],
     jobs: int | None,
     out: Path,
     quiet: bool,
@@ -60,6 +67,7 @@ def bench_quality(
     plan = Plan(
         methods=[
             *(Method(name=name, kind="recipe", recipe=recipe) for name, recipe in loaded.items()),
+            *_rivals(rivals, first, rates),
             *(Method(name=name, kind="floor", recipe=first) for name in ("random", "pixels")),
         ],
         budgets=sorted(set(budgets)),
@@ -74,7 +82,7 @@ def bench_quality(
         "holdout_by": first.data.holdout_by,
     }
     refuse_another(out, mark)
-    command = _command(names, data, budgets, target, seeds, out)
+    command = _command(names, data, budgets, target, seeds, rivals, rates, out)
     size = jobs or available_cores()
     with SignalGuard(), alone():
         claim(out, mark, images_now(first.data.source), announce)
@@ -164,6 +172,30 @@ def _recipes(names: Sequence[str], data: str | None) -> dict[str, Recipe]:
     return recipes
 
 
+def _rivals(names: Sequence[str] | None, recipe: Recipe, rates: Sequence[float]) -> list[Method]:
+    """The rivals that are asked for; by default all, where they are installed.
+
+    Raises:
+        UserError: they are not installed, or cannot train the first recipe's encoder.
+    """
+    if names is not None and "none" in names:
+        return []
+    if not is_installed():
+        missing = "lightly is not installed (pip install 'layergraft[rivals]')"
+        if names is not None:
+            raise UserError(f"{missing}.", "Or give --rivals none.")
+        announce(f"No rivals: {missing}.")
+        return []
+    if not rates or min(rates) <= 0:
+        raise UserError("A factor of a learning rate is above 0.", "For instance --rates 0.5 1 2 4.")
+    check_network(create_encoder(recipe.encoder, 0))
+    factors = tuple(dict.fromkeys(rates))
+    return [
+        Method(name=f"lightly-{name}", kind="rival", recipe=recipe, rival=name, rates=factors)
+        for name in dict.fromkeys(names or RIVALS)
+    ]
+
+
 def _measured(recipe: Recipe) -> EvaluateConfig:
     """What is measured of every method, as the first recipe pools features and splits labels."""
     usual = recipe.evaluate or EvaluateConfig(splits=SPLITS)
@@ -184,6 +216,8 @@ def _finished(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, target: fl
 def _figures(plan: Plan, outcomes: dict[str, JobOutcome], target: float | None, first: Recipe) -> dict[str, Any]:
     wanted = default_target(plan, outcomes) if target is None else target
     methods = [method_figures(plan, method, outcomes, wanted) for method in plan.methods]
+    packages = ["layergraft", "torchvision"]
+    packages += ["lightly"] if any(method.kind == "rival" for method in plan.methods) else []
     return {
         "source": first.data.source,
         "budgets": list(plan.budgets),
@@ -195,6 +229,7 @@ def _figures(plan: Plan, outcomes: dict[str, JobOutcome], target: float | None, 
         "leads": leads(methods),
         "notes": _notes(plan, methods),
         **origin(),
+        "packages": {name: version(name) for name in packages},
     }
 
 
@@ -204,6 +239,13 @@ def _notes(plan: Plan, methods: Sequence[dict[str, Any]]) -> list[str]:
         "budget is trained anew, with schedules that end there. Held-out images alone decided; test images were read "
         "once, at the end.",
     ]
+    if any(method["search"] for method in methods if method["kind"] == "rival"):
+        spent = sum(trial["core_seconds"] for method in methods for trial in method.get("search", ()))
+        notes.append(
+            "lightly's methods train the first recipe's network from the same first weights, each with the learning "
+            f"rate that was best on held-out images at a third of the budget: {spent:,.0f} core-seconds, not counted. "
+            "Recipes are taken as they are."
+        )
     for method in methods:
         for at in method["budgets"]:
             if at["core_seconds"] and abs(at["core_seconds"] / at["budget"] - 1) > 0.1:
@@ -215,12 +257,18 @@ def _notes(plan: Plan, methods: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _command(
-    names: Sequence[str], data: str | None, budgets: Sequence[float], target: float | None, seeds: int, out: Path
+    names: Sequence[str],
+    data: str | None,
+    budgets: Sequence[float],
+    target: float | None,
+    seeds: int,
+    rivals: Sequence[str] | None,
+    rates: Sequence[float],
+    out: Path,
 ) -> str:
     words = ["layergraft", "bench", "quality", "--recipes", *names, *([] if data is None else ["--data", data])]
-    words += [
-        "--budgets",
-        *(f"{budget:g}" for budget in budgets),
-        *([] if target is None else ["--target", f"{target:g}"]),
-    ]
+    words += ["--budgets", *(f"{budget:g}" for budget in budgets)]
+    words += [] if target is None else ["--target", f"{target:g}"]
+    words += [] if rivals is None else ["--rivals", *rivals]
+    words += [] if tuple(rates) == RATES else ["--rates", *(f"{rate:g}" for rate in rates)]
     return shlex.join([*words, "--seeds", str(seeds), "--out", str(out)])

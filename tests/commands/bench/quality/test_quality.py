@@ -48,6 +48,12 @@ def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def words_of(recipe: Path, budgets: list[str], out: Path) -> list[str]:
+    """One seed, no rivals."""
+    words = ["bench", "quality", "--recipes", str(recipe), "--seeds", "1", "--rivals", "none", "--out", str(out)]
+    return [*words, "--budgets", *budgets]
+
+
 class _Here:
     """Does jobs in this process, one at a time."""
 
@@ -88,7 +94,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_whole_of_it(recipe: Path, here: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two budgets: both are kept, tests come last and once, and a second start trains nothing."""
     out = tmp_path / "quality"
-    words = ["bench", "quality", "--recipes", str(recipe), "--budgets", "0.1", "0.2", "--seeds", "1", "--out", str(out)]
+    words = words_of(recipe, ["0.1", "0.2"], out)
     assert main(words) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert json.loads((out / "quality.json").read_text()) == first
@@ -118,7 +124,7 @@ def test_another_recipe_of_this_name_is_refused(
     recipe: Path, here: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "quality"
-    words = ["bench", "quality", "--recipes", str(recipe), "--budgets", "0.1", "--seeds", "1", "--out", str(out)]
+    words = words_of(recipe, ["0.1"], out)
     (out / "outcomes" / "small").mkdir(parents=True)
     (out / "settings.json").write_text("{}")
     assert main(words) == 2
@@ -187,7 +193,7 @@ def test_a_training_that_is_stopped_goes_on_with_its_count(
     from layergraft.training.trainer import Trainer
 
     out, accept, calls = tmp_path / "quality", Trainer.accept, [0]
-    words = ["bench", "quality", "--recipes", str(recipe), "--budgets", "0.3", "--seeds", "1", "--out", str(out)]
+    words = words_of(recipe, ["0.3"], out)
     pilot_steps = 2 * 16
 
     def told(self: Trainer, outcome: Any) -> None:
@@ -236,8 +242,8 @@ def test_evaluation_is_not_counted(
         return measure(self, *arguments)
 
     monkeypatch.setattr(SeedImages, "few_labels", slow)
-    words = ["bench", "quality", "--recipes", str(recipe), "--budgets", "0.1", "0.2", "--seeds", "1"]
-    assert main([*words, "--out", str(tmp_path / "quality")]) == 0
+    words = words_of(recipe, ["0.1", "0.2"], tmp_path / "quality")
+    assert main(words) == 0
     points = json.loads(capsys.readouterr().out.splitlines()[-1])["methods"][0]["points"]
     for point in points:
         assert point["core_seconds"] == pytest.approx(0.01 * sum(point["steps"].values()))

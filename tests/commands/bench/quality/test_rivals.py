@@ -1,0 +1,91 @@
+"""Rivals of `bench quality`: their loops learn, go on to the bits, and are counted like ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY
+
+from layergraft.commands.bench.quality import rival_loop
+from layergraft.commands.bench.quality.rival_loop import RivalTraining, rival_pilot, train_rival
+from layergraft.commands.bench.quality.rivals import RIVALS, check_network
+from layergraft.commands.study.accuracy import SeedImages
+from layergraft.config import load_recipe
+from layergraft.encoders.vit import create_encoder
+from layergraft.errors import Stopped, UserError
+
+pytest.importorskip("lightly")
+
+
+@pytest.fixture(scope="module")
+def images() -> SeedImages:
+    small = {"data.source": "builtin:fashion-canvas?fraction=0.01", "encoder.depth": 2}
+    return SeedImages(load_recipe("fashion_tiny", TINY | small))
+
+
+@pytest.mark.parametrize("name", list(RIVALS))
+def test_its_loss_falls(name: str, images: SeedImages) -> None:
+    """On the images as they are, without chance: the same batch again and again."""
+    training = RivalTraining(name, images, 30, 1.0)
+    views = [torch.stack(view) for view in zip(*(training.dataset[row] for row in range(24)), strict=True)]
+    training.dataset = [[view[row] for view in views] for row in range(24)]  # type: ignore[assignment]
+    training.batch_size = 24
+    training.run()
+    losses = torch.tensor(training.losses)
+    assert torch.isfinite(losses).all()
+    assert losses[-5:].mean() < 0.97 * losses[:5].mean()
+    assert training.optimizer.param_groups[0]["lr"] < 1e-5  # the schedule has ended
+
+
+def test_a_training_that_is_stopped_goes_on_to_the_bits(
+    images: SeedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = train_rival("moco", images, 1.0, 6, tmp_path / "whole")
+    calls = [0]
+
+    def told() -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise Stopped("Stopped.")
+
+    monkeypatch.setattr(rival_loop, "check", told)
+    with pytest.raises(Stopped):
+        train_rival("moco", images, 1.0, 6, tmp_path / "parts")
+    parts, found = train_rival("moco", images, 1.0, 100, tmp_path / "parts")  # its own number of steps counts
+    assert found["steps"] == {"train": 6}
+    for (name, ours), theirs in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    trained_again, again = train_rival("moco", images, 1.0, 6, tmp_path / "parts")  # stopped while it was measured
+    assert again["steps"] == {"train": 6}
+    assert calls[0] == 5  # no step more
+    assert torch.equal(next(trained_again.parameters()), next(parts.parameters()))
+
+
+def test_a_pilot_counts_warm_steps(images: SeedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of a second a step; the first ones take three."""
+    steps = [0]
+
+    def clock() -> float:
+        steps[0] += 1
+        return steps[0] + 2 * min(steps[0], 4)
+
+    monkeypatch.setattr(rival_loop, "cpu_seconds", clock)
+    assert rival_pilot("simclr", images) == {"train": 1.0}
+
+
+def test_the_encoder_that_is_measured_is_what_was_trained(images: SeedImages, tmp_path: Path) -> None:
+    encoder, _ = train_rival("mae", images, 1.0, 2, tmp_path / "run")
+    assert not encoder.training
+    first: Any = create_encoder(images.recipe.encoder, 0)
+    assert set(encoder.state_dict()) == set(first.state_dict())
+
+
+@pytest.mark.parametrize("changes", [{"encoder.stem": "conv"}, {"encoder.in_chans": 4}])
+def test_a_network_that_lightly_does_not_train_is_refused(changes: dict[str, Any]) -> None:
+    sides = {"encoder.img_size": 32, "encoder.patch_size": 16, "encoder.depth": 1} | changes
+    encoder = create_encoder(load_recipe("fashion_tiny", TINY | sides).encoder, 0)
+    with pytest.raises(UserError, match="lightly trains a plain ViT"):
+        check_network(encoder)
