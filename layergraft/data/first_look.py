@@ -22,6 +22,7 @@ FEWER_PIXELS = 4  # so many times shorter than the image is the encoder's side w
 SIDES = (96, 224)  # what is proposed to smaller encoders
 DARK = 2**14  # 16-bit images whose largest number is below this are nearly black as they are
 _DEEP = 16
+_WHITE = 2**_DEEP - 1
 _SPREAD, _SHARE = 24, 0.01  # of grey levels between channels, and of pixels: less is the noise of a JPEG
 
 
@@ -34,7 +35,8 @@ class FirstLook:
         coloured: how many of them hold colour.
         side: median of their shorter sides in pixels.
         deep: how many have whole numbers of 16 bits, none of which the file says to be less significant.
-        largest: the largest number of those.
+        largest: the largest number of those, as the file has it.
+        turned: how many of those have 0 for white in the file, and were turned over.
         plain: how many have 8 bits.
         remarks: what was assumed of files, and of how many.
     """
@@ -44,6 +46,7 @@ class FirstLook:
     side: int
     deep: int = 0
     largest: int = 0
+    turned: int = 0
     plain: int = 0
     remarks: tuple[tuple[str, int], ...] = ()
 
@@ -54,6 +57,7 @@ class _Tally:
     coloured: int = 0
     deep: int = 0
     largest: int = 0
+    turned: int = 0
     plain: int = 0
     remarks: Counter[str] = field(default_factory=Counter)
 
@@ -71,7 +75,9 @@ def _count_picture(tally: _Tally, picture: Picture, side: int) -> None:
         tally.plain += 1
     elif array.dtype.kind == "u" and array.dtype.itemsize == 2 and picture.depth() == _DEEP and picture.range is None:
         tally.deep += 1
-        tally.largest = max(tally.largest, int(array.max()))
+        # Numbers that were turned over lie near their end where those of the file lie near 0.
+        tally.turned += picture.turned
+        tally.largest = max(tally.largest, _WHITE - int(array.min()) if picture.turned else int(array.max()))
     levels = array[:, :, :3] if picture.colours == 3 else np.zeros((1, 1, 3), dtype=np.uint8)
     if levels.dtype != np.uint8 and not needs_range(picture):
         levels = levels.astype(np.float64) * (255 / max(1, levels.max()))
@@ -124,6 +130,7 @@ def look_at(source: Source, channels: int = 3) -> FirstLook:
         side=int(np.median(tally.sides)) if tally.sides else 0,
         deep=tally.deep,
         largest=tally.largest,
+        turned=tally.turned,
         plain=tally.plain,
         remarks=tuple(tally.remarks.most_common()),
     )
@@ -134,9 +141,13 @@ def remarks_on_files(look: FirstLook, source: Source) -> list[str]:
     said = [f"{source.spec}: {count} of {look.images} images looked at: {text}." for text, count in look.remarks]
     if source.options.range is None and look.deep and 0 < look.largest < DARK:
         top = max(255, 2 ** look.largest.bit_length() - 1)
+        turned = look.turned == look.deep  # then the numbers that count are 65535 less those of the file
+        limits = f"{_WHITE - top},{_WHITE}" if turned else f"0,{top}"
+        ways = "?range=auto" if 0 < look.turned < look.deep else f"?range={limits} or ?range=auto"
         said.append(
-            f"{source.spec}: the largest number of {look.deep} images of 16 bits looked at is {look.largest}, of 65535 "
-            f"that count as white: they are nearly black. Append ?range=0,{top} or ?range=auto to the SOURCE."
+            f"{source.spec}: the largest number of {look.deep} images of 16 bits looked at is {look.largest}, of "
+            f"{_WHITE} that count as {'black' if turned else 'white'}: they are nearly {'white' if turned else 'black'}"
+            f". Append {ways} to the SOURCE."
         )
     if source.options.range is not None and look.images and look.plain == look.images:
         said.append(f"{source.spec}: all {look.plain} images looked at have 8 bits, which ?range= leaves as they are.")

@@ -12,7 +12,7 @@ import numpy as np
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.colours import select
 from layergraft.data.decode.jpeg import is_usual_jpeg
-from layergraft.data.decode.picture import BadImage, Picture, Request
+from layergraft.data.decode.picture import BadImage, Picture, Request, is_missing
 from layergraft.data.decode.ranges import is_plain
 from layergraft.data.fast_augment import resize_image
 from layergraft.data.sources.source import EncodedImages, Source
@@ -78,6 +78,8 @@ def _tiff(picture: Picture, short: int) -> bytes:
     array = picture.array
     if array.dtype.kind not in "iuf":
         raise BadImage(f"{array.dtype} pixels, which cannot be shrunk")
+    if picture.nodata is not None and is_missing(array, picture.nodata).any():
+        raise BadImage(f"numbers that stand for no value ({picture.nodata:g}), which cannot be averaged")
     height, width = _size(array.shape, short)
     if (height, width) != array.shape[:2]:
         bands = [array[:, :, band].astype(np.float64) for band in range(array.shape[2])]

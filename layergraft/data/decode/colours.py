@@ -36,6 +36,8 @@ def select(picture: Picture, channels: tuple[int | str, ...]) -> Picture:
             if channel not in names:
                 known = f"its channels are {', '.join(names)}" if names else "its channels have no names"
                 raise BadImage(f"no channel {channel!r}: {known}")
+            if names.count(channel) > 1:
+                raise BadImage(f"{names.count(channel)} channels are called {channel!r}: give their numbers")
             positions.append(names.index(channel))
         elif channel > count:
             raise BadImage(f"no channel {channel}: it has {count}")

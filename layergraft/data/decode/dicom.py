@@ -12,13 +12,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.decode.picture import BadImage, Picture, Request, as_channels_last, check_size, damage_named
+from layergraft.data.decode.options import ReadOptions
+from layergraft.data.decode.picture import (
+    TURNED,
+    BadImage,
+    Picture,
+    Request,
+    as_channels_last,
+    check_size,
+    damage_named,
+)
 from layergraft.data.decode.stack import take_plane
 from layergraft.errors import UserError
 
 Array = npt.NDArray[Any]
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+_SLOPE = ("RescaleSlope", "RescaleIntercept")
+_GROUPS = {
+    "PixelValueTransformationSequence": _SLOPE,
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+}
 
 
 def is_dicom(content: bytes) -> bool:
@@ -42,6 +56,37 @@ def _window(dataset: Any) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     said = (f"{len(centres)} windows; the first is taken (?range=LOW,HIGH takes another)",) if several else ()
     curved = ("a sigmoid window, of which the straight line with its ends is taken",) if function == "SIGMOID" else ()
     return (low, high), (*said, *curved)
+
+
+def _of_frame(dataset: Any, frame: int) -> dict[str, Any]:
+    """Slope, intercept and window of a frame, as enhanced multi-frame images have them (PS3.3, C.7.6.16.2)."""
+    each, shared = dataset.get("PerFrameFunctionalGroupsSequence"), dataset.get("SharedFunctionalGroupsSequence")
+    groups = [each[frame]] if each and frame < len(each) else []
+    groups += [shared[0]] if shared else []
+    values: dict[str, Any] = {}
+    for sequence, names in _GROUPS.items():
+        items = next((group[sequence].value for group in groups if group.get(sequence)), None)
+        if items:
+            values |= {name: items[0][name].value for name in names if name in items[0]}
+    return values
+
+
+def _describe(dataset: Any, frames: int, options: ReadOptions) -> None:
+    """Give a dataset the slope, intercept and window of the frame that is wanted, where frames have some.
+
+    Raises:
+        BadImage: all frames are wanted as one picture, and their numbers have different meanings.
+    """
+    wanted = options.page or options.z or 1
+    values = _of_frame(dataset, wanted - 1 if isinstance(wanted, int) else 0)
+    slopes = [values.get(name) for name in _SLOPE]
+    if not isinstance(wanted, int):
+        for frame in range(1, frames):
+            other = _of_frame(dataset, frame)
+            if [other.get(name) for name in _SLOPE] != slopes:
+                raise BadImage("frames with slopes of their own, which have no largest or mean value: give ?page=N")
+    for name, value in values.items():
+        setattr(dataset, name, value)
 
 
 def _grey(stored: Array, dataset: Any) -> tuple[Array, tuple[float, float] | None, int | None, tuple[str, ...]]:
@@ -94,10 +139,17 @@ def _picture(content: bytes, request: Request) -> Picture:
         return Picture(array=stored, colours=3, bits=int(dataset.BitsStored), remarks=remarks)
     if kind not in _GREY:
         raise BadImage(f"a DICOM file of {kind} pixels")
+    if stored.dtype.kind != "f" and int(dataset.get("HighBit", 0)) >= int(dataset.BitsStored):
+        raise BadImage(f"numbers in the upper {dataset.BitsStored} of {dataset.BitsAllocated} bits")
+    _describe(dataset, frames, request.options)
     if stored.dtype.kind == "f":
         return Picture(array=as_channels_last(stored), colours=1, range=_window(dataset)[0], remarks=remarks)
     values, span, bits, said = _grey(stored, dataset)
-    return Picture(array=as_channels_last(values), colours=1, bits=bits, range=span, remarks=(*remarks, *said))
+    turned = kind == "MONOCHROME1" and values.dtype != np.uint8
+    said = (*said, TURNED) if turned and span is None else said
+    return Picture(
+        array=as_channels_last(values), colours=1, bits=bits, range=span, remarks=(*remarks, *said), turned=turned
+    )
 
 
 def read_dicom(content: bytes, request: Request) -> Picture:

@@ -118,6 +118,8 @@ class _Meaning:
     bits: int | None
     range: tuple[float, float] | None
     remarks: tuple[str, ...]
+    nodata: float | None = None
+    turned: bool = False
 
 
 class DecodedTiles(CutImage):

@@ -18,7 +18,7 @@ Reduction = Callable[[int, int], int]
 MAX_PIXELS = 178_956_970
 _PLASTIC = 1.32471795724474602596  # the real root of x³ = x + 1
 _PIXELS_PER_BYTE = 1000  # no picture of anything is compressed so well
-
+TURNED = "0 is white in the file; its numbers are turned over within their bits, and ?range= is of those"
 
 # Readers are called with a file alone; how large a picture may be is said around the call.
 _times = ContextVar("_times", default=1)
@@ -64,6 +64,8 @@ class Picture:
         bits: how many bits of whole numbers are significant; None is all of their type.
         range: the values that are black and white by the file's own word, or None.
         remarks: what was assumed and may be chosen otherwise, in words that fit behind "3 of 16 images looked at:".
+        nodata: the number that stands for no value at all: black through any range, and no part of `?range=auto`.
+        turned: whether 0 is white in the file, and the numbers were turned over within their bits.
     """
 
     array: npt.NDArray[Any]
@@ -73,6 +75,8 @@ class Picture:
     bits: int | None = None
     range: tuple[float, float] | None = None
     remarks: tuple[str, ...] = ()
+    nodata: float | None = None
+    turned: bool = False
 
     def depth(self) -> int:
         """Significant bits of whole numbers, those of their type where the file says nothing."""
@@ -149,6 +153,18 @@ def spread_numbers(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     rows = (steps / _PLASTIC % 1 * height).astype(int)
     columns = (steps / _PLASTIC**2 % 1 * width).astype(int)
     return np.asarray(array[rows, columns])
+
+
+def turn_over(array: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Numbers whose lowest is white, turned over within their bits; floats change their sign."""
+    if array.dtype.kind == "f":
+        return np.asarray(-array)
+    return np.asarray(~array if array.dtype.kind in "bi" else (2**bits - 1 - array).astype(array.dtype, copy=False))
+
+
+def is_missing(array: npt.NDArray[Any], nodata: float) -> npt.NDArray[np.bool_]:
+    """Where an array holds the number that stands for no value, as its type rounds it."""
+    return np.asarray(array == (array.dtype.type(nodata) if array.dtype.kind == "f" else nodata))
 
 
 def as_channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from layergraft.data.arrays import Pixels
 from layergraft.data.decode.options import Range
-from layergraft.data.decode.picture import BadImage, Picture
+from layergraft.data.decode.picture import BadImage, Picture, is_missing
 from layergraft.runs.readable import counted
 
 _MOST_BITS = 16  # of whole numbers whose range is taken to be that of their type
@@ -110,7 +110,14 @@ def to_levels(picture: Picture, given: Range | None) -> Pixels:
         if needs_range(picture):
             raise BadImage(f"{array.dtype} pixels, whose range no one knows: {GIVE_RANGE}")
         return _upper_bits(array.view(np.uint8) if array.dtype == np.bool_ else array, picture.depth())
-    count = array.shape[2]
+    levels = _through(picture, ranges)
+    if picture.nodata is not None:
+        levels[is_missing(array, picture.nodata)] = 0
+    return levels
+
+
+def _through(picture: Picture, ranges: Range) -> Pixels:
+    array, count = picture.array, picture.array.shape[2]
     opaque = [channel for channel in range(count) if channel != picture.alpha]
     if len(ranges) == 1 and len(opaque) == count:
         return _mapped(array, *ranges[0])

@@ -71,7 +71,10 @@ def read_picture(content: bytes, request: Request) -> Picture:
     if request.options.level:
         raise BadImage(f"no level {request.options.level}: levels are those of OME-Zarr")
     reader = next(reader for reader in READERS if reader.knows(content))  # the last knows all
-    return reader.read(content, request)
+    picture = reader.read(content, request)
+    if picture.array.dtype.kind not in "buif":
+        raise BadImage(f"{picture.array.dtype} pixels, which are no real numbers")
+    return picture
 
 
 def as_levels(picture: Picture, request: Request) -> Pixels:

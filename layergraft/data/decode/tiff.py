@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +17,22 @@ import numpy.typing as npt
 
 from layergraft.data.decode.axes import UNKNOWN_AXES, Choice, choose
 from layergraft.data.decode.options import ReadOptions
-from layergraft.data.decode.picture import BadImage, Picture, Request, check_size
+from layergraft.data.decode.picture import BadImage, Picture, Request, check_size, turn_over
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES, project
+from layergraft.data.decode.tiff_meaning import (
+    ASSOCIATED,
+    ELSEWHERE,
+    channel_names,
+    check_colours,
+    check_parts,
+    described,
+    looked_up,
+    meaning_of,
+    unmultiplied,
+)
 from layergraft.data.decode.tiff_plain import plain_page
-from layergraft.data.decode.tiff_tags import ALPHAS, Directory, check_pages, geo_of, read_tags, suits_pillow, tags_of
+from layergraft.data.decode.tiff_tags import Directory, check_pages, geo_of, read_tags, suits_pillow, tags_of
 from layergraft.data.decode.tiff_window import Window, read_window
 from layergraft.data.orientation import READER_ERRORS, orientation, upright
 from layergraft.errors import UserError
@@ -30,9 +40,7 @@ from layergraft.runs.readable import counted
 
 Array = npt.NDArray[Any]
 MOST_CHANNELS = 64
-_ASSOCIATED = 1
 _OFFSETS = {273, 324}  # of strips or tiles, without which there are no pixels
-_INKS = ("PALETTE", "SEPARATED", "YCBCR", "CIELAB")
 
 
 def _tifffile(channels: int) -> Any:
@@ -88,6 +96,8 @@ class _Planes:
         return self._ordered(planes[0], choice)
 
     def _plane(self, number: int) -> Array:
+        if self.series.kind == "ome" and number < len(self.series.pages) and self.series.pages[number] is None:
+            raise BadImage(ELSEWHERE)
         if self.window is None:
             whole = self.file.asarray(series=self.number, key=number, maxworkers=1)
             return np.asarray(whole).reshape(self.keyframe.shape)
@@ -103,25 +113,6 @@ class _Planes:
         if choice.channel is not None and choice.channel < choice.axes.index("Y"):
             return np.moveaxis(picture, 0, 2)
         return picture
-
-
-def _names(file: Any, number: int, choice: Choice, descriptions: dict[int, str]) -> tuple[str, ...] | None:
-    """Names of the channels of a series, by OME, ImageJ or GDAL."""
-    count = choice.channels
-    names: list[str] = []
-    if file.is_ome and file.ome_metadata:
-        images = file.ome_metadata.split("</Image>")[:-1]  # one a series, unless a series has no pixels here
-        image = images[number] if len(images) == len(file.series) or number == 0 else ""
-        names = [
-            match[1] if (match := re.search(r'\bName="([^"]*)"', tag)) else ""
-            for tag in re.findall(r"<Channel\b[^>]*>", image)
-        ]
-    elif file.is_imagej:
-        labels = (file.imagej_metadata or {}).get("Labels") or []
-        names = [str(label) for label in labels[:count]]
-    elif descriptions:
-        names = [descriptions.get(band, "") for band in range(count)]
-    return tuple(names) if len(names) == count and any(names) else None
 
 
 def _series_of(file: Any, request: Request) -> tuple[int, Request]:
@@ -157,41 +148,6 @@ def _pages_of(series: Any) -> int:
     return int(np.prod([size for axis, size in sizes if axis not in "YXSCZ"], dtype=np.int64))
 
 
-def _meaning(keyframe: Any, choice: Choice, array: Array, tags: Directory) -> tuple[int, int | None, tuple[str, ...]]:
-    """(how many of the first channels are colours, position of alpha if any, remarks)."""
-    samples = choice.channel is not None and choice.axes[choice.channel] == "S"
-    photometric = keyframe.photometric.name
-    if not samples:
-        return (0 if choice.channel is not None else 1), None, ()
-    geo, count = geo_of(tags), array.shape[2]
-    extras = [int(extra) for extra in keyframe.extrasamples]
-    rgb = [geo.interpretations.get(band) for band in range(3)] == ["Red", "Green", "Blue"]
-    colours = 3 if photometric in ("RGB", "YCBCR") or rgb else count - len(extras) if photometric != "MINISBLACK" else 0
-    if photometric == "MINISBLACK" and count == 2 and extras and extras[0] in ALPHAS:
-        colours = 1
-    alpha = colours if colours and len(extras) == 1 and count == colours + 1 and extras[0] in ALPHAS else None
-    named = geo.interpretations.get(3)
-    if alpha == 3 and (geo.located or named) and named != "Alpha" and not _is_opacity(array[:, :, 3]):
-        said = () if named else ("a fourth band that counts as infrared, not as transparency",)
-        return 3, None, said
-    return colours, alpha, ()
-
-
-def _is_opacity(band: Array) -> bool:
-    """Whether a band is opaque everywhere, or else nothing but opaque and transparent."""
-    full = np.iinfo(band.dtype).max if band.dtype.kind in "iu" else 1
-    opaque = band == full
-    return bool(opaque.any() and (opaque | (band == 0)).all())
-
-
-def _unmultiplied(array: Array, alpha: int) -> Array:
-    """Colours that were multiplied by their opacity, divided by it."""
-    full = np.iinfo(array.dtype).max
-    opacity = array[:, :, alpha : alpha + 1].astype(np.float64)
-    colours = np.minimum(array[:, :, :alpha] * (full / np.maximum(opacity, 1)), full)
-    return np.concatenate([np.rint(colours).astype(array.dtype), array[:, :, alpha:]], axis=2)
-
-
 def _bands_as_rows(series: Any, request: Request) -> bool:
     """Whether an array (H, W, C) was written as it is: tifffile makes H pages of it, W rows by C columns each."""
     pages, _, bands = series.shape if len(series.shape) == 3 else (0, 0, 0)
@@ -225,24 +181,24 @@ def _read(
             choice.shape[choice.stack], partial(planes.take, choice), "max" if request.options.z == "max" else "mean"
         )
     array = array[:, :, np.newaxis] if array.ndim == 2 else array
-    colours, alpha, remarks = _meaning(keyframe, choice, array, tags)
-    photometric, bits = keyframe.photometric.name, keyframe.bitspersample
-    if photometric == "PALETTE" and colours == 1 and keyframe.colormap is not None:
-        array, colours, bits = np.moveaxis(keyframe.colormap >> 8, 0, 1).astype(np.uint8)[array[:, :, 0]], 3, 8
-    elif photometric in ("SEPARATED", "CIELAB"):
-        raise BadImage(f"{photometric} colours that Pillow cannot read")
-    elif photometric == "MINISWHITE" and array.dtype.kind == "u":
-        array = 2 ** int(bits) - 1 - array
-    multiplied = alpha is not None and _ASSOCIATED in keyframe.extrasamples and array.dtype.kind == "u"
+    colours, alpha, remarks = meaning_of(keyframe, choice, array, tags)
+    bits, white = keyframe.bitspersample, keyframe.photometric.name == "MINISWHITE"
+    if keyframe.photometric.name == "PALETTE" and colours == 1 and keyframe.colormap is not None:
+        array, colours, bits = looked_up(array[:, :, 0], keyframe.colormap), 3, 8
+    check_colours(keyframe)
+    if white:
+        array = turn_over(array, int(bits))
+    multiplied = alpha is not None and ASSOCIATED in keyframe.extrasamples and array.dtype.kind == "u"
     if alpha is not None and multiplied and request.options.channels is None:
-        array = _unmultiplied(array, alpha)
+        array = unmultiplied(array, alpha)
     return Picture(
         array=upright(array, orientation(lambda: tags)) if turned else array,
         colours=colours,
         alpha=alpha,
-        names=_names(file, number, choice, geo_of(tags).descriptions) if request.as_stored else None,
+        names=channel_names(file, number, choice, geo_of(tags).descriptions) if request.as_stored else None,
         bits=int(bits) if array.dtype.kind == "u" and isinstance(bits, int) else None,
         remarks=(*choice.remarks, *remarks, *thumbnail),
+        turned=white and array.dtype != np.uint8,
     )
 
 
@@ -291,7 +247,7 @@ class OpenTiff:
         """A part of the picture that is wanted, as its orientation tag turns it, or as it lies; raises `BadImage`."""
         window = Window(file=self._descriptor, top=top, left=left, height=height, width=width)
         with _tiff_damage_named():
-            return _read(self._file, b"", self._tags, request, window, turned)
+            return described(_read(self._file, b"", self._tags, request, window, turned), self._tags)
 
 
 def read_with_tifffile(content: bytes, tags: Directory, request: Request) -> Picture:
@@ -318,10 +274,14 @@ def read_tiff(content: bytes, request: Request) -> Picture:
         # Not from Pillow's image: there are bands for which it refuses to open one.
         tags = read_tags(content)
         suits = not tags.keys() & _OFFSETS or suits_pillow(tags, request)  # without: Pillow names the damage
+        check_parts(tags, request)
     except READER_ERRORS:
         return read_pillow(content, request)
-    if not suits:
-        return read_with_tifffile(content, tags, request)
+    return described(_read_page(content, tags, request) if suits else read_with_tifffile(content, tags, request), tags)
+
+
+def _read_page(content: bytes, tags: Directory, request: Request) -> Picture:
+    """A page that Pillow can read, by the quickest reader that does."""
     try:
         page = plain_page(content, tags, request.options.page)
     except (TypeError, ValueError):  # tags of other types than they should be

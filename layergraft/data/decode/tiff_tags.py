@@ -21,7 +21,8 @@ _UNSIGNED = {1, 4}  # 4 is "undefined", which means the same in practice
 _PILLOWS_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
 BLACK_IS_ZERO = 1
 _WHITE_IS_ZERO, _RGB = 0, 2
-_INKS = (3, 5, 6, 8)  # palette, CMYK, YCbCr, Lab
+_PALETTE, _YCBCR = 3, 6
+_INKS = (_PALETTE, 5, _YCBCR, 8)  # and CMYK, Lab
 ALPHAS = (1, 2)  # of ExtraSamples: associated, unassociated
 _ITEM = re.compile(r'<Item name="(\w+)" sample="(\d+)"[^>]*>([^<]*)</Item>')
 
@@ -106,8 +107,11 @@ def suits_pillow(tags: Directory, request: Request) -> bool:
     compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
     if not set(formats) <= _UNSIGNED or compression not in _PILLOWS_COMPRESSIONS or bits > 16:
         return False
+    planar = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
     if photometric in _INKS:
-        return True
+        # It mixes up planes of YCbCr and of 16 bits that are not compressed, and takes a palette of 8 bits for black.
+        mixed = planar and compression == 1 and samples > 1 and (bits > 8 or photometric == _YCBCR)
+        return not mixed and (photometric != _PALETTE or max(tags.get(TiffImagePlugin.COLORMAP, (256,))) > 255)
     options = request.options
     if tags.next and (samples == 1 or options.page is not None or options.z is not None or request.whole):
         return False
@@ -120,10 +124,8 @@ def suits_pillow(tags: Directory, request: Request) -> bool:
         return photometric == BLACK_IS_ZERO and bits == 8 and extras[:1] in ((1,), (2,))
     if photometric != _RGB or samples - len(extras) != 3 or len(extras) > 1:
         return False
-    if bits > 8:
-        planar = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
-        if (planar and compression == 1) or request.as_stored or options.range is not None:
-            return False
+    if bits > 8 and ((planar and compression == 1) or request.as_stored or options.range is not None):
+        return False
     if not extras:
         return True
     if any(tag in tags for tag in (*_GEO, _GDAL_METADATA)):

@@ -139,3 +139,44 @@ def test_a_curved_window_and_further_ones_are_said() -> None:
     table["LUTData"].VR = "OW"
     tabled = dicom(RAMP, BitsStored=12, VOILUTSequence=pydicom.Sequence([table]))
     assert "look-up table" in read_picture(tabled, Request(channels=1, options=ReadOptions())).remarks[0]
+
+
+def _group(slope: float | None = None, intercept: float = 0, window: tuple[float, float] | None = None) -> Any:
+    from pydicom.dataset import Dataset
+
+    group, inner, shown = Dataset(), Dataset(), Dataset()
+    if slope is not None:
+        inner.RescaleSlope, inner.RescaleIntercept, inner.RescaleType = str(slope), str(intercept), "HU"
+        group.PixelValueTransformationSequence = [inner]
+    if window:
+        shown.WindowCenter, shown.WindowWidth = map(str, window)
+        group.FrameVOILUTSequence = [shown]
+    return group
+
+
+def test_enhanced_frames_have_their_own_slope_and_window() -> None:
+    """As enhanced CT and MR are written (PS3.3, C.7.6.16.2): nothing of it stands at the top of the data set."""
+    frames, hounsfield = np.stack([RAMP, RAMP]), ReadOptions(range=((-1000.0, 400.0),))
+    expected = levels(RAMP.astype(float) - 1024, -1000, 400)
+    shared = dicom(frames, SharedFunctionalGroupsSequence=[_group(1, -1024)])
+    assert np.array_equal(decode(shared, 1, options=hounsfield)[:, :, 0], expected)
+    mean = ReadOptions(range=hounsfield.range, z="mean")
+    assert np.array_equal(decode(shared, 1, options=mean)[:, :, 0], expected)
+    with pytest.raises(BadImage, match="range"):
+        decode(shared, 1)
+    each = dicom(frames, PerFrameFunctionalGroupsSequence=[_group(2, 0), _group(1, -1024, (-299.5, 1401))])
+    assert np.abs(decode(each, 1, options=ReadOptions(page=2))[:, :, 0].astype(int) - expected).max() <= 1
+    first = decode(each, 1, options=ReadOptions(page=1, range=((0.0, 6142.0),)))[:, :, 0]
+    assert np.array_equal(first, levels(RAMP.astype(float) * 2, 0, 6142))
+    with pytest.raises(BadImage, match="slopes of their own"):
+        decode(each, 1, options=mean)
+
+
+def test_numbers_in_the_upper_bits_are_refused() -> None:
+    content = dicom(RAMP << 4, BitsStored=12)
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.HighBit = 15
+    file = io.BytesIO()
+    dataset.save_as(file)
+    with pytest.raises(BadImage, match="upper 12 of 16 bits"):
+        decode(file.getvalue(), 1)
