@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from broken import SMOOTH, save
+from conftest import two_classes
 from PIL import Image, features
 
 from layergraft.commands.cli import main
 from layergraft.commands.pack import pack
 from layergraft.data.sources.open import open_source
+from layergraft.errors import Stopped
 
 KINDS = ["GIF", "AVIF", "JPEG2000", "PNG", "BMP", "WEBP", "TIFF", "BigTIFF"]
 
@@ -75,3 +78,24 @@ def test_shrunk_images_keep_their_colour(tmp_path: Path) -> None:
     for channels, expected in ((3, (255, 0, 0)), (1, (76,))):
         source = open_source(pack(str(tmp_path / "images"), tmp_path / str(channels), 20, channels, 10).source)
         assert np.abs(source.images.load(0, channels).astype(int) - expected).max() <= 2
+
+
+def test_files_replaced_before_an_unfinished_pack_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = two_classes(tmp_path / "images", 6), tmp_path / "out"
+    words = ["pack", "--data", str(images), "--out", str(out), "--shard-images", "2"]
+
+    def stops(*arguments: object) -> None:
+        raise Stopped("a signal")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["layergraft.commands.pack"], "build_index", stops)
+        assert main(words) == 75
+    file = images / "a" / "00.png"
+    before = file.read_bytes()
+    file.write_bytes((images / "b" / "01.png").read_bytes())
+    assert main(words) == 2
+    assert "unfinished pack of other images" in capsys.readouterr().err
+    file.write_bytes(before)
+    assert main(words) == 0

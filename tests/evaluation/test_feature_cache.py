@@ -228,7 +228,7 @@ def test_a_second_look_reads_no_image(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(file_state, "_KEEP_CTIME", set(file_state._file_systems().values()))
     reads: list[int] = []
     read_all = contents._read
-    monkeypatch.setattr(contents, "_read", lambda source: (reads.append(len(source)), read_all(source))[1])
+    monkeypatch.setattr(contents, "_read", lambda read, keys: (reads.append(len(keys)), read_all(read, keys))[1])
     for fresh, expected in ((0, [4]), (0, [4]), (10**12, [4, 4]), (0, [4, 4])):
         monkeypatch.setattr(file_state, "_FRESH", fresh)
         cache.features_of(encoder, source, ["cls"])

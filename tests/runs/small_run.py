@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,11 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
@@ -88,6 +94,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "beyond all numbers": lambda path: path.write_text('{"key": 1e999, "name": "a", "reason": "b"}\n'),
     "deep": lambda path: path.write_text("[" * 100_000),
     "folder": _folder,
+    "pipe": _pipe,
 }
 
 
