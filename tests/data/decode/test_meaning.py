@@ -157,7 +157,7 @@ def test_no_value_is_black_and_no_part_of_a_range(dtype: Any, nodata: float, ban
 
 
 def test_no_value_is_not_averaged(tmp_path: Path) -> None:
-    values = np.where(HOLE, -9999, GREY).astype(np.float32)
+    values = np.where(HOLE, -9999, GREY.astype(np.float32)).astype(np.float32)
     (tmp_path / "0.tif").write_bytes(tiff(values, extratags=[(42113, "s", 0, "-9999", True)]))
     with pytest.raises(BadImage, match="stand for no value"):
         shrunk(open_source(str(tmp_path)), 0, 1, 20)
