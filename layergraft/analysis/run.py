@@ -31,7 +31,7 @@ from layergraft.runs.announce import announce
 from layergraft.runs.findings import Entry, write_analysis
 from layergraft.runs.interruption import check
 from layergraft.runs.layout import encoder_name, run_directory
-from layergraft.runs.readable import duration
+from layergraft.runs.readable import counted, duration
 
 CHECKED = 16  # images whose features must be finite before anything is computed
 BLOCK_CHOICE: AnalysisName = "saliency"  # the analysis that explains the block of `Subject.block`
@@ -156,5 +156,5 @@ def run_analyses(
         say(f"{name}: {duration(seconds)}." + (f"\n{findings.snippet}" if findings.snippet else ""))
     bad = list(subject.readable.values()).count(False)
     if bad:
-        say(f"{bad} unreadable images were left out.")
+        say(f"{counted(bad, 'unreadable image')} left out.")
     return entries, skipped

@@ -13,9 +13,12 @@ import numpy as np
 from layergraft.data.arrays import Indices, Labels
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import settle
+from layergraft.data.sources.columns import shown
+from layergraft.data.sources.files import Place
 from layergraft.data.sources.label_file import read_label_rows, read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
+from layergraft.data.sources.table import table_schema
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
@@ -124,14 +127,19 @@ def _check_out(out: Path) -> None:
     Raises:
         UserError: the file holds labels, or something else than picks.
     """
-    if out.suffix != ".csv":
+    if out.suffix.lower() != ".csv":
         raise UserError(f"--out is {str(out)!r}, and picks are a .csv file.", f"For instance --out {out}.csv.")
     if not out.exists():
         return
     try:
         labels = len(read_label_rows(str(out)))
+        others = [name for name in table_schema(Place(str(out))).names if name not in COLUMNS]
     except UserError as error:
         raise UserError(f"{str(out)!r} exists and is no file of picks: {error}", "Give another --out.") from None
+    if others and not labels:
+        raise UserError(
+            f"{str(out)!r} exists and is no file of picks: it has {shown(others)}.", "It is kept: give another --out."
+        )
     if labels:
         raise UserError(
             f"{str(out)!r} holds {counted(labels, 'label')} to keep.",

@@ -184,25 +184,40 @@ class Audit:
         copies = sum(len(group) - 1 for group in self.same_bytes)
         again = sum(len(group) - 1 for group in self.same_pixels)
         lines = [
-            _line("files that are copies of another", copies, [" = ".join(group[:2]) for group in self.same_bytes]),
-            _line("images with the pixels of another", again, [" = ".join(group[:2]) for group in self.same_pixels]),
-            _line("near-duplicate pairs", len(self.near), [f"{pair.first} ~ {pair.second}" for pair in self.near]),
+            _line(
+                "copy of another file", "copies of other files", copies, [" = ".join(g[:2]) for g in self.same_bytes]
+            ),
+            _line(
+                "image with the pixels of another",
+                "images with the pixels of another",
+                again,
+                [" = ".join(group[:2]) for group in self.same_pixels],
+            ),
+            _line(
+                "near-duplicate pair",
+                "near-duplicate pairs",
+                len(self.near),
+                [f"{pair.first} ~ {pair.second}" for pair in self.near],
+            ),
         ]
         if self.leak is not None:
             images = len({test for test, _ in self.leak.exact} | {pair.first for pair in self.leak.near})
             examples = [f"{test} = {train}" for test, train in self.leak.exact]
             examples += [f"{pair.first} ~ {pair.second}" for pair in self.leak.near]
             share = f" ({100 * images / max(1, self.leak.images):.1f} %)"
-            lines.append(_line(f"of {self.leak.images:,} test images are among them{share}", images, examples))
-        lines.append(_line("outliers", len(self.outliers), [one.path for one in self.outliers]))
+            said = f"of {counted(self.leak.images, 'test image')}"
+            lines.append(_line(f"{said} is among them{share}", f"{said} are among them{share}", images, examples))
+        lines.append(_line("outlier", "outliers", len(self.outliers), [one.path for one in self.outliers]))
         if self.agreement is not None:
             examples = [f"{one.path} ({one.label}: {one.suggested}?)" for one in self.label_errors]
-            said = f"of {self.labelled:,} labels are doubted by a classifier that gets {self.agreement:.0f} % right"
-            lines.append(_line(said, len(self.label_errors), examples))
+            by = f"doubted by a classifier that gets {self.agreement:.0f} % right"
+            of_all = f"of {counted(self.labelled, 'label')}"
+            lines.append(_line(f"{of_all} is {by}", f"{of_all} are {by}", len(self.label_errors), examples))
             alike = [f"{pair.first} and {pair.second}" for pair in self.classes if pair.alike]
-            lines.append(_line("pairs of classes are not told apart", len(alike), alike))
+            said = "not told apart" if self.classes else "looked at: it takes two classes of five labels each"
+            lines.append(_line(f"pair of classes is {said}", f"pairs of classes are {said}", len(alike), alike))
         if self.unreadable:
-            lines.append(_line("images cannot be read", len(self.unreadable), self.unreadable))
+            lines.append(_line("image cannot be read", "images cannot be read", len(self.unreadable), self.unreadable))
         return lines
 
 
@@ -210,10 +225,12 @@ def _row(finding: str, path: str, other: str, value: float) -> dict[str, Any]:
     return {"finding": finding, "path": path, "other": other, "value": value}
 
 
-def _line(what: str, count: int, examples: list[str]) -> str:
+def _line(one: str, several: str, count: int, examples: list[str]) -> str:
     """`3 outliers: a.jpg, b.jpg, c.jpg …`."""
     more = " …" if len(examples) > _SHOWN else ""
-    return f"{count:,} {what}" + (f": {', '.join(examples[:_SHOWN])}{more}" if examples else "")
+    return f"{count:,} {one if count == 1 else several}" + (
+        f": {', '.join(examples[:_SHOWN])}{more}" if examples else ""
+    )
 
 
 def read_audits(path: Path) -> list[Audit]:
@@ -226,6 +243,6 @@ def read_audits(path: Path) -> list[Audit]:
 
 
 def write_audit(path: Path, audit: Audit) -> None:
-    """Add an audit; one with the same identity is replaced."""
-    audits = {one.identity: one for one in [*read_audits(path), audit]}
-    write_text(path, json.dumps([asdict(one) for one in audits.values()], indent=1) + "\n")
+    """Add an audit behind the others; one with the same identity goes."""
+    audits = [*(one for one in read_audits(path) if one.identity != audit.identity), audit]
+    write_text(path, json.dumps([asdict(one) for one in audits], indent=1) + "\n")

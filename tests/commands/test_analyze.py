@@ -87,7 +87,7 @@ def test_unreadable_images_are_left_out(bare: str, tmp_path: Path, capsys: pytes
     words = ["analyze", "--encoder", bare, "--data", str(folder), "--out", str(tmp_path / "found")]
     assert main([*words, "--what", "token-similarity", "map", "neighbours", "layer-probe"]) == 0
     said = capsys.readouterr().err
-    assert "1 unreadable images were left out" in said
+    assert "1 unreadable image left out" in said
     assert "layer-probe: skipped, it needs images with labels" in said
     entries = json.loads((tmp_path / "found" / "analysis.json").read_text())
     assert next(e for e in entries if e["analysis"] == "map")["numbers"]["images"] == 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
-from layergraft.runs.audit import read_audits
+from layergraft.runs.audit import Audit, Near, read_audits, write_audit
 
 CONFIG = EncoderConfig(name="vit_tiny_patch16_224", img_size=36, patch_size=9, embed_dim=32, depth=2, num_heads=2)
 
@@ -58,7 +59,7 @@ def test_what_was_planted_is_found_and_kept(
     words = ["audit", "--encoder", encoder, "--data", str(train), "--test", str(test), "--out", str(tmp_path / "out")]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "1 files that are copies of another" in said
+    assert "1 copy of another file: " in said
     assert "3 (9.1 %)" in said or "3 of 33 test images" in said
     (audit,) = read_audits(tmp_path / "out" / "audit.json")
     assert (audit.images, audit.labelled) == (124, 124)
@@ -72,6 +73,7 @@ def test_what_was_planted_is_found_and_kept(
         ("leak.png", "4.png"),
     ]
     assert [(pair.first, Path(pair.second).name) for pair in audit.leak.near] == [("leak.jpg", "6.png")]
+    assert main(words) == 0  # once more: it takes the first one's place, and is the last
     again = layergraft.audit(encoder=encoder, data=str(train), out=tmp_path / "out")
     assert again.leak is None
     assert [one.leak is None for one in read_audits(tmp_path / "out" / "audit.json")] == [False, True]
@@ -89,6 +91,36 @@ def test_the_report_shows_the_last_audit(encoder: str, folders: tuple[Path, Path
     page = layergraft.report(runs=[str(tmp_path / "run")]).read_text()
     for text in ("Audit of", "Test images among the training images", "leak.jpg", "Near-duplicates", "resized.png"):
         assert text in page
+
+
+def test_lines_say_how_many_and_what_was_not_asked(tmp_path: Path) -> None:
+    """One is one; classes of too few labels are not called told apart; the audit that was made last stands last."""
+    one = Audit(
+        encoder="e",
+        data="d",
+        labels="l.csv",
+        images=9,
+        unreadable=["u.png"],
+        same_bytes=[["a.png", "b.png"]],
+        same_pixels=[],
+        near=[Near(first="c.png", second="d.png", likeness=1.0)],
+        threshold=0.9,
+        outliers=[],
+        labelled=6,
+        agreement=0.0,
+    )
+    assert one.lines() == [
+        "1 copy of another file: a.png = b.png",
+        "0 images with the pixels of another",
+        "1 near-duplicate pair: c.png ~ d.png",
+        "0 outliers",
+        "0 of 6 labels are doubted by a classifier that gets 0 % right",
+        "0 pairs of classes are looked at: it takes two classes of five labels each",
+        "1 image cannot be read: u.png",
+    ]
+    for audit in (one, replace(one, data="other"), one):
+        write_audit(tmp_path / "audit.json", audit)
+    assert [audit.data for audit in read_audits(tmp_path / "audit.json")] == ["other", "d"]
 
 
 def test_labels_may_lie_in_a_file(encoder: str, folders: tuple[Path, Path], tmp_path: Path) -> None:

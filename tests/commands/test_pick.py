@@ -88,6 +88,7 @@ def test_labels_are_never_overwritten(
         (text, "holds 1 label to keep"),
         ("a,b\n1,2\n", "no file of picks"),
         ("", "no file of picks"),
+        ("path,label,date\n1.png,,May\n", "no file of picks: it has date"),
     ):
         picked.write_text(content, encoding="utf-8")
         assert main([*words, str(picked)]) == 2

@@ -160,8 +160,15 @@ def test_what_is_refused(encoder: str, photos: tuple[Path, dict[str, str]], tmp_
     refused("It is a share above 0", error=10)
     refused("holds no classifier", labels=None, head=True)
     before = labels.read_bytes()
-    refused("exists and holds no predictions", out=labels)
+    refused("is the file of labels", out=labels)
+    labels.with_name("m.csv").symlink_to(labels)
+    refused("is the file of labels", out=labels.with_name("m.csv"), labels=f"{labels}?label=label")
+    refused("exists and holds no predictions", out=labels, labels=None, probe=tmp_path / "probe")
     assert labels.read_bytes() == before
+    (tmp_path / "p.html").write_text("mine")
+    refused("The page of predictions would replace")
+    assert (tmp_path / "p.html").read_text() == "mine"
+    (tmp_path / "p.html").unlink()
     (tmp_path / "q.parquet").write_bytes(b"no table")
     refused("exists and holds no predictions", out=tmp_path / "q.parquet")
     (tmp_path / "one.csv").write_text(f"path,label\n{next(iter(truth))},x\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import tarfile
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -10,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from layergraft.data.sources.label_file import read_label_rows, read_labels
+from layergraft.data.sources.label_file import match_paths, read_label_rows, read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.errors import UserError
 
@@ -110,7 +113,8 @@ def test_what_is_refused(photos: Path) -> None:
     refused("path,label\n,x\na/1.png,x\n", r"1 row of .* have a label and no path")
     refused("path,label\na/1.png,x,y\n", r"cannot be read as a table")
     refused("", r"cannot be read as a table")
-    refused("path,label\na/1.png,caf\u00e9\n".encode("latin-1"), r"cannot be read as a table")
+    refused("path,label\na/1.png,caf\u00e9\n".encode("latin-1"), r"cannot be read as a table(.|\n)*as UTF-8")
+    refused("a/1.png,cat\na/2.png,dog\n", r"no column `path` or `image`(.|\n)*Its first line names the columns")
     with pytest.raises(UserError, match=r"There is no label file"):
         read_labels(photos.parent / "none.csv", open_source(str(photos)))
 
@@ -138,6 +142,69 @@ def test_labels_replace_those_of_the_source(photos: Path) -> None:
     with pytest.raises(UserError, match=r"2 of 4 images of .* have no label"):
         _ = one.selected_labels
     assert one.labelled.selected_labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("file", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_are_the_same_however_they_are_encoded(tmp_path: Path, file: str, written: str) -> None:
+    """A Mac writes two letters for `ä`, a spreadsheet one; where both are files, a path of neither is vague."""
+
+    def form(name: str, text: str) -> str:
+        return unicodedata.normalize(name, text)
+
+    photos = tmp_path / form(file, "Käfer")
+    (photos / "a").mkdir(parents=True)
+    for name in ("ä.png", "b.png"):
+        cv2.imwrite(str(photos / "a" / form(file, name)), np.zeros((8, 8), dtype=np.uint8))
+    for path in ("ä.png", "a/ä.png", "Käfer/a/ä.png", str(photos / "a" / "ä.png")):
+        (tmp_path / "l.csv").write_text(f"path,label\n{form(written, path)},x\n", encoding="utf-8")
+        source = read_labels(tmp_path / "l.csv", open_source(str(photos))).labelled
+        assert [source.images.name(int(key)) for key in source.keys] == [form(file, "a/ä.png")]
+    for name in (form(file, "a/Ö.png"), form(written, "a/Ö.png")):
+        cv2.imwrite(str(photos / name), np.zeros((8, 8), dtype=np.uint8))
+    images = open_source(str(photos))
+    if len(images) == 4:  # some file systems take both for one
+        (key,) = match_paths("l.csv", [form(file, "a/Ö.png")], images).values()
+        assert images.images.name(key[0]) == form(file, "a/Ö.png")
+        with pytest.raises(UserError, match="fit several images"):
+            match_paths("l.csv", [form(written, "Käfer/") + form(file, "a/Ö.png")], images)
+
+
+def test_members_of_shards_are_found_by_their_names(photos: Path) -> None:
+    for shard, name in (("0", "a/1.png"), ("1", "4 .png"), ("1", "a/2.png"), ("0", "b/2.png")):
+        with tarfile.open(photos.parent / f"{shard}.tar", "a") as file:
+            file.add(photos / name, name)
+    (photos.parent / "l.csv").write_text("path,label\n4 .png,x\n1.png,y\n0.tar:b/2.png,z\n")
+    source = read_labels(photos.parent / "l.csv", open_source(f"{photos.parent}/{{0..1}}.tar")).labelled
+    assert {source.images.name(int(key)) for key in source.keys} == {"1.tar:4 .png", "0.tar:a/1.png", "0.tar:b/2.png"}
+    (photos.parent / "l.csv").write_text("path,label\n2.png,x\n")
+    with pytest.raises(UserError, match="fit several images"):
+        read_labels(photos.parent / "l.csv", open_source(f"{photos.parent}/{{0..1}}.tar"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,label\n1.png,NA\n3.png,cat\n", "labels 1 image 'NA', which is a class like any other"),
+        ("path,label\n1.png,Cat\n3.png,cat\na/2.png,dog\n", "in several ways, .*: 'Cat' \\(1\\), 'cat' \\(1\\)"),
+        ("path,label\n1.png,caf\u00e9\n3.png,cafe\u0301\n", "in several ways"),
+        ("path,label,second,second_probability\n1.png,cat,dog,0.2\n", "is a file of predictions"),
+        ("path,label,rank\n1.png,cat,1\n3.png,dog,2\n", "^$"),
+    ],
+)
+def test_what_looks_like_a_slip_is_said(photos: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled(photos, text)
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_cells_of_several_lines_and_capital_endings(photos: Path) -> None:
+    """A table above a megabyte whose notes have lines of their own was refused; a .PARQUET was read as text."""
+    note = "x" * 1000 + "\n" + "y" * 1000
+    rows = [f'1.png,cat,"{note}"\n'] * 1500
+    file = photos.parent / "notes.CSV"
+    file.write_text("path,label,note\n" + "".join(rows))
+    assert read_label_rows(str(file)) == [("1.png", "cat")] * 1500
+    pq.write_table(pa.table({"path": ["1.png"], "label": ["cat"]}), photos.parent / "L.PARQUET")
+    assert read_label_rows(str(photos.parent / "L.PARQUET")) == [("1.png", "cat")]
 
 
 def test_images_that_are_no_files(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from layergraft.commands.label.estimate import LEAST, Point, advise
 from layergraft.commands.label.session import SHOWN, Guesses, Known, Session
 from layergraft.data.arrays import Labels
+from layergraft.data.sources.label_file import ordered_classes
 from layergraft.errors import Stopped, UserError
 from layergraft.evaluation.cross_validation import unparted
 from layergraft.evaluation.features import Array
@@ -202,7 +203,10 @@ class Background:
             present, labels = np.unique(known.labels[:number], return_inverse=True)
             if len(present) < 2:
                 return
-            rows, labels, source = known.rows[:number], labels.astype(np.int64), session.source
+            order = np.argsort(known.rows[:number])  # as `predict` has them, for folds are dealt by rows and classes
+            names = ordered_classes([known.classes[label] for label in present])
+            place = np.array([names.index(known.classes[label]) for label in present], dtype=np.int64)
+            rows, labels, source = known.rows[:number][order], place[labels[order]], session.source
             files = None if source.files is None else source.files[source.keys[rows]].astype(np.int64)
             whole = None if files is None else unparted(labels, files)
             fitted = fit_labelled(session.features[rows], labels, len(present), session.error, whole)

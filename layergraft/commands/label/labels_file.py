@@ -91,7 +91,7 @@ class LabelsFile:
     def __init__(self, file: str, source: Source) -> None:
         self.file, self.source = file, source
         name, _, options = file.partition("?")
-        if not name.endswith((".csv", ".tsv")):
+        if not name.lower().endswith((".csv", ".tsv")):
             raise UserError(f"`layergraft label` writes a .csv, and --labels is {file!r}.", "For instance labels.csv.")
         self.options = dict(parse_qsl(options))
         self.path = Path(name).expanduser().resolve()

@@ -12,6 +12,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import FileImages
 from layergraft.data.sources.source import Source
 from layergraft.data.thumbnails import address
+from layergraft.errors import UserError
 from layergraft.evaluation.prediction import Prediction
 from layergraft.runs.figure import Figure
 from layergraft.runs.interruption import check
@@ -22,7 +23,14 @@ from layergraft.runs.report.section import Notes, Picture, Section, Sheet, Table
 
 ON_A_SHEET, PICTURES = 24, 480  # of a class, and of all of them
 PAIRS, EXAMPLES = 6, 8
+FIRST = "What they are"  # the first section's title
 _THUMBNAIL = 112
+
+
+def check_page(page: Path) -> None:
+    """Refuse to write over anything but a page of predictions, before anything is computed."""
+    if page.is_dir() or (page.exists() and FIRST not in page.read_text("utf-8", "replace")):
+        raise UserError(f"The page of predictions would replace {str(page)!r}.", "It is kept: give another --out.")
 
 
 def write_prediction_page(
@@ -136,7 +144,7 @@ def _overview(prediction: Prediction, rows: Indices | None, labels: Labels | Non
             cells += [f"{len(own):,}", f"{int((prediction.label[own] == number).sum()):,}"]
         table.append(cells)
     blocks: list[Notes | Table] = [Table(title="Classes", columns=columns, rows=table, note=_note(rows))]
-    return Section(name="overview", title="What they are", intro=" ".join(sentences), blocks=[*blocks])
+    return Section(name="overview", title=FIRST, intro=" ".join(sentences), blocks=[*blocks])
 
 
 def _note(rows: Indices | None) -> str:

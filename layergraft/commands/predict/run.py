@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from layergraft.commands.predict.page import write_prediction_page
+from layergraft.commands.predict.page import check_page, write_prediction_page
 from layergraft.commands.predict.table import check_out, read_predictions, reasons, write_predictions
 from layergraft.data.arrays import Indices, Labels
 from layergraft.data.first_look import look_at, remarks_on_files
@@ -73,7 +73,10 @@ class Predicted:
                 f"{self.high:.0f} %)."
             )
         if self.sure is not None:
-            said.append(f"{self.sure:,} images are sure at an error rate of {100 * self.error:g} %.")
+            said.append(
+                f"{counted(self.sure, 'image')} {'is' if self.sure == 1 else 'are'} sure at an error rate of "
+                f"{100 * self.error:g} %, as far as the labelled images are like the others."
+            )
         return said
 
     def __repr__(self) -> str:
@@ -122,7 +125,8 @@ def predict_command(
     if sum((labels is not None, probe is not None, head)) != 1:
         raise UserError("What classes are there?", "Give one of --labels FILE, --probe PROBE and --head.")
     check_error(error)
-    check_out(out)
+    check_out(out, labels)
+    check_page(out.with_suffix(".html"))
     checkpoint = open_checkpoint(encoder) if head else None
     loaded = load_encoder(encoder) if checkpoint is None else checkpoint.encoder
     source = settle(open_source(data), loaded.in_chans, announce, loaded.reads, repr(encoder))

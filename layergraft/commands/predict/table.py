@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet
 
+from layergraft.config.paths import expanded
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
@@ -27,9 +28,11 @@ _BLOCK = 2**16
 Row = dict[str, str | float | bool | None]
 
 
-def check_out(out: Path) -> None:
-    """Refuse a file of another kind, and one that holds anything but predictions, before anything is computed."""
-    if out.suffix not in SUFFIXES:
+def check_out(out: Path, labels: str | None = None) -> None:
+    """Refuse a file of another kind, the labels, and what holds no predictions, before anything is computed."""
+    if labels is not None and out.exists() and expanded(labels.partition("?")[0]).resolve() == out.resolve():
+        raise UserError(f"--out is the file of labels, {str(out)!r}.", "It is kept: give another --out.")
+    if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"--out is {str(out)!r}: no .csv and no .parquet.", f"For instance {out.name}.csv.")
     if out.is_dir():
         raise UserError(f"--out is {str(out)!r}, a folder.", "Give a file.")
@@ -40,7 +43,7 @@ def check_out(out: Path) -> None:
 def _columns(out: Path) -> list[str]:
     """The columns of a file; none where it cannot be read as what its ending says."""
     try:
-        if out.suffix == ".parquet":
+        if out.suffix.lower() == ".parquet":
             return list(pyarrow.parquet.read_schema(out).names)
         with open(out, newline="", encoding="utf-8", errors="replace") as file:
             return next(csv.reader(file), [])
@@ -73,7 +76,7 @@ def write_predictions(out: Path, source: Source, prediction: Prediction, notes: 
 
     def fill(file: BinaryIO) -> str:
         blocks = _blocks(source, prediction, notes)
-        if out.suffix == ".csv":
+        if out.suffix.lower() == ".csv":
             _write_csv(file, columns, blocks)
         else:
             kinds = [*_TYPES, *([pa.string()] if notes else [])]
@@ -85,7 +88,7 @@ def write_predictions(out: Path, source: Source, prediction: Prediction, notes: 
 
 def read_predictions(out: Path) -> tuple[list[str], list[tuple[str | float | bool | None, ...]]]:
     """(columns, rows) of a file that `write_predictions` left."""
-    if out.suffix == ".parquet":
+    if out.suffix.lower() == ".parquet":
         table = pyarrow.parquet.read_table(out)
         return table.column_names, list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     with open(out, newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -118,7 +118,8 @@ def find_columns(place: str, names: Sequence[str], chosen: Chosen = USUAL, unfit
     if len(images) != 1:
         which = f"several columns that may hold images, {shown(images)}" if images else "no column `path` or `image`"
         all_of_them = "" if images else f": it has {shown(names)}"
-        raise UserError(f"{place!r} has {which}{all_of_them}.", "Name it: ?image=COLUMN.")
+        hint = "Name it: ?image=COLUMN." if images else "Its first line names the columns; name the one: ?image=COLUMN."
+        raise UserError(f"{place!r} has {which}{all_of_them}.", hint)
     others = [name for name in names if name != images[0]]
     said = (
         [f"images from the column `{images[0].strip()}`"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-from collections.abc import Collection, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -18,6 +20,7 @@ from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
 from layergraft.data.sources.index import are_numbers
 from layergraft.data.sources.labels import UNLABELLED, label_texts
+from layergraft.data.sources.shards import RemoteShardImages, ShardImages
 from layergraft.data.sources.source import Source, file_of
 from layergraft.data.sources.table import explained, table_batches, table_columns, table_schema
 from layergraft.data.sources.tiles import TileImages
@@ -26,14 +29,17 @@ from layergraft.runs.announce import announce
 from layergraft.runs.readable import counted
 
 _NAMED = 5  # examples in a message
+_MEANS_NOTHING = ("na", "n/a", "nan", "null", "none", "nil", "#n/a", "?")
+PREDICTED = {"second", "second_probability"}  # columns of a file of predictions, beside `label`
 
 
 def read_labels(file: str | Path, source: Source) -> Source:
     """Give some images of a source the labels that a file has for them; what it had before does not count.
 
     A path of the file is relative to the source, as its images' names are. One with the source's own folder in front
-    (`photos/a.jpg`, or from the root of the disk), or without the folders inside (`a.jpg` for `cats/a.jpg`, if no
-    other image is called so), is found as well. Labels are text: `007` stays `007`. A blank is no label.
+    (`photos/a.jpg`, or from the root of the disk), or without the folders inside or the shard (`a.jpg` for
+    `cats/a.jpg` or `000.tar:a.jpg`, if no other image is called so), is found as well, however its accents are encoded.
+    Labels are text: `007` stays `007`. A blank is no label.
 
     Args:
         file: a `.csv` or `.parquet` with the columns `path` and `label`, or other usual names (`columns`); any others
@@ -47,8 +53,8 @@ def read_labels(file: str | Path, source: Source) -> Source:
         UserError: there is no such file or column, it names what the source lacks, or one image has two labels.
     """
     text = str(file)
-    rows, remark = _read(text)
-    announce(*filter(None, [remark]))
+    rows, remarks = _read(text)
+    announce(*remarks)
     key_of = match_paths(text, [path for path, _ in rows], source)
     label_of: dict[int, str] = {}
     twice: dict[str, None] = {}
@@ -91,8 +97,8 @@ def read_label_rows(file: str) -> list[tuple[str, str]]:
     return _read(file)[0]
 
 
-def _read(file: str) -> tuple[list[tuple[str, str]], str]:
-    """(rows with a label, what was assumed about the columns)."""
+def _read(file: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """(rows with a label, what is to be said about them)."""
     name, _, options = file.partition("?")
     query = dict(parse_qsl(options, keep_blank_values=True))
     for key in query:
@@ -102,8 +108,12 @@ def _read(file: str) -> tuple[list[tuple[str, str]], str]:
     if not place.exists():
         raise UserError(f"There is no label file {name!r}.", "It is a table with the columns `path` and `label`.")
     if not name.lower().endswith((".csv", ".tsv", ".parquet")):
-        raise UserError(f"The label file {name!r} is no .csv and no .parquet.", "Write `path,label` a line.")
-    columns = table_columns(place, table_schema(place), Chosen(image=query.get("image"), label=query.get("label")))
+        raise UserError(
+            f"The label file {name!r} is no .csv and no .parquet.",
+            "Write `path,label` a line; spreadsheets save as CSV.",
+        )
+    schema = table_schema(place)
+    columns = table_columns(place, schema, Chosen(image=query.get("image"), label=query.get("label")))
     if columns.label is None:
         raise UserError(f"{file!r} has no column `label`.", columns.hint)
     names: list[str] = []
@@ -116,7 +126,28 @@ def _read(file: str) -> tuple[list[tuple[str, str]], str]:
     nameless = sum(not path.strip() and label != UNLABELLED for path, label in rows)
     if nameless:
         raise UserError(f"{counted(nameless, 'row')} of {file!r} have a label and no path.", "Say which images.")
-    return [(path, label) for path, label in rows if label != UNLABELLED], columns.remark
+    rows = [(path, label) for path, label in rows if label != UNLABELLED]
+    remarks = [columns.remark, *_doubts(file, Counter(label for _, label in rows))]
+    if columns.label == "label" and set(schema.names) >= PREDICTED:
+        remarks.append(f"{file!r} is a file of predictions: what rests on its labels is surer than it should be.")
+    return rows, list(filter(None, remarks))
+
+
+def _doubts(file: str, counts: Mapping[str, int]) -> Iterator[str]:
+    """What looks like a slip in the names of classes: programs write `NA`, and people write one name in two ways."""
+    for label in counts:
+        if label.casefold() in _MEANS_NOTHING:
+            yield (
+                f"{file!r} labels {counted(counts[label], 'image')} {label!r}, which is a class like any other: leave "
+                "blank what has no label."
+            )
+    ways: dict[str, list[str]] = {}
+    for label in counts:
+        ways.setdefault(" ".join(unicodedata.normalize("NFKC", label).casefold().split()), []).append(label)
+    for same in ways.values():
+        if len(same) > 1:
+            named = ", ".join(f"{label!r} ({counts[label]:,})" for label in same)
+            yield f"{file!r} writes a class in several ways, which are classes of their own: {named}."
 
 
 def _some(texts: Collection[str]) -> str:
@@ -129,11 +160,13 @@ class _Names:
 
     Args:
         root: the folder that they are relative to, where they are files of this machine.
+        joints: what stands before the last part of a name: `/`, and `:` behind a shard.
         keys: name -> sample keys of the images that are called so.
         by_base: file name -> names that end in it; filled when it is first needed.
     """
 
     root: str | None
+    joints: str = "/"
     keys: dict[str, list[int]] = field(default_factory=dict)
     by_base: dict[str, list[str]] = field(default_factory=dict)
 
@@ -141,7 +174,8 @@ class _Names:
     def of(cls, source: Source) -> _Names:
         images = source.images
         root = images.root if isinstance(images, FileImages | TileImages) else None
-        names = cls(root=None if root is None or root.remote else root.path)
+        is_shard = isinstance(images, ShardImages | RemoteShardImages)
+        names = cls(root=None if root is None or root.remote else root.path, joints="/:" if is_shard else "/")
         for key in source.keys.tolist():
             name = images.name(key)
             names.keys.setdefault(name, []).append(key)
@@ -150,12 +184,45 @@ class _Names:
                 names.keys.setdefault(file, []).append(key)
         return names
 
+    def _base(self, name: str) -> str:
+        return name[1 + max(name.rfind(joint) for joint in self.joints) :]
+
     def ending_in(self, path: str) -> list[str]:
         """Names of images whose last parts are a path."""
         if not self.by_base:
             for name in self.keys:
-                self.by_base.setdefault(posixpath.basename(name), []).append(name)
-        return [name for name in self.by_base.get(posixpath.basename(path), []) if name.endswith(f"/{path}")]
+                self.by_base.setdefault(self._base(name), []).append(name)
+        endings = tuple(joint + path for joint in self.joints)
+        return [name for name in self.by_base.get(self._base(path), []) if name.endswith(endings)]
+
+    def meant(self, path: str, folders: Collection[str]) -> list[str]:
+        """Names that a path may stand for; one, if it is clear."""
+        name = next((one for one in _spellings(path, self.root, folders) if one in self.keys), None)
+        return self.ending_in(_plain(path)) if name is None else [name]
+
+
+class _Composed:
+    """Names whose accents are one letter each (Unicode's NFC): a Mac writes two, and what looks alike is meant alike.
+
+    Args:
+        names: as they are written.
+    """
+
+    def __init__(self, names: _Names) -> None:
+        self.written: dict[str, list[str]] = {}
+        for name in names.keys:
+            self.written.setdefault(_composed(name), []).append(name)
+        root = None if names.root is None else _composed(names.root)
+        self.names = _Names(root=root, joints=names.joints, keys={name: [] for name in self.written})
+
+    def meant(self, path: str, folders: Collection[str]) -> list[str]:
+        """As `_Names.meant`."""
+        found = self.names.meant(_composed(path), [_composed(folder) for folder in folders])
+        return [name for composed in found for name in self.written[composed]]
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _plain(path: str) -> str:
@@ -195,15 +262,16 @@ def match_paths(file: str, paths: Collection[str], source: Source) -> dict[str, 
     keys_of: dict[str, list[int]] = {}
     unknown: dict[str, None] = {}
     vague: dict[str, None] = {}
+    composed: _Composed | None = None
     for path in dict.fromkeys(paths):
-        name = next((one for one in _spellings(path, names.root, folders) if one in names.keys), None)
-        if name is None:
-            several = names.ending_in(_plain(path))
-            if len(several) != 1:
-                (vague if several else unknown)[repr(path)] = None
-                continue
-            name = several[0]
-        keys_of[path] = names.keys[name]
+        meant = names.meant(path, folders)
+        if not meant and not path.isascii():
+            composed = composed or _Composed(names)
+            meant = composed.meant(path, folders)
+        if len(meant) == 1:
+            keys_of[path] = names.keys[meant[0]]
+        else:
+            (vague if meant else unknown)[repr(path)] = None
     if unknown:
         first = repr(next(iter(names.keys), ""))
         raise UserError(

@@ -78,11 +78,13 @@ def explained(file: Place) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:  # the last one in names of columns
-        raise UserError(f"{file.path!r} cannot be read as a table: {error}.", "Mend it, or write it again.") from None
+        is_encoding = isinstance(error, UnicodeDecodeError) or "UTF8" in str(error)
+        hint = "Save it as UTF-8 (`CSV UTF-8` in a spreadsheet)." if is_encoding else "Mend it, or write it again."
+        raise UserError(f"{file.path!r} cannot be read as a table: {error}.", hint) from None
 
 
 def _is_text(file: Place) -> bool:
-    return not file.name.endswith(".parquet")
+    return not file.name.lower().endswith(".parquet")
 
 
 def text_layout(stream: BinaryIO) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def text_layout(stream: BinaryIO) -> dict[str, Any]:
     delimiter = next((sign for sign in "\t;" if sign in names and "," not in names), ",")
     return {
         "read_options": pyarrow.csv.ReadOptions(encoding=encoding),
-        "parse_options": pyarrow.csv.ParseOptions(delimiter=delimiter),
+        "parse_options": pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
     }
 
 

@@ -149,7 +149,7 @@ def notes(images: ImageSet, started: bool, passes: float, wanted: float, minutes
     if passes < 0.8 * wanted:
         more = minutes * wanted / max(passes, 1)
         said.append(
-            f"{duration(60 * minutes)} are short for these images: the contrastive stage sees "
+            f"{duration(60 * minutes)} is short for these images: the contrastive stage sees "
             f"{passes / images.count:,.1f} times each, and {wanted / images.count:,.0f} would do it good "
             f"(--minutes {float(f'{more:.2g}'):g})."
         )

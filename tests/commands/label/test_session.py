@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from label_page import class_of, rows_of, session_of, write_photos
+from label_page import CLASSES, class_of, rows_of, session_of, write_photos
 
 import layergraft
 from layergraft.commands.label import background, labels_file
@@ -274,15 +274,20 @@ def test_who_is_sure_is_what_predict_says(photos: Path, tmp_path: Path) -> None:
     """The page counts as sure what `predict` does at the same error rate."""
     for error, least in ((0.1, 9), (0.3, 3), (0.02, 49)):
         session = session_of(photos, tmp_path / f"{error}.csv", error=error)
-        for number in range(20):
+        for number in np.random.default_rng(3).permutation(20).tolist():  # as they are picked
             session.answer(f"a {number:02d}.png", class_of(f"a {number:02d}.png"), "")
         work = Background(session)
         work.judge()
         known, state = session.known(), session.state()
-        fitted = fit_labelled(session.features[known.rows], known.labels, 3, error)
-        predicted = predict_all(session.features, known.classes, fitted, known.rows)
+        rows = np.sort(known.rows)
+        labels = np.array([CLASSES.index(class_of(f"a {row:02d}.png")) for row in rows.tolist()])
+        fitted = fit_labelled(session.features[rows], labels, 3, error)
+        predicted = predict_all(session.features, list(CLASSES), fitted, rows)
         assert predicted.sure is not None
-        others = np.setdiff1d(np.arange(90), known.rows)
+        assert fitted.out_of_fold is not None
+        accuracy = 100 * float((fitted.out_of_fold.argmax(1) == labels).mean())
+        assert session.shown.points[20].accuracy == accuracy
+        others = np.setdiff1d(np.arange(90), rows)
         assert (state["sure"], state["least"]) == (int(predicted.sure[others].sum()), least)
         assert (state["sure"] > 0) == (least <= 20)
 

@@ -228,8 +228,8 @@ def test_a_length_in_epochs_is_no_length_of_nothing() -> None:
     recipe = load_recipe(to_builtins(choose(what, CPU, 30).recipe), {"stages.graft.epochs": "20"})
     said = " ".join(explained(recipe, what, CPU, 30, 20.0 * what.count).notes)
     assert "0.0 times" not in said
-    assert "are short" not in said
+    assert "is short" not in said
 
 
 def test_no_time_is_asked_for_that_teaches_nothing_more() -> None:
-    assert "are short" not in " ".join(choose(images(count=20, classes=2), CPU, 10_000).notes)
+    assert "is short" not in " ".join(choose(images(count=20, classes=2), CPU, 10_000).notes)
