@@ -5,16 +5,19 @@ by few-shot logistic regression with labels of training images, tested on held-o
 then trained with further seeds, and measured on the test images, which chose nothing. A best factor at the end of the
 list is said: the search was too narrow then. Stop and start it at will: finished runs are kept.
 
-    python tools/compare_optimizers.py --work runs/optimizers --seeds 1 2 3
+    python tools/compare_optimizers.py --work runs/optimizers   # measures, writes docs/optimizers.json, fills the page
+    python tools/compare_optimizers.py                          # fills the page from the committed file
 
-At full length a run takes about four minutes of one core, and there are two optimizers x (factors + seeds).
-`--length 0.2` shortens the stages.
+replaces what stands between `<!-- optimizers -->` and `<!-- end optimizers -->` in `docs/recipes.md`. At full length
+a run takes about four minutes of one core, and there are two optimizers x (factors + seeds). `--length 0.2` shortens
+the stages.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +37,22 @@ from layergraft.training.run_data import load_data
 OPTIMIZERS = ("adamw", "muon")
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SEARCH_SEED = 0
+DOCS = Path(__file__).parents[1] / "docs"
+PART = re.compile(r"(<!-- optimizers -->\n\n).*?(\n<!-- end optimizers -->)", re.S)
 PROTOCOL = EvaluateConfig(protocols=("logistic", "knn"), shots=(1, 5, 10), splits=20)
 
 
-def recipe_of(optimizer: str, factor: float, seed: int, length: float, data: str) -> Recipe:
-    """The demo's recipe with another optimizer, factor of the learning rates, seed, length and images."""
+def recipe_of(optimizer: str, factor: float, seed: int, asked: argparse.Namespace) -> Recipe:
+    """The demo's recipe with another optimizer, factor of the learning rates, seed; and length, images, precision."""
     plain = load_recipe("fashion_tiny")
-    changes: dict[str, Any] = {"seed": seed, "data.source": data, "monitor.every": 0, "evaluate": None, "analyze": []}
+    changes: dict[str, Any] = {"seed": seed, "data.source": asked.data, "engine.precision": asked.precision}
+    changes |= {"monitor.every": 0, "evaluate": None, "analyze": []}
     for name, stage in plain.stages.items():
         key = f"stages.{name}"
         changes[f"{key}.optimizer.name"] = optimizer
         changes[f"{key}.optimizer.base_lr"] = factor * stage.optimizer.base_lr
-        changes[f"{key}.epochs"] = length * (stage.epochs or 0)
-        changes[f"{key}.warmup_epochs"] = length * stage.warmup_epochs
+        changes[f"{key}.epochs"] = asked.length * (stage.epochs or 0)
+        changes[f"{key}.warmup_epochs"] = asked.length * stage.warmup_epochs
     return load_recipe("fashion_tiny", changes)
 
 
@@ -90,27 +96,39 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("runs/optimizers"), help="where the runs go")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds that are reported")
-    parser.add_argument("--factors", type=float, nargs="+", default=list(FACTORS), help="of the learning rates")
-    parser.add_argument("--length", type=float, default=1.0, help="of the stages, relative to the recipe's")
-    parser.add_argument("--data", default="builtin:fashion-canvas", help="images with a test part")
-    asked = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(), "length": asked.length, "data": asked.data, "optimizers": {}}
-    found["factors"] = sorted(asked.factors)
+def study(asked: argparse.Namespace) -> dict[str, Any]:
+    """Search, then measure both optimizers."""
+    found: dict[str, Any] = {"machine": machine(), "length": asked.length, "data": asked.data}
+    found |= {"precision": asked.precision, "factors": sorted(asked.factors), "optimizers": {}}
     for optimizer in OPTIMIZERS:
-        recipes = {f: recipe_of(optimizer, f, SEARCH_SEED, asked.length, asked.data) for f in found["factors"]}
+        recipes = {f: recipe_of(optimizer, f, SEARCH_SEED, asked) for f in found["factors"]}
         searched = {factor: measure(asked.work, recipe, on_test=False) for factor, recipe in recipes.items()}
         best = max(searched, key=lambda factor: chosen_by(searched[factor]))
         result: dict[str, Any] = {"factor": best, "searched": searched, "test": {}}
         for seed in asked.seeds:
-            recipe = recipe_of(optimizer, best, seed, asked.length, asked.data)
-            result["test"][seed] = measure(asked.work, recipe, on_test=True)
+            result["test"][str(seed)] = measure(asked.work, recipe_of(optimizer, best, seed, asked), on_test=True)
         found["optimizers"][optimizer] = result
-        write_text(asked.work / "optimizers.json", json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="where the runs go; without it the page is filled from the file")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds that are reported")
+    parser.add_argument("--factors", type=float, nargs="+", default=list(FACTORS), help="of the learning rates")
+    parser.add_argument("--length", type=float, default=1.0, help="of the stages, relative to the recipe's")
+    parser.add_argument("--data", default="builtin:fashion-canvas", help="images with a test part")
+    parser.add_argument("--precision", default="32-true", help="of the products: `engine.precision` of the recipes")
+    parser.add_argument("--study", type=Path, default=DOCS / "optimizers.json")
+    parser.add_argument("--page", type=Path, default=DOCS / "recipes.md")
+    asked = parser.parse_args()
+    if asked.work:
+        write_text(asked.study, json.dumps(study(asked), indent=1) + "\n")
+    text = table(json.loads(asked.study.read_text())) + "\n"
+    print(text, end="")
+    if asked.page.exists():
+        page = asked.page.read_text()
+        asked.page.write_text(PART.sub(lambda part: part[1] + text + part[2], page))
 
 
 if __name__ == "__main__":
