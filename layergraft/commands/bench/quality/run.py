@@ -9,17 +9,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from layergraft.commands.bench.quality.figures import FEW, default_target, leads, method_figures
 from layergraft.commands.bench.quality.jobs import read_outcomes, run_job
 from layergraft.commands.bench.quality.plan import SHOTS, JobOutcome, Method, Plan
 from layergraft.commands.bench.quality.rivals import RIVALS, check_network, is_installed
 from layergraft.commands.bench.quality.show import show
+from layergraft.commands.study.accuracy import test_source
 from layergraft.commands.study.carry_out import alone, check_numbers
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another
 from layergraft.commands.study.pool import Pool
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
+from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import load_recipe
+from layergraft.data.sources.holdout import split_holdout
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
@@ -28,7 +35,7 @@ from layergraft.runs.interruption import SignalGuard
 from layergraft.runs.json_files import read_json
 from layergraft.runs.lock import locked
 from layergraft.runs.readable import counted, duration
-from layergraft.training.launch import available_cores, launch
+from layergraft.training.launch import available_cores
 
 FILE = "quality.json"
 BUDGETS = (60.0, 120.0, 240.0, 480.0)
@@ -58,7 +65,7 @@ def bench_quality(
     check_numbers(seeds, jobs)
     if not budgets or min(budgets) <= 0:
         raise UserError("A budget is a number of core-seconds above 0.", "For instance --budgets 60 120 240 480.")
-    if launch().device.type != "cpu":
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
         raise UserError(
             "Core-seconds say little of a training on a GPU.", "Hide it: CUDA_VISIBLE_DEVICES= layergraft bench quality"
         )
@@ -75,6 +82,7 @@ def bench_quality(
         evaluate=_measured(load_recipe(next(iter(names)))),
     )
     assert first.data.source is not None
+    _check_images(first.data.source, first.data.holdout, first.data.holdout_by)
     mark = {
         "study": "quality",
         "source": first.data.source,
@@ -172,6 +180,23 @@ def _recipes(names: Sequence[str], data: str | None) -> dict[str, Recipe]:
     return recipes
 
 
+def _check_images(source: str, holdout: int | float, by: HoldoutBy) -> None:
+    """Find out before anything is trained whether it can be measured.
+
+    Raises:
+        UserError: there are no labels or test images, or a class has too few images.
+    """
+    open_source(test_source(source))
+    train, _ = split_holdout(open_source(source), holdout, 0, by)
+    fewest = int(np.bincount(train.selected_labels, minlength=len(train.classes)).min())
+    if fewest < SHOTS:
+        raise UserError(
+            f"The smallest class of {source!r} has {counted(fewest, 'training image')}; compared is the accuracy "
+            f"of {SHOTS} labels a class.",
+            "Leave such classes out, or hold out fewer images (data.holdout).",
+        )
+
+
 def _rivals(names: Sequence[str] | None, recipe: Recipe, rates: Sequence[float]) -> list[Method]:
     """The rivals that are asked for; by default all, where they are installed.
 
@@ -250,7 +275,7 @@ def _notes(plan: Plan, methods: Sequence[dict[str, Any]]) -> list[str]:
         for at in method["budgets"]:
             if at["core_seconds"] and abs(at["core_seconds"] / at["budget"] - 1) > 0.1:
                 notes.append(
-                    f"{method['name']} took {at['core_seconds']:.1f} core-seconds for the budget of {at['name']}: "
+                    f"{method['name']} took {at['core_seconds']:.3g} core-seconds for the budget of {at['name']}: "
                     "compare with care."
                 )
     return notes

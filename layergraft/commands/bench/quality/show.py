@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from layergraft.commands.bench.quality.figures import FEW
+from layergraft.runs.readable import counted
 
 
 def show(figures: Mapping[str, Any]) -> None:
@@ -24,7 +25,7 @@ def show(figures: Mapping[str, Any]) -> None:
 def _accuracies(figures: Mapping[str, Any], metric: str, title: str) -> Table:
     seeds = len(figures["seeds"])
     spread = " ± two standard errors" if seeds > 1 else ""
-    table = Table(title=f"{title} accuracy on test images (%), {seeds} seeds{spread}")
+    table = Table(title=f"{title} accuracy on test images (%), {counted(seeds, 'seed')}{spread}")
     table.add_column("core-seconds")
     for budget in figures["budgets"]:
         table.add_column(f"{budget:g}", justify="right")
@@ -42,7 +43,8 @@ def _accuracies(figures: Mapping[str, Any], metric: str, title: str) -> Table:
 
 def _leads(figures: Mapping[str, Any]) -> Table:
     first = figures["methods"][0]["name"]
-    table = Table(title=f"Lead of {first} in points, {FEW}-shot / kNN, mean minus and plus two standard errors")
+    interval = ", mean minus and plus two standard errors" if len(figures["seeds"]) > 1 else ""
+    table = Table(title=f"Lead of {first} in points, {FEW}-shot / kNN{interval}")
     table.add_column("over")
     for budget in figures["budgets"]:
         table.add_column(f"{budget:g}", justify="right")
@@ -70,4 +72,4 @@ def _to_target(method: Mapping[str, Any], budgets: list[float]) -> str:
     found = method["to_target"]
     if found["how"] == "not_reached":
         return f"> {budgets[-1]:g}"
-    return f"{'≤ ' if found['how'] == 'at_most' else ''}{found['core_seconds']:.0f}"
+    return f"{'≤ ' if found['how'] == 'at_most' else ''}{found['core_seconds']:.3g}"

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,19 @@ from layergraft.commands.cli import main
 from layergraft.commands.study.accuracy import SeedImages
 from layergraft.config import EvaluateConfig, Recipe, dump_recipe, load_recipe
 from layergraft.encoders.vit import create_encoder
+from layergraft.errors import UserError
+from layergraft.runs.cpu_time import cpu_seconds
+from layergraft.training.trainer import Trainer
 
 SMALL = {"stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "data.holdout": 12, "evaluate.splits": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _operations() -> Iterator[None]:
+    """Counting the operations of a stage takes longer than training it here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layergraft.training.run.step_flops", lambda *_: 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +160,23 @@ def test_what_cannot_be_measured_is_said(changes: list[str], said: str, capsys: 
     assert said in capsys.readouterr().err
 
 
+def test_too_few_images_are_said_before_anything_is_trained(
+    recipe: Path, images: Path, tmp_path: Path, here: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        for name in ("dark", "light"):
+            shutil.copytree(images.parent / part / name, tmp_path / part / name)
+    for file in sorted((tmp_path / "train" / "dark").iterdir())[4:]:
+        file.unlink()
+    out = tmp_path / "quality"
+    assert main([*words_of(recipe, ["1"], out), "--data", str(tmp_path / "train")]) == 2
+    assert "accuracy of 5 labels a class" in capsys.readouterr().err
+    assert not out.exists()
+    assert here == []
+
+
 def test_processes_below_count_while_they_run_and_when_they_have_ended() -> None:
     """Work is counted by the amount of it, not by how long the machine takes."""
-    import subprocess
-    import sys
-
-    from layergraft.runs.cpu_time import cpu_seconds
-
     busy = "import time, sys\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\nsys.stdin.read()"
     before = cpu_seconds()
     with subprocess.Popen([sys.executable, "-S", "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -190,8 +215,6 @@ def test_a_training_that_is_stopped_goes_on_with_its_count(
     recipe: Path, here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SIGTERM in the middle of a stage ends with 75; the next start takes the checkpoint and the count."""
-    from layergraft.training.trainer import Trainer
-
     out, accept, calls = tmp_path / "quality", Trainer.accept, [0]
     words = words_of(recipe, ["0.3"], out)
     pilot_steps = 2 * 16
@@ -228,8 +251,6 @@ def test_evaluation_is_not_counted(
     def step(self: Any, outcome: Any, accept: Any = None) -> None:
         now[0] += 0.01
         original(self, outcome)
-
-    from layergraft.training.trainer import Trainer
 
     original = Trainer.accept
     monkeypatch.setattr(Trainer, "accept", step)
@@ -332,11 +353,36 @@ def test_core_seconds_to_a_target(target: float, seconds: float | None, how: str
 
 
 def test_a_job_that_was_found_with_another_recipe_is_refused(tmp_path: Path) -> None:
-    from layergraft.errors import UserError
-
     made = plan()
     file = jobs_module.outcome_file(tmp_path, "ours/pilot")
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"identity": "of another", "per_step": {}}))
     with pytest.raises(UserError, match="found with another 'ours'"):
         jobs_module.read_outcomes(made, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_call_that_is_told_to_stop_goes_on(recipe: Path, tmp_path: Path) -> None:
+    """With processes of their own: 75 within a training, then 0, and what was counted before is in the figures."""
+    pytest.importorskip("lightly")
+    out = tmp_path / "quality"
+    words = [sys.executable, "-m", "layergraft", *words_of(recipe, ["2", "4"], out), "--rates", "1", "--jobs", "2"]
+    words[words.index("none")] = "simclr"
+    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    begun = [out / "runs" / method / "4" / "seed-0.seconds.json" for method in ("small", "lightly-simclr")]
+    while first.poll() is None and not any(file.is_file() for file in begun):
+        time.sleep(0.05)
+    first.terminate()
+    _, errors = first.communicate()
+    assert first.returncode == 75, errors
+    assert errors.count("Stopped by SIGTERM") == 1
+    counts = [json.loads(file.read_text()) for file in begun if file.is_file()]
+    assert counts
+    assert not any(count["at_work"] for count in counts)
+    second = subprocess.run(words, capture_output=True, text=True, check=True)
+    figures = json.loads(second.stdout.splitlines()[-1])
+    assert [method["name"] for method in figures["methods"]] == ["small", "lightly-simclr", "random", "pixels"]
+    for method in figures["methods"][:2]:
+        assert [point["budget"] for point in method["points"]] == [2, 4]
+    assert "lightly" in figures["packages"]
+    assert "pilot" not in second.stderr
