@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layergraft.data.decode.picture import BadImage, Request
+from layergraft.data.decode.picture import BadImage, Request, check_slice
 
 UNKNOWN_AXES = "IQ"  # tifffile's letters for pages whose meaning the file does not say
 
@@ -66,8 +66,8 @@ def choose(axes: str, shape: tuple[int, ...], request: Request) -> Choice:
     choice.fixed = {p: 0 for p in range(len(axes)) if axes[p] not in "YX" and p != choice.channel}
     if slices:
         _choose_slice(choice, slices[0], options.z)
-    elif isinstance(options.z, int) and options.z > 1:
-        raise BadImage(f"no slice {options.z}: it has 1")
+    else:
+        check_slice(options.z)
     _choose_page(choice, [p for p in left if p not in slices[:1]], options.page)
     if choice.channel is not None and axes[choice.channel] != "S" and wanted == 1 and options.channels is None:
         choice.remarks.append(f"{choice.channels} channels; the first is taken (?channels=N takes another)")

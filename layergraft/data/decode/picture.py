@@ -135,6 +135,16 @@ def check_page(page: int | None, count: int = 1) -> None:
         raise BadImage(f"no page {page}: it has {count}")
 
 
+def check_slice(z: int | str | None) -> None:
+    """Refuse a slice other than the first of a file that holds no stack.
+
+    Raises:
+        BadImage: it is wanted.
+    """
+    if isinstance(z, int) and z > 1:
+        raise BadImage(f"no slice {z}: it has 1")
+
+
 def spread_numbers(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     """Take numbers spread evenly over an image, in step with none of its rows, columns or patterns.
 

@@ -20,7 +20,7 @@ from layergraft.data.decode.fits import is_fits, read_fits
 from layergraft.data.decode.jpeg import START, decode_jpeg, read_jpeg
 from layergraft.data.decode.nifti import is_nifti, read_nifti
 from layergraft.data.decode.options import ReadOptions
-from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request
+from layergraft.data.decode.picture import BadImage, Picture, Reduction, Request, check_slice
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.pnm import is_pnm, read_pnm
 from layergraft.data.decode.ranges import to_levels
@@ -57,6 +57,7 @@ READERS = (
     Reader("PGM or PPM", is_pnm, read_pnm),
     Reader("image", lambda content: True, read_pillow),
 )
+_WITH_SLICES = {"TIFF", "DICOM", "FITS", "NIfTI"}  # which count them themselves
 _PLAIN = ReadOptions()
 
 
@@ -71,6 +72,8 @@ def read_picture(content: bytes, request: Request) -> Picture:
     if request.options.level:
         raise BadImage(f"no level {request.options.level}: levels are those of OME-Zarr")
     reader = next(reader for reader in READERS if reader.knows(content))  # the last knows all
+    if reader.name not in _WITH_SLICES:
+        check_slice(request.options.z)
     picture = reader.read(content, request)
     if picture.array.dtype.kind not in "buif":
         raise BadImage(f"{picture.array.dtype} pixels, which are no real numbers")
@@ -110,6 +113,7 @@ def decode(content: bytes, channels: int, reduction: Reduction | None = None, op
             bands, or of numbers whose range nobody knows.
     """
     if content[:3] == START and options.channels is None and options.page is None and not options.level:
+        check_slice(options.z)
         pixels = decode_jpeg(content, channels, reduction)
         if pixels is not None:
             return pixels

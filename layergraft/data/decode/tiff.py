@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from layergraft.data.decode.axes import UNKNOWN_AXES, Choice, choose
 from layergraft.data.decode.options import ReadOptions
-from layergraft.data.decode.picture import BadImage, Picture, Request, check_size, turn_over
+from layergraft.data.decode.picture import BadImage, Picture, Request, check_size, check_slice, turn_over
 from layergraft.data.decode.pillow import read_pillow
 from layergraft.data.decode.stack import MOST_BYTES, project
 from layergraft.data.decode.tiff_meaning import (
@@ -282,6 +282,7 @@ def read_tiff(content: bytes, request: Request) -> Picture:
 
 def _read_page(content: bytes, tags: Directory, request: Request) -> Picture:
     """A page that Pillow can read, by the quickest reader that does."""
+    check_slice(request.options.z)
     try:
         page = plain_page(content, tags, request.options.page)
     except (TypeError, ValueError):  # tags of other types than they should be

@@ -114,6 +114,8 @@ def test_a_page_that_is_not_there_is_refused(kind: str) -> None:
     for query in ({}, {"range": "0,4095"}):
         with pytest.raises(BadImage, match="no page 2: it has 1"):
             decode(content, channels, options=parse_read_options(query | {"page": "2"}, "folder"))
+        with pytest.raises(BadImage, match="no slice 2: it has 1"):
+            decode(content, channels, options=parse_read_options(query | {"z": "2"}, "folder"))
         first = parse_read_options(query | {"page": "1"}, "folder")
         assert np.array_equal(
             decode(content, channels, options=first),
