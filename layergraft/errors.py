@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -37,6 +38,17 @@ class Stopped(BaseException):
 
 class Lost(Stopped):
     """Another process of the run is gone; what was saved is there, and the same command goes on (exit code 75)."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for which there is not; of torch it is known by its words."""
+    words = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(part in str(error) for part in words))
+    )
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -78,8 +78,8 @@ def heat_map(
     return Figure(name=name, title=title, caption=caption, data=data, spec=spec)
 
 
-# Height of a row of pictures beyond the picture itself, in pictures: room for words below it.
-WORDS = 0.22
+# Height of a row of pictures beyond the picture itself, in pictures: room for two lines of words below it.
+WORDS = 0.42
 EDGES = {"same class": "#2a9d78", "other class": "#d64f63"}
 
 
@@ -102,7 +102,7 @@ def gallery(
         data: an object per picture: `row` and `column` say where, `image` is its data address.
         fields: what is shown where the pointer is.
         top: whether the columns' names stand above them.
-        below: the field that stands below each picture, where there is room for words.
+        below: the field that stands below each picture in up to two lines, where there is room for words.
         edge: the field whose value colours the picture's edge: one of `EDGES`, or anything else for none.
     """
     columns, rows = len({d["column"] for d in data}), len({d["row"] for d in data})
@@ -136,8 +136,10 @@ def _with_words(encoding: dict[str, Any], below: str, edge: str) -> dict[str, An
         frame = {"type": "rect", "filled": False, "strokeWidth": 2.5, "tooltip": None}
         layers.append({"transform": [known], "mark": frame, "encoding": place | {"stroke": colour}})
     # On a phone a picture is too small for words: then they are where the pointer is, and in the enlarged figure.
-    words = {"type": "text", "baseline": "top", "fontSize": 11, "limit": {"expr": "bandwidth('x')"}, "tooltip": None}
-    words["opacity"] = {"expr": "bandwidth('x') > 60 ? 1 : 0"}
+    size = "clamp(bandwidth('x') / 6, 9, 11)"  # 58 pixels each, nine in half of the page
+    words: dict[str, Any] = {"type": "text", "baseline": "top", "lineBreak": "\n", "tooltip": None}
+    words |= {"fontSize": {"expr": size}, "lineHeight": {"expr": f"1.1 * {size}"}, "limit": {"expr": "bandwidth('x')"}}
+    words["opacity"] = {"expr": "bandwidth('x') > 50 ? 1 : 0"}
     under = {"y": rows | {"bandPosition": 1.04}, "text": {"field": below, "type": "nominal"}}
     layers.append({"mark": words, "encoding": place | under})
     return {"layer": layers}

@@ -46,7 +46,7 @@ def neighbours(subject: Subject) -> Findings:
             "file": source.images.name(key),
             "label": label,
             "cosine": score,
-            "below": ", ".join(filter(None, (label, "query" if cosine is None else f"{cosine:.3f}"))),
+            "below": "\n".join(filter(None, (label, score))),
             "same": same_class,
             "image": address(source.images.load(key, encoder.in_chans)),
         }
@@ -62,7 +62,7 @@ def neighbours(subject: Subject) -> Findings:
             total += 1
             same += queries.labels is not None and label_of(bank, neighbour) == label_of(queries, key)
     first = "a held-out image" if subject.held_out else "an image"
-    caption = f"Left {first}, then the images of the rest that are nearest to it, with the cosine of their features."
+    caption = f"Left {first}, then the images of the rest that are nearest to it, with the cosine of their features below."
     if queries.labels is not None:
         caption += " A green edge marks the same class, a red one another."
     numbers = {"shown": len(similarities), "of_same_class": same / total if queries.labels is not None else None}

@@ -16,7 +16,7 @@ from typing import Any
 
 from layergraft.commands import api
 from layergraft.config.loading import recipe_names
-from layergraft.errors import Lost, Stopped, UserError, nearest
+from layergraft.errors import Lost, Stopped, UserError, nearest, out_of_memory
 from layergraft.runs.interruption import FORCED, SignalGuard
 
 COMMANDS: dict[str, Callable[..., Any]] = {function.__name__: function for function in api.COMMANDS}
@@ -40,6 +40,11 @@ SYSTEM_ERRORS = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV),
     *(errno.EMFILE, errno.ENFILE),
+)
+
+_LESS_MEMORY = (
+    "There is not enough memory: {}.\nTake a smaller --batch-size, or train with --engine.micro_batch 32, which goes "
+    "through a batch in parts; what was saved before is intact."
 )
 
 
@@ -243,9 +248,7 @@ def _exit_code(words: list[str]) -> int:
         return 0
     except OSError as error:
         if error.errno not in SYSTEM_ERRORS:
-            traceback.print_exc()
-            print("layergraft: this is a bug; please report it with the lines above.", file=sys.stderr)
-            return 1
+            return _other_failure(error)
         where = f" at {str(error.filename)!r}" if error.filename else ""
         print(
             f"layergraft: The system refused{where}: {error.strerror or error}.\n"
@@ -254,7 +257,16 @@ def _exit_code(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    except Exception:
-        traceback.print_exc()
-        print("layergraft: this is a bug; please report it with the lines above.", file=sys.stderr)
-        return 1
+    except Exception as error:
+        return _other_failure(error)
+
+
+def _other_failure(error: Exception) -> int:
+    """Say what is wrong: the memory, or we."""
+    if out_of_memory(error):
+        first = str(error).strip().split("\n")[0][:300] or type(error).__name__
+        print("layergraft: " + _LESS_MEMORY.format(first.rstrip(".")), file=sys.stderr)
+        return 2
+    traceback.print_exc()
+    print("layergraft: this is a bug; please report it with the lines above.", file=sys.stderr)
+    return 1

@@ -135,13 +135,14 @@ def _refused(directory: Path) -> Iterator[None]:
 
 def _make(directory: Path) -> None:
     """Make a directory that others may be making, or removing, at the same time."""
-    while True:
+    for left in reversed(range(100)):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             return
-        except FileExistsError:
-            # It was there, and is gone: its holder has removed it between the try and the look whether it is one.
-            if directory.exists() and not directory.is_dir():
+        except (FileExistsError, FileNotFoundError):
+            # It was there, and is gone: its holder has removed it, or the one that it lies in, between two looks.
+            blocked = any(os.path.lexists(part) and not part.is_dir() for part in (directory, *directory.parents))
+            if blocked or not left:  # by a file, or a link to what is not there; or it is a place such as /proc
                 raise
 
 

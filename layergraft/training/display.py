@@ -29,6 +29,13 @@ class Display:
         self._progress: Progress | None = None
         self.time: RunTime | None = None  # what was told of the whole run
         self._stage, self._last, self._began = "", 0.0, 0.0
+        self._known: set[str] = set()
+
+    def once(self, text: str) -> str | None:
+        """The text the first time, then None: for what many trainings in a row have to say."""
+        new = text not in self._known
+        self._known.add(text)
+        return text if new else None
 
     def say(self, text: str) -> None:
         """One line for the user."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from layergraft.data.loader import TrainLoader
 from layergraft.encoders.distributed import is_distributed
 from layergraft.errors import UserError
 from layergraft.runs.interruption import SignalGuard
@@ -25,6 +26,7 @@ def train_stage(
     report: Report,
     say: Callable[[str], None],
     begun: Callable[[], None] = lambda: None,
+    hint: Callable[[TrainLoader], str | None] | None = None,
 ) -> None:
     """Train a stage to its end; encoder, objective and ema hold the result.
 
@@ -34,13 +36,14 @@ def train_stage(
         report: called with each row of the metrics and the number of steps of the stage.
         say: called with a sentence that the user should see.
         begun: called once its images were found to be those of its last checkpoint, if it has one.
+        hint: what to change where it waits for images; by default options of `train`.
 
     Raises:
         Stopped: a signal came; everything is saved.
         UserError: the run diverged, the disk is full, or too many images cannot be read.
     """
     trainer = Trainer(process, stage)
-    record = Record(stage, report, say, process.is_first)
+    record = Record(stage, report, say, process.is_first, hint)
     checkpoints = Checkpoints(
         stage.directory / "checkpoints", stage.engine, say, process.is_first, before=record.to_disk
     )

@@ -35,14 +35,23 @@ class Record:
         report: called with each row and the number of steps of the stage.
         say: called with a sentence that the user should see.
         writes: whether this is the process that writes.
+        hint: what to change where it waits for images; None says nothing.
     """
 
-    def __init__(self, stage: StageRun, report: Report, say: Callable[[str], None], writes: bool) -> None:
+    def __init__(
+        self,
+        stage: StageRun,
+        report: Report,
+        say: Callable[[str], None],
+        writes: bool,
+        hint: Callable[[TrainLoader], str | None] | None = None,
+    ) -> None:
         self.stage = stage
         self.report = report
         self.say = say
         self.writes = writes
         self._hinted = not writes
+        self._hint = hint or advice
         self.metrics = MetricsFile(stage.directory / "metrics.jsonl") if writes else None
         self.trackers = Trackers(stage.engine.tracking if writes else (), stage, say)
         self._restart()
@@ -118,7 +127,8 @@ class Record:
         }
         if row["data_wait"] > MUCH_WAITING and not self._hinted:
             self._hinted = True
-            self.say(f"Stage {stage.name} waits for images {row['data_wait']:.0%} of its time. {advice(stage.loader)}")
+            if hint := self._hint(stage.loader):
+                self.say(f"Stage {stage.name} waits for images {row['data_wait']:.0%} of its time. {hint}")
         if self.metrics:
             self.metrics.write(row)
             self.trackers.log(row)
@@ -139,6 +149,13 @@ def advice(loader: TrainLoader) -> str:
     if not isinstance(loader.source.images, CachedImages):
         return "Keep decoded images (--data.cache ram or disk), or shrink them once: layergraft pack --resize."
     return f"Images are kept already, and {loader.workers} workers use all cores."
+
+
+def advice_evaluating(loader: TrainLoader) -> str:
+    """The same where `evaluate` trains, which has no options of `data`: other files are what helps."""
+    if loader.source.blocks is not None:
+        return "They mostly wait for the network: layergraft pack keeps them on a disk of yours."
+    return "Shrink them once: layergraft pack --resize."
 
 
 def _mean(outcome: Outcome) -> dict[str, float]:

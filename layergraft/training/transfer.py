@@ -51,6 +51,7 @@ from layergraft.training.run_data import RunData
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
 from layergraft.training.stage_files import restore_stage, save_stage
+from layergraft.training.step_log import advice_evaluating
 from layergraft.training.transfer_encoder import check_projector, encoder_config, grown
 
 BEST_EPOCH = "best_epoch"
@@ -278,7 +279,10 @@ def _train_or_restore(task: TrainedTask, cell: Cell, encoder: Encoder, start: st
     with together():
         if task.process.is_first:
             training.note()
-    train_stage(task.process, stage, task.display.report, task.display.say)
+    display = task.display
+    train_stage(
+        task.process, stage, display.report, display.say, hint=lambda loader: display.once(advice_evaluating(loader))
+    )
     with together():
         if task.process.is_first:
             save_stage(stage, {"encoder": cell.encoder_name, "stage": cell.protocol, "step": stage.steps})

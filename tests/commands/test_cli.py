@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from layergraft.commands.cli import COMMANDS, main
 from layergraft.config.loading import recipe_text
@@ -145,3 +147,19 @@ def test_a_shell_completes(line: str, offered: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "layergraft"], env=os.environ | asks, check=False, timeout=60)
     words = (tmp_path / "words").read_text().split("\n")
     assert (offered or "fashion_tiny") in [word.strip() for word in words]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried …"), OSError(errno.ENOMEM, "no memory")]
+)
+def test_want_of_memory_is_no_bug(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_large(_: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("layergraft.commands.cli._run", too_large)
+    assert main(["plan"]) == 2
+    said = capsys.readouterr().err
+    assert "not enough memory" in said
+    assert "Traceback" not in said

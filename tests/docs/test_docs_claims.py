@@ -61,3 +61,13 @@ def test_the_graft_against_its_parents_by_hand() -> None:
         assert row.difference.low == pytest.approx(statistics.mean(differences) - half, abs=2e-3)
         shown = f"{row.difference.mean:+.2f} [{row.difference.low:+.2f}, {row.difference.high:+.2f}]"
         assert shown.replace("-", "−") in page
+
+
+def test_the_page_of_the_method_says_what_was_measured_of_conflict() -> None:
+    claims = read_claims(CLAIMS)
+    study, parts = claims.study, [part for claim in claims.claims for part in claim.parts]
+    shares = [100 * statistics.mean(found.blocks[block].negative for found in study.conflict) for block in (0, -1)]
+    last = study.conflict[0].blocks[-1].block
+    sentence = f"over {len(study.conflict)} seeds, the losses disagree on {shares[0]:.0f}% of the images in block 0 "
+    assert sentence + f"and on {shares[1]:.0f}% in block {last}" in (ROOT / "docs" / "method.md").read_text()
+    assert [part.verdict for part in parts if part.hypothesis == "conflict grows with depth"] == ["undecided"]

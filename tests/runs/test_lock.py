@@ -52,6 +52,14 @@ def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """A link to nothing, and a place where nothing can be made: trying for ever is no answer."""
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for place in (tmp_path / "link", tmp_path / "link" / "run", Path("/proc/layergraft/run")):
+        with pytest.raises(UserError, match="Cannot write"), locked(place, SILENT.append):
+            pass
+
+
 def test_an_empty_directory_goes_with_the_lock(tmp_path: Path) -> None:
     with locked(tmp_path / "a" / "b", SILENT.append):
         pass

@@ -22,7 +22,8 @@ from layergraft.data.sources.blocks import BlockImages
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.training import step_log
-from layergraft.training.step_log import Record, advice
+from layergraft.training.display import Display
+from layergraft.training.step_log import Record, advice, advice_evaluating
 
 
 def loader(source: Source, workers: int = 2, augment: Augment = "fast") -> TrainLoader:
@@ -51,9 +52,9 @@ class Far(BlockImages):
         raise AssertionError("read")
 
 
-def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, steps: int = 4) -> list[str]:
+def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, hint: Any = None) -> list[str]:
     """What is said over some steps that wait and work for so many seconds each, by a clock of the test's own."""
-    now = [0.0]
+    now, steps = [0.0], 4
     patch.setattr(step_log, "time", SimpleNamespace(perf_counter=lambda: now[0], time=lambda: now[0]))
     stage: Any = SimpleNamespace(
         name="mae",
@@ -76,7 +77,7 @@ def hints(patch: pytest.MonkeyPatch, tmp_path: Path, wait: float, work: float, s
             yield None
 
     found = batches()
-    with Record(stage, lambda row, steps: None, said.append, writes=True) as own:
+    with Record(stage, lambda row, steps: None, said.append, writes=True, hint=hint) as own:
         for step in range(1, steps + 1):
             own.next(found)
             now[0] += work
@@ -92,6 +93,16 @@ def test_said_once_and_only_where_much_is_waited(tmp_path: Path, monkeypatch: py
     assert advice(loader(SOURCE)) in said[0]
     assert "15%" in said[0]
     assert hints(monkeypatch, tmp_path, wait=0.09, work=0.91) == []
+
+
+def test_an_evaluation_names_its_own_remedy_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds are many trainings, and `evaluate` has no option of `data`."""
+    display = Display()
+    for fold in range(3):
+        said = hints(monkeypatch, tmp_path / str(fold), 0.5, 0.5, hint=lambda it: display.once(advice_evaluating(it)))
+        assert len(said) == (fold == 0)
+        assert "--data" not in "".join(said)
+    assert "pack --resize" in advice_evaluating(loader(SOURCE))
 
 
 def test_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:

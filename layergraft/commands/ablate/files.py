@@ -10,6 +10,7 @@ import msgspec
 
 from layergraft.commands.ablate.outcome import FILE, AblationOutcome, MeasuredAblation, make_outcome, read_outcome
 from layergraft.commands.ablate.page import write_ablation_page
+from layergraft.commands.study.formatting import MEAN
 from layergraft.commands.study.paper import write_pdf, write_table
 from layergraft.commands.study.study_file import FILE as STUDY
 from layergraft.commands.study.study_file import read_study
@@ -18,7 +19,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.notebook import data_frame, html_table
 
 PAGE, TABLE, FIGURE = "report.html", "table.tex", "figure.pdf"
-COLUMNS = ("arm", "title", "budget", "column", "mean", "low", "high", "seeds")
+COLUMNS = ("arm", "title", "budget", "column", "mean", "low", "high", "seeds", "diverged")
 DIFFERENCE = ("difference", "difference_low", "difference_high", "p", "p_holm", "power", "seeds_needed")
 
 
@@ -75,7 +76,10 @@ class AblationFiles:
                     row = [arm.base, arm.title, budget, accuracy.column, mean.mean, mean.low, mean.high]
                     against = [None] * 7 if test is None else [test.mean, test.low, test.high]
                     against += [] if test is None else [test.p, test.p_holm, test.power, test.seeds_needed]
-                    rows.append([*row, len(mean.seeds), *against])
+                    rows.append([*row, len(mean.seeds), len(arm.diverged), *against])
+                if arm.diverged and not arm.seeds:
+                    row = [arm.base, arm.title, budget, MEAN, None, None, None]
+                    rows.append([*row, 0, len(arm.diverged), *[None] * len(DIFFERENCE)])
         return data_frame([*COLUMNS, *DIFFERENCE], rows)
 
     def _repr_html_(self) -> str:

@@ -116,9 +116,11 @@ def sentence(outcome: AblationOutcome, budget: Budget) -> str:
         else:
             open_ones.append(title)
     reference = outcome.title_of(outcome.reference)
+    lost = [arm.title for arm in outcome.study.taking_part(budget) if arm.diverged and not arm.seeds]
     parts = [
         f"{', '.join(titles)}: {word} {reference}"
         for titles, word in ((better, "better than"), (worse, "worse than"), (open_ones, "undecided against"))
         if titles
     ]
+    parts += [f"{', '.join(lost)}: diverged with every seed"] if lost else []
     return "; ".join(parts) + "." if parts else "Nothing to compare."

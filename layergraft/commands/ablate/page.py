@@ -11,8 +11,8 @@ from layergraft.commands.study.figures import compute_figure, shots_figure
 from layergraft.commands.study.formatting import MEAN, signed
 from layergraft.commands.study.sections import difference_blocks, made_section, search_blocks
 from layergraft.commands.study.study_file import MeasuredArm
-from layergraft.commands.study.tables import accuracy_table
-from layergraft.runs.readable import duration
+from layergraft.commands.study.tables import accuracy_table, shown_apart
+from layergraft.runs.readable import counted, duration
 from layergraft.runs.report.page import write_page
 from layergraft.runs.report.section import Notes, Section, Tile, Tiles
 
@@ -36,7 +36,29 @@ def _answer(outcome: AblationOutcome) -> Section:
             note = f"points over {outcome.title_of(outcome.reference)}, 95 % interval over seeds"
             tiles.append(Tile(label="Its difference", value=signed(row.difference), note=note))
     lines = [f"{outcome.words.at[budget].capitalize()}: {sentence(outcome, budget)}" for budget in study.budgets]
-    return Section(name="answer", title="What is better?", intro=INTRO, blocks=[Tiles(tiles=tiles), Notes(lines=lines)])
+    lost = diverged(outcome)
+    warning = [Notes(lines=lost, warning=True)] if lost else []
+    return Section(
+        name="answer",
+        title="What is better?",
+        intro=INTRO,
+        blocks=[Tiles(tiles=tiles), Notes(lines=lines), *warning],
+    )
+
+
+def diverged(outcome: AblationOutcome) -> list[str]:
+    """What seeds have no numbers, and why; the first reason of each arm stands for all."""
+    lines = []
+    for arm in (arm for arm in outcome.study.arms if arm.diverged):
+        which = f"seed{'s' if len(arm.diverged) > 1 else ''} {', '.join(arm.diverged)}"
+        title, reason = shown_apart(outcome, arm), next(iter(arm.diverged.values()))
+        of = counted(len(arm.seeds) + len(arm.diverged), "seed")
+        lines.append(
+            f"{title}: {len(arm.diverged)} of {of} diverged ({which}). {reason} "
+            "Its means and differences are those of the others; where the best arm is chosen, a seed that "
+            "diverged counts as 0 %."
+        )
+    return lines
 
 
 def _accuracy(outcome: AblationOutcome) -> Section:
@@ -60,7 +82,9 @@ def edges(arms: list[MeasuredArm]) -> list[str]:
     for arm in arms:
         factors = [float(trial.settings["factor"]) for trial in arm.search]
         chosen = next((float(trial.settings["factor"]) for trial in arm.search if trial.chosen), None)
-        if len(factors) > 1 and chosen in (min(factors), max(factors)):
+        if arm.search and all(trial.diverged for trial in arm.search):
+            lines.append(f"{arm.title}: every rate that was tried diverged: widen `search` below {min(factors):g}.")
+        elif len(factors) > 1 and chosen in (min(factors), max(factors)):
             side = "smallest" if chosen == min(factors) else "largest"
             lines.append(f"{arm.title} took the {side} rate that was tried: widen `search`.")
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,21 @@ from layergraft.commands.ablate.files import AblationFiles, write_outcome
 from layergraft.commands.ablate.outcome import FILE as OUTCOME
 from layergraft.commands.ablate.outcome import MeasuredAblation
 from layergraft.commands.ablate.vary import Vary, read_vary
-from layergraft.commands.study.carry_out import alone, carry_out, check_numbers, default_jobs, read_outcomes
+from layergraft.commands.study.carry_out import (
+    CarriedOut,
+    alone,
+    carry_out,
+    check_numbers,
+    default_jobs,
+    read_outcomes,
+    retry_diverged,
+)
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
-from layergraft.commands.study.jobs import JobOutcome
+from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.remaining import SOON, told_seconds
 from layergraft.commands.study.settings import Settings
-from layergraft.commands.study.study_file import FILE, as_study, read_study
+from layergraft.commands.study.study_file import FILE, as_study
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_recipe, recipe_hash
@@ -30,6 +39,7 @@ from layergraft.errors import UserError
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
+from layergraft.runs.json_files import read_json
 from layergraft.runs.lock import waited_for
 from layergraft.runs.readable import counted, duration
 
@@ -38,7 +48,15 @@ Source = str | Path | Mapping[str, Any]
 
 
 def ablate_study(
-    recipe: Source, vary: Path, changes: Mapping[str, Any], seeds: int, out: Path, jobs: int | None, *, costs: bool
+    recipe: Source,
+    vary: Path,
+    changes: Mapping[str, Any],
+    seeds: int,
+    out: Path,
+    jobs: int | None,
+    *,
+    costs: bool,
+    retry: bool = False,
 ) -> AblationFiles:
     """Search, train and measure every arm; goes on where an earlier start ended, beside others that do the same.
 
@@ -50,10 +68,11 @@ def ablate_study(
         out: directory of the study.
         jobs: how many jobs at a time; None is one a core, or one on a GPU.
         costs: only say what it would cost.
+        retry: do again what diverged in an earlier start.
 
     Raises:
         Stopped: a signal came; everything is saved.
-        UserError: file, images or directory do not serve.
+        UserError: file, images or directory do not serve, or every run diverged.
     """
     check_numbers(seeds, jobs)
     varied = read_vary(vary)
@@ -71,10 +90,12 @@ def ablate_study(
         evaluate, images = with_possible_shots(
             settings.evaluate, base.data.source, data.holdout, data.holdout_by, announce
         )
-        settings = Settings(evaluate=evaluate, trained=settings.trained, factors=settings.factors, trial=settings.trial)
+        settings = replace(settings, evaluate=evaluate)
         check()
         arms = connect(varied, recipes)
         study = Ablation(varied, arms, study_recipe(base), settings, list(range(seeds)), out, images)
+        if retry and not costs:
+            retry_diverged(study)
         outcomes: dict[str, JobOutcome] = {}
         read_outcomes(study, outcomes)
         for line in cost_lines(study, varied, recipes, outcomes, size):
@@ -95,16 +116,46 @@ def ablate_study(
         }
         if _is_finished(study, outcomes, head):
             announce(f"The study in {out} is finished; nothing to do. Its report: {AblationFiles.of(out).report}")
+            _say_diverged(study, outcomes)
             return AblationFiles.of(out)
         found = carry_out(study, outcomes, size, announce)
         with waited_for(out, announce):
-            record = head | {"seconds": found.seconds} | origin() | study.record(found.outcomes)
-            text = json.dumps(record, indent=1)
+            text = json.dumps(head | _origin(out, found) | study.record(found.outcomes), indent=1)
             write_text(out / FILE, text + "\n")
             write_outcome(as_study(json.loads(text), MeasuredAblation), out)
     files = AblationFiles.of(out)
     announce(f"Study:  {files.study}\nTable:  {files.table}\nReport: {files.report}")
+    _say_diverged(study, found.outcomes)
     return files
+
+
+def _origin(out: Path, found: CarriedOut) -> dict[str, Any]:
+    """Time, commit and machine; those of before where no job was done and only the words changed."""
+    now = {"seconds": found.seconds} | origin()
+    if found.jobs or not (out / FILE).is_file():
+        return now
+    return now | {key: value for key, value in read_json(out / FILE).items() if key in now}
+
+
+def _say_diverged(study: Ablation, outcomes: dict[str, JobOutcome]) -> None:
+    """Name the runs that have no numbers.
+
+    Raises:
+        UserError: there are no others.
+    """
+    trained = [name for name in outcomes if "/seed-" in name and study.arm(name.partition("/")[0]).trained]
+    lost = [name for name in trained if DIVERGED in outcomes[name]]
+    if lost and len(lost) == len(trained):
+        raise UserError(
+            f"Every run of the study in {str(study.out)!r} diverged: there is nothing to compare. "
+            f"{lost[0]}: {outcomes[lost[0]][DIVERGED]}",
+            "Lower optimizer.base_lr or lengthen warmup_epochs, in another --out; --retry does the same runs again.",
+        )
+    if lost:
+        announce(
+            f"{len(lost)} of {counted(len(trained), 'run')} diverged, and no mean knows of them: {', '.join(lost)}. "
+            "The report says why; --retry does them again."
+        )
 
 
 def _loader(
@@ -158,6 +209,7 @@ def _settings(vary: Vary, recipe: Recipe) -> Settings:
         trained=tuple(name for name in ("linear", "finetune") if name in evaluate.protocols),
         factors=vary.factors,
         trial=vary.trial,
+        goes_on=True,
     )
 
 
@@ -224,6 +276,6 @@ def _is_finished(study: Ablation, outcomes: dict[str, JobOutcome], head: dict[st
     written = (study.out / FILE).is_file() and (study.out / OUTCOME).is_file()
     if not written or next(study.due(outcomes), None) is not None:
         return False
-    record = read_study(study.out, MeasuredAblation)
-    same = (record.seeds, record.reference, record.budgets) == (head["seeds"], head["reference"], head["budgets"])
-    return same and [arm.name for arm in record.arms] == [n for n in study.lengths if not study.arm(n).shared]
+    record = read_json(study.out / FILE)
+    now = {key: value for key, value in head.items() if key not in ("command", "recipe")} | study.record(outcomes)
+    return all(record.get(key) == value for key, value in json.loads(json.dumps(now)).items())

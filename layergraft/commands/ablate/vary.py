@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,20 +144,24 @@ def parse_vary(raw: Any, path: str) -> Vary:
         raise UserError(f"{path!r} has {'one arm' if arms else 'no arm'}: there is nothing to compare.", _HINT)
     _refuse_twins(arms, path)
     factors = content.search if isinstance(content.search, tuple) else (content.search,)
-    if not factors or min(factors) <= 0:
-        raise UserError(f"`search` in {path!r} needs factors above 0.", "For instance: `search: [0.5, 1, 2]`.")
+    if not factors or not all(0 < factor < math.inf for factor in factors) or len(set(factors)) < len(factors):
+        raise UserError(
+            f"`search` in {path!r} needs finite factors above 0, each once.", "For instance: `search: [0.5, 1, 2]`."
+        )
     if not 0 < content.trial <= 1:
         raise UserError(
             f"`trial` in {path!r} is a part of a length: above 0, at most 1.", "For instance: `trial: 0.5`."
         )
     equal = (content.equal,) if isinstance(content.equal, str) else content.equal
+    if not equal:
+        raise UserError(f"`equal` in {path!r} is empty.", "Give epochs, compute, or both: `equal: [epochs, compute]`.")
     budgets = tuple(budget for budget in ("epochs", "compute") if budget in equal)
     return Vary(
         arms=arms,
         reference=_reference(content.reference, arms, path),
         factors=factors,
         trial=content.trial,
-        budgets=budgets or ("epochs",),
+        budgets=budgets,
     )
 
 

@@ -302,13 +302,14 @@ def ablate(
     out: str | Path,
     jobs: int | None = None,
     costs: bool = False,
+    retry: bool = False,
     overrides: Overrides | None = None,
 ) -> AblationFiles:
     """Compare variants of a recipe: the same search for each, several seeds, what is better and how sure that is.
 
     --vary names a YAML file: `arms: {even: {}, slow: {stages.graft.plan.lr_scale: [0.3, 0.3, 1]}}`, or a `grid`.
     Any recipe key can be set for all arms: --stages.mae.epochs 3. The same command goes on where it was interrupted;
-    started several times, or by srun, its processes share the work.
+    started several times, or by srun, its processes share the work. A run that diverges is named, and the others go on.
 
     Args:
         recipe: name or file of the recipe that the arms change.
@@ -319,13 +320,14 @@ def ablate(
         out: directory of the study.
         jobs: runs at a time, each on one core; by default one per core, or one on a GPU.
         costs: only say what the study would cost.
+        retry: do again what diverged in an earlier start.
         overrides: dotted recipe key -> value, for all arms.
 
     Returns:
         The files of the study, with `measured()`, `frame()`, and a table in a notebook.
 
     Raises:
-        UserError: the file, an arm or the images do not serve, or the directory holds another study.
+        UserError: file, arm or images do not serve, the directory holds another study, or every run diverged.
         Stopped: a signal came; everything so far is saved and the same call goes on.
     """
     from layergraft.commands.ablate.run import ablate_study
@@ -333,4 +335,4 @@ def ablate(
     changes = dict(overrides or {})
     changes |= {} if data is None else {"data.source": data}
     changes |= {} if start is None else {"start": start}
-    return ablate_study(recipe, expanded(vary), changes, seeds, expanded(out), jobs, costs=costs)
+    return ablate_study(recipe, expanded(vary), changes, seeds, expanded(out), jobs, costs=costs, retry=retry)

@@ -24,7 +24,7 @@ from layergraft.config.encoder import EncoderConfig
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.onnx_file import missing_for_onnx, open_onnx, write_onnx
 from layergraft.encoders.vit import Encoder, create_encoder
-from layergraft.errors import UserError
+from layergraft.errors import UserError, out_of_memory
 from layergraft.training.cost import forward_flops
 
 Runtime = Literal["eager", "compiled", "onnx"]
@@ -119,11 +119,10 @@ def _cases(
     encoder: Encoder, batch_sizes: Sequence[int], runtimes: Sequence[Runtime], folder: Path, notes: list[str]
 ) -> list[Case]:
     """Every case that this machine can run, warmed up; the reasons of others go to `notes`."""
-    device, generator = encoder.device, torch.Generator().manual_seed(0)
-    largest = torch.randn(max(batch_sizes), encoder.in_chans, *encoder.input_size, generator=generator).to(device)
+    device = encoder.device
+    batches = _batches(encoder, batch_sizes, notes)
     weights = sum(parameter.nbytes for parameter in encoder.parameters())
     file = _onnx_file(encoder, folder, notes) if "onnx" in runtimes else None
-    expected = {size: encoder(largest[:size]) for size in batch_sizes}
     pairs: list[tuple[Runtime, Precision]] = []
     for runtime in runtimes:
         if runtime != "onnx":
@@ -132,8 +131,7 @@ def _cases(
             pairs.append((runtime, "fp32"))
     cases = []
     for runtime, precision in pairs:
-        for size in batch_sizes:
-            images = largest[:size].contiguous()
+        for size, (images, expected) in batches.items():
             try:
                 make = _calls(encoder, images.cpu() if runtime == "onnx" else images, runtime, precision, file)
                 if runtime != "onnx":
@@ -144,7 +142,7 @@ def _cases(
                 first = str(error).strip().partition("\n")[0]
                 notes.append(f"{runtime}, {precision}, batch {size} is left out: {first}")
                 continue
-            wanted = expected[size].cpu()
+            wanted = expected.cpu()
             cases.append(
                 Case(
                     runtime=runtime,
@@ -156,6 +154,21 @@ def _cases(
                 )
             )
     return cases
+
+
+def _batches(encoder: Encoder, batch_sizes: Sequence[int], notes: list[str]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Size -> (images of noise, their features), of the sizes for which there is memory; the others go to `notes`."""
+    batches = {}
+    for size in batch_sizes:
+        generator = torch.Generator().manual_seed(0)
+        try:
+            images = torch.randn(size, encoder.in_chans, *encoder.input_size, generator=generator).to(encoder.device)
+            batches[size] = images, encoder(images)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            notes.append(f"batch {size} is left out: there is not enough memory for it")
+    return batches
 
 
 def _onnx_file(encoder: Encoder, folder: Path, notes: list[str]) -> Path | None:
@@ -200,7 +213,11 @@ def bench_encode(
     encoder.to(device)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         cases = _cases(encoder, batch_sizes, runtimes or ("eager", "compiled", "onnx"), Path(folder), notes)
-        times = _times(cases, seconds, device) if cases else []
+        if not cases:
+            raise UserError(
+                f"Nothing could be timed: {'; '.join(notes)}.", "Give a smaller --batch-size, or --runtimes eager."
+            )
+        times = _times(cases, seconds, device)
     plain = {
         case.batch_size: float(np.median(taken))
         for case, taken in zip(cases, times, strict=True)

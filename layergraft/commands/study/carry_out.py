@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from layergraft.commands.study.accuracy import few_shot_mean
 from layergraft.commands.study.clock import Clock
-from layergraft.commands.study.jobs import JobOutcome, Study, read_outcome
+from layergraft.commands.study.jobs import DIVERGED, SEARCH_SEED, JobOutcome, Study, read_outcome
 from layergraft.commands.study.pool import PAUSE, Pool
 from layergraft.commands.study.remaining import remaining_seconds
-from layergraft.commands.study.run_job import identity, job_lock, outcome_file, run_job
+from layergraft.commands.study.run_job import forget, job_lock, known_outcome, outcome_file, run_job
 from layergraft.errors import Stopped, UserError
 from layergraft.runs.announce import announce
 from layergraft.runs.interruption import SignalGuard
@@ -37,10 +37,12 @@ class CarriedOut:
     Args:
         outcomes: of every job.
         seconds: in which at least one process was at it.
+        jobs: how many were done now, here or elsewhere.
     """
 
     outcomes: dict[str, JobOutcome]
     seconds: float
+    jobs: int
 
 
 @contextmanager
@@ -88,14 +90,27 @@ def read_outcomes(study: Study, outcomes: dict[str, JobOutcome]) -> None:
     """
     while ready := [job for job in study.due(outcomes) if outcome_file(study.out, job.name).is_file()]:
         for job in ready:
-            file = outcome_file(study.out, job.name)
-            outcome = read_outcome(file, job.kind)
-            if outcome["identity"] != identity(job, study.settings):
-                raise UserError(
-                    f"{str(file)!r} was found with other settings, or by another version of layergraft.",
-                    "Use another --out. Nothing was changed.",
-                )
-            outcomes[job.name] = outcome
+            outcomes[job.name] = known_outcome(job, study.settings, study.out)
+
+
+def retry_diverged(study: Study) -> None:
+    """Have every stage and seed that diverged done again, and all that rests on it.
+
+    A trial that diverged has said that its rate is too high; one whose start did has said nothing.
+    """
+    again: set[str] = set()
+    searched_again: set[str] = set()
+    for name, kind, number in study.names({}):
+        job, arm = f"{name}/{kind}-{number}", study.arm(name)
+        file = outcome_file(study.out, job)
+        if not file.is_file():
+            continue
+        start = study.run_of(arm.first, SEARCH_SEED if kind == "trial" else number) if arm.first else None
+        diverged = kind != "trial" and DIVERGED in read_outcome(file, kind)
+        if diverged or start in again or (kind != "trial" and arm.name in searched_again):
+            again.add(job)
+            searched_again |= {arm.name} if kind == "trial" else set()
+            forget(job, study.out)
 
 
 def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say) -> CarriedOut:
@@ -111,7 +126,7 @@ def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say
         Stopped: a signal came; everything is saved.
         UserError: of a job; the others that ran have saved their state.
     """
-    clock = Clock(study.out / "times")
+    clock, before = Clock(study.out / "times"), len(outcomes)
     with SignalGuard(hold=True) as signals, Pool(size, study.out / "jobs.log") as pool, clock:
         while True:
             elsewhere = _start(study, outcomes, pool)
@@ -127,7 +142,9 @@ def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say
                 clock.save()
             for name in outcomes.keys() - known:
                 say(_line(study, outcomes, name, size + elsewhere))
-    return CarriedOut(outcomes=outcomes, seconds=clock.seconds)
+    with suppress(OSError):  # another process has a job
+        (study.out / "locks").rmdir()
+    return CarriedOut(outcomes=outcomes, seconds=clock.seconds, jobs=len(outcomes) - before)
 
 
 def _start(study: Study, outcomes: dict[str, JobOutcome], pool: Pool) -> int:
@@ -145,6 +162,7 @@ def _line(study: Study, outcomes: dict[str, JobOutcome], name: str, size: int) -
     """One line when a job is done: what it reached on held-out images, and how long the rest may take."""
     outcome, left = outcomes[name], study.left(outcomes)
     reached = f"{few_shot_mean(outcome['holdout']):.1f} % on held-out images, " if "holdout" in outcome else ""
+    reached = f"diverged ({outcome[DIVERGED]}), " if DIVERGED in outcome else reached
     seconds = remaining_seconds(list(outcomes.values()), left, size)
     total = len(left) + len(outcomes)
     return f"[{len(outcomes)}/{total}] {name}: {reached}{duration(outcome['seconds'])}; about {duration(seconds)} left"

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from layergraft.config import Recipe
 from layergraft.runs.json_files import read_json_as
 
 SEARCH_SEED = 0
+DIVERGED = "diverged"  # in the outcome of a job that has no finite numbers: why
 JobOutcome = dict[str, Any]
 JobOutcomes = Mapping[str, JobOutcome]
 Kind = Literal["trial", "seed", "stage", "conflict"]
@@ -61,6 +62,7 @@ class _Outcome(TypedDict):
     identity: str
     flops: float
     seconds: float
+    diverged: NotRequired[str]
 
 
 class _Trial(_Outcome):
@@ -85,7 +87,10 @@ def read_outcome(file: Path, kind: Kind) -> JobOutcome:
     Raises:
         UserError: it cannot be read, or is of another kind of job.
     """
-    outcome: JobOutcome = read_json_as(file, _KINDS[kind], f"Remove it, and the job {file.stem!r} is done again.")
+    hint = f"Remove it, and the job {file.stem!r} is done again."
+    outcome: JobOutcome = read_json_as(file, _KINDS["stage"], hint)
+    if kind == "trial" or DIVERGED not in outcome:
+        outcome = read_json_as(file, _KINDS[kind], hint)
     return outcome
 
 
@@ -167,18 +172,27 @@ class Study(ABC):
         return [few_shot_mean(outcomes[name]["holdout"]) for name in names]
 
     def choice(self, arm: Arm, outcomes: JobOutcomes) -> int | None:
-        """Which trial of an arm is best, the first one of equals; None while one is missing."""
+        """Which trial of an arm is best, the first one of equals; None while one is missing.
+
+        Where all of them diverged it is the one with the lowest learning rate.
+        """
         if len(self.settings.factors) == 1:
             return 0
         accuracies = self.trials(arm, outcomes)
+        if accuracies and all(DIVERGED in outcomes[name] for name in self.trial_names(arm.name)):
+            return int(np.argmin(self.settings.factors))
         return int(np.argmax(accuracies)) if accuracies else None
 
     def held_out(self, name: str, seeds: list[int], outcomes: JobOutcomes) -> float | None:
-        """Accuracy of an arm on held-out images, over shots and seeds; None while one is missing."""
+        """Accuracy of an arm on held-out images, over shots and seeds; None while one is missing.
+
+        A seed that diverged counts as 0: what survives of an arm that often diverges is no reason to choose it.
+        """
         names = [f"{name}/seed-{seed}" for seed in seeds]
         if any(name not in outcomes for name in names):
             return None
-        return float(np.mean([few_shot_mean(outcomes[name]["holdout"]) for name in names]))
+        reached = [0.0 if DIVERGED in outcomes[name] else few_shot_mean(outcomes[name]["holdout"]) for name in names]
+        return float(np.mean(reached))
 
     def seeds_of(self, name: str, outcomes: JobOutcomes) -> list[int]:
         """The seeds of an arm."""

@@ -11,6 +11,7 @@ from layergraft.commands.study.formatting import MEAN, column_name, seeds_text
 from layergraft.commands.study.outcome import Difference, Outcome
 from layergraft.commands.study.statistics import Effect, Interval
 from layergraft.commands.study.study_file import Budget
+from layergraft.commands.study.tables import seeds_of
 from layergraft.runs.atomic import write_text
 from layergraft.runs.report.pdf import draw_pdf
 
@@ -44,7 +45,8 @@ def write_table(outcome: Outcome, budget: Budget, out: Path) -> None:
     lines = []
     for arm in taking_part:
         cells = [_cell(outcome.accuracy(arm.name, column), best[column]) for column in columns]
-        lines.append(" & ".join([escaped(arm.title), *cells, *_against(differences.get(arm.name))]) + r" \\")
+        title = arm.title + (f" ({seeds_of(arm)} seeds)" if arm.diverged else "")
+        lines.append(" & ".join([escaped(title), *cells, *_against(differences.get(arm.name))]) + r" \\")
     trained = [line for line, arm in zip(lines, taking_part, strict=True) if arm.budget is not None]
     floors = [line for line, arm in zip(lines, taking_part, strict=True) if arm.budget is None]
     head = ["", *(escaped(column_name(column)) for column in columns), r"$\Delta$ [95\,\%]", "$p$", "seeds"]
@@ -64,6 +66,7 @@ def write_table(outcome: Outcome, budget: Budget, out: Path) -> None:
         f"% seeds. Delta: {outcome.words.differences.format(outcome.title_of(outcome.reference))}, mean of the shots,",
         f"% paired by seed; p: paired t-test, Holm-corrected for {tests} tests; seeds: how many would decide it with a",
         "% power of 80 % if the true difference and spread are those that were measured.",
+        *(["% Seeds that diverged are in no mean."] if any(arm.diverged for arm in taking_part) else []),
     ]
     write_text(out, "\n".join(content) + "\n")
 

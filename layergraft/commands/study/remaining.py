@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from msgspec import structs
 
-from layergraft.commands.study.jobs import JobOutcome, Study
+from layergraft.commands.study.jobs import DIVERGED, JobOutcome, Study
 from layergraft.config import Recipe
 from layergraft.training.estimate import WORTH, run_time, try_run
 from layergraft.training.run_data import load_data
@@ -26,6 +26,7 @@ def remaining_seconds(done: list[JobOutcome], left: list[float], size: int) -> f
         left: operations of each job that is left.
         size: how many are done at a time.
     """
+    done = [outcome for outcome in done if DIVERGED not in outcome] or done  # those ended before their end
     seconds, flops = np.array([o["seconds"] for o in done]), np.array([o["flops"] for o in done])
     if len(set(flops.tolist())) > 1:
         slope, base = np.polyfit(flops, seconds, 1)

@@ -15,12 +15,13 @@ from layergraft.analysis.conflict import measure as cosines_of
 from layergraft.analysis.run import build_subject
 from layergraft.analysis.suggest import suggested_scales
 from layergraft.commands.study.accuracy import SeedImages
-from layergraft.commands.study.jobs import Job, JobOutcome, read_outcome
+from layergraft.commands.study.jobs import DIVERGED, Job, JobOutcome, read_outcome
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.train import train_run
 from layergraft.config import dump_recipe
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.vit import Encoder
+from layergraft.errors import UserError
 from layergraft.evaluation.features import NonFiniteFeatures
 from layergraft.graft.donors import first_encoder
 from layergraft.runs.announce import announce
@@ -43,9 +44,25 @@ def outcome_file(out: Path, job: str) -> Path:
     return out / "outcomes" / f"{job}.json"
 
 
+def known_outcome(job: Job, settings: Settings, out: Path) -> JobOutcome:
+    """What a job has found that was done before, or by another process.
+
+    Raises:
+        UserError: it was another job, or its file is damaged.
+    """
+    file = outcome_file(out, job.name)
+    outcome = read_outcome(file, job.kind)
+    if outcome["identity"] != identity(job, settings):
+        raise UserError(
+            f"{str(file)!r} was found with other settings, or by another version of layergraft.",
+            "Use another --out. Nothing was changed.",
+        )
+    return outcome
+
+
 def job_lock(out: Path, job: str) -> Path:
-    """The directory that whoever does a job holds."""
-    return out / "locks" / job
+    """The directory that whoever does a job holds; not one in another, of which the outer one would be left."""
+    return out / "locks" / job.replace("/", ".")
 
 
 def run_job(job: Job, settings: Settings, out: Path) -> JobOutcome | None:
@@ -57,29 +74,68 @@ def run_job(job: Job, settings: Settings, out: Path) -> JobOutcome | None:
         out: directory of the study.
 
     Returns:
-        `holdout` and `test` (of a seed), or the `blocks` and `lr_scale` of the conflict; `seconds`, `flops`. None where
-        another process is at it: its lock ends with it, however that ends.
+        `holdout` and `test` (of a seed), the `blocks` and `lr_scale` of the conflict, or `diverged`, a sentence;
+        `seconds`, `flops`. None where another process is at it: its lock ends with it, however that ends.
 
     Raises:
         Stopped: a signal came; everything is saved.
+        UserError: it cannot be done.
     """
     began, run, file = time.perf_counter(), out / "runs" / job.name, outcome_file(out, job.name)
     with SignalGuard(), locked_or_not(job_lock(out, job.name), announce) as mine:
         if not mine:
             return None
         if file.is_file():  # it was done since somebody looked
-            return read_outcome(file, job.kind)
+            return known_outcome(job, settings, out)
         outcome = _carried_out(job, settings, run, out)
         outcome |= {"identity": identity(job, settings), "flops": job.flops, "seconds": time.perf_counter() - began}
         write_text(file, json.dumps(outcome, indent=1) + "\n")
         if job.kind == "trial":
             shutil.rmtree(run, ignore_errors=True)
-        for checkpoints in list(run.rglob("checkpoints")):  # three times the encoder, of no use any more
-            shutil.rmtree(checkpoints, ignore_errors=True)
+        if DIVERGED not in outcome:  # what diverged can be looked into
+            for checkpoints in list(run.rglob("checkpoints")):  # three times the encoder, of no use any more
+                shutil.rmtree(checkpoints, ignore_errors=True)
     return outcome
 
 
+def forget(job: str, out: Path) -> None:
+    """Have a job done again from its beginning, unless another process is at it."""
+    with locked_or_not(job_lock(out, job), announce) as mine:
+        if mine:
+            shutil.rmtree(out / "runs" / job, ignore_errors=True)
+            outcome_file(out, job).unlink(missing_ok=True)
+
+
 def _carried_out(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
+    if job.start is not None and (start := _start_diverged(job.start, out)):
+        trial = {"holdout": _nothing(settings)} if job.kind == "trial" else {}
+        return trial | {DIVERGED: start}
+    try:
+        return _done(job, settings, run, out)
+    except (Diverged, NonFiniteFeatures) as error:
+        if job.kind == "trial":  # a rate too high is an answer of the search
+            return {"holdout": _nothing(settings), DIVERGED: error.problem}
+        if not settings.goes_on:
+            raise
+        return {DIVERGED: error.problem}
+
+
+def _start_diverged(start: str, out: Path) -> str | None:
+    """Why a job has nothing to start from; None where it has."""
+    file = outcome_file(out, start)
+    diverged = file.is_file() and DIVERGED in read_outcome(file, "stage")
+    return f"{start}, from which it starts, diverged." if diverged else None
+
+
+def _nothing(settings: Settings) -> dict[str, float]:
+    return dict.fromkeys(map(str, _few(settings)), 0.0)
+
+
+def _few(settings: Settings) -> tuple[int, ...]:
+    return tuple(shots for shots in settings.evaluate.frozen_shots if isinstance(shots, int))
+
+
+def _done(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
     if job.kind == "conflict":
         return _conflict(job, out)
     if job.kind == "stage":
@@ -90,17 +146,11 @@ def _carried_out(job: Job, settings: Settings, run: Path, out: Path) -> JobOutco
 
 def _measure(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
     images = SeedImages(job.recipe)
-    few = tuple(shots for shots in settings.evaluate.frozen_shots if isinstance(shots, int))
-    try:
-        encoder = _encoder(job, images, run, out)
-        check()
-        if job.kind == "trial":
-            config = structs.replace(settings.evaluate, protocols=("logistic",), shots=few)
-            return dict(images.frozen(encoder, config, test=False))
-    except (Diverged, NonFiniteFeatures):
-        if job.kind != "trial":
-            raise
-        return {"holdout": {str(shots): 0.0 for shots in few}}  # a rate too high is an answer of the search
+    encoder = _encoder(job, images, run, out)
+    check()
+    if job.kind == "trial":
+        config = structs.replace(settings.evaluate, protocols=("logistic",), shots=_few(settings))
+        return dict(images.frozen(encoder, config, test=False))
     outcome: JobOutcome = dict(images.frozen(encoder, settings.evaluate, test=True))
     if encoder is not None and settings.trained:
         outcome["test"] |= images.trained(encoder, settings, run)

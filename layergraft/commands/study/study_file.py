@@ -26,11 +26,13 @@ class Trial:
         settings: what was varied.
         holdout: accuracy on held-out images that it was judged by, in percent.
         chosen: whether the arm was trained with it.
+        diverged: whether it had no finite numbers, and counts as 0.
     """
 
     settings: dict[str, Any]
     holdout: float
     chosen: bool
+    diverged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class MeasuredArm:
         search: its trials.
         plan: how its layers move, in a few words.
         seeds: its results.
+        diverged: seed -> why it has none; no mean knows of them.
     """
 
     name: str
@@ -75,6 +78,7 @@ class MeasuredArm:
     flops: float = 0.0
     search: list[Trial] = field(default_factory=list)
     plan: str = ""
+    diverged: dict[str, str] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -142,8 +146,9 @@ class MeasuredStudy:
 
     @property
     def common_seeds(self) -> set[int]:
-        """The seeds that every arm was trained with: those that choices between arms rest on."""
-        return set.intersection(*({seed.seed for seed in arm.seeds} for arm in self.arms))
+        """The seeds that every arm was trained with, but for arms that have none: choices between arms rest on them."""
+        of_arms = [{seed.seed for seed in arm.seeds} for arm in self.arms if arm.seeds]
+        return set.intersection(*of_arms) if of_arms else set()
 
     @property
     def searched(self) -> list[MeasuredArm]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from layergraft.commands.study.arms import Arm
-from layergraft.commands.study.jobs import JobOutcomes, Study
+from layergraft.commands.study.jobs import DIVERGED, JobOutcomes, Study
 from layergraft.config import Recipe
 
 
@@ -29,7 +29,9 @@ def study_record(study: Study, outcomes: JobOutcomes) -> dict[str, Any]:
 def _arm(study: Study, name: str, outcomes: JobOutcomes) -> dict[str, Any]:
     arm = study.arm(name)
     recipe = study.recipe(name, study.seeds[0], outcomes) if arm.trained else None
-    trained = {seed: outcomes[f"{name}/seed-{seed}"] for seed in study.seeds_of(name, outcomes)}
+    found = {seed: outcomes[f"{name}/seed-{seed}"] for seed in study.seeds_of(name, outcomes)}
+    trained = {seed: outcome for seed, outcome in found.items() if DIVERGED not in outcome}
+    diverged = {str(seed): outcome[DIVERGED] for seed, outcome in found.items() if DIVERGED in outcome}
     return {
         "name": name,
         "title": arm.title,
@@ -43,7 +45,7 @@ def _arm(study: Study, name: str, outcomes: JobOutcomes) -> dict[str, Any]:
             {"seed": seed} | {key: outcome[key] for key in ("test", "holdout", "seconds")}
             for seed, outcome in trained.items()
         ],
-    }
+    } | ({"diverged": diverged} if diverged else {})
 
 
 def _stages(study: Study, arm: Arm, recipe: Recipe | None, outcomes: JobOutcomes) -> list[dict[str, Any]]:
@@ -74,5 +76,7 @@ def _search(study: Study, arm: Arm, outcomes: JobOutcomes) -> list[dict[str, Any
         assert recipe is not None
         rate = list(recipe.stages.values())[-1].optimizer.base_lr
         settings = {"base_lr": rate, "factor": study.settings.factors[number]}
-        trials.append({"settings": settings, "holdout": reached, "chosen": number == best})
+        trial = {"settings": settings, "holdout": reached, "chosen": number == best}
+        diverged = DIVERGED in outcomes[study.trial_names(arm.name)[number]]
+        trials.append(trial | ({"diverged": True} if diverged else {}))
     return trials

@@ -50,17 +50,18 @@ def accuracy_table(outcome: Outcome, budget: Budget) -> Table:
     """Every arm of a comparison and every number of labels."""
     study = outcome.measured
     columns = [*study.columns, MEAN]
+    lost = "Seeds that diverged are in no mean. " if any(arm.diverged for arm in study.arms) else ""
     rows = []
     for arm in study.taking_part(budget):
-        cells = [spread(outcome.accuracy(arm.name, column)) for column in columns]
-        rows.append([shown(outcome, arm), *cells, str(len(arm.seeds)), _four_digits(str(arm.flops / 1e12))])
+        cells = [spread(outcome.accuracy(arm.name, column)) or "–" * bool(arm.diverged) for column in columns]
+        rows.append([shown(outcome, arm), *cells, seeds_of(arm), _four_digits(str(arm.flops / 1e12))])
     return Table(
         title=f"Top-1 accuracy (%), {outcome.words.at[budget]}",
         columns=["", *map(column_name, columns), "seeds", "TFLOP"],
         rows=rows,
         note="Mean ± half of the 95 % interval over pre-training seeds; each seed's random splits were averaged first. "
-        "kNN takes all labels; the mean is that of the numbers of shots. TFLOP: 10¹² floating-point operations of "
-        "all stages, counted.",
+        f"{lost}kNN takes all labels; the mean is that of the numbers of shots. TFLOP: 10¹² floating-point operations "
+        "of all stages, counted.",
     )
 
 
@@ -92,7 +93,7 @@ def search_table(outcome: Outcome) -> Table:
         [
             arm.title,
             _settings(trial),
-            f"{trial.holdout:.2f}",
+            "diverged" if trial.diverged else f"{trial.holdout:.2f}",
             "chosen" if trial.chosen else "",
         ]
         for arm in outcome.measured.searched
@@ -118,6 +119,12 @@ def facts_table(outcome: Outcome) -> Table:
     }
     facts |= {f"protocol: {key}": value for key, value in dotted_text(study.protocol).items()}
     return Table(title="Machine, command and protocol", columns=["", ""], rows=[[k, v] for k, v in facts.items()])
+
+
+def seeds_of(arm: MeasuredArm) -> str:
+    """How many seeds an arm's means are of: `3`, or `2 of 3` where one diverged."""
+    trained = str(len(arm.seeds))
+    return f"{trained} of {len(arm.seeds) + len(arm.diverged)}" if arm.diverged else trained
 
 
 def shown(outcome: Outcome, arm: MeasuredArm) -> str:

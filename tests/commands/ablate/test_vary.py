@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ WRONG: list[tuple[Any, str]] = [
     ({"arms": {"even": {}}}, "one arm"),
     ({"arm": {"even": {}}}, "unknown key `arm`"),
     ({"arms": {"a": {}, "b": {}}, "search": []}, "`search`"),
+    *[({"arms": {"a": {}, "b": {}}, "search": bad}, "`search`") for bad in (0, math.nan, [1, math.inf], [1, 1])],
     ({"arms": {"a": {}, "b": {}}, "trial": 2}, "`trial`"),
+    ({"arms": {"a": {}, "b": {}}, "equal": []}, "`equal` in 'plans.yaml' is empty"),
     ({"arms": {"a": {}, "b": {}}, "equal": "time"}, "Invalid enum value 'time'"),
     ({"arms": {"a": {}, "b": {}}, "reference": "c"}, "'c', which is no arm"),
     ({"arms": {"a b": {}, "a-b": {SCALE: 2}}}, "share a directory"),

@@ -70,6 +70,18 @@ def test_what_cannot_run_is_said_and_left_out(encoder: Path, monkeypatch: pytest
     ]
 
 
+def test_a_batch_that_memory_does_not_hold_is_left_out(encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others are timed; where none is left the command says what to do."""
+    huge = str(10**13)
+    command = ["bench", "encode", "--encoder", str(encoder), "--runtimes", "eager", "--seconds", "0", "--json"]
+    assert main([*command, "--batch-size", "1", huge]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    check_cases(figures, [("eager", bits, 1) for bits in ("fp32", "bf16")])
+    assert figures["notes"] == [f"batch {huge} is left out: there is not enough memory for it"]
+    assert main([*command, "--batch-size", huge]) == 2
+    assert "Give a smaller --batch-size" in capsys.readouterr().err
+
+
 def test_batch_sizes_that_make_no_sense_are_refused(encoder: Path) -> None:
     with pytest.raises(UserError, match="one image or more"):
         layergraft.bench(what="encode", encoder=str(encoder), batch_size=[0])

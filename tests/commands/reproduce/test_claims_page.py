@@ -53,7 +53,8 @@ def test_report_makes_the_outcome_again(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(json.dumps(content))
     page = layergraft.report(runs=[str(tmp_path)])
     assert page == tmp_path / "report.html"
-    assert json.loads((tmp_path / "claims.json").read_text())["study"] == content
+    written = json.loads((tmp_path / "claims.json").read_text())["study"]
+    assert as_study(written, MeasuredClaims) == as_study(content, MeasuredClaims)
     with pytest.raises(UserError, match="stands alone"):
         layergraft.report(runs=[str(tmp_path), str(tmp_path)])
 

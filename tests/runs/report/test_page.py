@@ -98,6 +98,23 @@ def test_hover_shows_values(run: Path, visit: Open) -> None:
     assert tip.locator("script, b[onmouseover]").count() == 0
 
 
+def test_neighbours_say_class_and_score(run: Path, visit: Open) -> None:
+    """In half of the page, too, where nine pictures stand side by side."""
+    page = visit(run / "report.html")
+    page.evaluate("document.querySelector('.blocks').style.width = '1130px'")
+    page.locator('[data-figure^="neighbours"] > .chart').scroll_into_view_if_needed()
+    page.locator('[data-figure^="neighbours"] svg image').first.wait_for()
+    words = page.evaluate(
+        """[...document.querySelectorAll('[data-figure^="neighbours"] svg .mark-text text')].map(text =>
+            [getComputedStyle(text).opacity, [...text.querySelectorAll('tspan')].map(line => line.textContent)])"""
+    )
+    assert words
+    assert {opacity for opacity, _ in words} == {"1"}
+    scores = [lines[1] for _, lines in words if lines[1] != "query"]
+    assert scores
+    assert all(-1 <= float(score) <= 1 for score in scores)
+
+
 def test_theme_switch(run: Path, visit: Open) -> None:
     page = visit(run / "report.html", theme="dark")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
