@@ -62,7 +62,9 @@ def neighbours(subject: Subject) -> Findings:
             total += 1
             same += queries.labels is not None and label_of(bank, neighbour) == label_of(queries, key)
     first = "a held-out image" if subject.held_out else "an image"
-    caption = f"Left {first}, then the images of the rest that are nearest to it, with the cosine of their features below."
+    caption = (
+        f"Left {first}, then the images of the rest that are nearest to it, with the cosine of their features below."
+    )
     if queries.labels is not None:
         caption += " A green edge marks the same class, a red one another."
     numbers = {"shown": len(similarities), "of_same_class": same / total if queries.labels is not None else None}

@@ -99,6 +99,7 @@ def test_an_evaluation_names_its_own_remedy_and_once(tmp_path: Path, monkeypatch
     """Folds are many trainings, and `evaluate` has no option of `data`."""
     display = Display()
     for fold in range(3):
+        (tmp_path / str(fold)).mkdir()
         said = hints(monkeypatch, tmp_path / str(fold), 0.5, 0.5, hint=lambda it: display.once(advice_evaluating(it)))
         assert len(said) == (fold == 0)
         assert "--data" not in "".join(said)
