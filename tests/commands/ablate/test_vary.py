@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from layergraft.commands.ablate.arms import arm_recipes, connect, own_stage, study_recipe
+from layergraft.commands.ablate.arms import arm_recipes, connect, own_stage
 from layergraft.commands.ablate.vary import Vary, parse_vary, read_vary
+from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import Recipe, load_recipe
 from layergraft.errors import UserError
 
