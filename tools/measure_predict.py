@@ -1,13 +1,14 @@
 """What the probabilities of `layergraft predict` are worth, and what it takes beside `embed`: the table of the docs.
 
-    python tools/measure_predict.py ENC [--draws 20] [--source builtin:fashion-canvas:test] [--times 3]
+    python tools/measure_predict.py ENC [--draws 20] [--source builtin:fashion-canvas:test] [--times 3] [--picked 2000]
 
 Labels are drawn at random, 30 and 100 of all images; the others are the test. Rows: how often the class is right; the
 expected calibration error (15 bins) of `predict`, and of classifiers that nobody calibrates: the same without its
 temperature, protocol `logistic` with the penalty that folds over the labels get most right with, and as published; and
 with the penalty of the least cross-entropy over folds, which weakens the classifier until it is as sure as it is right;
 how many sets at 90 % hold the right class, over the draws.
-A test image of a class that no label names counts as an error of both.
+A test image of a class that no label names counts as an error of both. With `--picked N` the labels are those of
+`pick`'s default from N images drawn at random, and its other images are the test.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from layergraft.evaluation.cross_validation import deal_folds, out_of_fold
 from layergraft.evaluation.features import Array, center_and_normalize
 from layergraft.evaluation.few_shot import FEW_SHOT, exact
 from layergraft.evaluation.labelled_classifier import FOLDS, LabelledClassifier, fit_labelled
+from layergraft.evaluation.picking.methods import pick_rows
 from layergraft.evaluation.selection import strongest_of_the_best
 
 ERROR = 0.1
@@ -45,9 +47,13 @@ SHRUNK = "ece_cross_entropy"  # calibrated by its penalty, as far as that goes: 
 MEASURED = ("accuracy", "ece", *UNCALIBRATED, SHRUNK, "coverage", "set_size", "sure", "accuracy_sure")
 
 
-def one_draw(features: Array, truth: np.ndarray, number: int, seed: int) -> dict[str, float]:
-    """Label `number` images at random and measure on the others."""
+def one_draw(features: Array, truth: np.ndarray, number: int, seed: int, picked: int = 0) -> dict[str, float]:
+    """Label `number` images, at random or as they are picked from `picked` ones, and measure on the others."""
     order = Randomness(seed=seed, scope="measure predict").permutation("draw", np.arange(len(truth)), 0)
+    if picked:
+        order = order[:picked]
+        first = pick_rows(center_and_normalize(features[order]), number)
+        order = np.concatenate([order[first], np.delete(order, first)])
     rows, rest = order[:number], order[number:]
     present, labels = np.unique(truth[rows], return_inverse=True)
     labels = labels.astype(np.int64)
@@ -100,11 +106,11 @@ def strength_by_cross_entropy(logits: torch.Tensor, labels: np.ndarray) -> float
     return FEW_SHOT["logistic"].cv_strengths[int(np.argmin(losses))]
 
 
-def measure(encoder: str, source: Source, draws: int) -> dict[int, list[dict[str, float]]]:
+def measure(encoder: str, source: Source, draws: int, picked: int = 0) -> dict[int, list[dict[str, float]]]:
     """All draws of each number of labels."""
     features = features_of(load_encoder(encoder), source, ["cls"])["cls"]
     truth = source.selected_labels
-    return {number: [one_draw(features, truth, number, seed) for seed in range(draws)] for number in NUMBERS}
+    return {number: [one_draw(features, truth, number, seed, picked) for seed in range(draws)] for number in NUMBERS}
 
 
 def cpu_seconds(words: list[str], cache: str) -> float:
@@ -145,8 +151,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--source", default="builtin:fashion-canvas:test")
     parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--picked", type=int, default=0, metavar="N", help="pick from N images; 0 draws the labels")
     arguments = parser.parse_args()
-    found = measure(arguments.encoder, open_source(arguments.source), arguments.draws)
+    found = measure(arguments.encoder, open_source(arguments.source), arguments.draws, arguments.picked)
     print("| labels | " + " | ".join(MEASURED) + " |")
     print("|---" * (len(MEASURED) + 1) + "|")
     for number, draws in found.items():

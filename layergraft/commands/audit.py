@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from layergraft.evaluation.cross_validation import whole_files
 from layergraft.evaluation.features import Array, center_and_normalize, features_named
 from layergraft.evaluation.labelled_classifier import fit_labelled
 from layergraft.runs.announce import announce
-from layergraft.runs.audit import AlikeClasses, Audit, LabelError, Leak, Near, Outlier, write_audit
+from layergraft.runs.audit import AlikeClasses, Audit, LabelError, Leak, Near, Outlier, TwoLabels, write_audit
 from layergraft.runs.layout import run_directory
 from layergraft.runs.lock import locked
 from layergraft.runs.report.page import write_report
@@ -87,6 +88,8 @@ def _audit(
     same_pixels = [rows for rows in _groups(pictures.pixels) if len({pictures.files[row] for row in rows}) > 1]
     singles = _first_of_each(pictures, readable)
     pairs, likeness = near_pairs((features[singles], pictures.small[singles]), None, threshold)
+    alike = [pair for rows in _groups(pictures.pixels) for pair in combinations(rows, 2)]
+    alike += [(int(singles[one]), int(singles[other])) for one, other in pairs.tolist()]
     distances = neighbour_distances(features[singles])
     usual = float(np.median(distances)) if len(distances) else 0.0
     about_labels = _labels(labelled, features, readable, names)
@@ -113,7 +116,20 @@ def _audit(
         agreement=about_labels.agreement,
         classes=about_labels.classes,
         leak=_leak(loaded, tested, pictures, features, singles, names, threshold) if tested is not None else None,
+        two_labels=_two_labels(labelled, alike, names),
     )
+
+
+def _two_labels(source: Source, pairs: Iterable[Sequence[int]], names: list[str]) -> list[TwoLabels]:
+    """Those of pairs of one picture whose labels differ."""
+    if source.labels is None:
+        return []
+    given, classes = source.labels[source.keys].tolist(), source.classes
+    return [
+        TwoLabels(first=names[one], second=names[other], label=classes[given[one]], other=classes[given[other]])
+        for one, other in pairs
+        if given[one] != given[other] and min(given[one], given[other]) >= 0
+    ]
 
 
 def _groups(digests: Sequence[bytes]) -> list[list[int]]:

@@ -110,7 +110,7 @@ def _pick(source: Source, features: Array, known: Indices, classes: Labels, meth
     """Positions in `source` of the picks; images that cannot be read are none of them."""
     readable = ~np.isnan(features[:, 0])
     if not readable.all():
-        announce(f"{int((~readable).sum())} of {len(source)} images cannot be read and are left out.")
+        announce(f"{counted(int((~readable).sum()), 'image')} of {len(source):,} left out: unreadable.")
     position = np.cumsum(readable) - 1
     kept = readable[known]
     if method == "probcover" and len(np.unique(classes)) < 2:

@@ -75,7 +75,7 @@ def _readable(labelled: Source, floor: Array) -> Source:
     readable = ~np.isnan(floor[:, 0])
     if readable.all():
         return labelled
-    announce(f"Unreadable and left out: {int((~readable).sum())} images of {labelled.spec}")
+    announce(f"Unreadable and left out: {counted(int((~readable).sum()), 'image')} of {labelled.spec}")
     return labelled.subset(labelled.keys[readable])
 
 

@@ -83,6 +83,23 @@ class LabelError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TwoLabels:
+    """One picture that has two labels: one of them is wrong.
+
+    Args:
+        first: path of an image.
+        second: path of a copy or near-duplicate of it.
+        label: of the first.
+        other: label of the second.
+    """
+
+    first: str
+    second: str
+    label: str
+    other: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlikeClasses:
     """Two classes that are told apart no better than by chance, or worse than all others.
 
@@ -124,6 +141,7 @@ class Audit:
         agreement: share of the labels that a classifier which never saw them gives, too, in percent; None without.
         classes: pairs of classes, those told apart worst first.
         leak: of `--test`, or None.
+        two_labels: pairs of copies and near-duplicates whose labels differ.
     """
 
     encoder: str
@@ -142,6 +160,7 @@ class Audit:
     agreement: float | None = None
     classes: list[AlikeClasses] = field(default_factory=list)
     leak: Leak | None = None
+    two_labels: list[TwoLabels] = field(default_factory=list)
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -158,6 +177,7 @@ class Audit:
             yield from (_row("leak, exact", test, train, 1.0) for test, train in self.leak.exact)
             yield from (_row("leak, near", pair.first, pair.second, pair.likeness) for pair in self.leak.near)
         yield from (_row("outlier", one.path, "", one.distance) for one in self.outliers)
+        yield from (_row("two labels", one.first, one.second, 1.0) for one in self.two_labels)
         yield from (_row("label error", one.path, one.suggested, one.probability) for one in self.label_errors)
         yield from (
             _row("classes alike", pair.first, pair.second, pair.accuracy) for pair in self.classes if pair.alike
@@ -208,6 +228,10 @@ class Audit:
             said = f"of {counted(self.leak.images, 'test image')}"
             lines.append(_line(f"{said} is among them{share}", f"{said} are among them{share}", images, examples))
         lines.append(_line("outlier", "outliers", len(self.outliers), [one.path for one in self.outliers]))
+        if self.two_labels:
+            examples = [f"{one.first} ({one.label}) ~ {one.second} ({one.other})" for one in self.two_labels]
+            one_pair, pairs = "pair of copies has two labels", "pairs of copies have two labels"
+            lines.append(_line(one_pair, pairs, len(self.two_labels), examples))
         if self.agreement is not None:
             examples = [f"{one.path} ({one.label}: {one.suggested}?)" for one in self.label_errors]
             by = f"doubted by a classifier that gets {self.agreement:.0f} % right"

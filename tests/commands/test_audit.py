@@ -137,6 +137,21 @@ def test_labels_may_lie_in_a_file(encoder: str, folders: tuple[Path, Path], tmp_
     assert all(one.label == one.path.partition("/")[0] != one.suggested for one in audit.label_errors)
 
 
+def test_copies_with_two_labels_are_named(encoder: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of the same file, of the same pixels and of nearly the same; a copy without a label says nothing."""
+    train, _ = folders
+    names = {path.name: path.relative_to(train).as_posix() for path in train.rglob("*.*")}
+    labels = {"1.png": "a", "bytes.png": "b", "2.png": "a", "pixels.bmp": "b", "3.png": "a", "resized.png": "b"}
+    for kept, pairs in ((labels, [("1", "bytes"), ("2", "pixels"), ("3", "resized")]), ({"1.png": "a"}, [])):
+        rows = "".join(f"{names[name]},{one}\n" for name, one in kept.items())
+        (tmp_path / "l.csv").write_text("path,label\n" + rows)
+        audit = layergraft.audit(encoder=encoder, data=str(train), labels=tmp_path / "l.csv", out=tmp_path / "out")
+        found = {frozenset((Path(one.first).stem, Path(one.second).stem)) for one in audit.two_labels}
+        assert found == set(map(frozenset, pairs))
+        assert all({one.label, one.other} == {"a", "b"} for one in audit.two_labels)
+        assert any("3 pairs of copies have two labels: " in line for line in audit.lines()) == bool(pairs)
+
+
 def test_images_without_labels_are_audited(encoder: str, folders: tuple[Path, Path]) -> None:
     audit = layergraft.audit(encoder=encoder, data=str(folders[1]))
     assert (audit.labelled, audit.label_errors, audit.estimated_errors, audit.classes) == (0, [], None, [])

@@ -49,7 +49,7 @@ def test_a_pick_is_filled_in_and_given_back(
 ) -> None:
     words = ["pick", "--encoder", encoder, "--data", str(folder), "--method", "maxherding", "--number"]
     assert main([*words, "30", "--out", str(tmp_path / "all.csv")]) == 0
-    assert "1 of 62 images cannot be read" in capsys.readouterr().err
+    assert "1 image of 62 left out: unreadable" in capsys.readouterr().err
     assert main([*words, "10", "--out", str(tmp_path / "labels.csv")]) == 0
     ten, thirty = rows_of(tmp_path / "labels.csv"), rows_of(tmp_path / "all.csv")
     assert thirty[:10] == ten

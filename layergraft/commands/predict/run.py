@@ -73,10 +73,9 @@ class Predicted:
                 f"{self.high:.0f} %)."
             )
         if self.sure is not None:
-            said.append(
-                f"{counted(self.sure, 'image')} {'is' if self.sure == 1 else 'are'} sure at an error rate of "
-                f"{100 * self.error:g} %, as far as the labelled images are like the others."
-            )
+            sure = f"{counted(self.sure, 'image')} {'is' if self.sure == 1 else 'are'} sure"
+            rest = ", as far as the labelled images are like the others" if self.sure else ""
+            said.append(f"{sure} at an error rate of {100 * self.error:g} %{rest}.")
         return said
 
     def __repr__(self) -> str:
@@ -174,7 +173,7 @@ def _of_labels(file: str, source: Source, features: Array, error: float) -> Know
     rows = np.flatnonzero((given >= 0) & ~np.isnan(features[:, 0]))
     unreadable = int((given >= 0).sum()) - len(rows)
     if unreadable:
-        announce(f"{unreadable} labelled images cannot be read and are left out.")
+        announce(f"{counted(unreadable, 'labelled image')} left out: unreadable.")
     present, labels = np.unique(given[rows], return_inverse=True)
     if len(present) < 2:
         raise UserError(

@@ -16,12 +16,14 @@ def _tables(audit: Audit) -> list[Table]:
         [f"{pair.first}, {pair.second}", f"{pair.accuracy:.0f} %", f"{pair.chance:.0f} %", str(pair.images)]
         for pair in audit.classes
     ]
+    twice = [[one.first, one.label, one.second, one.other] for one in audit.two_labels]
     leak = [] if audit.leak is None else [[test, train, "the same"] for test, train in audit.leak.exact]
     if audit.leak is not None:
         leak += [[pair.first, pair.second, f"{pair.likeness:.3f}"] for pair in audit.leak.near]
     outliers = [[one.path, f"{one.distance / max(one.usual, 1e-9):.1f}"] for one in audit.outliers]
     filled = [
         ("Test images among the training images", ["test image", "training image", "likeness"], leak),
+        ("Copies with two labels", ["image", "label", "copy", "its label"], twice),
         ("Near-duplicates", ["image", "other", "likeness"], near),
         ("Doubted labels", ["image", "label", "rather", "probability of the label"], errors),
         ("Classes told apart worst", ["classes", "accuracy", "chance", "images"], classes),
