@@ -91,6 +91,8 @@ class Line:
 
 def trainer_of(stage: str, size: Size, **changes: Any) -> Any:
     """A trainer of a stage of `vit_base_imagenet` with another encoder, on built-in images, before its first step."""
+    import msgspec
+
     from layergraft.config.loading import load_recipe
     from layergraft.graft.donors import first_encoder
     from layergraft.training.launch import launch
@@ -108,7 +110,7 @@ def trainer_of(stage: str, size: Size, **changes: Any) -> Any:
         **{key.replace("__", "."): value for key, value in changes.items()},
     }
     recipe = load_recipe("vit_base_imagenet", settings)
-    recipe = type(recipe)(**{**fields(recipe), "stages": {stage: recipe.stages[stage]}})
+    recipe = msgspec.structs.replace(recipe, stages={stage: recipe.stages[stage]})
     data = load_data(recipe)
     process = launch()
     encoder = first_encoder(recipe, data.mean, data.std)
@@ -116,11 +118,6 @@ def trainer_of(stage: str, size: Size, **changes: Any) -> Any:
     trainer = Trainer(process, prepared)
     trainer.begin()
     return trainer
-
-
-def fields(recipe: Any) -> dict[str, Any]:
-    """The fields of a recipe by their names."""
-    return {name: getattr(recipe, name) for name in recipe.__struct_fields__}
 
 
 def clear() -> None:
@@ -364,17 +361,17 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try the script")
     parser.add_argument("--only", nargs="+", choices=tuple(CHECKS), default=tuple(CHECKS))
-    given = parser.parse_args()
-    if given.device == "cpu":
+    arguments = parser.parse_args()
+    if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for one
     import torch
 
-    if given.device == "cuda" and not torch.cuda.is_available():
+    if arguments.device == "cuda" and not torch.cuda.is_available():
         print("There is no CUDA GPU. `--device cpu --tiny` tries the script itself.", file=sys.stderr)
         return 2
-    size = TINY if given.tiny else FULL
+    size = TINY if arguments.tiny else FULL
     lines: list[Line] = []
-    for name in given.only:
+    for name in arguments.only:
         began = time.perf_counter()
         try:
             lines += CHECKS[name](size)
@@ -386,10 +383,10 @@ def main() -> int:
         clear()
         print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     show(lines)
-    device = torch.cuda.get_device_name() if given.device == "cuda" else "cpu"
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     held = all(line.holds is not False for line in lines)
-    found = {"device": device, "torch": str(torch.__version__), "tiny": given.tiny, "held": held}
-    print(json.dumps(found | {"lines": [asdict(line) for line in lines]}))
+    result = {"device": device, "torch": str(torch.__version__), "tiny": arguments.tiny, "held": held}
+    print(json.dumps(result | {"lines": [asdict(line) for line in lines]}))
     return 0 if held else 1
 
 

@@ -103,31 +103,31 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="what own_images.py emoji has written")
     parser.add_argument("--seconds", type=float, default=480, help="processor time of both stages; 0 trains nothing")
     parser.add_argument("--mae", type=float, default=0.6, help="MAE's part of it")
-    given, words = parser.parse_known_args()
+    arguments, words = parser.parse_known_args()
     torch.set_num_threads(1)
     overrides: dict[str, Any] = {
         key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2], strict=True)
     }
-    images = look_at_images(str(given.images / "train"))
+    images = look_at_images(str(arguments.images / "train"))
     chosen = choose(images, look_at_machine(), 20.0).recipe
     recipe = load_recipe(msgspec.to_builtins(chosen), {"data.workers": "0"} | overrides)
     data = load_data(recipe)
     encoder = first_encoder(recipe, data.mean, data.std)
-    held_out = some(open_source(str(given.images / "val")), TESTED)
+    held_out = some(open_source(str(arguments.images / "val")), TESTED)
     task = Task(train=some(data.train, LABELLED), test=held_out, test_name="held out", seed=0)
 
     def features(encoder: Encoder) -> dict[str, Array]:
         return {part: extract_all(encoder, source, ["cls"])["cls"] for part, source in task.sources.items()}
 
-    if not given.seconds:
+    if not arguments.seconds:
         side = encoder.img_size
         measure(task, "pixels", {p: pixels(s, side, encoder.in_chans, side) for p, s in task.sources.items()})
         measure(task, "random", features(encoder))
         return
     with tempfile.TemporaryDirectory() as folder:
-        for name, part in (("mae", given.mae), ("graft", 1 - given.mae)):
-            encoder = train_for(recipe, name, encoder, data, given.seconds * part, Path(folder))
-    measure(task, " ".join([f"mae {given.mae:g}", *words]), features(encoder))
+        for name, part in (("mae", arguments.mae), ("graft", 1 - arguments.mae)):
+            encoder = train_for(recipe, name, encoder, data, arguments.seconds * part, Path(folder))
+    measure(task, " ".join([f"mae {arguments.mae:g}", *words]), features(encoder))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def compare_caches(folder: str, directory: Path) -> None:
                     loader.batch(turn * steps + step)
                 if turn:  # the first one fills the cache
                     rates[kind].append(steps * 32 / (time.perf_counter() - began))
-        print(f"| {name} | {' | '.join(f'{np.median(own):.0f}' for own in rates.values())} |", flush=True)
+        print(f"| {name} | {' | '.join(f'{np.median(turns):.0f}' for turns in rates.values())} |", flush=True)
 
 
 def main() -> None:

@@ -190,27 +190,27 @@ def measured(encoder: Path, kind: str, seed: int) -> dict[str, float]:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of each case and recipe the mean change from the start over the seeds, and its standard error."""
-    found: dict[str, Any] = {}
+    cases: dict[str, Any] = {}
     for case in CASES:
         starts = {row["seed"]: row for row in rows if row["case"] == case and row["recipe"] == "start"}
         for name in ("start", *RECIPES, "plain"):
-            own = [row for row in rows if row["case"] == case and row["recipe"] == name and row["seed"] in starts]
-            if not own:
+            of_recipe = [row for row in rows if row["case"] == case and row["recipe"] == name and row["seed"] in starts]
+            if not of_recipe:
                 continue
-            entry: dict[str, Any] = {"n": len(own)}
+            entry: dict[str, Any] = {"n": len(of_recipe)}
             for figure in ("knn", "five_shot"):
-                values = np.array([row[figure] for row in own])
-                changes = np.array([row[figure] - starts[row["seed"]][figure] for row in own])
-                error = float(changes.std(ddof=1) / len(own) ** 0.5) if len(own) > 1 else None
+                values = np.array([row[figure] for row in of_recipe])
+                changes = np.array([row[figure] - starts[row["seed"]][figure] for row in of_recipe])
+                error = float(changes.std(ddof=1) / len(of_recipe) ** 0.5) if len(of_recipe) > 1 else None
                 entry[figure] = {"mean": round(float(values.mean()), 2)}
                 if name != "start":
                     entry[figure] |= {
                         "change": round(float(changes.mean()), 2),
                         "standard_error": None if error is None else round(error, 2),
                     }
-            entry["cpu_seconds"] = round(float(np.mean([row["cpu_seconds"] for row in own])), 1)
-            found.setdefault(case, {})[name] = entry
-    return {"layergraft": layergraft.__version__, "encoder": ENCODER, "steps": STEPS, "batch": BATCH, "cases": found}
+            entry["cpu_seconds"] = round(float(np.mean([row["cpu_seconds"] for row in of_recipe])), 1)
+            cases.setdefault(case, {})[name] = entry
+    return {"layergraft": layergraft.__version__, "encoder": ENCODER, "steps": STEPS, "batch": BATCH, "cases": cases}
 
 
 if __name__ == "__main__":

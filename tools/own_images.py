@@ -97,13 +97,13 @@ def gains(results: Path, encoder: str, floor: str) -> dict[str, tuple[float, flo
         for row in rows
         if row["protocol"] == "logistic" and row["split"].isdecimal()
     }
-    found = {}
+    by_shots = {}
     for shots in SHOTS:
         splits = [split for name, many, split in values if name == encoder and many == shots]
         differences = [values[encoder, shots, split] - values[floor, shots, split] for split in splits]
         error = statistics.stdev(differences) / len(differences) ** 0.5
-        found[shots] = (statistics.mean(differences), 2 * error)
-    return found
+        by_shots[shots] = (statistics.mean(differences), 2 * error)
+    return by_shots
 
 
 def bench(images: Path, out: Path, minutes: float, seeds: range, words: list[str]) -> None:
@@ -144,24 +144,26 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seeds", type=int, default=1, help="for bench: how many runs")
     parser.add_argument("--first-seed", type=int, default=0)
-    given, words = parser.parse_known_args()
-    if given.what == "bench":
-        if given.images is None:
+    arguments, words = parser.parse_known_args()
+    if arguments.what == "bench":
+        if arguments.images is None:
             parser.error("bench needs --images")
-        seeds = range(given.first_seed, given.first_seed + given.seeds)
-        bench(given.images, given.out, given.minutes, seeds, words)
+        seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        bench(arguments.images, arguments.out, arguments.minutes, seeds, words)
         return
     if words:
         parser.error(f"unknown: {' '.join(words)}")
-    if (given.out / "train").exists():
-        parser.error(f"{given.out / 'train'} is there already")
-    if given.what == "emoji":
-        vendors = [vendor for vendor in VENDORS if vendor not in given.leave_out]
-        counts = lay_out_emoji({name: fetch(name, given.packages) for name in vendors}, given.out, given.test)
+    if (arguments.out / "train").exists():
+        parser.error(f"{arguments.out / 'train'} is there already")
+    if arguments.what == "emoji":
+        vendors = [vendor for vendor in VENDORS if vendor not in arguments.leave_out]
+        counts = lay_out_emoji(
+            {name: fetch(name, arguments.packages) for name in vendors}, arguments.out, arguments.test
+        )
     else:
-        if not given.stamps.is_dir():
-            parser.error(f"{given.stamps} is not there: apt install tuxpaint-stamps-default, or --stamps FOLDER")
-        counts = lay_out_stamps(given.stamps, given.out)
+        if not arguments.stamps.is_dir():
+            parser.error(f"{arguments.stamps} is not there: apt install tuxpaint-stamps-default, or --stamps FOLDER")
+        counts = lay_out_stamps(arguments.stamps, arguments.out)
     print(", ".join(f"{count} {part}" for part, count in counts.items()))
 
 

@@ -66,16 +66,18 @@ def picked_rows(features: Array, labels: Labels, method: Method, number: int, se
 
 def measure(features: Array, labels: Labels, draws: int, size: int) -> Accuracies:
     """Accuracies of all methods over random parts of `size` images."""
-    found: Accuracies = {method: {str(number): [] for number in LABELS} for method in METHODS}
+    accuracies_of: Accuracies = {method: {str(number): [] for number in LABELS} for method in METHODS}
     for draw in range(draws):
         order = Randomness(seed=draw, scope="pick study").permutation("part", np.arange(len(labels)), 0, first=size)
         x, y = features[order], labels[order]
         for method in METHODS:
             rows = picked_rows(x, y, method, max(LABELS), draw)
             for number in LABELS:
-                found[method][str(number)].append(round(accuracy(x, y, rows[:number]), 3))
-        print(draw, {method: accuracies[str(LABELS[0])][-1] for method, accuracies in found.items()}, flush=True)
-    return found
+                accuracies_of[method][str(number)].append(round(accuracy(x, y, rows[:number]), 3))
+        print(
+            draw, {method: accuracies[str(LABELS[0])][-1] for method, accuracies in accuracies_of.items()}, flush=True
+        )
+    return accuracies_of
 
 
 def _features(run: Path, source: Source) -> tuple[Array, Labels]:

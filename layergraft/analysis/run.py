@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -146,9 +147,9 @@ def run_analyses(
                 data=data,
                 block=subject.block,
                 seconds=round(seconds, 2),
-                numbers=findings.numbers,
+                numbers=_finite(findings.numbers),
                 notes=findings.notes,
-                figures=findings.figures,
+                figures=[replace(figure, data=_finite(figure.data)) for figure in findings.figures],
                 snippet=findings.snippet,
             )
         )
@@ -158,3 +159,12 @@ def run_analyses(
     if bad:
         say(f"{counted(bad, 'unreadable image')} left out.")
     return entries, skipped
+
+
+def _finite(content: Any) -> Any:
+    """Dicts and lists with None for a number that is not finite: JSON has none, and the page would draw no figure."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -28,11 +28,12 @@ def uniformity(features: Tensor) -> float:
 
 def uniformity_and_alignment(subject: Subject) -> Findings:
     """Both, of two contrastive views of each image."""
-    if len(subject.images) < 2:
+    images = subject.sample(IMAGES)
+    if len(images) < 2:
         raise NotApplicable("it needs two images")
     data: ChartRows = []
     for name, encoder in subject.encoders.items():
-        views = view_features(encoder, subject.sample(IMAGES), CONTRASTIVE, 2, subject.random)
+        views = view_features(encoder, images, CONTRASTIVE, 2, subject.random)
         data += [
             {
                 "encoder": name,

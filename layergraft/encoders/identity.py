@@ -21,7 +21,6 @@ _IRRELEVANT = {
     "fused_attn",
     "grad_checkpointing",
     "aug_active",
-} | {
     "weight_init_mode",
     "fix_init",
 }

@@ -13,8 +13,11 @@ import pytest
 
 import layergraft
 from layergraft.analysis.registry import ANALYSES
+from layergraft.analysis.subject import Subject
 from layergraft.commands.cli import main
 from layergraft.config.analysis import AnalysisName
+from layergraft.runs.figure import Figure
+from layergraft.runs.findings import Findings
 
 DATA = "builtin:fashion-canvas?fraction=0.03"
 PARTS = "stages.joint.objective.parts"
@@ -91,6 +94,20 @@ def test_unreadable_images_are_left_out(bare: str, tmp_path: Path, capsys: pytes
     assert "layer-probe: skipped, it needs images with labels" in said
     entries = json.loads((tmp_path / "found" / "analysis.json").read_text())
     assert next(e for e in entries if e["analysis"] == "map")["numbers"]["images"] == 30
+
+
+def test_numbers_that_are_not_finite_are_null(bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare NaN is no JSON: other programs refuse such a file, and the page would draw none of its figures."""
+
+    def undefined(_: Subject) -> Findings:
+        figure = Figure(name="one", title="", caption="", data=[{"x": float("inf"), "y": 1.5}], spec={})
+        return Findings(numbers={"exponent": [float("nan"), 1.0]}, figures=[figure])
+
+    monkeypatch.setitem(ANALYSES, "rank", undefined)
+    (entry,) = layergraft.analyze(encoder=bare, data=DATA, what=["rank"], out=tmp_path / "found")
+    assert entry.numbers == {"exponent": [None, 1.0]}
+    assert entry.figures[0].data == [{"x": None, "y": 1.5}]
+    assert "NaN" not in (tmp_path / "found" / "analysis.json").read_text()
 
 
 def test_a_damaged_file_is_named(joint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,12 @@ def test_names_in_memory(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
-    for changes, message in (({"hidden_act": "relu"}, "activation 'relu'"), ({"model_type": "deit"}, "'deit'")):
+    refused: list[tuple[dict[str, object], str]] = [
+        ({"hidden_act": "relu"}, "activation 'relu'"),
+        ({"hidden_act": ["gelu"]}, "activation \\['gelu'\\]"),
+        ({"model_type": "deit"}, "'deit'"),
+    ]
+    for changes, message in refused:
         build("ViTModel").save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text()) | changes
         (tmp_path / "config.json").write_text(json.dumps(config))

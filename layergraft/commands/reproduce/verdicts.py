@@ -132,9 +132,8 @@ def _finding(part: Part) -> str:
 
 def _compare(study: MeasuredClaims, budget: Budget, first: str, sign: Sign, second: str) -> Part:
     """The hypothesis that one arm ends above or below another."""
-    arms = study.find(first, budget), study.find(second, budget)
-    a, b = arms
-    names = [name if arm is None else arm.title for name, arm in zip((first, second), arms, strict=True)]
+    a, b = study.find(first, budget), study.find(second, budget)
+    names = [name if arm is None else arm.title for name, arm in ((first, a), (second, b))]
     test = paired(few_shot(a, study), few_shot(b, study)) if a is not None and b is not None else None
     return Part(
         hypothesis=f"{names[0]} {sign} {names[1]}",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from layergraft.encoders.safe_load import Weights
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 Content = Mapping[str, Any]
 ENCODER = ("cls_token", "pos_embed", "reg_token", "patch_embed.", "norm_pre.", "blocks.", "norm.", "fc_norm.")
@@ -142,7 +143,7 @@ def joined(weights: Weights, parts: tuple[str, ...], whole: str) -> Weights:
 
 def summary(unused: Weights, name: str) -> tuple[str, ...]:
     """What to say of tensors that are left aside; nothing where there are none."""
-    return (f"{name} ({len(unused)} tensor{'s' if len(unused) > 1 else ''})",) if unused else ()
+    return (f"{name} ({counted(len(unused), 'tensor')})",) if unused else ()
 
 
 def others(beside: Content, name: str, format_name: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from layergraft.encoders.foreign_formats.foreign import (
 from layergraft.encoders.foreign_formats.refusals import refuse_known
 from layergraft.encoders.safe_load import Weights
 from layergraft.errors import UserError
+from layergraft.runs.readable import counted
 
 _AVERAGES = ("model_ema", "state_dict_ema")
 _PATCHES = "patch_embed.proj.weight"
@@ -138,5 +139,5 @@ def _one_frame(encoder: Weights, name: str) -> tuple[Weights, tuple[str, ...]]:
         )
     squeezed = encoder | {_PATCHES: weight[:, :, 0], "pos_embed": positions[:, : 1 + count]}
     frames = patches.shape[0] // count
-    said = f"It is for {frames} frame{'s' if frames > 1 else ''}, and is read as the encoder of one frame, an image"
-    return squeezed, (f"{said}, without time and place.",)
+    note = f"It is for {counted(frames, 'frame')}, and is read as the encoder of one frame, an image"
+    return squeezed, (f"{note}, without time and place.",)

@@ -73,7 +73,7 @@ def known_arguments(config: dict[str, Any], name: str) -> dict[str, Any]:
         vision = config.get("vision_config")
         config = vision if isinstance(vision, dict) else {}
     activation = config.get("hidden_act", usual.activation)
-    if activation not in _ACTIVATIONS:
+    if str(activation) not in _ACTIVATIONS:
         raise UserError(
             f"{name!r} uses the activation {activation!r}; known are {', '.join(f'`{a}`' for a in _ACTIVATIONS)}."
         )
