@@ -2,7 +2,7 @@
 
 Asks whether some library averages the crops of a recipe quickly enough for both views to take 1.5 times as long as
 `tifffile.imread`. Each candidate makes two views of 512 pixels from an image of 2048 x 2048, in turn with the others on
-one core, of the same eight images and crops; prints the median ratio to `imread` (processor time). A candidate whose
+one core, of the same images and crops; prints the median ratio to `imread` (processor time). A candidate whose
 name begins with "16" starts from the array as it lies in the file, "8" from grey levels in memory: neither counts what
 comes before, so a whole view takes longer.
 
