@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from layergraft.data.decode.colours import has_spare_band, select
 from layergraft.data.decode.options import Range, ReadOptions, with_options
-from layergraft.data.decode.picture import BadImage, Picture, Request, is_missing, spread_numbers
+from layergraft.data.decode.picture import BadImage, Picture, Request, numbers_of
 from layergraft.data.decode.ranges import is_plain
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import AS_THEY_ARE, EncodedImages, Source
@@ -71,10 +71,7 @@ def _numbers(picture: Picture, channels: int) -> npt.NDArray[Any]:
     """Some numbers of each channel that an encoder gets, but alpha, of shape (channels, numbers)."""
     count = 3 if has_spare_band(picture, channels) else picture.array.shape[2]
     opaque = [channel for channel in range(count) if channel != picture.alpha]
-    numbers = spread_numbers(picture.array, VALUES)[:, opaque].T
-    if picture.nodata is None or not (missing := is_missing(numbers, picture.nodata)).any():
-        return numbers
-    return np.where(missing, np.nan, numbers)
+    return numbers_of(picture, VALUES)[:, opaque].T
 
 
 def _limits(numbers: npt.NDArray[Any]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layergraft.data.arrays import Indices, Pixels
-from layergraft.data.decode.picture import BadImage, Picture, Request, spread_numbers
+from layergraft.data.decode.picture import BadImage, Picture, Request, numbers_of, spread_numbers
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import EncodedImages, Source, file_of
 from layergraft.runs.interruption import check
@@ -112,7 +112,7 @@ def _look(source: Source, key: int, channels: int, tally: _Tally) -> None:
         stored = images.picture(key, request)
         tally.remarks.update(stored.remarks)
         tally.layouts[_layout(stored)] += 1
-        tally.stored.append(spread_numbers(stored.array, VALUES))
+        tally.stored.append(numbers_of(stored, VALUES))
         tally.names.append(stored.names or ())
     levels: Pixels = images.load(key, channels)
     if stored is None:

@@ -177,6 +177,14 @@ def is_missing(array: npt.NDArray[Any], nodata: float) -> npt.NDArray[np.bool_]:
     return np.asarray(array == (array.dtype.type(nodata) if array.dtype.kind == "f" else nodata))
 
 
+def numbers_of(picture: Picture, count: int) -> npt.NDArray[Any]:
+    """Some numbers of a picture, as `spread_numbers` takes them; NaN is what stands for no value."""
+    numbers = spread_numbers(picture.array, count)
+    if picture.nodata is None or not (missing := is_missing(numbers, picture.nodata)).any():
+        return numbers
+    return np.where(missing, np.nan, numbers)
+
+
 def as_channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(H, W) or (H, W, C) -> (H, W, C)."""
     return array[:, :, np.newaxis] if array.ndim == 2 else array

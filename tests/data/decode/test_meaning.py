@@ -19,6 +19,7 @@ from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import settle
 from layergraft.data.shrink import shrunk
 from layergraft.data.sources.open import open_source
+from layergraft.data.survey import survey
 
 tifffile = pytest.importorskip("tifffile")
 ROWS, COLUMNS = np.mgrid[:40, :60]
@@ -151,6 +152,8 @@ def test_no_value_is_black_and_no_part_of_a_range(dtype: Any, nodata: float, ban
     for low, high in source.options.fixed_range:
         assert valid.min() <= low < valid.min() + 10
         assert valid.max() - 10 < high <= valid.max()
+    (seen, *_) = survey(source, bands, 1).stored
+    assert valid.min() <= seen.low <= seen.high <= valid.max()
     pixels = source.images.load(0, bands)[:, :, bands - 1]
     assert (pixels[HOLE] == 0).all()
     assert np.array_equal(pixels, np.where(HOLE, 0, levels(values, low, high)))
