@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +123,15 @@ def find_range(source: Source, channels: int, say: Say) -> Range | None:
     return found
 
 
-def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY_ARE, whose: str = "") -> Source:
+def settle(
+    source: Source,
+    channels: int,
+    say: Say,
+    known: ReadOptions = AS_THEY_ARE,
+    whose: str = "",
+    *,
+    is_training: bool = False,
+) -> Source:
     """A source whose reading options are numbers, and fit the encoder.
 
     Args:
@@ -131,6 +140,7 @@ def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY
         say: called with what was found, inherited, or differs.
         known: what an encoder was trained with; it counts where the source says nothing.
         whose: that encoder, for what is said.
+        is_training: whether the source's own mean and deviation count; a trained encoder has those it was trained with.
 
     Returns:
         The same images; `spec` names the options, so that it opens them again in the same way.
@@ -140,6 +150,8 @@ def settle(source: Source, channels: int, say: Say, known: ReadOptions = AS_THEY
     """
     for sentence in differences(source, known, whose):
         say(sentence)
+    if whose and not is_training and {"mean", "std"} & dict(parse_qsl(source.spec.partition("?")[2])).keys():
+        say(f"{source.spec}: ?mean= and ?std= count in training alone; {whose} normalises images as it was trained.")
     options = source.options.or_else(known)
     if options.channels is not None and len(options.channels) != channels:
         raise UserError(

@@ -88,7 +88,7 @@ def load_data(recipe: Recipe, out: Path | None = None) -> RunData:
     index = out / "index" if out and ((out / "recipe.yaml").is_file() or is_unused(out)) else None
     known = AS_THEY_ARE if recipe.start is None else trained_reading(recipe.start)
     source = open_source(recipe.data.source, index, begun=out is not None and (out / IMAGES).is_file())
-    source = settle(source, recipe.encoder.in_chans, announce, known, f"start {recipe.start!r}")
+    source = settle(source, recipe.encoder.in_chans, announce, known, f"start {recipe.start!r}", is_training=True)
     train, holdout = split_holdout(source, recipe.data.holdout, recipe.seed, recipe.data.holdout_by)
     channels = recipe.encoder.in_chans
     mean, std = default_statistics(channels)

@@ -144,6 +144,21 @@ def test_one_image_of_each_class_promises_nothing(
     assert "3 of 3 classes have one labelled image each" in capsys.readouterr().err
 
 
+def test_an_encoder_normalises_as_it_was_trained(
+    encoder: str, photos: tuple[Path, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A SOURCE's mean and deviation change nothing of what a trained encoder is given; that was not said."""
+    root, truth = photos
+    labels = str(label(tmp_path / "l.csv", truth, 30))
+    files = []
+    for name, options in (("a", ""), ("b", "?mean=0.1&std=0.5")):
+        words = ["predict", "--encoder", encoder, "--data", f"{root}{options}", "--labels", labels]
+        assert main([*words, "--out", str(tmp_path / f"{name}.csv")]) == 0
+        assert ("normalises images as it was trained" in capsys.readouterr().err) == bool(options)
+        files.append((tmp_path / f"{name}.csv").read_bytes())
+    assert files[0] == files[1]
+
+
 def test_what_is_refused(encoder: str, photos: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root, truth = photos
     labels = label(tmp_path / "l.csv", truth, 9)
