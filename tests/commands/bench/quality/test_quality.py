@@ -366,10 +366,10 @@ def test_a_call_that_is_told_to_stop_goes_on(recipe: Path, tmp_path: Path) -> No
     """With processes of their own: 75 within a training, then 0, and what was counted before is in the figures."""
     pytest.importorskip("lightly")
     out = tmp_path / "quality"
-    words = [sys.executable, "-m", "layergraft", *words_of(recipe, ["2", "4"], out), "--rates", "1", "--jobs", "2"]
+    words = [sys.executable, "-m", "layergraft", *words_of(recipe, ["1", "2"], out), "--rates", "1", "--jobs", "2"]
     words[words.index("none")] = "simclr"
     first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    begun = [out / "runs" / method / "4" / "seed-0.seconds.json" for method in ("small", "lightly-simclr")]
+    begun = [out / "runs" / method / "2" / "seed-0.seconds.json" for method in ("small", "lightly-simclr")]
     while first.poll() is None and not any(file.is_file() for file in begun):
         time.sleep(0.05)
     first.terminate()
@@ -383,6 +383,6 @@ def test_a_call_that_is_told_to_stop_goes_on(recipe: Path, tmp_path: Path) -> No
     figures = json.loads(second.stdout.splitlines()[-1])
     assert [method["name"] for method in figures["methods"]] == ["small", "lightly-simclr", "random", "pixels"]
     for method in figures["methods"][:2]:
-        assert [point["budget"] for point in method["points"]] == [2, 4]
+        assert [point["budget"] for point in method["points"]] == [1, 2]
     assert "lightly" in figures["packages"]
     assert "pilot" not in second.stderr
