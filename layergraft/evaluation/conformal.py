@@ -3,6 +3,8 @@
 The score of a class is 1 minus its probability (Sadinle, Lei and Wasserman, "Least ambiguous set-valued classifiers
 with bounded error levels", JASA 2019). Its quantile comes from out-of-fold probabilities (cross-conformal: Vovk,
 "Cross-conformal predictors", 2015), so that no label is spent on calibration alone: thirty would leave nothing to fit.
+From the same probabilities, MAPIE 1.6 gives the same sets (score `lac`); it is not used, for it ends with an error
+where the labels are too few for the error rate, and wants a scikit-learn classifier.
 """
 
 from __future__ import annotations
