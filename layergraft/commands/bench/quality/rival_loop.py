@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,8 +19,11 @@ from layergraft.commands.bench.quality.recipes import PILOT, WARM
 from layergraft.commands.bench.quality.rivals import RIVALS, Rival
 from layergraft.commands.study.accuracy import SeedImages
 from layergraft.data.sources.source import Source
+from layergraft.encoders.safe_load import read_file
 from layergraft.encoders.vit import Encoder
+from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
+from layergraft.runs.atomic import write_bytes
 from layergraft.runs.cpu_time import cpu_seconds
 from layergraft.runs.interruption import check
 from layergraft.training.divergence import Diverged
@@ -121,18 +124,18 @@ class RivalTraining:
 
     def save(self, file: Path) -> None:
         """Everything that a later start needs to go on with the same bits."""
-        file.parent.mkdir(parents=True, exist_ok=True)
+        name, keys, *rest = np.random.get_state(legacy=True)
         state = {
             "step": self.step,
             "steps": self.steps,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
+            "random": (random.getstate(), (name, np.asarray(keys).tolist(), *rest), torch.get_rng_state()),
         }
-        part = file.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, file)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(file, content.getvalue())
 
     def load(self, state: Mapping[str, Any]) -> None:
         """What `save` kept."""
@@ -171,14 +174,20 @@ def train_rival(name: str, images: SeedImages, rate: float, steps: int, run: Pat
 
     Raises:
         Stopped: a signal came; everything is saved.
+        UserError: the file of a start before is damaged.
     """
     counted, file = CoreSeconds(run.with_name(f"{run.name}.seconds.json")), run / "checkpoints" / "state.pt"
     if counted.killed:
         file.unlink(missing_ok=True)
-    state = torch.load(file, weights_only=False) if file.is_file() else None  # written by this very command
-    training = RivalTraining(name, images, state["steps"] if state else steps, rate)
-    if state:
-        training.load(state)
+    if file.is_file():
+        state = read_file(file)
+        try:
+            training = RivalTraining(name, images, state["steps"], rate)
+            training.load(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+            raise UserError(f"{str(file)!r} holds no state of this training.", "Remove it: it begins anew.") from None
+    else:
+        training = RivalTraining(name, images, steps, rate)
     with counted.of(PART):
         try:
             training.run()

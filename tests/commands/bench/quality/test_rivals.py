@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,28 @@ def test_a_training_that_is_stopped_goes_on_to_the_bits(
     assert again["steps"] == {"train": 6}
     assert calls[0] == 5  # no step more
     assert torch.equal(next(trained_again.parameters()), next(parts.parameters()))
+
+
+class _Runs:
+    """A pickle of it would make a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("kind", ["code", "other", "cut"])
+def test_a_foreign_state_runs_nothing_and_is_refused(kind: str, images: SeedImages, tmp_path: Path) -> None:
+    file, made = tmp_path / "run" / "checkpoints" / "state.pt", tmp_path / "made"
+    file.parent.mkdir(parents=True)
+    torch.save({"steps": _Runs(made)} if kind == "code" else {"steps": 6, "step": 3}, file)
+    if kind == "cut":
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=re.escape(str(file))):
+        train_rival("moco", images, 1.0, 6, tmp_path / "run")
+    assert not made.exists()
 
 
 def test_a_pilot_counts_warm_steps(images: SeedImages, monkeypatch: pytest.MonkeyPatch) -> None:
