@@ -22,6 +22,7 @@ from layergraft.training.cost import relative_cost
 from layergraft.training.launch import launch
 from layergraft.training.loop import train_stage
 from layergraft.training.run import Training
+from layergraft.training.run_data import CACHE
 from layergraft.training.stage import StageRun
 
 WARM, PILOT = 4, 16  # steps until a step takes what it takes, and of a pilot in all
@@ -124,6 +125,7 @@ def train_recipe(recipe: Recipe, run: Path) -> tuple[Encoder, dict[str, Any]]:
     )
     training.open("auto")
     training.train()
+    shutil.rmtree(run / CACHE, ignore_errors=True)
     steps = {name: _steps(training, name) for name in training.recipe.stages}
     last = list(training.recipe.stages)[-1]
     directory = stage_directory(run, training.recipe, last)

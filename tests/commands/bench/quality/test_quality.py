@@ -33,7 +33,13 @@ from layergraft.errors import UserError
 from layergraft.runs.cpu_time import cpu_seconds
 from layergraft.training.trainer import Trainer
 
-SMALL = {"stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "data.holdout": 12, "evaluate.splits": 2}
+SMALL = {
+    "stages.mae.batch_size": 16,
+    "stages.graft.batch_size": 16,
+    "data.holdout": 12,
+    "evaluate.splits": 2,
+    "data.cache": "disk",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,7 +130,7 @@ def test_the_whole_of_it(recipe: Path, here: list[str], tmp_path: Path, capsys: 
     assert first["machine"]["threads"] == 1
     assert all(name.endswith(".test") for name in here[-4:])
     assert not any(name.endswith(".test") for name in here[:-4])
-    assert not list(out.rglob("step-*.pt"))
+    assert not [*out.rglob("step-*.pt"), *out.rglob("cache")]
     here.clear()
     assert main(words) == 0
     again = capsys.readouterr()
