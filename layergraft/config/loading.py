@@ -25,6 +25,8 @@ RECIPES = Path(__file__).with_name("recipes")
 _HINTS = get_type_hints(EvaluateConfig)
 EVALUATE_CHOICES = {name: get_args(get_args(_HINTS[name])[0]) for name in ("protocols", "variant", "pooling")}
 """Options of `layergraft evaluate` -> the words that each knows."""
+Overrides = Mapping[str, Any]
+"""Dotted key of a recipe -> value."""
 
 
 def parse_value(text: str, expected: Any = Any) -> Any:
@@ -123,7 +125,7 @@ def _convert_evaluate(raw: dict[str, Any]) -> EvaluateConfig:
     return msgspec.structs.replace(config, **stages)
 
 
-def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Overrides | None = None) -> Recipe:
     """Read, change and check a recipe.
 
     Args:

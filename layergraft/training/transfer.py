@@ -158,7 +158,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class CellTraining:
     """What a cell is trained from, and where.
 
     Args:
@@ -174,7 +174,7 @@ class Training:
     out: Path
 
     @classmethod
-    def of(cls, task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> Training:
+    def of(cls, task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> CellTraining:
         """Settle everything that decides what is learned, which the directory is named by.
 
         Args:
@@ -268,7 +268,7 @@ def _evaluate_cell(task: TrainedTask, cell: Cell, encoder: Encoder, start: str |
 
 def _train_or_restore(task: TrainedTask, cell: Cell, encoder: Encoder, start: str | None) -> StageRun:
     """The stage of a cell, trained to its end: now, from where it stopped, or before."""
-    training = Training.of(task, cell, encoder, start)
+    training = CellTraining.of(task, cell, encoder, start)
     directory = stage_directory(training.out, training.recipe, cell.protocol)
     done = is_done(directory)
     stage = training.prepare(cell, task.process)

@@ -32,7 +32,7 @@ from layergraft.runs.readable import counted, duration
 from layergraft.runs.results import CROSS_VALIDATION, ResultRow, features_called, summarize
 from layergraft.training.loop import train_stage
 from layergraft.training.signals import together
-from layergraft.training.transfer import Cell, TrainedTask, Training
+from layergraft.training.transfer import Cell, CellTraining, TrainedTask
 from layergraft.training.transfer_encoder import check_projector
 
 # Part of the training images of a fold on which one of several heads is chosen, never on those that are left out.
@@ -167,7 +167,7 @@ def _of_fold(task: TrainedTask, cell: Cell, parts: Fold) -> TrainedTask:
 
 def _train_fold(task: TrainedTask, cell: Cell, encoder: Encoder, start: str) -> tuple[FoldResult, bool]:
     """(what one training comes to, whether it was done now); every process calls."""
-    training = Training.of(task, cell, encoder, start)
+    training = CellTraining.of(task, cell, encoder, start)
     file = training.out / "fold.json"
     if file.is_file():
         with together():

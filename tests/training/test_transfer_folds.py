@@ -28,7 +28,7 @@ from layergraft.objectives.classify import Classify
 from layergraft.runs.intervals import wilson
 from layergraft.training import transfer_folds
 from layergraft.training.stage import StageRun
-from layergraft.training.transfer import Cell, TrainedTask, Training
+from layergraft.training.transfer import Cell, CellTraining, TrainedTask
 
 CONFIG = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=2, num_heads=2
@@ -205,7 +205,7 @@ def test_other_images_or_labels_under_the_same_names_are_trained_anew(
             display=SimpleNamespace(say=print) or one,
         ).read_by(ReadOptions())
         made = (Cell(encoder_name="e", protocol="finetune", shots="100%", split=0, fold=fold) for fold in (None, 0))
-        return [Training.of(task, cell, encoder, None).out for cell in made]
+        return [CellTraining.of(task, cell, encoder, None).out for cell in made]
 
     before = cells()
     assert before == cells()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layergraft.commands.paths import optional_path
+from layergraft.config.loading import Overrides
 from layergraft.config.paths import expanded
 
 if TYPE_CHECKING:
     from layergraft.commands.export import Export
     from layergraft.runs.findings import Entry
     from layergraft.runs.results import Results
-
-Overrides = Mapping[str, Any]
 
 
 def evaluate(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from layergraft.commands.paths import optional_path
 from layergraft.config.paths import expanded
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from layergraft.commands.pick import Picks
     from layergraft.commands.predict.run import Predicted
     from layergraft.runs.audit import Audit
-
-Overrides = Mapping[str, Any]
 
 
 def pick(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layergraft.commands.paths import optional_path
-from layergraft.config.loading import load_recipe
+from layergraft.config.loading import Overrides, load_recipe
 from layergraft.config.paths import expanded
 from layergraft.config.recipe import Recipe
 from layergraft.errors import UserError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from layergraft.commands.pack import Packed
     from layergraft.runs.layout import Run
     from layergraft.runs.status import Status
-
-Overrides = Mapping[str, Any]
 
 
 def _recipe(

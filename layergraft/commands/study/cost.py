@@ -19,7 +19,7 @@ SAME = 0.03  # operations that differ by no more than this part are the same com
 
 def steps_of(stage: StageConfig, images: int) -> float:
     """Optimizer steps of a stage on so many training images, not yet rounded."""
-    steps_per_epoch = images // min(stage.batch_size, images)
+    steps_per_epoch = stage.steps_per_epoch(images)
     return stage.total_epochs(steps_per_epoch) * steps_per_epoch
 
 

@@ -59,7 +59,7 @@ def _stages(study: Study, arm: Arm, recipe: Recipe | None, outcomes: JobOutcomes
         {
             "name": name,
             "objective": msgspec.to_builtins(stage.objective)["name"],
-            "epochs": stage.total_epochs(max(1, study.costs.images // stage.batch_size)),
+            "epochs": stage.total_epochs(stage.steps_per_epoch(study.costs.images)),
         }
         for name, stage in recipe.stages.items()
     ]

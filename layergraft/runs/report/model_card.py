@@ -57,10 +57,11 @@ def model_card(run: RunFiles, encoder_format: str = "timm", stage_name: str | No
     stages = []
     for number, stage in enumerate(run.stages, start=1):
         frozen = ", ".join(row["name"] for row in stage["layers"] if row["frozen"])
+        lengths = [counted(stage["epochs"], "epoch"), counted(stage["steps"], "step")]
+        batch = counted(stage["batch_size"], "image")
         stages.append(
-            f"{number}. **{stage['name']}**: {stage['objective']}, {counted(stage['epochs'], 'epoch')}, "
-            f"{counted(stage['steps'], 'step')} of "
-            f"{counted(stage['batch_size'], 'image')}; frozen: {frozen or 'nothing'}"
+            f"{number}. **{stage['name']}**: {stage['objective']}, {', '.join(lengths)} of {batch}; "
+            f"frozen: {frozen or 'nothing'}"
         )
     trained, held = data.get("train"), data.get("holdout")
     counts = f", {trained:,} images trained and {held:,} were held out" if trained is not None else ""

@@ -49,11 +49,7 @@ def _sentence(headline: Headline) -> str:
     which = "the features of this encoder" if few.protocol == "knn" else "this encoder"
     text = f"With {few.labels} {_classifier(headline)} {which} names {few.value:.1f} % of {_tested(headline)} rightly"
     if headline.pixels is not None and gain is not None:
-        text += (
-            f"; in raw pixels {headline.pixels.row.value:.1f} %"
-            if few.protocol == "knn"
-            else (f"; on raw pixels {headline.pixels.row.value:.1f} %")
-        )
+        text += f"; {'in' if few.protocol == 'knn' else 'on'} raw pixels {headline.pixels.row.value:.1f} %"
     if headline.more:
         most = headline.more[-1].row
         text += f". With {most.labels}: {most.value:.1f} %"

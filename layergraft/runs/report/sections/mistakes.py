@@ -38,8 +38,7 @@ def mistakes(runs: list[RunFiles]) -> Section | None:
         title="Right and wrong",
         short="Right and wrong",
         intro=f"What {how} made of {counted(images, 'image')}: {right:,} were named rightly "
-        f"({100 * right / images:.1f} %). "
-        "Other labels would make other mistakes.",
+        f"({100 * right / images:.1f} %). Other labels would make other mistakes.",
         blocks=[*_sheets(shown), *_pairs(shown)],
     )
 
