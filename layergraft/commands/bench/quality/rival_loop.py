@@ -186,7 +186,8 @@ def train_rival(name: str, images: SeedImages, rate: float, steps: int, run: Pat
             training.load(state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
             raise UserError(f"{str(file)!r} holds no state of this training.", "Remove it: it begins anew.") from None
-    else:
+    else:  # also where somebody removed it: what it took then is of a training that is gone
+        counted.seconds.clear()
         training = RivalTraining(name, images, steps, rate)
     with counted.of(PART):
         try:

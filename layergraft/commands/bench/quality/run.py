@@ -28,7 +28,7 @@ from layergraft.config.loading import load_recipe
 from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.vit import create_encoder
-from layergraft.errors import UserError
+from layergraft.errors import UserError, nearest
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard
@@ -203,6 +203,9 @@ def _rivals(names: Sequence[str] | None, recipe: Recipe, rates: Sequence[float])
     Raises:
         UserError: they are not installed, or cannot train the first recipe's encoder.
     """
+    for name in names or ():
+        if name not in (*RIVALS, "none"):
+            raise UserError(f"There is no rival {name!r}.", nearest(name, [*RIVALS, "none"]))
     if names is not None and "none" in names:
         return []
     if not is_installed():

@@ -157,6 +157,7 @@ def test_another_recipe_of_this_name_is_refused(
     [
         (["--budgets", "0"], "above 0"),
         (["--seeds", "0"], "at least one seed"),
+        (["--rivals", "simcrl"], "simclr"),
         (["--recipes", "fashion_tiny", "fashion_tiny"], "two recipes"),
         (["--recipes", "fashion_tiny", "vit_base_imagenet"], "names no images"),
     ],

@@ -100,7 +100,9 @@ def test_a_pilot_counts_warm_steps(images: SeedImages, monkeypatch: pytest.Monke
 
 
 def test_the_encoder_that_is_measured_is_what_was_trained(images: SeedImages, tmp_path: Path) -> None:
-    encoder, _ = train_rival("mae", images, 1.0, 2, tmp_path / "run")
+    (tmp_path / "run.seconds.json").write_text('{"at_work": false, "seconds": {"train": 1000.0}}')
+    encoder, found = train_rival("mae", images, 1.0, 2, tmp_path / "run")
+    assert found["core_seconds"] < 1000  # of a training whose state is gone
     assert not encoder.training
     first: Any = create_encoder(images.recipe.encoder, 0)
     assert set(encoder.state_dict()) == set(first.state_dict())
