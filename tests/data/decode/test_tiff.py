@@ -298,3 +298,12 @@ def test_an_array_written_with_its_channels_last(dtype: str) -> None:
     other = read_picture(file.getvalue(), Request(channels=1, options=ReadOptions()))
     assert np.array_equal(other.array[:, :, 0], array[0])
     assert "40 pages" in other.remarks[0]
+
+
+def test_nothing_is_printed_of_what_libtiff_finds_odd(capfd: pytest.CaptureFixture[str]) -> None:
+    colours = np.dstack([GREY] * 3)
+    decode(tiff(colours, photometric="rgb", compression="webp", compressionargs={"level": 101}), 3)
+    for interleave in ("band", "pixel"):
+        with pytest.raises(BadImage, match="13 bands instead of 3"):
+            decode(raster(channels_of(13), interleave=interleave, compress="deflate"), 3)
+    assert capfd.readouterr() == ("", "")
