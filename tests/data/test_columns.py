@@ -158,7 +158,8 @@ def test_one_column_a_class() -> None:
 
 
 def test_find_columns_refuses_what_it_cannot_tell() -> None:
-    with pytest.raises(UserError, match=r"no column `path` or `image`: it has a, b.\nIts first line names .*: \?image=COLUMN"):
+    told = r"no column `path` or `image`: it has a, b.\nIts first line names .*: \?image=COLUMN"
+    with pytest.raises(UserError, match=told):
         find_columns("t", ["a", "b"])
     with pytest.raises(UserError, match="several columns that may hold images, file, img"):
         find_columns("t", ["file", "img"])
