@@ -188,7 +188,7 @@ def test_members_of_shards_are_found_by_their_names(photos: Path) -> None:
         ("path,label\n1.png,Cat\n3.png,cat\na/2.png,dog\n", "in several ways, .*: 'Cat' \\(1\\), 'cat' \\(1\\)"),
         ("path,label\n1.png,caf\u00e9\n3.png,cafe\u0301\n", "in several ways"),
         ("path,label,second,second_probability\n1.png,cat,dog,0.2\n", "is a file of predictions"),
-        ("path,label,rank\n1.png,cat,1\n3.png,dog,2\n", "^$"),
+        ("path,label,rank\n1.png,none,1\n3.png,dog,2\n", "^$"),
     ],
 )
 def test_what_looks_like_a_slip_is_said(photos: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,17 @@ from layergraft.runs.announce import announce
 from layergraft.runs.readable import counted
 
 _NAMED = 5  # examples in a message
-_MEANS_NOTHING = ("na", "n/a", "nan", "null", "none", "nil", "#n/a", "?")
+_MEANS_NOTHING = (
+    "NA",
+    "N/A",
+    "#N/A",
+    "NaN",
+    "nan",
+    "NULL",
+    "null",
+    "None",
+    "?",
+)  # what programs write; `none` is a class
 PREDICTED = {"second", "second_probability"}  # columns of a file of predictions, beside `label`
 
 
@@ -136,7 +146,7 @@ def _read(file: str) -> tuple[list[tuple[str, str]], list[str]]:
 def _doubts(file: str, counts: Mapping[str, int]) -> Iterator[str]:
     """What looks like a slip in the names of classes: programs write `NA`, and people write one name in two ways."""
     for label in counts:
-        if label.casefold() in _MEANS_NOTHING:
+        if label in _MEANS_NOTHING:
             yield (
                 f"{file!r} labels {counted(counts[label], 'image')} {label!r}, which is a class like any other: leave "
                 "blank what has no label."
