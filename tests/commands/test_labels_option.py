@@ -13,6 +13,7 @@ import layergraft
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.data.fashion.load import CLASSES, canvases, embedded
+from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
@@ -33,8 +34,6 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def label(file: Path, classes: list[int], count: int) -> str:
     """Write labels of some images of each class that are in the source."""
-    from layergraft.data.sources.open import open_source
-
     keys, labels = open_source(SOURCE).keys, embedded("test")[1]
     rows = [f"image {key},{CLASSES[c]}" for c in classes for key in keys[labels[keys] == c][:count]]
     file.write_text("\n".join(["path,label", *rows]) + "\n")
@@ -151,3 +150,10 @@ def test_a_stage_of_other_labels_is_not_taken_for_done(encoder: str, tmp_path: P
             overrides={"linear.epochs": 2, "linear.warmup_epochs": 0},
         )
     assert len(list((tmp_path / "out" / "trained").iterdir())) == 2
+
+
+def test_a_table_that_labels_some_images_is_told_where_it_belongs(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("path,label\na.png,cat\nb.png,dog\nc.png,\n")
+    with pytest.raises(UserError, match="have a label and some have none") as refused:
+        open_source(str(tmp_path / "table.csv"))
+    assert "--labels FILE" in refused.value.hint

@@ -18,6 +18,8 @@ from layergraft.runs.readable import counted
 
 UNLABELLED = ""  # stands among the names of classes until `all_or_none` has looked at them
 
+SOME_LABELLED = "Label all of them, or none; or give the folder of images as --data and this table as --labels FILE."
+
 
 def label_texts(column: pa.Array, declared: Collection[str] = ()) -> pa.Array:
     """Labels of any type as text; `UNLABELLED` for what tables write where there is none: null, NaN and blanks.
@@ -58,7 +60,7 @@ def all_or_none(place: str, classes: Collection[str]) -> bool:
     """
     unlabelled = UNLABELLED in classes
     if unlabelled and len(classes) > 1:
-        raise UserError(f"Some images of {place!r} have a label and some have none.", "Label all of them, or none.")
+        raise UserError(f"Some images of {place!r} have a label and some have none.", SOME_LABELLED)
     return not unlabelled
 
 
