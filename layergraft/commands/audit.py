@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from layergraft.data.arrays import Labels
+from layergraft.data.arrays import Indices, Labels
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import read_alike, settle, shown_channels
 from layergraft.data.sources.label_file import read_labels
@@ -88,8 +88,6 @@ def _audit(
     same_pixels = [rows for rows in _groups(pictures.pixels) if len({pictures.files[row] for row in rows}) > 1]
     singles = _first_of_each(pictures, readable)
     pairs, likeness = near_pairs((features[singles], pictures.small[singles]), None, threshold)
-    alike = [pair for rows in _groups(pictures.pixels) for pair in combinations(rows, 2)]
-    alike += [(int(singles[one]), int(singles[other])) for one, other in pairs.tolist()]
     distances = neighbour_distances(features[singles])
     usual = float(np.median(distances)) if len(distances) else 0.0
     about_labels = _labels(labelled, features, readable, names)
@@ -116,15 +114,31 @@ def _audit(
         agreement=about_labels.agreement,
         classes=about_labels.classes,
         leak=_leak(loaded, tested, pictures, features, singles, names, threshold) if tested is not None else None,
-        two_labels=_two_labels(labelled, alike, names),
+        two_labels=_two_labels(labelled, _groups(pictures.pixels), singles[pairs], names),
     )
 
 
-def _two_labels(source: Source, pairs: Iterable[Sequence[int]], names: list[str]) -> list[TwoLabels]:
-    """Those of pairs of one picture whose labels differ."""
+def _two_labels(source: Source, copies: list[list[int]], near: Indices, names: list[str]) -> list[TwoLabels]:
+    """Pairs of one picture whose labels differ: of many copies, each that differs beside one with their usual label.
+
+    Args:
+        source: with labels of some images, or none.
+        copies: groups of rows with the same pixels.
+        near: rows of near-duplicates, of shape (P, 2), where one row of a group stands for all.
+        names: of the rows.
+    """
     if source.labels is None:
         return []
     given, classes = source.labels[source.keys].tolist(), source.classes
+    pairs: list[tuple[int, int]] = []
+    stands_for: dict[int, int] = {}
+    for rows in copies:
+        usual = Counter(given[row] for row in rows if given[row] >= 0).most_common(1)
+        if usual:
+            first = next(row for row in rows if given[row] == usual[0][0])
+            stands_for |= dict.fromkeys(rows, first)
+            pairs += [(min(first, row), max(first, row)) for row in rows]
+    pairs += [(stands_for.get(one, one), stands_for.get(other, other)) for one, other in near.tolist()]
     return [
         TwoLabels(first=names[one], second=names[other], label=classes[given[one]], other=classes[given[other]])
         for one, other in pairs

@@ -152,6 +152,21 @@ def test_copies_with_two_labels_are_named(encoder: str, folders: tuple[Path, Pat
         assert any("3 pairs of copies have two labels: " in line for line in audit.lines()) == bool(pairs)
 
 
+def test_many_copies_are_not_paired_each_with_each(encoder: str, tmp_path: Path) -> None:
+    """Blank images come in thousands: each with a label that most have not is named, beside one with theirs."""
+    source = open_source("builtin:fashion-colour:test")
+    (tmp_path / "images").mkdir()
+    rows = []
+    for number in range(40):
+        image = source.images.load(number, 3) if number < 12 else source.images.load(12, 3) * 0
+        cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), image)
+        rows += [] if number == 12 else [f"{number}.png,{'b' if number % 10 == 5 else 'a'}"]
+    (tmp_path / "l.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    audit = layergraft.audit(encoder=encoder, data=str(tmp_path / "images"), labels=tmp_path / "l.csv")
+    pairs = {(*sorted((one.first, one.second)), *sorted((one.label, one.other))) for one in audit.two_labels}
+    assert pairs == {("13.png", odd, "a", "b") for odd in ("15.png", "25.png", "35.png")}
+
+
 def test_images_without_labels_are_audited(encoder: str, folders: tuple[Path, Path]) -> None:
     audit = layergraft.audit(encoder=encoder, data=str(folders[1]))
     assert (audit.labelled, audit.label_errors, audit.estimated_errors, audit.classes) == (0, [], None, [])

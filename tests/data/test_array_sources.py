@@ -254,6 +254,21 @@ def test_labels_in_another_encoding_are_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "kind"), [(2, "<U200"), (3, "<U200"), (2, "S300"), (3, "S300"), (2, str), (3, str)]
+)
+@pytest.mark.filterwarnings("ignore:The data type")
+def test_long_texts_of_a_zarr_store_are_labels(tmp_path: Path, version: Any, kind: Any) -> None:
+    """In one chunk, not compressed: their bytes count, not those of numbers."""
+    zarr = pytest.importorskip("zarr", minversion="3")
+    names = [letter * 199 for letter in "ab"]
+    group = zarr.open_group(str(tmp_path / "x.zarr"), mode="w", zarr_format=version)
+    group.create_array("images", shape=(8000, 4, 4), chunks=(8000, 4, 4), dtype="uint8")
+    labels = group.create_array("labels", shape=(8000,), chunks=(8000,), dtype=kind, compressors=None)
+    labels[:] = np.array(names * 4000, dtype=object if kind is str else kind)
+    assert list(open_source(str(tmp_path / "x.zarr")).classes) == names
+
+
+@pytest.mark.parametrize(
     ("codec", "damage"),
     [("GzipCodec", "changed"), ("GzipCodec", "cut"), ("ZstdCodec", "cut")],
 )

@@ -13,6 +13,7 @@ import pytest
 from broken import SMOOTH
 
 from layergraft.commands.ablate.vary import read_vary
+from layergraft.commands.predict.page import check_page
 from layergraft.commands.predict.table import check_out
 from layergraft.config.paths import read_regular
 from layergraft.data.decode import BadImage, large
@@ -136,6 +137,7 @@ def test_a_pipe_in_a_run_or_cache_is_refused(tmp_path: Path) -> None:
         lambda: read_noted(pipe, "probe", dict, ""),
         lambda: read_vary(pipe),
         lambda: check_out(out),
+        lambda: check_page(out),
         lambda: read_state(pipe),
     ]
     for read in refused:

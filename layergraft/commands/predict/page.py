@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from layergraft.config.paths import read_regular
 from layergraft.data.arrays import Indices, Labels
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.files import FileImages
@@ -29,7 +30,13 @@ _THUMBNAIL = 112
 
 def check_page(page: Path) -> None:
     """Refuse to write over anything but a page of predictions, before anything is computed."""
-    if page.is_dir() or (page.exists() and FIRST not in page.read_text("utf-8", "replace")):
+    try:
+        content = read_regular(page)
+    except FileNotFoundError:
+        return
+    except OSError:  # a folder, a pipe, a file of another user
+        content = b""
+    if FIRST.encode() not in content:
         raise UserError(f"The page of predictions would replace {str(page)!r}.", "It is kept: give another --out.")
 
 

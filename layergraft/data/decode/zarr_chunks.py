@@ -14,6 +14,8 @@ import sys
 from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
+
 from layergraft.config.paths import check_regular
 from layergraft.data.decode.picture import BadImage
 from layergraft.errors import UserError
@@ -92,13 +94,25 @@ def _is_blosc(folder: str, root: str) -> bool:
 
 
 def _most_bytes(folder: str, root: str) -> int:
-    """More than a chunk in a folder can have: of the widest numbers, and twice as much as they are."""
+    """More than a chunk in a folder can have: of the widest numbers or its texts, and twice as much as they are."""
     said = _array_file(folder, root)
     grid = said.get("chunk_grid") or {}
     shape = said.get("chunks") or (grid.get("configuration") or {}).get("chunk_shape") or ()
-    if not all(isinstance(size, int) for size in shape):  # chunks of several sizes
+    width = _width(said.get("dtype") or said.get("data_type"))
+    if width is None or not all(isinstance(size, int) for size in shape):  # chunks of several sizes
         return sys.maxsize
-    return _OVERHEAD + 2 * _WIDEST * math.prod(shape)
+    return _OVERHEAD + 2 * max(_WIDEST, width) * math.prod(shape)
+
+
+def _width(kind: Any) -> int | None:
+    """Bytes of an element, as Zarr 2 or 3 writes its type; None where texts are as long as they like."""
+    if isinstance(kind, dict):  # of Zarr 3, with a configuration: text of a fixed length, times
+        return (kind.get("configuration") or {}).get("length_bytes")
+    try:
+        dtype = np.dtype(kind or "uint8")
+    except (TypeError, ValueError):  # `string`
+        return None
+    return None if dtype.kind == "O" else dtype.itemsize or None
 
 
 @lru_cache(maxsize=4096)
