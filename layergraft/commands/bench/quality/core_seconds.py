@@ -22,7 +22,7 @@ class CoreSeconds:
     """Counts what parts of a training take, in a file that outlives the process.
 
     A signal ends a part where it stands, and its next start goes on with the count. What a kill leaves says that it was
-    at work: then nobody knows what was computed since, and the training has to begin anew.
+    at work: then nobody knows what was computed since, nor where there is no file, and the training has to begin anew.
 
     Args:
         file: where the count is kept.
@@ -31,13 +31,17 @@ class CoreSeconds:
     def __init__(self, file: Path) -> None:
         self.file = file
         known = read_json_as(file, _Counted, f"Remove {file.parent}.") if file.is_file() else None
-        self.killed = known is not None and known["at_work"]
-        self.seconds: dict[str, float] = {} if known is None or self.killed else known["seconds"]
+        self.lost = known is None or known["at_work"]
+        self.seconds: dict[str, float] = {} if known is None or self.lost else known["seconds"]
 
     @property
     def total(self) -> float:
         """Of all parts."""
         return sum(self.seconds.values())
+
+    def forget(self, part: str) -> None:
+        """Of a part that begins anew, nothing counts that it took before."""
+        self.seconds.pop(part, None)
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:

@@ -65,11 +65,14 @@ def run_job(job: Job, out: Path) -> JobOutcome:
     Raises:
         Stopped: a signal came; everything is saved.
     """
-    began = time.perf_counter()
+    began, file = time.perf_counter(), outcome_file(out, job.name)
     with SignalGuard():
+        if file.is_file() and (known := read_json(file)).get("identity") == job.identity:
+            return known  # it was done before another rate of its search was asked for
         outcome: JobOutcome = _DO[job.kind](job, out)
         outcome |= {"identity": job.identity, "seconds": time.perf_counter() - began}
-        write_text(outcome_file(out, job.name), json.dumps(outcome, indent=1) + "\n")
+        outcome_file(out, f"{job.name}.test").unlink(missing_ok=True)  # of what was trained before under this name
+        write_text(file, json.dumps(outcome, indent=1) + "\n")
         if job.kind == "trial":
             shutil.rmtree(run_directory(out, job.name), ignore_errors=True)
         for checkpoints in list(run_directory(out, job.name).rglob("checkpoints")):

@@ -128,6 +128,8 @@ class Plan:
                 yield job
         for method in self.methods:
             for budget, seed, name in self.points(method):
+                if name not in outcomes:  # nor is a test known of what is yet to be trained
+                    continue
                 # Test images are looked at once nothing is left to choose or to train.
                 yield Job(name=f"{name}.test", kind="test", method=method, seed=seed, budget=budget, of=name,
                           evaluate=self.evaluate, ready=whole)  # fmt: skip

@@ -44,6 +44,8 @@ class CountedTraining(Training):
         self.counted = counted
 
     def loop(self, stage: StageRun) -> None:
+        if not any((stage.directory / "checkpoints").glob("*.pt")):  # also where somebody removed them
+            self.counted.forget(stage.name)
         with self.counted.of(stage.name):
             super().loop(stage)
 
@@ -96,8 +98,7 @@ def fitted(recipe: Recipe, per_step: Mapping[str, float], budget: float, images:
         images: that train.
     """
     whole = sum(
-        stage.total_steps(max(1, images // min(stage.batch_size, images))) * per_step[name]
-        for name, stage in recipe.stages.items()
+        stage.total_steps(stage.steps_per_epoch(images)) * per_step[name] for name, stage in recipe.stages.items()
     )
     return structs.replace(
         recipe, stages={name: with_length(stage, budget / whole) for name, stage in recipe.stages.items()}
@@ -118,7 +119,7 @@ def train_recipe(recipe: Recipe, run: Path) -> tuple[Encoder, dict[str, Any]]:
         Stopped: a signal came; everything is saved.
     """
     counted = CoreSeconds(run.with_name(f"{run.name}.seconds.json"))
-    if counted.killed:
+    if counted.lost:
         shutil.rmtree(run, ignore_errors=True)
     training = CountedTraining(
         load_recipe(run / "recipe.yaml") if (run / "recipe.yaml").is_file() else recipe, run, counted
@@ -139,5 +140,5 @@ def train_recipe(recipe: Recipe, run: Path) -> tuple[Encoder, dict[str, Any]]:
 
 
 def _steps(training: Training, name: str) -> int:
-    stage, images = training.recipe.stages[name], len(training.data.train)
-    return stage.total_steps(max(1, images // min(stage.batch_size, images)))
+    stage = training.recipe.stages[name]
+    return stage.total_steps(stage.steps_per_epoch(len(training.data.train)))

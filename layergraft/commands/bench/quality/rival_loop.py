@@ -62,7 +62,7 @@ class RivalTraining:
 
         rival: Rival = RIVALS[name]
         recipe, data = images.recipe, images.data
-        self.seed, self.steps, self.step = recipe.seed, steps, 0
+        self.seed, self.rate, self.steps, self.step = recipe.seed, rate, steps, 0
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(recipe.seed)
         self.encoder: Encoder = first_encoder(recipe, data.mean, data.std).train()
@@ -128,6 +128,7 @@ class RivalTraining:
         state = {
             "step": self.step,
             "steps": self.steps,
+            "rate": self.rate,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -159,6 +160,23 @@ def rival_pilot(name: str, images: SeedImages) -> dict[str, float]:
     return {PART: (at[PILOT] - at[WARM]) / (PILOT - WARM)}
 
 
+def _begun(file: Path, name: str, images: SeedImages, rate: float) -> RivalTraining | None:
+    """The training whose state a start before has left; None where it had another learning rate.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    state = read_file(file)
+    try:
+        if state["rate"] != rate:  # the search has found another one since
+            return None
+        training = RivalTraining(name, images, state["steps"], rate)
+        training.load(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+        raise UserError(f"{str(file)!r} holds no state of this training.", "Remove it: it begins anew.") from None
+    return training
+
+
 def train_rival(name: str, images: SeedImages, rate: float, steps: int, run: Path) -> tuple[Encoder, dict[str, Any]]:
     """Train a rival, or go on with it.
 
@@ -177,17 +195,11 @@ def train_rival(name: str, images: SeedImages, rate: float, steps: int, run: Pat
         UserError: the file of a start before is damaged.
     """
     counted, file = CoreSeconds(run.with_name(f"{run.name}.seconds.json")), run / "checkpoints" / "state.pt"
-    if counted.killed:
+    if counted.lost:
         file.unlink(missing_ok=True)
-    if file.is_file():
-        state = read_file(file)
-        try:
-            training = RivalTraining(name, images, state["steps"], rate)
-            training.load(state)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-            raise UserError(f"{str(file)!r} holds no state of this training.", "Remove it: it begins anew.") from None
-    else:  # also where somebody removed it: what it took then is of a training that is gone
-        counted.seconds.clear()
+    training = _begun(file, name, images, rate) if file.is_file() else None
+    if training is None:  # also where somebody removed it: what it took then is of a training that is gone
+        counted.forget(PART)
         training = RivalTraining(name, images, steps, rate)
     with counted.of(PART):
         try:

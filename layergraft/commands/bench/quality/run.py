@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -38,10 +39,11 @@ from layergraft.runs.readable import counted, duration
 from layergraft.training.launch import available_cores
 
 FILE = "quality.json"
+_MADE = ("commit", "machine", "packages", "jobs")  # of quality.json: of those who did the jobs, not of who asks again
 BUDGETS = (60.0, 120.0, 240.0, 480.0)
 SPLITS = 20
 RATES = (0.5, 1.0, 2.0, 4.0)
-TAKEN = ("random", "pixels", *(f"lightly-{name}" for name in RIVALS))
+_TAKEN = ("random", "pixels", *(f"lightly-{name}" for name in RIVALS))
 
 
 def bench_quality(
@@ -63,8 +65,9 @@ def bench_quality(
         UserError: recipes, images or directory do not serve.
     """
     check_numbers(seeds, jobs)
-    if not budgets or min(budgets) <= 0:
-        raise UserError("A budget is a number of core-seconds above 0.", "For instance --budgets 60 120 240 480.")
+    _check_above_0("A budget is a number of core-seconds", budgets, "--budgets 60 120 240 480")
+    _check_above_0("A factor of a learning rate is a number", rates, "--rates 0.5 1 2 4")
+    _check_above_0("A target is an accuracy in percent", () if target is None else (target,), "--target 60")
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         raise UserError(
             "Core-seconds say little of a training on a GPU.", "Hide it: CUDA_VISIBLE_DEVICES= layergraft bench quality"
@@ -96,18 +99,23 @@ def bench_quality(
         claim(out, mark, images_now(first.data.source), announce)
         with locked(out / "at_work", announce):
             outcomes = read_outcomes(plan, out)
-            figures = _finished(plan, outcomes, out, target)
-            if figures is None:
+            before = _made_before(plan, outcomes, out)
+            if before is None:
                 carry_out(plan, outcomes, out, size)
-                figures = _figures(plan, outcomes, target, first) | {"command": command, "jobs": size}
-                write_text(out / FILE, json.dumps(figures, indent=1) + "\n")
             else:
                 announce(f"Everything in {out} is measured; nothing to do.")
+            figures = _figures(plan, outcomes, target, first) | {"command": command, "jobs": size} | (before or {})
+            write_text(out / FILE, json.dumps(figures, indent=1) + "\n")
     if not quiet:
         show(figures)
         announce(f"All figures: {out / FILE}")
     print(json.dumps(figures))
     return figures
+
+
+def _check_above_0(what: str, numbers: Sequence[float], example: str) -> None:
+    if not all(0 < number < math.inf for number in numbers):
+        raise UserError(f"{what} above 0, and finite.", f"For instance {example}.")
 
 
 def carry_out(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, size: int) -> None:
@@ -156,9 +164,10 @@ def _recipes(names: Sequence[str], data: str | None) -> dict[str, Recipe]:
     for name in names:
         recipe = study_recipe(load_recipe(name, {} if data is None else {"data.source": data}))
         short = Path(name).stem
-        if short in recipes or short in ("random", "pixels"):
+        if short in recipes or short in _TAKEN:
             raise UserError(
-                f"There are two recipes {short!r}, or it is the name of a floor.", "Give the file another name."
+                f"There are two recipes {short!r}, or it is the name of a floor or rival.",
+                "Give the file another name.",
             )
         if recipe.data.source is None:
             raise UserError(f"Recipe {short!r} names no images.", "Give --data FOLDER.")
@@ -214,8 +223,6 @@ def _rivals(names: Sequence[str] | None, recipe: Recipe, rates: Sequence[float])
             raise UserError(f"{missing}.", "Or give --rivals none.")
         announce(f"No rivals: {missing}.")
         return []
-    if not rates or min(rates) <= 0:
-        raise UserError("A factor of a learning rate is above 0.", "For instance --rates 0.5 1 2 4.")
     check_network(create_encoder(recipe.encoder, 0))
     factors = tuple(dict.fromkeys(rates))
     return [
@@ -231,14 +238,11 @@ def _measured(recipe: Recipe) -> EvaluateConfig:
     return EvaluateConfig(protocols=("knn", "logistic"), shots=(SHOTS,), splits=usual.splits, pooling=pooling)
 
 
-def _finished(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, target: float | None) -> dict[str, Any] | None:
-    """The figures that an earlier start wrote, if they are what this one would write."""
+def _made_before(plan: Plan, outcomes: dict[str, JobOutcome], out: Path) -> dict[str, Any] | None:
+    """What an earlier start wrote of where its figures came from, if nothing is left to do; else None."""
     if next(plan.due(outcomes), None) is not None or not (out / FILE).is_file():
         return None
-    figures = read_json(out / FILE)
-    asked = ([method.name for method in plan.methods], list(plan.budgets), list(plan.seeds))
-    written = ([method["name"] for method in figures["methods"]], figures["budgets"], figures["seeds"])
-    return figures if asked == written and (target is None or target == figures["target"]) else None
+    return {key: value for key, value in read_json(out / FILE).items() if key in _MADE}
 
 
 def _figures(plan: Plan, outcomes: dict[str, JobOutcome], target: float | None, first: Recipe) -> dict[str, Any]:

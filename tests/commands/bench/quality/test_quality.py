@@ -209,11 +209,11 @@ def test_a_signal_keeps_the_count_and_a_kill_voids_it(tmp_path: Path) -> None:
     kept = counted.total
     assert kept > 0
     again = CoreSeconds(counted.file)
-    assert not again.killed
+    assert not again.lost
     assert again.total == kept
     with again.of("mae"):
         killed = CoreSeconds(counted.file)
-    assert killed.killed
+    assert killed.lost
     assert killed.total == 0
     assert CoreSeconds(counted.file).total > kept
 

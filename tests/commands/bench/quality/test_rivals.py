@@ -79,9 +79,10 @@ class _Runs:
 def test_a_foreign_state_runs_nothing_and_is_refused(kind: str, images: SeedImages, tmp_path: Path) -> None:
     file, made = tmp_path / "run" / "checkpoints" / "state.pt", tmp_path / "made"
     file.parent.mkdir(parents=True)
-    torch.save({"steps": _Runs(made)} if kind == "code" else {"steps": 6, "step": 3}, file)
+    torch.save({"steps": _Runs(made)} if kind == "code" else {"steps": 6, "step": 3, "rate": 1.0}, file)
     if kind == "cut":
         file.write_bytes(file.read_bytes()[:100])
+    (tmp_path / "run.seconds.json").write_text('{"at_work": false, "seconds": {}}')
     with pytest.raises(UserError, match=re.escape(str(file))):
         train_rival("moco", images, 1.0, 6, tmp_path / "run")
     assert not made.exists()
