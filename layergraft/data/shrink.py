@@ -47,7 +47,7 @@ def shrunk(source: Source, key: int, channels: int, short: int) -> bytes:
                 hint = f"give ?range=LOW,HIGH (its own is {low:g},{high:g})"
                 raise BadImage(f"a window of its own, which a smaller file does not hold: {hint}")
             if not (picture.array.dtype == np.uint8 and picture.depth() < 8):
-                return _tiff(picture, short)
+                return _tiff(picture, short, source.options.range is not None)
     return _jpeg(images.load(key, channels), short)
 
 
@@ -66,8 +66,8 @@ def _jpeg(image: Pixels, short: int) -> bytes:
     return bytes(content)
 
 
-def _tiff(picture: Picture, short: int) -> bytes:
-    """The numbers averaged over areas, in their own type."""
+def _tiff(picture: Picture, short: int, ranged: bool) -> bytes:
+    """The numbers averaged over areas, in their own type; `ranged`: a `?range=` says what is white, not their bits."""
     try:
         import tifffile
     except ImportError:
@@ -92,7 +92,10 @@ def _tiff(picture: Picture, short: int) -> bytes:
     if array.shape[2] > 1:
         how["planarconfig"] = "contig"
     if picture.bits is not None and 8 < picture.bits < 16:
-        how["bitspersample"] = picture.bits
+        most = 2**picture.bits - 1  # what is above would lose its upper bits
+        array = array if ranged else np.minimum(array, most)
+        if array.max() <= most:
+            how["bitspersample"] = picture.bits
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, array if array.shape[2] > 1 else array[:, :, 0], **how)
     return buffer.getvalue()

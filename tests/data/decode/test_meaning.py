@@ -51,6 +51,16 @@ def test_significant_bits_of_ome(compression: str | None) -> None:
     assert np.array_equal(decode(unsaid, 1)[:, :, 0], TWELVE >> 8)
 
 
+@pytest.mark.parametrize("query", ["", "?range=0,40000"])
+def test_smaller_files_of_numbers_above_their_significant_bits(tmp_path: Path, query: str) -> None:
+    """They keep no lower bits alone: they are read as the large ones are."""
+    content = tiff(TWELVE * 10, ome=True, photometric="minisblack", metadata={"axes": "YX", "SignificantBits": 12})
+    (tmp_path / "0.tif").write_bytes(content)
+    source = open_source(f"{tmp_path}{query}")
+    smaller = shrunk(source, 0, 1, 40)
+    assert np.array_equal(decode(smaller, 1, options=source.options), source.images.load(0, 1))
+
+
 @pytest.mark.parametrize("scale", [257, 1])
 def test_palettes_of_16_and_of_8_bits(scale: int) -> None:
     ramp = np.arange(256)
