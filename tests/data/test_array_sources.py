@@ -268,6 +268,19 @@ def test_long_texts_of_a_zarr_store_are_labels(tmp_path: Path, version: Any, kin
     assert list(open_source(str(tmp_path / "x.zarr")).classes) == names
 
 
+def test_a_zarr_store_written_again_with_larger_chunks(tmp_path: Path) -> None:
+    """What its chunks may have is that of the store as it is now."""
+    zarr = pytest.importorskip("zarr", minversion="3")
+    place, side = tmp_path / "x.zarr", 1200
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side), dtype=np.uint8)
+    for chunk in (8, side):
+        stored = zarr.create_array(
+            str(place), shape=images.shape, chunks=(1, chunk, side), dtype="uint8", compressors=None, overwrite=True
+        )
+        stored[:] = images
+        assert np.array_equal(open_source(str(place)).images.load(1, 1)[:, :, 0], images[1])
+
+
 @pytest.mark.parametrize(
     ("codec", "damage"),
     [("GzipCodec", "changed"), ("GzipCodec", "cut"), ("ZstdCodec", "cut")],

@@ -41,6 +41,7 @@ def open_zarr_node(path: str) -> Any:
         import zarr
     except ImportError:
         raise UserError("Zarr needs the package zarr.", "pip install 'layergraft[arrays]'.") from None
+    _array_file.cache_clear()  # the store may have been written again since it was opened last
     store = _whole_chunks()
     return zarr.open(path if store is None else store(path, read_only=True), mode="r")
 
