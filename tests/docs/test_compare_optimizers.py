@@ -1,0 +1,20 @@
+"""The table of optimizers is that of the committed numbers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "recipes.md"
+
+
+def test_the_script_makes_the_table_again(tmp_path: Path) -> None:
+    emptied = re.sub(r"(<!-- optimizers -->\n\n).*?(\n<!-- end)", r"\1\2", PAGE.read_text(), flags=re.DOTALL)
+    assert len(emptied) < len(PAGE.read_text())
+    (tmp_path / "page.md").write_text(emptied)
+    words = [sys.executable, str(ROOT / "tools" / "compare_optimizers.py"), "--page", str(tmp_path / "page.md")]
+    subprocess.run(words, check=True, capture_output=True)
+    assert (tmp_path / "page.md").read_text() == PAGE.read_text()
