@@ -94,8 +94,8 @@ def ablate_study(
         check()
         arms = connect(varied, recipes)
         study = Ablation(varied, arms, study_recipe(base), settings, list(range(seeds)), out, images)
-        if retry and not costs:
-            retry_diverged(study)
+        if not costs:
+            retry_diverged(study, removed=not retry)
         outcomes: dict[str, JobOutcome] = {}
         read_outcomes(study, outcomes)
         for line in cost_lines(study, varied, recipes, outcomes, size):

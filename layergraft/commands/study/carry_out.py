@@ -12,7 +12,7 @@ from layergraft.commands.study.clock import Clock
 from layergraft.commands.study.jobs import DIVERGED, SEARCH_SEED, JobOutcome, Study, read_outcome
 from layergraft.commands.study.pool import PAUSE, Pool
 from layergraft.commands.study.remaining import remaining_seconds
-from layergraft.commands.study.run_job import forget, job_lock, known_outcome, outcome_file, run_job
+from layergraft.commands.study.run_job import forget, job_lock, known_outcome, outcome_file, run_job, start_diverged
 from layergraft.errors import Stopped, UserError
 from layergraft.runs.announce import announce
 from layergraft.runs.interruption import SignalGuard
@@ -93,10 +93,14 @@ def read_outcomes(study: Study, outcomes: dict[str, JobOutcome]) -> None:
             outcomes[job.name] = known_outcome(job, study.settings, study.out)
 
 
-def retry_diverged(study: Study) -> None:
+def retry_diverged(study: Study, *, removed: bool = False) -> None:
     """Have every stage and seed that diverged done again, and all that rests on it.
 
     A trial that diverged has said that its rate is too high; one whose start did has said nothing.
+
+    Args:
+        study: whose jobs are looked at.
+        removed: only those that began and whose directories somebody has removed.
     """
     again: set[str] = set()
     searched_again: set[str] = set()
@@ -107,6 +111,9 @@ def retry_diverged(study: Study) -> None:
             continue
         start = study.run_of(arm.first, SEARCH_SEED if kind == "trial" else number) if arm.first else None
         diverged = kind != "trial" and DIVERGED in read_outcome(file, kind)
+        if removed:  # what has no start to begin from never had a directory
+            began = arm.trained and (start is None or start_diverged(start, study.out) is None)
+            diverged = diverged and began and not (study.out / "runs" / job).is_dir()
         if diverged or start in again or (kind != "trial" and arm.name in searched_again):
             again.add(job)
             searched_again |= {arm.name} if kind == "trial" else set()

@@ -107,7 +107,7 @@ def forget(job: str, out: Path) -> None:
 
 
 def _carried_out(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
-    if job.start is not None and (start := _start_diverged(job.start, out)):
+    if job.start is not None and (start := start_diverged(job.start, out)):
         trial = {"holdout": _nothing(settings)} if job.kind == "trial" else {}
         return trial | {DIVERGED: start}
     try:
@@ -120,7 +120,7 @@ def _carried_out(job: Job, settings: Settings, run: Path, out: Path) -> JobOutco
         return {DIVERGED: error.problem}
 
 
-def _start_diverged(start: str, out: Path) -> str | None:
+def start_diverged(start: str, out: Path) -> str | None:
     """Why a job has nothing to start from; None where it has."""
     file = outcome_file(out, start)
     diverged = file.is_file() and DIVERGED in read_outcome(file, "stage")

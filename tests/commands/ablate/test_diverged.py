@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,28 @@ def test_retry_does_again_what_diverged_and_what_rests_on_it(operations: None, t
     assert {str(run.relative_to(tmp_path / "runs")) for run in (tmp_path / "runs").glob("*/*")} == left
 
 
+def test_a_run_that_diverged_and_was_removed_is_done_again(operations: None, tmp_path: Path) -> None:
+    """What starts from one that is there never had a directory; of one that ended well the numbers stay."""
+    study = ablation(PLANS)
+    study.out = tmp_path
+    outcomes = lost(study, "slow/seed-1", "slow/seed-2", *(f"{arm}/seed-0" for arm in ("mae", "even", "slow")))
+    for name, outcome in outcomes.items():
+        file = outcome_file(tmp_path, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"identity": "x", **outcome}))
+    for name in ("mae/seed-0", "slow/seed-2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+
+    def gone() -> set[str]:
+        retry_diverged(study, removed=True)
+        return {name for name in outcomes if not outcome_file(tmp_path, name).is_file()}
+
+    assert gone() == {"slow/seed-1"}
+    (tmp_path / "runs/mae/seed-0").rmdir()
+    later = {name for name in outcomes if name.startswith(("even/", "slow/"))}
+    assert gone() == {"mae/seed-0"} | later
+
+
 def test_a_changed_title_is_written_anew(study: Ablation, tmp_path: Path) -> None:
     """`a b` and `a-b` have the same files; the page says what the file of arms says now."""
     _, outcomes = play(study)
@@ -168,7 +191,12 @@ def test_a_study_goes_on_beside_a_run_that_diverges(tmp_path: Path, capsys: pyte
     assert main(words) == 0
     said = capsys.readouterr().err
     assert "1 of 2 runs diverged, and no mean knows of them: hot/seed-0" in said
-    assert "from which it starts, diverged" in json.loads((out / "outcomes/hot/seed-0.json").read_text())["diverged"]
+    start, _, reason = json.loads((out / "outcomes/hot/seed-0.json").read_text())["diverged"].partition(",")
+    assert reason == " from which it starts, diverged."
     assert not (out / "locks").exists()
     assert main(words) == 0
     assert "finished; nothing to do" in capsys.readouterr().err
+    shutil.rmtree(out / "runs" / start)
+    assert main(words) == 0
+    assert "finished; nothing to do" not in capsys.readouterr().err
+    assert (out / "runs" / start).is_dir()
