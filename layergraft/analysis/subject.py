@@ -20,6 +20,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import NonFiniteFeatures, view_batches
 from layergraft.runs.interruption import check
+from layergraft.runs.readable import counted
 
 
 class NotApplicable(Exception):
@@ -105,7 +106,9 @@ class Subject:
 
         Raises:
             UserError: there are images, but none can be read.
+            NotApplicable: that is so of a `source`, a part of them.
         """
+        whole = source is None
         source = self.images if source is None else source
         chosen: list[int] = []
         reasons: dict[int, str] = {}
@@ -121,7 +124,9 @@ class Subject:
                     self.readable[key], reasons[key] = False, str(error)
             if self.readable[key]:
                 chosen.append(key)
-        if reasons and not chosen:
+        if len(source) and not chosen:
+            if not whole:  # which may have been found out for another analysis
+                raise NotApplicable(f"of {counted(len(source), 'image')} that it needs none can be read")
             raise UserError(
                 f"None of the {len(source)} images of {source.spec!r} can be read: {count_reasons(reasons)}.",
                 "Mend them, or name others.",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from layergraft.analysis.run import build_subject, run_analyses
 from layergraft.commands.cli import main
 from layergraft.config import EncoderConfig
 from layergraft.encoders.checkpoint import save_encoder
@@ -37,3 +40,20 @@ def test_no_image_can_be_read(
     message = capsys.readouterr().err
     assert "images of 'images' can be read" in message
     assert "empty file" in message
+
+
+@pytest.mark.parametrize("part", ["queries", "bank"])
+def test_a_part_of_the_images_cannot_be_read(part: str, tmp_path: Path) -> None:
+    """The analyses that need it are skipped, each of them; the others go on."""
+    save_encoder(create_encoder(SMALL, 0), tmp_path / "encoder", {})
+    images = tmp_path / "images"
+    for name in ("a", "b"):
+        (images / name).mkdir(parents=True)
+        for index in range(8):
+            cv2.imwrite(str(images / name / f"{index}.png"), np.full((36, 36), 9 * index, dtype=np.uint8))
+    subject = build_subject(str(tmp_path / "encoder"), [], str(images))
+    for key in getattr(subject, part).keys.tolist():
+        (images / subject.images.images.name(key)).write_bytes(b"")
+    what = ["attention-distance", "layer-probe", "neighbours", "saliency", "supervised-gradient"]
+    _, skipped = run_analyses(subject, what, "images", tmp_path / "analysis.json", print)
+    assert list(skipped) == what[1:], skipped
