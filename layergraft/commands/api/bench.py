@@ -68,6 +68,7 @@ def bench(
 
     Raises:
         UserError: an unknown model or recipe, or no images to read.
+        Stopped: of quality, a signal came; everything so far is saved and the same call goes on.
     """
     if what == "quality":
         from layergraft.commands.bench.quality.run import BUDGETS, RATES, bench_quality

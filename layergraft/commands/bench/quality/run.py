@@ -129,6 +129,7 @@ def carry_out(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, size: int)
 
     Raises:
         Stopped: a signal came; everything is saved.
+        UserError: of a job; the others that ran have saved their state.
     """
     left = plan.left(outcomes)
     at_once = f"{counted(size, 'job')} at a time"

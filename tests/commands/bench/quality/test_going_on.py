@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TINY
+from pool_here import Here
 
 from layergraft.commands.bench.quality import jobs as jobs_module
 from layergraft.commands.bench.quality import rival_loop
@@ -28,44 +28,18 @@ SMALL = {"data.source": "builtin:fashion-canvas?fraction=0.01", "encoder.depth":
 SHORT = {"stages.mae.epochs": 1, "stages.graft.epochs": 1, "stages.graft.plan.lr_scale": 1.0}
 
 
+DONE: list[str] = []
+"""Names of the jobs that were played."""
+
+
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     return load_recipe("fashion_tiny", TINY | SMALL | SHORT)
 
 
-class _Here:
-    """Does jobs in this process, one at a time."""
-
-    done: list[str] = []
-
-    def __init__(self, size: int, log: Path) -> None:
-        self.started: dict[str, tuple[Any, ...]] = {}
-
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    @property
-    def running(self) -> set[str]:
-        return set(self.started)
-
-    @property
-    def free(self) -> int:
-        return 1 - len(self.started)
-
-    def start(self, name: str, function: Any, *arguments: Any) -> None:
-        self.started[name] = (function, *arguments)
-
-    def finished(self, signals: Any) -> Iterator[tuple[str, Any]]:
-        for name in list(self.started):
-            function, *arguments = self.started.pop(name)
-            yield name, function(*arguments)
-
-
 def played(job: Job, out: Path) -> JobOutcome:
     """Of no training: the higher the rate the better, and a test says which rate it has tested."""
-    _Here.done.append(job.name)
+    DONE.append(job.name)
     if job.kind == "pilot":
         return {"per_step": {"train": 1.0}}
     if job.kind == "test":
@@ -78,8 +52,8 @@ def played(job: Job, out: Path) -> JobOutcome:
 @pytest.fixture
 def words(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     pytest.importorskip("lightly")
-    monkeypatch.setattr(run_module, "Pool", _Here)
-    monkeypatch.setattr(_Here, "done", [])
+    monkeypatch.setattr(run_module, "Pool", Here)
+    DONE.clear()
     monkeypatch.setattr(jobs_module, "_DO", dict.fromkeys(jobs_module._DO, played))
     file = tmp_path / "small.yaml"
     file.write_text(dump_recipe(recipe))
@@ -98,9 +72,9 @@ def test_more_rates_test_anew_what_is_trained_with_another(
 ) -> None:
     """4 is better than 2: what was tested is gone. 0.5 is not: nothing but its trial is done."""
     assert figures_of(words, capsys)["methods"][1]["points"][0]["test"]["5"] == 2
-    _Here.done.clear()
+    DONE.clear()
     figures_of([*words, "0.5"], capsys)
-    assert _Here.done == ["lightly-simclr/3/rate-0.5"]
+    assert DONE == ["lightly-simclr/3/rate-0.5"]
     point = figures_of([*words, "0.5", "4"], capsys)["methods"][1]["points"][0]
     assert point["holdout"]["5"] == 40
     assert point["test"]["5"] == 4
@@ -109,12 +83,12 @@ def test_more_rates_test_anew_what_is_trained_with_another(
 def test_another_target_is_answered(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """What the first recipe reaches is the target again where none is given any more; nothing else changes."""
     given = figures_of([*words, "--target", "5"], capsys)
-    _Here.done.clear()
+    DONE.clear()
     usual = figures_of(words, capsys)
     assert (given["target"], usual["target"]) == (5, 10)
     assert usual["target_is"].startswith("what small reaches")
     assert "--target" not in usual["command"]
-    assert not _Here.done
+    assert not DONE
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import TINY
+from pool_here import Here
 
 from layergraft.commands.bench.quality import jobs as jobs_module
 from layergraft.commands.bench.quality import run as run_module
@@ -75,41 +76,11 @@ def words_of(recipe: Path, budgets: list[str], out: Path) -> list[str]:
     return [*words, "--budgets", *budgets]
 
 
-class _Here:
-    """Does jobs in this process, one at a time."""
-
-    done: list[str] = []
-
-    def __init__(self, size: int, log: Path) -> None:
-        self.started: dict[str, Callable[[], Any]] = {}
-
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    @property
-    def running(self) -> set[str]:
-        return set(self.started)
-
-    @property
-    def free(self) -> int:
-        return 1 - len(self.started)
-
-    def start(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        self.started[name] = lambda: function(*arguments)
-
-    def finished(self, signals: Any) -> Iterator[tuple[str, Any]]:
-        for name in list(self.started):
-            self.done.append(name)
-            yield name, self.started.pop(name)()
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(run_module, "Pool", _Here)
-    monkeypatch.setattr(_Here, "done", [])
-    return _Here.done
+    monkeypatch.setattr(run_module, "Pool", Here)
+    monkeypatch.setattr(Here, "done", [])
+    return Here.done
 
 
 def test_the_whole_of_it(recipe: Path, here: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
