@@ -31,7 +31,8 @@ def arm(name: str, level: float, budget: str | None, parents: list[str], seeds: 
         return {column: level + more + own for column, more in LADDER.items()}
 
     trials = [
-        {"settings": {"base_lr": lr}, "holdout": level - lr, "chosen": lr == 0.001} for lr in (0.001, 0.002, 0.004)
+        {"settings": {"base_lr": lr}, "holdout": level - lr, "chosen": lr == 0.001, "diverged": False}
+        for lr in (0.001, 0.002, 0.004)
     ]
     return {
         "name": name,
@@ -42,6 +43,7 @@ def arm(name: str, level: float, budget: str | None, parents: list[str], seeds: 
         "flops": 0.0 if budget is None else 1e13 * (2 if budget == "both" else 1),
         "search": [] if budget is None else trials,
         "plan": "all layers alike",
+        "diverged": {},
         "seeds": [
             {"seed": seed, "test": values(seed), "holdout": values(seed), "seconds": 60.0 + seed}
             for seed in range(seeds)
