@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow.parquet
 import pytest
 from conftest import TINY
+from two_classes import write_two_classes
 
 from layergraft.commands.cli import main
 from layergraft.config import dump_recipe, load_recipe
@@ -89,15 +88,7 @@ def told_to_stop(words: list[str], place: str, call: int, capsys: pytest.Capture
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    noise = np.random.default_rng(0)
-    for part, count in (("train", 40), ("val", 8)):
-        for name, bright in (("dark", 60), ("light", 190)):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = np.clip(noise.normal(bright, 50, (36, 36)), 0, 255).astype(np.uint8)
-                cv2.imwrite(str(root / part / name / f"{index}.png"), pixels)
-    return root / "train"
+    return write_two_classes(tmp_path_factory.mktemp("images"), {"train": 40, "val": 8})
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from conftest import TINY
 from pool_here import Here
+from two_classes import write_two_classes
 
 from layergraft.commands.bench.quality import jobs as jobs_module
 from layergraft.commands.bench.quality import run as run_module
@@ -53,14 +52,7 @@ def _operations() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root, noise = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for part, count in (("train", 30), ("val", 8)):
-        for name, bright in (("dark", 60), ("light", 190)):
-            (root / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = np.clip(noise.normal(bright, 50, (36, 36)), 0, 255).astype(np.uint8)
-                cv2.imwrite(str(root / part / name / f"{index}.png"), pixels)
-    return root / "train"
+    return write_two_classes(tmp_path_factory.mktemp("images"), {"train": 30, "val": 8})
 
 
 @pytest.fixture(scope="module")
