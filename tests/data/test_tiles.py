@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -202,15 +203,21 @@ def test_another_scale_is_another_set(slides: Path) -> None:
     assert one.identity != other.identity
 
 
-def test_a_damaged_tile_costs_no_other(tmp_path: Path) -> None:
+def slide_with_a_damaged_tile(path: Path) -> Path:
+    """A slide whose tile at (256, 256) holds zeros."""
     import tifffile
 
-    path = write_slide(tmp_path / "a.svs", tissue())
+    write_slide(path, tissue())
     with tifffile.TiffFile(path) as file:
         start, count = file.pages[0].dataoffsets[5], file.pages[0].databytecounts[5]  # row 1, column 1
     content = bytearray(path.read_bytes())
     content[start : start + count] = bytes(count)
     path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_tile_costs_no_other(tmp_path: Path) -> None:
+    path = slide_with_a_damaged_tile(tmp_path / "a.svs")
     source = open_source(f"{path}?tile=256&mpp=0.5&tissue=0")
     whole = openslide.OpenSlide(write_slide(tmp_path / "whole" / "a.svs", tissue()))
     for key, name in enumerate(names(source)):
@@ -221,6 +228,30 @@ def test_a_damaged_tile_costs_no_other(tmp_path: Path) -> None:
         else:
             region = np.asarray(whole.read_region((x, y), 0, (256, 256)).convert("RGB"))
             assert np.array_equal(source.images.load(key, 3), region)
+
+
+def test_a_damaged_tile_costs_no_other_thread_a_tile(tmp_path: Path) -> None:
+    path = slide_with_a_damaged_tile(tmp_path / "a.svs")
+    tiles = SlideTiles(str(path), Tiling(tile=256, mpp=0.5))
+    request = Request(channels=3, options=ReadOptions())
+    whole, done = tiles.picture(0, 0, request).array, threading.Event()
+
+    def fail() -> int:
+        failures = 0
+        while not done.is_set():
+            with pytest.raises(BadImage, match="damaged"):
+                tiles.picture(256, 256, request)
+            failures += 1
+        return failures
+
+    with ThreadPoolExecutor(2) as pool:
+        failing = [pool.submit(fail) for _ in range(2)]
+        try:
+            read = [tiles.picture(0, 0, request).array for _ in range(200)]
+        finally:
+            done.set()
+    assert all(np.array_equal(pixels, whole) for pixels in read)
+    assert all(thread.result() for thread in failing)
 
 
 def test_the_file_of_a_tile_holds_its_pixels(slides: Path) -> None:

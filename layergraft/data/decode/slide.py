@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from functools import cache
 from typing import Any
 
@@ -78,7 +77,6 @@ class SlideTiles:
 
     def __init__(self, path: str, tiling: Tiling) -> None:
         self.path, self.side = path, tiling.tile
-        self._lock = threading.Lock()
         self._slide = self._opened()
         self._downsamples = [float(factor) for factor in self._slide.level_downsamples]
         self.scale = self._scale(tiling)
@@ -178,19 +176,22 @@ class SlideTiles:
         return np.asarray(cv2.resize(pixels, size, interpolation=how), dtype=np.uint8)
 
     def _read(self, x: int, y: int, level: int, size: tuple[int, int]) -> Pixels:
-        """OpenSlide's region; a failure spoils a handle for all later reads, so a second try takes a new one."""
+        """OpenSlide's region.
+
+        A failure spoils a handle for all later reads, those of other threads too. So what fails is read once more by
+        a handle that no other thread has, which then tells what is damaged; where it does not fail, all go on with it.
+        """
         openslide = _openslide()
-        for attempt in range(2):
-            slide = self._slide
-            try:
-                return np.asarray(slide.read_region((x, y), level, size), dtype=np.uint8)
-            except (openslide.OpenSlideError, OSError) as error:
-                with self._lock:
-                    if self._slide is slide:  # no other thread has opened it again
-                        self._slide = self._opened()
-                if attempt:
-                    raise BadImage(f"damaged ({str(error).partition(':')[0]})") from None
-        raise AssertionError
+        try:
+            return np.asarray(self._slide.read_region((x, y), level, size), dtype=np.uint8)
+        except (openslide.OpenSlideError, OSError):
+            alone = self._opened()
+        try:
+            pixels = np.asarray(alone.read_region((x, y), level, size), dtype=np.uint8)
+        except (openslide.OpenSlideError, OSError) as error:
+            raise BadImage(f"damaged ({str(error).partition(':')[0]})") from None
+        self._slide = alone
+        return pixels
 
 
 def _on_white(pixels: Pixels) -> Pixels:
