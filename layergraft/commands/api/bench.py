@@ -18,6 +18,7 @@ def bench(
     frozen: list[int] | None = None,
     data: str | None = None,
     views: Literal["mae", "moco"] = "moco",
+    busy: bool = False,
     runtimes: list[Literal["eager", "compiled", "onnx"]] | None = None,
     seconds: float = 10.0,
     recipes: list[str] | None = None,
@@ -47,6 +48,7 @@ def bench(
         frozen: for step: numbers of frozen lowest blocks to compare, 0 4 6; the first meets the reference.
         data: for data: the images to make views of; for quality: the images of all recipes, in place of their own.
         views: for data: mae (one view) or moco (two), on one core.
+        busy: for data: measure beside a training step of ViT-S/16 on the other cores, as while training.
         runtimes: for encode: eager, compiled by torch.compile, and exported to onnx; by default all.
         seconds: how long to measure.
         recipes: for quality: names or files of recipes, the first of which is compared with the others; by default
@@ -87,4 +89,6 @@ def bench(
         )
     from layergraft.commands.bench.run import run_bench
 
-    return run_bench(what, objective, encoder, img_size, batch_size, frozen, data, views, runtimes, seconds, quiet=json)
+    return run_bench(
+        what, objective, encoder, img_size, batch_size, frozen, data, views, busy, runtimes, seconds, quiet=json
+    )

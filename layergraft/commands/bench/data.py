@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from PIL import Image, ImageFilter
 from rich.console import Console
 
+from layergraft.commands.bench.beside import training_beside
 from layergraft.config.data import Augment, ViewConfig
 from layergraft.config.objectives import MaeConfig, MocoConfig
 from layergraft.data.decode import BadImage, decode
@@ -230,12 +232,59 @@ def pipelines(
     return usable
 
 
-def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) -> dict[str, float]:
+def time_in_turn(candidates: dict[str, Pipeline], files: int, seconds: float) -> dict[str, list[float]]:
+    """Images by the processor time of this thread, a number a round, of pipelines that take turns.
+
+    Args:
+        candidates: name -> what makes the views of some files.
+        files: how many there are.
+        seconds: how long; at least three rounds after one that warms up.
+    """
+    batch = min(BATCH, files)
+    rates: dict[str, list[float]] = {name: [] for name in candidates}
+    began, turn = time.perf_counter(), -1  # the first turn is a warm-up
+    while time.perf_counter() - began < seconds or turn < 3:
+        chosen = [(max(turn, 0) * batch + index) % files for index in range(batch)]
+        for name, make in candidates.items():
+            start = time.thread_time()
+            make(chosen)
+            if turn >= 0:
+                rates[name].append(batch / (time.thread_time() - start))
+        turn += 1
+    return rates
+
+
+def ratios_of(rates: dict[str, list[float]], ours: str = "fast") -> dict[str, dict[str, float]]:
+    """How many times as fast as each other pipeline ours is, round by round: median, min and max."""
+    ratios = {name: np.array(rates[ours]) / np.array(theirs) for name, theirs in rates.items() if name != ours}
+    return {
+        name: {"median": float(np.median(ratio)), "min": float(ratio.min()), "max": float(ratio.max())}
+        for name, ratio in ratios.items()
+    }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenCV and torch on this thread alone, in a process that keeps its memory as `train` does."""
+    threads = torch.get_num_threads()
+    set_memory_reuse("keep")
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(-1)
+
+
+def bench_data(
+    source: str, views: Literal["mae", "moco"], size: int, busy: bool, seconds: float, quiet: bool
+) -> dict[str, Any]:
     """Time all pipelines in turn on up to 200 files, from bytes to what goes to the device; see `layergraft.bench`.
 
-    Rounds alternate between the pipelines, all on this thread alone, in a process that keeps its memory as `train`
-    does; a rate is the median over rounds of images by the thread's processor time, so that other work on the machine
-    hardly counts.
+    Rounds alternate between the pipelines, all on this thread alone; a rate is the median over rounds of images by the
+    thread's processor time, so that other work on the machine hardly counts, but for caches and memory that it shares:
+    `busy` has a training step use them.
     """
     console = Console(stderr=True, soft_wrap=True, markup=False, quiet=quiet)
     files, bad = files_of(open_source(source))
@@ -243,31 +292,19 @@ def bench_data(source: str, views: str, size: int, seconds: float, quiet: bool) 
         console.print(f"{bad} files of {source} are left out, for they cannot be read.")
     objective = MocoConfig() if views == "moco" else MaeConfig()
     candidates = pipelines(files, list(objective.views.values()), size, console.print)
-    batch = min(BATCH, len(files))
-    rates: dict[str, list[float]] = {name: [] for name in candidates}
-    threads = torch.get_num_threads()
-    set_memory_reuse("keep")
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    try:
-        began, turn = time.perf_counter(), -1  # the first turn is a warm-up
-        while time.perf_counter() - began < seconds or turn < 3:
-            chosen = [(max(turn, 0) * batch + index) % len(files) for index in range(batch)]
-            for name, make in candidates.items():
-                start = time.thread_time()
-                make(chosen)
-                if turn >= 0:
-                    rates[name].append(batch / (time.thread_time() - start))
-            turn += 1
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(-1)
-    median_rates = {name: float(np.median(rounds)) for name, rounds in rates.items()}
+    beside = training_beside(views, size) if busy else nullcontext()
+    with one_thread(), beside as training:
+        rates = time_in_turn(candidates, len(files), seconds)
+        training_rate = training.images_per_second() if training else None
+    figures: dict[str, Any] = {name: float(np.median(rounds)) for name, rounds in rates.items()}
     average = np.mean([len(content) for content in files.contents]) / 1024
-    rates_of_all = ", ".join(f"{name} {rate:.0f}" for name, rate in median_rates.items())
+    rates_of_all = ", ".join(f"{name} {rate:.0f}" for name, rate in figures.items())
+    load = " beside a training step" if busy else ""
     console.print(
         f"{views} views at {size} px of {len(files)} files of {source} ({average:.0f} KiB on average), "
-        f"images/s per core: {rates_of_all}"
+        f"images/s per core{load}: {rates_of_all}"
     )
-    print(json.dumps(median_rates))
-    return median_rates
+    figures |= {"ratios": ratios_of(rates), "rounds": len(rates["fast"])}
+    figures |= {"training_images_per_second": training_rate} if busy else {}
+    print(json.dumps(figures))
+    return figures

@@ -16,17 +16,20 @@ def run_bench(
     frozen: list[int] | None,
     data: str | None,
     views: Literal["mae", "moco"],
+    busy: bool,
     runtimes: list[Literal["eager", "compiled", "onnx"]] | None,
     seconds: float,
     quiet: bool,
 ) -> dict[str, Any]:
     """See `layergraft.bench`. Each measurement imports what it compares with, so only the one asked for is loaded."""
+    if busy and what != "data":
+        raise UserError("--busy is for `layergraft bench data`.", "Leave it out.")
     if what == "data":
         from layergraft.commands.bench.data import bench_data
 
         if data is None:
             raise UserError("`layergraft bench data` has no images.", "Give --data FOLDER.")
-        return bench_data(data, views, img_size, seconds, quiet=quiet)
+        return bench_data(data, views, img_size, busy, seconds, quiet=quiet)
     if what == "logistic":
         from layergraft.commands.bench.logistic import bench_logistic
 

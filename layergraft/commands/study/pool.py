@@ -30,7 +30,7 @@ def _begin(log: Path) -> None:
     """What a new process does first."""
     for number in (signal.SIGINT, signal.SIGTERM):  # between jobs there is nothing to save
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115 - for as long as the process lives
     import cv2
     import torch
@@ -40,7 +40,7 @@ def _begin(log: Path) -> None:
     cv2.setNumThreads(1)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A killed study must not leave processes that go on writing where the next one does."""
     parent = multiprocessing.parent_process()
     assert parent is not None
