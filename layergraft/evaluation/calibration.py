@@ -6,14 +6,15 @@ Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICM
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 _LOG_RANGE = (math.log(1e-3), math.log(1e3))
+_GOLDEN, _NEAR = (1 + math.sqrt(5)) / 2, 1e-5
 BINS = 15
 USUAL, SPREAD = 2.0, 0.4
 """Temperature that is expected before a label is seen, and the standard deviation of its logarithm: thirty labels alone
@@ -35,8 +36,23 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         likely = cross_entropies(logits, labels, math.exp(log_temperature)).sum()
         return float(likely) + (log_temperature - math.log(USUAL)) ** 2 / (2 * SPREAD**2)
 
-    found = minimize_scalar(badness, bounds=_LOG_RANGE, method="bounded", options={"xatol": 1e-3})
-    return math.exp(float(found.x))
+    return math.exp(_lowest(badness, *_LOG_RANGE))
+
+
+def _lowest(badness: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function with one valley is least: golden sections (Kiefer, Proc. Amer. Math. Soc. 1953)."""
+    inner = [high - (high - low) / _GOLDEN, low + (high - low) / _GOLDEN]
+    values = [badness(place) for place in inner]
+    while high - low > _NEAR:
+        if values[0] <= values[1]:
+            high = inner[1]
+            inner = [high - (high - low) / _GOLDEN, inner[0]]
+            values = [badness(inner[0]), values[0]]
+        else:
+            low = inner[0]
+            inner = [inner[1], low + (high - low) / _GOLDEN]
+            values = [values[1], badness(inner[1])]
+    return (low + high) / 2
 
 
 def cross_entropies(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-from scipy.special import stdtrit
+from functools import cache
 
 Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
 FEW_TEST_IMAGES = 100
@@ -48,5 +47,31 @@ def interval(value: float, n_test: int, std: float | None = None, n_splits: int 
     low, high = wilson(value, n_test)
     if std is None or n_splits < 2:
         return low, high
-    half = float(stdtrit(n_splits - 1, 0.975)) * std / math.sqrt(n_splits)
+    half = student(n_splits - 1) * std / math.sqrt(n_splits)
     return max(0.0, value - math.hypot(value - low, half)), min(100.0, value + math.hypot(high - value, half))
+
+
+@cache
+def student(freedom: int) -> float:
+    """Student's t that 95 % of a sample's t lie within (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4).
+
+    Args:
+        freedom: degrees of freedom, a whole number, for which the distribution is a finite sum.
+    """
+    low, high = 0.0, math.pi / 2
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _within(middle, freedom) < 0.95 else (low, middle)
+    return math.tan(low) * math.sqrt(freedom)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """The part of a sample's t that is nearer to zero than tan(angle) * sqrt(freedom)."""
+    odd = freedom % 2
+    square = math.cos(angle) ** 2
+    term = math.cos(angle) if odd else 1.0
+    terms = [term] if freedom > 1 else []
+    for power in range(2 + odd, freedom - 1, 2):
+        term *= square * (power - 1) / power
+        terms.append(term)
+    total = math.sin(angle) * math.fsum(terms)
+    return 2 / math.pi * (angle + total) if odd else total

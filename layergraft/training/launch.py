@@ -11,16 +11,14 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from layergraft.errors import UserError
 from layergraft.runs.readable import counted
-
-if TYPE_CHECKING:  # its import takes seconds, and a process that is alone has no use for it
-    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from layergraft.training.started import Start, start_of_srun, start_of_torchrun
 
 CPU = torch.device("cpu")
 _WATCH, _ORPHAN_SECONDS = 1.0, 7.0  # how often a process looks for its torchrun, and how long it may then save
@@ -67,47 +65,53 @@ def is_one_of_several() -> bool:
     return os.environ.get("SLURM_STEP_ID", "").isdigit() and int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
-def _started_by() -> tuple[ClusterEnvironment, int, int] | None:
-    """(who started the processes, how many on this node, nodes); None of a process that is alone."""
+def _started_by() -> Start | None:
+    """Who started this process with others; None of a process that is alone."""
     if not is_one_of_several():
         return None
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-
-        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        return TorchElasticEnvironment(), local, world // local
-    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-
+        return start_of_torchrun()
     if "SLURM_NTASKS_PER_NODE" not in os.environ:
         raise UserError("The Slurm job says --ntasks alone.", "Say --nodes and --ntasks-per-node instead.")
-    nodes = int(os.environ["SLURM_NNODES"])
-    return SLURMEnvironment(auto_requeue=False), int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    return start_of_srun()
+
+
+def _device_of(start: Start) -> torch.device:
+    """That of one of several processes of a machine: a GPU each, where there are GPUs.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+    """
+    if not torch.cuda.is_available():
+        return CPU
+    visible = torch.cuda.device_count()
+    if start.local_size > visible:
+        raise UserError(
+            f"{start.local_size} processes were started where {counted(visible, 'GPU')} can be seen.",
+            "Start one for each GPU, and let each process see all of them.",
+        )
+    return torch.device("cuda", start.local_rank)
 
 
 def launch() -> Process:
     """Join the other processes, if there are any.
 
     Done before anything that may fail in one of them alone: who has met the others can tell them (`signals.together`).
-
-    Of several, Fabric gives device and process group. The wrapper around the model and the precision are torch's own:
-    Fabric's would cast the images, which are also the targets of a reconstruction, and has no fp16 on a CPU.
     """
-    started = _started_by()
-    if started is None:
+    start = _started_by()
+    if start is None:
         return Process(device=_own_device())
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
-
-    environment, local, nodes = started
-    strategy = DDPStrategy(cluster_environment=environment)
-    fabric = Fabric(accelerator="auto", devices=local, num_nodes=nodes, strategy=strategy)
+    device = _device_of(start)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _end_with_torchrun()
     from layergraft.training import rendezvous  # which torch is not always built for
 
-    rendezvous.join(environment, fabric.device)
-    fabric.launch()
-    return Process(rank=fabric.global_rank, world_size=fabric.world_size, device=fabric.device)
+    rendezvous.join(start, device)
+    if "OMP_NUM_THREADS" not in os.environ:  # else each of them would take all cores
+        torch.set_num_threads(max(1, available_cores() // start.local_size))
+    return Process(rank=start.rank, world_size=start.world_size, device=device)
 
 
 @cache

@@ -20,7 +20,7 @@ import socket
 import time
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,9 +28,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.dis
 
 from layergraft.errors import Lost, Stopped
 from layergraft.runs.interruption import check
-
-if TYPE_CHECKING:
-    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from layergraft.training.started import Start
 
 _START = "layergraft/start"
 _BEGUN, _GONE = b"begun", b"gone"
@@ -54,11 +52,11 @@ def tell_all(word: object) -> list[Any]:
     return words
 
 
-def join(environment: ClusterEnvironment, device: torch.device) -> None:
+def join(start: Start, device: torch.device) -> None:
     """Make the process group of this start, unless it is made.
 
     Args:
-        environment: says which process this is, and where the others are met.
+        start: says which process this is, and where the others are met.
         device: of this process.
 
     Raises:
@@ -67,10 +65,10 @@ def join(environment: ClusterEnvironment, device: torch.device) -> None:
     """
     if dist.is_initialized():
         return
-    rank, world = environment.global_rank(), environment.world_size()
+    rank, world = start.rank, start.world_size
     end = time.monotonic() + _MEETING.total_seconds()
     hosts = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = _open_store(environment.main_address, environment.main_port, hosts, end)
+    store = _open_store(start.address, start.port, hosts, end)
     name = name_start(store, rank, world, end)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",

@@ -47,16 +47,17 @@ def _names(stage: StageRun) -> tuple[Path, str, str]:
 
 class TensorBoard(Tracker):
     def __init__(self, stage: StageRun) -> None:
-        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+        from torch.utils.tensorboard import SummaryWriter
 
         run, _, _ = _names(stage)
-        self.logger = TensorBoardLogger(run / "tensorboard", name="", version=stage.name)
+        self.writer: Any = SummaryWriter(run / "tensorboard" / stage.name)
 
     def log(self, numbers: dict[str, float], step: int) -> None:
-        self.logger.log_metrics(numbers, step)
+        for name, number in numbers.items():
+            self.writer.add_scalar(name, number, step)
 
     def close(self) -> None:
-        self.logger.finalize("success")
+        self.writer.close()
 
 
 class WeightsAndBiases(Tracker):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from layergraft.runs.intervals import interval, wilson
+from layergraft.runs.intervals import interval, student, wilson
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 3), (3, 3), (1, 3), (50, 100), (4321, 5000), (0, 1)])
@@ -34,3 +34,9 @@ def test_at_least_95_of_100_intervals_hold_the_accuracy(n_test: int, splits: int
         low, high = interval(float(values.mean()), n_test, float(values.std(ddof=1)), splits)
         held += low <= truth <= high
     assert held >= 0.93 * 400  # three standard errors below 95 %
+
+
+def test_students_t_is_scipys() -> None:
+    special = pytest.importorskip("scipy.special")
+    for freedom in (*range(1, 60), 99, 100, 1000, 9999):
+        assert student(freedom) == pytest.approx(special.stdtrit(freedom, 0.975), rel=1e-12)

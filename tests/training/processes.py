@@ -20,10 +20,8 @@ from conftest import TINY
 from layergraft.config import dump_recipe, load_recipe
 
 MACHINERY = multiprocessing.get_context("forkserver")
-# The last two are imported where there are several processes: each of them would take seconds for it.
-MACHINERY.set_forkserver_preload(
-    ["layergraft.commands.train", "torch.distributed.tensor", "lightning_fabric", "lightning_fabric.strategies.ddp"]
-)
+# The last one is imported where there are several processes: each of them would take seconds for it.
+MACHINERY.set_forkserver_preload(["layergraft.commands.train", "torch.distributed.tensor"])
 VARYING = {"images_per_second", "data_wait", "time"}
 SMALL = TINY | {"evaluate": None, "monitor.every": 0, "data.workers": 1, "engine.checkpoint_steps": 2}
 Process = multiprocessing.process.BaseProcess

@@ -31,6 +31,7 @@ from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.remaining import SOON, told_seconds
 from layergraft.commands.study.settings import Settings
+from layergraft.commands.study.statistics import distributions
 from layergraft.commands.study.study_file import FILE, as_study
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
@@ -75,6 +76,7 @@ def ablate_study(
         UserError: file, images or directory do not serve, or every run diverged.
     """
     check_numbers(seeds, jobs)
+    distributions()  # before hours of training
     varied = read_vary(vary)
     base = load_recipe(recipe, changes)
     recipes = arm_recipes(varied, _loader(recipe, base, changes))

@@ -14,6 +14,7 @@ from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.study.carry_out import Say, alone, carry_out, check_numbers, default_jobs, read_outcomes
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import JobOutcome
+from layergraft.commands.study.statistics import distributions
 from layergraft.commands.study.study_file import FILE, as_study, read_study
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
@@ -40,6 +41,7 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         UserError: images or directory do not serve.
     """
     check_numbers(seeds, jobs)
+    distributions()  # before hours of training
     source = data or SCALES[scale_name].source
     if source is None:
         raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")

@@ -9,13 +9,28 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from layergraft.errors import UserError
 
 LEVEL = 0.95
 POWER = 0.8
 MOST_SEEDS = 10_000
+
+
+def distributions() -> Any:
+    """The package `scipy.stats`, which not everyone has.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError:
+        raise UserError("The statistics of a study need SciPy.", "pip install 'layergraft[studies]'.") from None
+    return stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +86,7 @@ def effect(by_seed: Mapping[int, float]) -> Effect:
     if len(values) > 1 and np.ptp(values) == 0:  # as of pixels, which no seed changes
         low = high = mean
     elif len(values) > 1:
-        test = stats.ttest_1samp(values, 0.0)
+        test = distributions().ttest_1samp(values, 0.0)
         ends = test.confidence_interval(LEVEL)
         low, high, p = float(ends.low), float(ends.high), float(test.pvalue)
     return Effect(mean=mean, low=low, high=high, seeds=seeds, values=values, p=p)
@@ -95,7 +110,8 @@ def trend(by_seed: Mapping[int, Sequence[float]]) -> Effect:
     Returns:
         The slope, per block.
     """
-    return effect({seed: float(stats.linregress(range(len(values)), values).slope) for seed, values in by_seed.items()})
+    line = distributions().linregress
+    return effect({seed: float(line(range(len(values)), values).slope) for seed, values in by_seed.items()})
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -124,6 +140,7 @@ def power(size: float, seeds: int, alpha: float) -> float:
         seeds: at least two.
         alpha: level of the test.
     """
+    stats = distributions()
     limit, shift = stats.t.ppf(1 - alpha / 2, seeds - 1), abs(size) * seeds**0.5
     return float(stats.nct.sf(limit, seeds - 1, shift) + stats.nct.cdf(-limit, seeds - 1, shift))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 
+import layergraft
 from layergraft.commands.study.statistics import (
     MOST_SEEDS,
     effect,
@@ -17,6 +20,7 @@ from layergraft.commands.study.statistics import (
     seeds_needed,
     trend,
 )
+from layergraft.errors import UserError
 
 # Student's (1908) sleep data: extra hours under two drugs, of ten patients. R prints, for
 # t.test(Pair(group1, group2) ~ 1): t = -4.0621, df = 9, p-value = 0.002833, interval -2.4598858 -0.7001142, mean -1.58.
@@ -104,3 +108,10 @@ def test_trend_does_not_see_the_level() -> None:
     # A hump has no slope: by hand, Σ (x − 1.5)(y − 1) = −1.5·−1 + −0.5·1 + 0.5·1 + 1.5·−1 = 0.
     found = trend({0: [0, 2, 2, 0], 1: [10, 12, 12, 10]})
     assert found.mean == pytest.approx(0)
+
+
+def test_without_scipy_a_study_says_so_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(UserError, match="need SciPy"):
+        layergraft.reproduce(scale="smoke", seeds=2, out=tmp_path / "study")
+    assert not (tmp_path / "study").exists()
