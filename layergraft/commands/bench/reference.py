@@ -1,10 +1,10 @@
 """The straightforward MAE and MoCo v3 steps that `layergraft bench step` compares with.
 
-Written from the papers (He et al., CVPR 2022; Chen et al., ICCV 2021) as plainly as possible: attention by three torch
-operations, all patches embedded before some are removed, all patches predicted, each view alone through each encoder,
-torch's default AdamW, a momentum update one parameter at a time. It shares nothing with the rest of the package, and a
-test holds the hash of this file, so that a ratio means the same from one version to the next. Names of weights are
-timm's.
+Written from the papers (He et al., CVPR 2022; Chen et al., ICCV 2021) as plainly as today's libraries do, with what is
+best in them: torch's fused attention and fused AdamW, removed patches alone predicted, a momentum update in one
+operation a parameter. As in them, all patches are embedded before some are removed, and each view goes alone through
+each encoder. It shares nothing with the rest of the package, and a test holds the hash of this file, so that a ratio
+means the same from one version to the next. Names of weights are timm's.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.scale = heads, (width // heads) ** -0.5
+        self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         n, tokens, width = x.shape
         q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        weights = ((q @ k.transpose(-2, -1)) * self.scale).softmax(dim=-1)
-        out: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+        weighed = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(weighed.transpose(1, 2).reshape(n, tokens, width))
         return out
 
 
@@ -104,15 +104,19 @@ class Decoder(nn.Module):
 
     positions: Tensor
 
-    def forward(self, latent: Tensor, place: Tensor) -> Tensor:
-        """Tokens (N, 1 + K, D), where each patch is among visible and removed ones (N, L) -> pixels (N, L, P)."""
+    def forward(self, latent: Tensor, place: Tensor, removed: Tensor) -> Tensor:
+        """Predict pixels (N, M, P) of the removed patches (N, M).
+
+        `latent` are tokens (N, 1 + K, D), `place` (N, L) where each patch is among visible and removed ones.
+        """
         x = self.embed(latent)
         masks = self.mask_token.repeat(len(x), place.shape[1] + 1 - x.shape[1], 1)
         patches = torch.cat([x[:, 1:], masks], dim=1)
         patches = torch.gather(patches, 1, place[:, :, None].repeat(1, 1, x.shape[2]))
         x = torch.cat([x[:, :1], patches], dim=1) + self.positions
-        out: Tensor = self.pred(self.norm(self.blocks(x)))
-        return out[:, 1:]
+        patches = torch.gather(self.blocks(x)[:, 1:], 1, removed[:, :, None].repeat(1, 1, x.shape[2]))
+        out: Tensor = self.pred(self.norm(patches))
+        return out
 
 
 class Mae(nn.Module):
@@ -124,15 +128,14 @@ class Mae(nn.Module):
         """Images (N, C, H, W), noise (N, L) -> mean squared error on removed patches, targets normalised by patch."""
         order = noise.argsort(dim=1, stable=True)
         kept = int(noise.shape[1] * (1 - self.mask_ratio))
-        place = order.argsort(dim=1)
-        prediction = self.decoder(self.encoder.forward_visible(images, order[:, :kept]), place)
+        visible, removed = order[:, :kept], order[:, kept:]
+        prediction = self.decoder(self.encoder.forward_visible(images, visible), order.argsort(dim=1), removed)
         n, c, h, w = images.shape
         p = self.patch
         target = images.reshape(n, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(n, -1, p * p * c)
+        target = torch.gather(target, 1, removed[:, :, None].repeat(1, 1, target.shape[2]))
         target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
-        removed = (place >= kept).float()
-        loss: Tensor = ((prediction - target).square().mean(-1) * removed).sum() / removed.sum()
-        return loss
+        return F.mse_loss(prediction, target)
 
 
 def mlp(width: int, widths: tuple[int, ...]) -> nn.Sequential:
@@ -166,7 +169,7 @@ class Moco(nn.Module):
         """The momentum side follows; before the keys are computed."""
         for slow, fast in ((self.slow_encoder, self.encoder), (self.slow_projector, self.projector)):
             for s, f in zip(slow.parameters(), fast.parameters(), strict=True):
-                s.copy_(s * momentum + f * (1 - momentum))
+                s.lerp_(f, 1 - momentum)
 
     def contrast(self, query: Tensor, key: Tensor) -> Tensor:
         logits = F.normalize(query, dim=1) @ F.normalize(key, dim=1).T / self.temperature
@@ -183,8 +186,9 @@ class Moco(nn.Module):
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """torch's AdamW with its default implementation."""
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr, weight_decay=weight_decay)
+    """torch's AdamW, fused."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr, weight_decay=weight_decay, fused=True)
 
 
 def mae_step(model: Mae, optimizer: torch.optim.Optimizer, images: Tensor, noise: Tensor) -> Tensor:
