@@ -173,8 +173,8 @@ def guard_sentence(guard: GuardConfig) -> str:
     then = "ends" if guard.soften is None else f"softens the rates to {guard.soften:g} once, and then ends"
     return (
         f"Guarded on held-out images: leaves the best point, at worst its start. A fall by {guard.margin:g} points of "
-        f"kNN and 5-shot (without labels: below {guard.agreement:g} of the start's neighbours or {guard.rankme:g} of "
-        f"its RankMe) {then} the stage."
+        f"kNN and 5-shot {then} the stage. Without labels it leaves as much of the way as shares {guard.agreement:g} "
+        f"of the start's neighbours and has {guard.rankme:g} of its RankMe; where none has, that is a fall."
     )
 
 

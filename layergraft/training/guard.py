@@ -1,13 +1,18 @@
 """The guard of a stage: it measures the encoder on held-out images, keeps the best point, and acts when it falls.
 
+Without labels the best point is the farthest one on the line from the start to the weights of now that is still near
+the start: the mean of two such networks keeps what the first one knew and has most of what the second one learned
+(WiSE-FT: Wortsman et al., CVPR 2022).
+
 What it keeps is part of a checkpoint's state, as what `best_epoch` keeps: a run that goes on from an earlier step must
 also go back to what was kept then. The first process measures; all of them keep the weights and decide alike.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -23,6 +28,7 @@ from layergraft.training.run_data import RunData
 from layergraft.training.signals import together
 
 Act = Literal["soften", "end"]
+HALVINGS = 3  # of the way from the start to now: the farthest near point is found to an eighth
 
 
 class Guard:
@@ -42,7 +48,9 @@ class Guard:
         self.start: Figures | None = None
         self.kept: Figures | None = None
         self.kept_step = 0
+        self.kept_part = 1.0  # of the way from the start to the weights of that step
         self.weights: State = {}
+        self.origin: State = {}  # without labels: the weights of the start
         self.looks: list[dict[str, float]] = []
         self.softened: int | None = None
         self.ended: int | None = None
@@ -62,7 +70,8 @@ class Guard:
         if self.start is None:
             raise NonFiniteFeatures(len(self.images.holdout), "what the stage starts from")
         self.looks.append({"step": 0, **self._numbers(self.start)})
-        self._keep(0, self.start, modules)
+        self._keep(0, self.start, states(modules))
+        self.origin = {} if self.images.labelled else self.weights
 
     @property
     def at_start(self) -> bool:
@@ -85,11 +94,43 @@ class Guard:
         figures = self._measured(encoder)
         numbers = {} if figures is None else self._numbers(figures)
         self.looks.append({"step": step, **numbers})
-        if figures is not None and self._is_better(figures):
-            self._keep(step, figures, modules)
+        if not self.images.labelled:
+            self._keep_farthest(step, figures, encoder, modules)
+        elif figures is not None and self._is_better(figures):
+            self._keep(step, figures, states(modules))
         elif figures is None or self._has_fallen(figures):
             self.fall(step)
         return {f"guard_{name}": value for name, value in numbers.items()}
+
+    def _keep_farthest(self, step: int, now: Figures | None, encoder: Encoder, modules: State) -> None:
+        """Keep the farthest point on the way from the start to now that is near the start; where none is, it fell."""
+        if now is not None and self._is_near(now):
+            self._keep(step, now, states(modules))
+            self.kept_part = self.looks[-1]["part"] = 1.0
+            return
+        farthest: Figures | None = None
+        near, far = 0.0, 1.0
+        for _ in range(HALVINGS if now is not None else 0):
+            middle = (near + far) / 2
+            figures = self._measured_between(middle, encoder)
+            if figures is not None and self._is_near(figures):
+                near, farthest = middle, figures
+            else:
+                far = middle
+        if farthest is None:
+            self.fall(step)
+            return
+        self._keep(step, farthest, between(self.origin, states(modules), near))
+        self.kept_part = self.looks[-1]["part"] = near
+
+    def _measured_between(self, part: float, encoder: Encoder) -> Figures | None:
+        """Figures of the encoder a part of the way from the start; it is left as it is."""
+        now = host_copy(encoder.state_dict())
+        encoder.load_state_dict(between(self.origin["encoder"], now, part))
+        try:
+            return self._measured(encoder)
+        finally:
+            encoder.load_state_dict(now)
 
     def fall(self, step: int) -> None:
         """Decide what follows a fall: the learning rates are softened once, where the recipe says so; else it ends."""
@@ -118,27 +159,27 @@ class Guard:
         return figures.numbers | {"agreement": figures.agreement(self.start)}
 
     def _is_better(self, figures: Figures) -> bool:
-        """Whether a later point takes the place of what was kept."""
+        """With labels: whether a later point takes the place of what was kept."""
         assert self.start is not None
         assert self.kept is not None
-        if not self.images.labelled:
-            return not self._has_fallen(figures)
         lead, error = figures.lead(self.start)
         not_below = all(value >= self.start.numbers[name] for name, value in figures.numbers.items())
         return lead > error and not_below and figures.mean > self.kept.mean
 
     def _has_fallen(self, figures: Figures) -> bool:
-        assert self.start is not None
+        """With labels: whether it is below what was kept."""
         assert self.kept is not None
-        if self.images.labelled:
-            lead, error = figures.lead(self.kept)
-            return -lead > max(self.config.margin, 2 * error)
-        narrower = figures.numbers["rankme"] < self.config.rankme * self.start.numbers["rankme"]
-        return narrower or figures.agreement(self.start) < self.config.agreement
+        lead, error = figures.lead(self.kept)
+        return -lead > max(self.config.margin, 2 * error)
 
-    def _keep(self, step: int, figures: Figures, modules: State) -> None:
-        self.kept_step, self.kept = step, figures
-        self.weights = host_copy({name: part.state_dict() for name, part in modules.items()})
+    def _is_near(self, figures: Figures) -> bool:
+        """Without labels: whether it still finds the start's neighbours, and spreads its features as widely."""
+        assert self.start is not None
+        wide = figures.numbers["rankme"] >= self.config.rankme * self.start.numbers["rankme"]
+        return wide and figures.agreement(self.start) >= self.config.agreement
+
+    def _keep(self, step: int, figures: Figures, weights: State) -> None:
+        self.kept_step, self.kept, self.weights = step, figures, weights
 
     def give_back(self, modules: dict[str, nn.Module]) -> None:
         """Put what was kept into modules that are not split."""
@@ -162,7 +203,9 @@ class Guard:
             "start": self.start.state_dict() if self.start else None,
             "kept": self.kept.state_dict() if self.kept else None,
             "kept_step": self.kept_step,
+            "kept_part": self.kept_part,
             "weights": self.weights,
+            "origin": self.origin,
             "looks": self.looks,
             "softened": self.softened,
             "ended": self.ended,
@@ -170,7 +213,8 @@ class Guard:
 
     def load_state_dict(self, state: State) -> None:
         self.start, self.kept = figures_of(state["start"]), figures_of(state["kept"])
-        self.kept_step, self.weights = int(state["kept_step"]), state["weights"]
+        self.kept_step, self.kept_part = int(state["kept_step"]), float(state["kept_part"])
+        self.weights, self.origin = state["weights"], state["origin"]
         self.looks = list(state["looks"])
         self.softened, self.ended = state["softened"], state["ended"]
         self.act = None
@@ -200,16 +244,40 @@ class Guard:
         else:
             shared = f"shares {self.kept.agreement(self.start):.0%} of the nearest neighbours with its start"
             ratio = self.kept.numbers["rankme"] / self.start.numbers["rankme"]
+            way = "" if self.kept_part == 1 else f"{self.kept_part:.0%} of the way from its start to "
             sentence = (
-                f"Stage {name} leaves step {self.kept_step} of {self.steps}, which {shared} and has {ratio:.0%} of its "
-                f"RankMe on {held}; without labels nobody can tell whether it is better."
+                f"Stage {name} leaves {way}step {self.kept_step} of {self.steps}, which {shared} and has {ratio:.0%} "
+                f"of its RankMe on {held}; without labels nobody can tell whether it is better."
             )
         return {
             "sentence": sentence + softened + ended,
             "labels": self.images.labelled,
             "at_start": self.at_start,
             "kept_step": self.kept_step,
+            "kept_part": self.kept_part,
             "softened": self.softened,
             "ended": self.ended,
             "looks": self.looks,
         }
+
+
+def states(modules: State) -> State:
+    """A copy of the weights of modules, in host memory."""
+    return cast(State, host_copy({name: part.state_dict() for name, part in modules.items()}))
+
+
+def between(start: State, end: State, part: float) -> State:
+    """Weights a part of the way from one state to another; what is no fraction, as counts of batches, is the end's.
+
+    Args:
+        start: name -> tensor, or such states by name.
+        end: likewise, of the same names.
+        part: 0 to 1.
+    """
+    mixed: State = {}
+    for name, value in end.items():
+        if isinstance(value, dict):
+            mixed[name] = between(start[name], value, part)
+        else:
+            mixed[name] = torch.lerp(start[name], value, part) if value.is_floating_point() else value
+    return mixed

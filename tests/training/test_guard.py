@@ -54,6 +54,12 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("spoiled") / "run", GUARDED | ABSURD)
 
 
+def unlabelled_images(folder: Path) -> str:
+    pixels = np.stack([open_source("builtin:fashion-canvas").images.load(key, 1)[..., 0] for key in range(160)])
+    np.save(folder / "images.npy", pixels)
+    return str(folder / "images.npy")
+
+
 def test_a_ruined_stage_leaves_the_bits_it_started_from(spoiled: Path) -> None:
     stages = spoiled / "stages"
     before, after, whole = (
@@ -99,9 +105,7 @@ def test_a_diverged_stage_leaves_its_start_too(tmp_path: Path) -> None:
 
 
 def test_without_labels_it_must_stay_near_its_start(tmp_path: Path) -> None:
-    pixels = np.stack([open_source("builtin:fashion-canvas").images.load(key, 1)[..., 0] for key in range(160)])
-    np.save(tmp_path / "images.npy", pixels)
-    unlabelled = GUARDED | {"data.source": str(tmp_path / "images.npy")}
+    unlabelled = GUARDED | {"data.source": unlabelled_images(tmp_path)}
     far = train(tmp_path / "far", unlabelled | ABSURD)
     assert plan_of(far)["guard"]["kept_step"] == 0
     assert not plan_of(far)["guard"]["labels"]
@@ -130,7 +134,7 @@ def test_heads_alone_need_no_guard(tmp_path: Path) -> None:
 
 @pytest.fixture
 def guard(tiny_recipe: Recipe) -> Guard:
-    return Guard(GuardConfig(margin=2.0, soften=0.5), load_data(tiny_recipe), 0, 100)
+    return Guard(GuardConfig(margin=2.0, agreement=0.8, soften=0.5), load_data(tiny_recipe), 0, 100)
 
 
 def figures(*scores: float, knn: float = 50.0, few: float = 50.0) -> Figures:
@@ -176,6 +180,61 @@ def test_decisions(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(guard.weights["encoder"]["weight"]) == 3
     assert (guard.softened, guard.ended) == (5, 6)
     assert [look["step"] for look in guard.looks] == list(range(7))
+
+
+class Shifted(torch.nn.Module):
+    """An encoder of one weight: a tenth of it is the part of the start's neighbours that it finds no more."""
+
+    seen: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.register_buffer("seen", torch.tensor(0))
+
+    def figures(self, encoder: Any) -> Figures | None:
+        weight = float(encoder.weight.detach())
+        near = torch.arange(10)[None] + round(weight)
+        return Figures(numbers={"rankme": 8.0 if weight < 9 else 1.0}, neighbours=near) if weight < 99 else None
+
+
+@pytest.fixture
+def unlabelled(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> tuple[Guard, Shifted]:
+    guard.images.labelled = False
+    encoder = Shifted()
+    monkeypatch.setattr(guard, "_measured", encoder.figures)
+    guard.begin(encoder, {"encoder": encoder})  # type: ignore[arg-type]
+    return guard, encoder
+
+
+@pytest.mark.parametrize(
+    ("weight", "part", "kept"),
+    [
+        (1.0, 1.0, 1.0),  # near: kept as it is
+        (3.25, 0.75, 2.4375),  # drawn back until it shares 0.8 of the neighbours
+        (16.0, 0.125, 2.0),  # the nearest that is tried
+        (64.0, None, 0.0),  # even that is too far: a fall
+        (99.0, None, 0.0),  # not finite
+    ],
+)
+def test_without_labels_it_leaves_the_farthest_point_near_its_start(
+    unlabelled: tuple[Guard, Shifted], weight: float, part: float | None, kept: float
+) -> None:
+    guard, encoder = unlabelled
+    encoder.weight.data.fill_(weight)
+    encoder.seen.fill_(7)
+    guard.look(5, encoder, {"encoder": encoder})  # type: ignore[arg-type]
+    assert float(encoder.weight.detach()) == weight  # training goes on from where it is
+    assert float(guard.weights["encoder"]["weight"]) == pytest.approx(kept)
+    assert (guard.act == "soften") == guard.at_start == (part is None)
+    assert guard.looks[-1].get("part") == part
+    assert int(guard.weights["encoder"]["seen"]) == (0 if part is None else 7)
+    sentence = guard.summary("graft")["sentence"]
+    assert (f"leaves {part:.0%} of the way from its start to step 5" in sentence) if part and part < 1 else True
+    state = guard.state_dict()
+    guard.kept_part, guard.origin = 0.0, {}
+    guard.load_state_dict(state)
+    assert guard.state_dict() == state
 
 
 def test_a_fall_within_chance_is_none(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,9 +322,12 @@ def test_a_killed_stage_goes_on_to_the_same_bits(tmp_path: Path, world: int) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_several_processes_decide_as_one(tmp_path: Path, strategy: str) -> None:
-    changes = SOFTENED | {"monitor.every": 1, "engine.precision": "64-true", "stages.graft.optimizer.base_lr": 3.0}
+@pytest.mark.parametrize(("strategy", "labels"), [("ddp", True), ("fsdp", True), ("fsdp", False)])
+def test_several_processes_decide_as_one(tmp_path: Path, strategy: str, labels: bool) -> None:
+    changes = SOFTENED | {"monitor.every": 1, "engine.precision": "64-true"}
+    changes |= {"stages.graft.optimizer.base_lr": 3.0 if labels else 0.1}
+    if not labels:
+        changes |= {"data.source": unlabelled_images(tmp_path), "stages.graft.guard.agreement": 0.9}
     words = write_recipe(tmp_path / "recipe.yaml", changes | {"engine.strategy": strategy})
     assert finish(start([*words, "--out", str(tmp_path / "one")], tmp_path / "errors")) == [0]
     group = start_group([*words, "--out", str(tmp_path / "two")], tmp_path / "errors", 2)
@@ -274,6 +336,7 @@ def test_several_processes_decide_as_one(tmp_path: Path, strategy: str) -> None:
     assert one == two or {key: one[key] for key in ("kept_step", "softened", "ended", "sentence")} == {
         key: two[key] for key in ("kept_step", "softened", "ended", "sentence")
     }
+    assert labels or 0 < one["kept_part"] < 1
     encoders = [load_file(tmp_path / name / "encoder/model.safetensors") for name in ("one", "two")]
     for name, value in encoders[0].items():
         assert torch.allclose(value, encoders[1][name], atol=1e-6), name

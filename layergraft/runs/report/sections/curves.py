@@ -30,7 +30,7 @@ CURVES = {
     ),
     "guard_agreement": (
         "What the guard measures: agreement with the start",
-        "Part of the nearest neighbours of held-out images that the stage's start finds as well.",
+        "Part of held-out images' nearest neighbours that the stage's start finds as well, before it is drawn back.",
         "neighbours shared",
         ".2f",
     ),
