@@ -39,6 +39,7 @@ from layergraft.evaluation.selection import (
     strength_on_folds,
     strongest_of_the_best,
 )
+from layergraft.evaluation.side_by_side import side_by_side
 from layergraft.evaluation.splits import Split, write_splits
 from layergraft.evaluation.task import FeatureSets, Task
 from layergraft.runs.announce import announce
@@ -152,17 +153,21 @@ class Measurement:
         """One protocol and variant on all splits of one number of shots."""
         protocol, began = FEW_SHOT[name], time.perf_counter()
         fixed, note = self._on_holdout(protocol, splits[0]) if variant == "holdout" else (protocol.fixed, None)
-        fits: list[tuple[LinearClassifier, dict[str, Any], float]] = []
-        for split in splits:
-            strength, how = fixed, note
+        choosing = time.perf_counter() - began
+
+        def fit(split: Split) -> tuple[LinearClassifier, dict[str, Any], float]:
+            began, strength, how = time.perf_counter(), fixed, note
             x, y = exact(self.x["train"][split.rows]), self.y[split.rows]
             if variant == "cv":
                 strength, how = strength_on_folds(protocol, x, self.labels[split.rows], self.classes)
             elif how is None and variant is not None:
                 how = {"lambda_n": strength, "by": variant}
             classifier = protocol.fit_path(x, y, self.classes, [strength])[0]
-            fits.append((classifier, how or {}, time.perf_counter() - began))
-            began = time.perf_counter()
+            return classifier, how or {}, time.perf_counter() - began + choosing * (split is splits[0])
+
+        size = max(len(split.rows) for split in splits) * self.x["train"].shape[1]
+        fits = side_by_side(fit, splits, size, self.device)
+        began = time.perf_counter()
         predicted = predict([classifier for classifier, _, _ in fits], self.queries)
         share = (time.perf_counter() - began) / len(fits)
         rows = [
