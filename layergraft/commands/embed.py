@@ -1,4 +1,4 @@
-"""`layergraft embed`: features of every image as a Parquet file."""
+"""`layergraft embed`: features of every image as a Parquet file, or as arrays."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy.typing as npt
 
 from layergraft.data.first_look import look_at, remarks_on_files
 from layergraft.data.reading import settle
 from layergraft.data.sources.open import open_source
+from layergraft.data.sources.parquet import arrow_package
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
-from layergraft.evaluation.features import check_block, features_named
+from layergraft.evaluation.features import Array, check_block, features_named
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes
 from layergraft.runs.readable import counted
@@ -26,11 +27,15 @@ from layergraft.runs.readable import counted
 def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: int | None) -> Path:
     """Write `key` (sample key), `name`, `label` (the class's name, or null) and `feature` (D floats) of each image.
 
-    The schema's metadata says encoder, source, pooling and block. Unreadable images are left out, and counted.
+    A `.npz` has an array of each, `label` only where there are labels. Its array `metadata`, or the schema's, says
+    encoder, source, pooling and block. Unreadable images are left out, and counted.
 
     Raises:
         UserError: the encoder has no such block, its features are not finite, or no image can be read.
     """
+    as_arrays = out.suffix.lower() == ".npz"
+    if not as_arrays:
+        arrow_package()  # before anything is computed
     loaded = load_encoder(encoder)
     source = settle(open_source(data), loaded.in_chans, announce, loaded.reads, repr(encoder))
     announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))
@@ -45,14 +50,7 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     embedded, features = source.subset(source.keys[readable]), features[readable]
     width = features.shape[1]
     labels = None if embedded.labels is None else [_text(embedded.classes[c]) for c in embedded.selected_labels]
-    table = pa.table(
-        {
-            "key": pa.array(embedded.keys),
-            "name": pa.array([_text(embedded.images.name(int(key))) for key in embedded.keys]),
-            "label": pa.array(labels if labels is not None else [None] * len(embedded), type=pa.string()),
-            "feature": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), width),
-        }
-    )
+    names = [_text(embedded.images.name(int(key))) for key in embedded.keys]
     metadata = {
         "encoder": encoder,
         "source": data,
@@ -61,9 +59,8 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
         "fingerprint": source.fingerprint,
         "read": source.options.words(),
     }
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"layergraft": json.dumps(metadata)}), buffer)
-    write_bytes(out, buffer.getvalue())
+    write = _arrays if as_arrays else _parquet
+    write_bytes(out, write(embedded.keys, names, labels, features, json.dumps(metadata)))
     announce(f"{counted(len(embedded), 'feature')} of {width} numbers are in {out}.")
     return out
 
@@ -71,3 +68,32 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
 def _text(name: str) -> str:
     """A name as Parquet's text: bytes that are not UTF-8 become the sign for what cannot be read."""
     return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _arrays(
+    keys: npt.NDArray[np.int64], names: list[str], labels: list[str] | None, features: Array, metadata: str
+) -> bytes:
+    """The content of a `.npz`."""
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {"key": keys, "name": np.array(names), "feature": features, "metadata": np.array(metadata)}
+    if labels is not None:
+        arrays["label"] = np.array(labels)
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _parquet(
+    keys: npt.NDArray[np.int64], names: list[str], labels: list[str] | None, features: Array, metadata: str
+) -> bytes:
+    """The content of a Parquet file."""
+    arrow = arrow_package()
+    flat = arrow.array(features.reshape(-1))
+    columns = {
+        "key": arrow.array(keys),
+        "name": arrow.array(names, arrow.string()),
+        "label": arrow.array(labels if labels is not None else [None] * len(keys), type=arrow.string()),
+        "feature": arrow.FixedSizeListArray.from_arrays(flat, features.shape[1]),
+    }
+    buffer = io.BytesIO()
+    arrow.parquet.write_table(arrow.table(columns).replace_schema_metadata({"layergraft": metadata}), buffer)
+    return buffer.getvalue()

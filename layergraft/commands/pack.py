@@ -45,7 +45,7 @@ class Packed:
 
     Args:
         shards: the tars.
-        index: `index.arrow`.
+        index: `shards.index`.
         source: a SOURCE that opens them.
         images: how many they hold.
         skipped: how many could not be read.
@@ -202,7 +202,7 @@ def _pack(source: Source, out: Path, short: int | None, channels: int, shard_ima
         )
     with writing(shards[-1]):
         archive.close()
-    images = build_index([Place(str(shard)) for shard in shards], out / PACKED).table.num_rows
+    images = len(build_index([Place(str(shard)) for shard in shards], out / PACKED).names)
     (out / PROGRESS).unlink()
     name = shards[0].name if len(shards) == 1 else f"{{{0:06d}..{len(shards) - 1:06d}}}.tar"
     packed = Packed(shards=shards, index=out / PACKED, source=str(out / name), images=images, skipped=skipped)

@@ -18,7 +18,7 @@ from layergraft.data.sources.files import Place
 from layergraft.data.sources.label_file import read_label_rows, read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
-from layergraft.data.sources.table import table_schema
+from layergraft.data.sources.table import read_table
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
@@ -133,7 +133,7 @@ def _check_out(out: Path) -> None:
         return
     try:
         labels = len(read_label_rows(str(out)))
-        others = [name for name in table_schema(Place(str(out))).names if name not in COLUMNS]
+        others = [name for name in read_table(Place(str(out))).names if name not in COLUMNS]
     except UserError as error:
         raise UserError(f"{str(out)!r} exists and is no file of picks: {error}", "Give another --out.") from None
     if others and not labels:

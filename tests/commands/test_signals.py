@@ -194,7 +194,7 @@ def test_pack_goes_on_at_the_shard(images: Path, call: int, tmp_path: Path, caps
     assert main([*words, str(tmp_path / "out")]) == 0
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir() if path.suffix == ".tar"}
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.suffix == ".tar"} == whole
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*whole, "index.arrow"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*whole, "shards.index"}
     assert main([*words, str(tmp_path / "out")]) == 2  # a finished one is not written over
 
 

@@ -123,10 +123,10 @@ def test_index_lies_beside_the_run_and_is_used_again(kind: str, folder: Path, tm
     spec, index = spec_of(kind, folder, tmp_path), tmp_path / "run" / "index"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_relative_to(index.parent)}
     first = open_source(spec, index)
-    written = {path: path.stat().st_mtime_ns for path in index.glob("*.arrow")}
+    written = {path: path.stat().st_mtime_ns for path in index.glob("*.index")}
     assert len(written) == (0 if kind == "shards" else 1)  # packed shards bring theirs
     again = open_source(spec, index)
-    assert {path: path.stat().st_mtime_ns for path in index.glob("*.arrow")} == written
+    assert {path: path.stat().st_mtime_ns for path in index.glob("*.index")} == written
     assert again.fingerprint == first.fingerprint == open_source(spec).fingerprint
     assert again.images.read(5) == first.images.read(5)
     now = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_relative_to(index.parent)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from conftest import two_classes
 
@@ -86,4 +85,4 @@ def saved(folder: Path) -> Path:
 @pytest.mark.parametrize("labels", [[0, 2], [0, 2**40], ["a"]])
 def test_numbers_of_classes_that_are_not_there(labels: list[int] | list[str]) -> None:
     with pytest.raises(UserError, match="no numbers of the 2 classes"):
-        label_texts(pa.array(labels), ["a", "b"])
+        label_texts(labels, ["a", "b"])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
+import struct
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from layergraft.commands.pack import pack
+from layergraft.data.sources.index import IndexBuilder
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
@@ -92,7 +94,7 @@ def test_a_damaged_index_is_made_again(packed: Path, tmp_path: Path, damage: byt
     def spoil(path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-100] if damage == b"cut" else damage)
 
-    spoil(packed / "index.arrow")
+    spoil(packed / "shards.index")
     (packed / "index.json").write_text("{}")  # a stranger's
     for _ in range(2):
         assert listed(open_source(spec, index)) == plain
@@ -100,16 +102,16 @@ def test_a_damaged_index_is_made_again(packed: Path, tmp_path: Path, damage: byt
         spoil(file)
 
 
-@pytest.mark.parametrize("column", ["shard", "name", "label"])
+@pytest.mark.parametrize("column", ["shard", "names", "label"])
 def test_numbers_of_an_index_that_lead_out_of_it(packed: Path, column: str) -> None:
     """Fuzzing met names that were read from beyond the file: the system ends a process for that."""
     spec = str(packed / "{000000..000001}.tar")
     before = listed(open_source(spec))
-    file = packed / "index.arrow"
+    file = packed / "shards.index"
     content = bytearray(file.read_bytes())
-    rows = pa.ipc.open_file(bytes(content)).get_batch(0).column(column)
-    at = content.index(rows.buffers()[1].to_pybytes())
-    content[at + 8 : at + 16] = b"\xff\xff\xff\xff\xff\xff\x00\x00" if column == "name" else b"\x7f" * 8
+    (length,) = struct.unpack("<Q", content[-16:-8])
+    _, at = json.loads(content[-16 - length : -16])["columns"][column]
+    content[at + 8 : at + 16] = b"\xff\xff\xff\xff\xff\xff\x00\x00" if column == "names" else b"\x7f" * 8
     file.write_bytes(content)
     assert listed(open_source(spec)) == before
 
@@ -117,11 +119,11 @@ def test_numbers_of_an_index_that_lead_out_of_it(packed: Path, column: str) -> N
 def test_a_strangers_table_beside_shards_is_no_index_of_them(packed: Path) -> None:
     spec = str(packed / "{000000..000001}.tar")
     plain = listed(open_source(spec))
-    with pa.ipc.new_file(str(packed / "index.arrow"), pa.schema([("x", pa.int32())])) as writer:
-        writer.write_batch(pa.record_batch({"x": pa.array([1], pa.int32())}))
+    builder = IndexBuilder({"x": np.int32}, packed / "shards.index")
+    builder.add([b"a"], {"x": [1]})
+    builder.finish("[]")
     assert listed(open_source(spec)) == plain
-    with pa.ipc.new_file(str(packed / "index.arrow"), pa.schema([("x", pa.int32())])):
-        pass  # without a row
+    IndexBuilder({"x": np.int32}, packed / "shards.index").finish("[]")  # without a row
     assert listed(open_source(spec)) == plain
 
 

@@ -283,7 +283,7 @@ def test_a_line_of_the_memory_that_was_cut_off_is_found_again(slides: Path, tmp_
     lines = memory.read_bytes().splitlines(keepends=True)
     memory.write_bytes(b"".join(lines[:2]) + lines[3][:20])
     assert json.loads(lines[1])["shape"] == [6, 8]
-    for file in tmp_path.glob("*.arrow"):
+    for file in tmp_path.glob("*.index"):
         file.unlink()
     assert names(open_source(spec, tmp_path)) == first
 

@@ -79,7 +79,7 @@ TELLING: dict[str, Callable[[Path], bool]] = {
     "csv": lambda path: path.suffix == ".csv",
     "parquet": lambda path: path.suffix == ".parquet",
     "bytes": lambda path: path.suffix == ".parquet",
-    "shards": lambda path: path.suffix in (".arrow", ".tar"),
+    "shards": lambda path: path.suffix in (".index", ".tar"),
     "saved": lambda path: "saved" in path.parts,
     "dict": lambda path: "dict" in path.parts,
     "hub": lambda path: path.suffix == ".parquet",
@@ -120,7 +120,7 @@ def make_sources(root: Path) -> dict[str, tuple[Path, str]]:
     pq.write_table(pa.table({"image": cells, "label": list(labels)}), root / "bytes" / "t.parquet")
     assert main(["pack", "--data", str(images), "--out", str(root / "shards"), "--shard-images", "8"]) == 0
     shutil.copytree(root / "shards", root / "bare")
-    (root / "bare" / "index.arrow").unlink()
+    (root / "bare" / "shards.index").unlink()
     _hub(root / "hub", images)
     masks = root / "masks"
     for part, content in (("images", 200), ("annotations", 1)):

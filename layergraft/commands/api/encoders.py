@@ -98,12 +98,12 @@ def embed(
     pooling: Literal["cls", "mean", "cls+mean", "last4"] = "cls",
     block: int | None = None,
 ) -> Path:
-    """Write the features of every image to a Parquet file.
+    """Write the features of every image to a file.
 
     Args:
         encoder: a run, stage or encoder directory, a checkpoint of another project, or timm:NAME.
         data: the images.
-        out: the Parquet file to write, with columns key, name, label and feature.
+        out: the file to write, Parquet with columns key, name, label and feature, or .npz with arrays of these names.
         pooling: how the tokens of an image become one feature; last4 concatenates those of the last four blocks.
         block: the block whose output is pooled, counted from 0; by default the last.
 

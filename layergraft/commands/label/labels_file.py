@@ -17,7 +17,9 @@ from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.label_file import match_paths, read_label_rows, read_labels
 from layergraft.data.sources.source import Source
-from layergraft.data.sources.table import table_columns, table_schema, text_layout
+from layergraft.data.sources.table import read_table
+from layergraft.data.sources.tabular import table_columns
+from layergraft.data.sources.text_table import text_layout
 from layergraft.errors import UserError
 from layergraft.runs.atomic import Unconfirmed, write_bytes
 
@@ -207,8 +209,8 @@ class LabelsFile:
         mark = codecs.BOM_UTF8 if raw.startswith(codecs.BOM_UTF8) else b""
         content = _Content(
             rows=[],
-            delimiter=layout["parse_options"].delimiter,
-            encoding=layout["read_options"].encoding,
+            delimiter=layout.delimiter,
+            encoding=layout.encoding,
             mark=mark,
         )
         text = raw[len(mark) :].decode(content.encoding)
@@ -216,7 +218,7 @@ class LabelsFile:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=content.delimiter)
         content.rows = [row for row in lines if row]
         chosen = Chosen(image=self.options.get("image"), label=self.options.get("label"))
-        columns = table_columns(place, table_schema(place), chosen)
+        columns = table_columns(place, read_table(place), chosen)
         header = content.rows[0]
         if columns.label is None or header.count(columns.image) != 1 or header.count(columns.label) != 1:
             raise self._cannot_be_kept()

@@ -8,13 +8,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
-
-import pyarrow as pa
-import pyarrow.parquet
+from typing import Any, BinaryIO
 
 from layergraft.config.paths import expanded
 from layergraft.data.decode import BadImage
+from layergraft.data.sources.parquet import arrow_package
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.prediction import NOTHING, Prediction
@@ -23,7 +21,7 @@ from layergraft.runs.interruption import check
 
 SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "label", "probability", "second", "second_probability", "sure", "nearest")
-_TYPES = (pa.string(), pa.string(), pa.float64(), pa.string(), pa.float64(), pa.bool_(), pa.string())
+_TYPES = dict(zip((*COLUMNS, "note"), (str, str, float, str, float, bool, str, str), strict=True))
 _BLOCK = 2**16
 Row = dict[str, str | float | bool | None]
 
@@ -34,6 +32,8 @@ def check_out(out: Path, labels: str | None = None) -> None:
         raise UserError(f"--out is the file of labels, {str(out)!r}.", "It is kept: give another --out.")
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(f"--out is {str(out)!r}: no .csv and no .parquet.", f"For instance {out.name}.csv.")
+    if out.suffix.lower() == ".parquet":
+        arrow_package()
     if out.is_dir():
         raise UserError(f"--out is {str(out)!r}, a folder.", "Give a file.")
     if (out.exists() and not out.is_file()) or (out.exists() and tuple(_columns(out)[: len(COLUMNS)]) != COLUMNS):
@@ -42,12 +42,16 @@ def check_out(out: Path, labels: str | None = None) -> None:
 
 def _columns(out: Path) -> list[str]:
     """The columns of a file; none where it cannot be read as what its ending says."""
+    if out.suffix.lower() == ".parquet":
+        arrow = arrow_package()
+        try:
+            return list(arrow.parquet.read_schema(out).names)
+        except arrow.ArrowException:
+            return []
     try:
-        if out.suffix.lower() == ".parquet":
-            return list(pyarrow.parquet.read_schema(out).names)
         with open(out, newline="", encoding="utf-8", errors="replace") as file:
             return next(csv.reader(file), [])
-    except (pa.ArrowException, csv.Error):
+    except csv.Error:
         return []
 
 
@@ -79,8 +83,7 @@ def write_predictions(out: Path, source: Source, prediction: Prediction, notes: 
         if out.suffix.lower() == ".csv":
             _write_csv(file, columns, blocks)
         else:
-            kinds = [*_TYPES, *([pa.string()] if notes else [])]
-            _write_parquet(file, pa.schema(list(zip(columns, kinds, strict=True))), blocks)
+            _write_parquet(file, columns, blocks)
         return out.name
 
     return write_file(out.parent, fill)
@@ -89,20 +92,19 @@ def write_predictions(out: Path, source: Source, prediction: Prediction, notes: 
 def read_predictions(out: Path) -> tuple[list[str], list[tuple[str | float | bool | None, ...]]]:
     """(columns, rows) of a file that `write_predictions` left."""
     if out.suffix.lower() == ".parquet":
-        table = pyarrow.parquet.read_table(out)
+        table = arrow_package().parquet.read_table(out)
         return table.column_names, list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     with open(out, newline="", encoding="utf-8", errors="surrogateescape") as file:
         columns, *rows = csv.reader(file)
-    kinds = dict(zip(COLUMNS, _TYPES, strict=True)) | {"note": pa.string()}
-    return columns, [tuple(_value(cell, kinds[name]) for name, cell in zip(columns, row, strict=True)) for row in rows]
+    return columns, [tuple(_value(cell, _TYPES[name]) for name, cell in zip(columns, row, strict=True)) for row in rows]
 
 
-def _value(cell: str, kind: pa.DataType) -> str | float | bool | None:
+def _value(cell: str, kind: type) -> str | float | bool | None:
     if cell == "":
         return None
-    if kind == pa.float64():
+    if kind is float:
         return float(cell)
-    return cell == "true" if kind == pa.bool_() else cell
+    return cell == "true" if kind is bool else cell
 
 
 def _blocks(source: Source, prediction: Prediction, notes: Mapping[int, str]) -> Iterator[list[Row]]:
@@ -154,14 +156,17 @@ def _write_csv(file: BinaryIO, columns: list[str], blocks: Iterator[list[Row]]) 
     text.detach()
 
 
-def _write_parquet(file: BinaryIO, schema: pa.Schema, blocks: Iterator[list[Row]]) -> None:
-    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+def _write_parquet(file: BinaryIO, names: list[str], blocks: Iterator[list[Row]]) -> None:
+    arrow = arrow_package()
+    types: dict[type, Any] = {str: arrow.string(), float: arrow.float64(), bool: arrow.bool_()}
+    schema = arrow.schema([(name, types[_TYPES[name]]) for name in names])
+    with arrow.parquet.ParquetWriter(file, schema) as writer:
         for block in blocks:
             columns = {}
             for one in schema:
                 values = [row[one.name] for row in block]
                 columns[one.name] = [_utf8(v) if isinstance(v, str) else v for v in values]
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(arrow.table(columns, schema=schema))
 
 
 def _utf8(text: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from layergraft.data.decode import BadImage
 from layergraft.data.decode.large import CutImage, open_image
@@ -31,7 +30,7 @@ from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 from layergraft.runs.readable import counted
 
-SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32()), ("file", pa.int32())])
+COLUMNS = {"label": np.int32, "file": np.int32}
 NAMED = 5
 MOST_TILES = 2**24  # of one image: more would be a damaged size
 FORMAT = 2  # of what is kept
@@ -244,14 +243,14 @@ def _build(work: _Work, path: Path | None) -> Index:
     signature, source = work.signature(), work.source
     cuts = _cuts(work, path)
     remark = _remark(work, [cut for cut in cuts if cut is not None])
-    builder = IndexBuilder(SCHEMA, path, "path")
+    builder = IndexBuilder(COLUMNS, path)
     for number, (key, cut) in enumerate(zip(source.keys.tolist(), cuts, strict=True)):
         names = cut.names() if cut else []
         ids = np.zeros(len(names), dtype=np.int32)
         if source.labels is not None:
             ids = builder.class_ids([source.classes[int(source.labels[key])]] * len(names))
         file = np.full(len(names), -1 if cut and cut.reason else number, dtype=np.int32)
-        builder.add({"path": pa.array(names, pa.large_binary()), "label": pa.array(ids), "file": pa.array(file)})
+        builder.add(names, {"label": ids, "file": file})
     builder.declared = [name for name in source.classes if name in builder.classes]
     builder.remarks = [*source.remarks, remark]
     builder.label_hint = source.label_hint
@@ -327,5 +326,5 @@ def cut_into_tiles(
     index = open_index(directory, place, work.holds, partial(_build, work))
     digest = hashlib.blake2b(f"{index.fingerprint} {tiling}".encode(), digest_size=8)
     index = replace(index, fingerprint=digest.hexdigest())
-    tiles = TileImages(images.root, index.names("path"), tiling, OpenImages(work.open), temporary)
-    return replace(as_source(source.spec, tiles, index), files=index.table.column("file").to_numpy())
+    tiles = TileImages(images.root, index.names, tiling, OpenImages(work.open), temporary)
+    return replace(as_source(source.spec, tiles, index), files=index.columns["file"])

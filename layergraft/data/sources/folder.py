@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from layergraft.data.decode.ome_zarr import MARKS, images_of
 from layergraft.data.sources.files import STORE, FileImages, Place
@@ -22,7 +21,7 @@ from layergraft.runs.interruption import check
 
 NO_IMAGES = ("lost+found",)  # what a file system keeps for itself in its uppermost folder
 PARTS_OF_SLIDES = (".dat", ".opt", ".jpg")  # of .mrxs, .vms
-SCHEMA = pa.schema([("path", pa.large_binary()), ("label", pa.int32())])
+COLUMNS = {"label": np.int32}  # of the index of files by path
 
 
 def _refuse(error: OSError) -> None:
@@ -112,7 +111,7 @@ def _build(root: Place, endings: tuple[str, ...], path: Path | None) -> Index:
     if not root.remote:  # what lies within a store is no class
         files = [path.partition(STORE)[0] for path in paths]
     inside = check_layout(root.path, files)
-    builder = IndexBuilder(SCHEMA, path, "path")
+    builder = IndexBuilder(COLUMNS, path)
     builder.remarks = [*others.remark(root.path), *side_note(root.path, others)]
     if inside and any(b"/" in name[len(os.fsencode(inside)) :] for name in files):
         builder.label_hint = f"Give {os.path.join(root.path, inside)}, whose folders are the classes."
@@ -120,7 +119,7 @@ def _build(root: Place, endings: tuple[str, ...], path: Path | None) -> Index:
     classes = set(tops)
     labelled = "" not in classes and len(classes) > 1
     labels = builder.class_ids(tops) if labelled else np.zeros(len(paths), dtype=np.int32)
-    builder.add({"path": pa.array(paths, pa.large_binary()), "label": pa.array(labels)})
+    builder.add(paths, {"label": labels})
     return builder.finish(json.dumps(stamps))
 
 
@@ -137,5 +136,5 @@ def open_folder(
     """
     place = root.path if endings == IMAGE_SUFFIXES else f"{root.path} {endings}"
     index = open_index(index_directory, place, _unchanged, partial(_build, root, endings))
-    images = FileImages(root, index.names("path"))
+    images = FileImages(root, index.names)
     return as_source(spec, images, index)

@@ -8,18 +8,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.columns import IMAGE_FIRST, USUAL, Chosen, Columns, find_columns, plain, shown
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder
-from layergraft.data.sources.labels import label_ids, label_texts, settle_labels
+from layergraft.data.sources.labels import label_texts, settle_labels
+from layergraft.data.sources.parquet import arrow_package, cells
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError, nearest
 
-LABELS = pa.schema([("name", pa.large_binary()), ("label", pa.int32())])
+LABELS = {"label": np.int32}
 
 
 class HubImages(EncodedImages):
@@ -37,7 +38,13 @@ class HubImages(EncodedImages):
     def read(self, index: int) -> bytes:
         try:
             image = self.rows[index][self.column]
-        except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:  # damaged, or cut by now
+        except (
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            arrow_package().ArrowException,
+        ) as error:  # damaged, or cut
             raise BadImage(f"damaged ({type(error).__name__})") from None
         if image is None:
             raise BadImage("empty row")
@@ -128,11 +135,11 @@ def _may_be_labels(feature: Any) -> bool:
 
 def _index(name: str, split: str, rows: Any, columns: Columns, declared: list[str]) -> Index:
     """The labels of a dataset's rows, where they have some; nothing else of them is kept."""
-    builder = IndexBuilder(LABELS, None, "name")
+    builder = IndexBuilder(LABELS, None)
     if columns.label is not None:
         column = rows.select_columns([columns.label]).with_format("arrow")[:].column(columns.label).combine_chunks()
-        texts = label_texts(column, declared)
-        builder.add({"name": pa.nulls(len(texts), pa.large_binary()), "label": pa.array(label_ids(builder, texts))})
+        texts = label_texts(cells(column), declared)
+        builder.add([b""] * len(texts), {"label": builder.class_ids(texts)})
     settle_labels(builder, name, columns, declared)
     return replace(builder.finish(""), fingerprint=f"{name}:{split}:{len(rows)}")
 

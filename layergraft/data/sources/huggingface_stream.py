@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 
 from layergraft.data.decode import BadImage
 from layergraft.data.sources.blocks import FETCHERS, BlockImages
@@ -24,14 +22,15 @@ from layergraft.data.sources.files import Place
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.huggingface import dataset_columns, datasets_package, hub_errors
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.labels import label_ids, label_texts, settle_labels
+from layergraft.data.sources.labels import label_texts, settle_labels
+from layergraft.data.sources.parquet import arrow_package, cells, encoded_files
 from layergraft.data.sources.shards import open_shards
 from layergraft.data.sources.source import Source
-from layergraft.data.sources.table import encoded_files, explained
+from layergraft.data.sources.tabular import explained
 from layergraft.errors import UserError
 
-SCHEMA = pa.schema([("name", pa.large_binary()), ("file", pa.int32()), ("group", pa.int32()), ("label", pa.int32())])
-FORMAT = 2  # of the index; one that an earlier version left is made again
+COLUMNS = {"file": np.int32, "group": np.int32, "label": np.int32}
+FORMAT = 3  # of the index; one that an earlier version left is made again
 
 
 class RowGroupImages(BlockImages):
@@ -40,32 +39,33 @@ class RowGroupImages(BlockImages):
     Args:
         files: all of them.
         column: the one that holds the images.
-        table: name, file and row group of each row.
+        index: name, file and row group of each row.
     """
 
-    def __init__(self, files: list[Place], column: str, table: pa.Table) -> None:
-        self._file, self._group = (table.column(name).to_numpy() for name in ("file", "group"))
+    def __init__(self, files: list[Place], column: str, index: Index) -> None:
+        self._file, self._group = (index.columns[name] for name in ("file", "group"))
         fresh = (np.diff(self._file) != 0) | (np.diff(self._group) != 0)
-        super().__init__(np.concatenate(([0], np.flatnonzero(fresh) + 1)), int(table.num_rows))
-        self.files, self.column, self._name = files, column, table.column("name")
-        self._footers: dict[int, pyarrow.parquet.FileMetaData] = {}
+        super().__init__(np.concatenate(([0], np.flatnonzero(fresh) + 1)), len(index.names))
+        self.files, self.column, self._names = files, column, index.names
+        self._footers: dict[int, Any] = {}
 
     def name(self, index: int) -> str:
-        return os.fsdecode(self._name[index].as_py())
+        return os.fsdecode(self._names[index])
 
     def fetch(self, block: int) -> list[bytes | Place | None]:
         first = int(self.starts[block])
         number, group = int(self._file[first]), int(self._group[first])
+        arrow = arrow_package()
         try:
             with self.files[number].open() as stream:
-                file = pyarrow.parquet.ParquetFile(stream, metadata=self._footers.get(number), pre_buffer=True)
+                file = arrow.parquet.ParquetFile(stream, metadata=self._footers.get(number), pre_buffer=True)
                 self._footers[number] = file.metadata
                 column = file.read_row_group(group, columns=[self.column]).column(self.column)
-        except pa.ArrowException as error:
+        except arrow.ArrowException as error:
             raise BadImage(f"damaged ({type(error).__name__})") from None
         files: list[bytes | Place | None] = []
         for chunk in column.chunks:
-            rows = zip(*map(pa.Array.to_pylist, encoded_files(chunk)), strict=True)
+            rows = zip(*(column.to_pylist() for column in encoded_files(chunk)), strict=True)
             files += [Place(os.fsdecode(file)) if outside else file or None for file, outside in rows]
         return files
 
@@ -80,33 +80,30 @@ def _files_of(name: str, split: str) -> list[str]:
     return [str(file) for file in files[split]]
 
 
-def _rows(file: Place, column: str | None, declared: list[str]) -> tuple[list[int], pa.Array]:
+def _rows(file: Place, column: str | None, declared: list[str]) -> tuple[list[int], list[str]]:
     """(row group of each row, its label as text)."""
     with explained(file), file.open() as stream:
-        parquet = pyarrow.parquet.ParquetFile(stream)
+        parquet = arrow_package().parquet.ParquetFile(stream)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
-        labels = pa.nulls(sum(sizes))
+        labels = [None] * sum(sizes)
         if column is not None:
-            labels = parquet.read(columns=[column]).column(column).combine_chunks()
+            labels = cells(parquet.read(columns=[column]).column(column))
         return np.repeat(np.arange(len(sizes)), sizes).tolist(), label_texts(labels, declared)
 
 
 def _build(name: str, files: list[Place], chosen: Chosen, signature: list[Any], path: Path | None) -> Index:
     datasets = datasets_package()
     with explained(files[0]), files[0].open() as stream:
-        features = datasets.Features.from_arrow_schema(pyarrow.parquet.ParquetFile(stream).schema_arrow)
+        features = datasets.Features.from_arrow_schema(arrow_package().parquet.ParquetFile(stream).schema_arrow)
     columns, declared = dataset_columns(name, features, chosen)
-    builder = IndexBuilder(SCHEMA, path, "name")
+    builder = IndexBuilder(COLUMNS, path)
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="layergraft-index") as pool:
         for number, (groups, texts) in enumerate(
             pool.map(partial(_rows, column=columns.label, declared=declared), files)
         ):
             names = [f"{files[number].name}:{row}".encode() for row in range(len(groups))]
-            labels = label_ids(builder, texts)
-            columns_of = {"file": pa.array([number] * len(groups), pa.int32()), "group": pa.array(groups, pa.int32())}
-            builder.add(
-                {"name": pa.array(names, pa.large_binary()), "label": pa.array(labels, pa.int32())} | columns_of
-            )
+            labels = builder.class_ids(texts)
+            builder.add(names, {"file": [number] * len(groups), "group": groups, "label": labels})
     settle_labels(builder, name, columns, declared)
     return builder.finish(json.dumps([FORMAT, *signature, columns.image]))
 
@@ -121,7 +118,7 @@ def _open_parquet(spec: str, name: str, urls: list[str], chosen: Chosen, index_d
         lambda old: bool(json.loads(old)[:-1] == [FORMAT, *signature]),
         partial(_build, name, files, chosen, signature),
     )
-    images = RowGroupImages(files, json.loads(index.signature)[-1], index.table)
+    images = RowGroupImages(files, json.loads(index.signature)[-1], index)
     return as_source(spec, images, index, blocks=images)
 
 

@@ -1,8 +1,10 @@
-"""The index of a source: one Arrow file, however many images it lists.
+"""The index of a source: one file, however many images it lists.
 
 What is asked for is read, so that the names cost no memory of any process. The file lies beside the run, never beside
-the user's images; without a place for it the same table is held in memory. Classes, signature and fingerprint are kept
-with an empty last batch: one file appears or is replaced at once, whoever else opens the same source meanwhile.
+the user's images; without a place for it the same is held in memory. It appears or is replaced at once, whoever else
+opens the same source meanwhile. It begins with a mark; then come, as they were added, the bytes of all names; then
+where each name begins, and the columns of numbers, as numpy has them in memory; then JSON that says where those lie,
+with classes, signature and fingerprint; at last the length of that JSON, and the mark.
 """
 
 from __future__ import annotations
@@ -12,72 +14,127 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 
 from layergraft.config.paths import open_regular
 from layergraft.data.arrays import ClassIds
+from layergraft.data.sources.byte_strings import ByteStrings
 from layergraft.errors import UserError
 from layergraft.runs.atomic import writing
 from layergraft.runs.interruption import check
 
-_SIDE = b"layergraft"
+ENDING = ".index"
+_MARK = b"LGindex1"
+_OFFSETS = "names"  # the column of where each name begins; the columns of a source are called otherwise
+_CHECKED = 2**20  # offsets that are looked at at a time
 LONGEST_NUMBER = 4300  # digits; `int` refuses more
+Column = npt.NDArray[Any]
+Columns = Mapping[str, type[np.generic]]
 
 
-class MappedFile:
-    """A file in memory, and a handle to read it at an address of that memory.
+class _Stored:
+    """An index file, or its content; raises ValueError, LookupError or TypeError where it is damaged or no index."""
 
-    Args:
-        path: of the file.
-    """
+    def __init__(self, file: Path | bytes) -> None:
+        self.path = file if isinstance(file, Path) else None
+        self._bytes = file if isinstance(file, bytes) else b""
+        self._file: BinaryIO | None = open_regular(file) if isinstance(file, Path) else None
+        size = os.fstat(self._file.fileno()).st_size if self._file else len(self._bytes)
+        end = len(_MARK) + 8
+        if size < len(_MARK) + end or self.read(0, len(_MARK)) != _MARK or self.read(size - len(_MARK), 8) != _MARK:
+            raise ValueError("no index")
+        (length,) = struct.unpack("<Q", self.read(size - end, 8))
+        if length > size - end:
+            raise ValueError("cut off")
+        said = json.loads(self.read(size - end - length, length))
+        self.side: dict[str, Any] = said["side"]
+        self.rows = int(said["rows"])
+        self._places: dict[str, tuple[np.dtype[Any], int, int]] = {}
+        for name, (kind, at) in said["columns"].items():
+            dtype, count = np.dtype(kind), self.rows + (name == _OFFSETS)
+            if dtype.kind not in "bi" or at < 0 or count < 0 or at + count * dtype.itemsize > size:
+                raise ValueError("a column lies outside")
+            self._places[name] = dtype, at, count
+        self._check_offsets(self._places[_OFFSETS][1] - len(_MARK))
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = open_regular(path)  # open as long as the map
-        self.map = pa.memory_map(str(path))
-        self._start = self.map.read_buffer().address
-        self.map.seek(0)
+    def _check_offsets(self, most: int) -> None:
+        """Names of a damaged index would be read from anywhere."""
+        last = 0
+        _, at, count = self._places[_OFFSETS]
+        for start in range(0, count, _CHECKED):
+            part = np.frombuffer(self.read(at + 8 * start, 8 * min(_CHECKED, count - start)), np.int64)
+            if part[0] < last or (np.diff(part) < 0).any() or (start == 0 and part[0] != 0):
+                raise ValueError("names are out of order")
+            last = int(part[-1])
+        if last > most:
+            raise ValueError("names lie outside")
 
-    def read(self, address: int, count: int) -> bytes:
-        """The bytes that are mapped to an address."""
-        return os.pread(self._file.fileno(), count, address - self._start)
+    def read(self, at: int, count: int) -> bytes:
+        """Some bytes; nobody's place in the file moves."""
+        if self._file is None:
+            return self._bytes[at : at + count]
+        parts = []
+        while count and (part := os.pread(self._file.fileno(), count, at)):
+            parts.append(part)
+            at, count = at + len(part), count - len(part)
+        return b"".join(parts)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns of numbers."""
+        return [name for name in self._places if name != _OFFSETS]
+
+    def column(self, name: str) -> Column:
+        """A column, mapped where it lies in a file."""
+        dtype, at, count = self._places[name]
+        if self._file is None or count == 0:
+            return np.frombuffer(self._bytes, dtype, count, at) if count else np.empty(0, dtype)
+        return np.memmap(self._file, dtype, "r", at, (count,)).view(np.ndarray)
+
+    def copied(self, name: str) -> Column:
+        """A column in memory: a page of the map that was touched once would count as memory of this process."""
+        dtype, at, count = self._places[name]
+        return np.frombuffer(self.read(at, count * dtype.itemsize), dtype)
+
+    def name(self, row: int) -> bytes:
+        """A name."""
+        start, stop = struct.unpack("<2q", self.read(self._places[_OFFSETS][1] + 8 * row, 16))
+        return self.read(len(_MARK) + start, stop - start)
 
 
 class Names:
-    """A column of byte strings, read one at a time, by any number of threads.
+    """The names of an index, read one at a time, by any number of threads.
 
-    Of a mapped column the bytes are read from the file: a page of the map that was touched once would count as memory
-    of this process, and an epoch in random order touches all of them.
+    Those of a file are read, not mapped: an epoch in random order touches all pages of a map.
 
     Args:
-        column: of type large_binary, without nulls.
-        mapped: the file that the column is mapped from, if it is.
+        strings: in memory, or in a file.
     """
 
-    def __init__(self, column: pa.ChunkedArray, mapped: MappedFile | None) -> None:
-        self._column, self._mapped = column, mapped
-        self._firsts = np.cumsum([0, *map(len, column.chunks)])
-        # Addresses of each chunk's offsets and of its bytes; empty ones may have none.
-        buffers = [chunk.buffers()[1:] for chunk in column.chunks]
-        self._addresses = [[buffer.address if buffer else 0 for buffer in pair] for pair in buffers]
+    def __init__(self, strings: ByteStrings | _Stored) -> None:
+        self._strings = strings
 
     def __len__(self) -> int:
-        return len(self._column)
+        return self._strings.rows if isinstance(self._strings, _Stored) else len(self._strings)
 
     def __getitem__(self, row: int) -> bytes:
-        if self._mapped is None:
-            return bytes(self._column[row].as_py())
-        chunk = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        offsets, content = self._addresses[chunk]
-        start, stop = struct.unpack("<2q", self._mapped.read(offsets + 8 * (row - int(self._firsts[chunk])), 16))
-        return self._mapped.read(content + start, stop - start)
+        if isinstance(self._strings, ByteStrings):
+            return self._strings[row]
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return self._strings.name(row)
+
+
+def no_names() -> Names:
+    """Those of a source that needs none."""
+    return Names(ByteStrings.of([]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,28 +142,26 @@ class Index:
     """The images that a source lists, with their labels.
 
     Args:
-        table: one row an image; a column `label` (int32, into `classes`) where there are labels.
+        names: one an image, where they have names.
+        columns: name -> numbers, one an image; `label` (int32, into `classes`) where there are labels.
         classes: names of the classes in the order of their first image.
         signature: says whether what was listed is still the same.
         fingerprint: of the names of all images.
         declared: names of the classes in their order, where the images' format says them.
         remarks: see `Source`.
         label_hint: see `Source`.
-        mapped: the file that the table is mapped from; None where it is held in memory.
+        stored: the file that the columns are mapped from; None where they are held in memory.
     """
 
-    table: pa.Table
+    names: Names = field(default_factory=no_names)
+    columns: Mapping[str, Column] = field(default_factory=dict)
     classes: list[str]
     signature: str
     fingerprint: str
     declared: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     label_hint: str = ""
-    mapped: MappedFile | None = None
-
-    def names(self, column: str) -> Names:
-        """A column of byte strings."""
-        return Names(self.table.column(column), self.mapped)
+    stored: _Stored | None = None
 
     def labels(self, as_written: bool = False) -> tuple[ClassIds | None, list[str]]:
         """Class of each image, of shape (N,), and the classes in their order: by number where all are numbers.
@@ -115,21 +170,16 @@ class Index:
             as_written: keep `3.0`. Else it is the class `3` where all are whole numbers: a program that writes a table
                 turns them into fractions where a label is missing, in the table or in the one that it was cut from.
         """
-        if not self.classes or "label" not in self.table.column_names:
+        if not self.classes or "label" not in self.columns:
             return None, []
         names = self.classes if as_written else _whole_numbers(self.classes)
         numeric = are_numbers(names)
         ordered = sorted(set(names), key=int if numeric else str)
         numbers_of = {name: number for number, name in enumerate(ordered)}
         renumbered = np.array([numbers_of[name] for name in names], dtype=np.int32)
-        column = self.table.column("label")
-        if self.mapped:  # read, not mapped: see `Names`
-            only = pa.ipc.IpcReadOptions(included_fields=[self.table.column_names.index("label")])
-            with pa.OSFile(str(self.mapped.path)) as file:
-                column = pa.ipc.open_file(file, options=only).read_all().column("label")
-        ids = column.to_numpy()
+        ids = self.stored.copied("label") if self.stored else self.columns["label"]
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(renumbered):
-            where = repr(str(self.mapped.path)) if self.mapped else "The index"
+            where = repr(str(self.stored.path)) if self.stored and self.stored.path else "The index"
             raise UserError(f"{where} is damaged: it has classes without a name.", "Delete it: it is made anew.")
         return renumbered[ids], ordered
 
@@ -153,45 +203,51 @@ def _partial(path: Path) -> Path:
 
 
 class IndexBuilder:
-    """Collects rows in batches, into a file or in memory.
+    """Collects rows in batches, names into a file or in memory.
 
     Args:
-        schema: columns; `label` is int32.
+        columns: name -> type of each column of numbers; `label` is int32.
         path: the index file, or None.
-        names: the column whose bytes make the fingerprint.
     """
 
-    def __init__(self, schema: pa.Schema, path: Path | None, names: str) -> None:
-        self.schema, self.path, self.names = schema, path, names
+    def __init__(self, columns: Columns, path: Path | None) -> None:
+        self.types, self.path = columns, path
         self.classes: dict[str, int] = {}
         self.declared: list[str] = []  # this one and the next two: see `Index`
         self.remarks: list[str] = []
         self.label_hint = ""
         self._digest = hashlib.blake2b(digest_size=8)
-        self._batches: list[pa.RecordBatch] = []
+        self._parts: dict[str, list[Column]] = {name: [] for name in columns}
+        self._offsets: list[npt.NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+        self._names: list[bytes | memoryview] = []
+        self._length = 0  # bytes of all names so far
         self._partial = _partial(path) if path else None
-        self._writer: pa.RecordBatchFileWriter | None = None
+        self._file: BinaryIO | None = None
         if path:
             with writing(path):
-                self._writer = pa.ipc.new_file(str(self._partial), schema)
+                self._file = open(str(self._partial), "wb")  # noqa: SIM115 - `finish` closes it
+                self._file.write(_MARK)
 
-    def class_ids(self, names: Iterable[str]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    def class_ids(self, names: Iterable[str]) -> ClassIds:
         """Numbers of classes in the order of their first appearance."""
         return np.array([self.classes.setdefault(name, len(self.classes)) for name in names], dtype=np.int32)
 
-    def add(self, columns: Mapping[str, object]) -> None:
+    def add(self, names: ByteStrings | Sequence[bytes], columns: Mapping[str, npt.ArrayLike]) -> None:
         """Add a batch of rows."""
         check()
-        batch = pa.record_batch([columns[field.name] for field in self.schema], schema=self.schema)
-        column = batch.column(self.names)
-        offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[: len(column) + 1]
-        if len(column):
-            self._digest.update(memoryview(column.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
-        if self._writer and self.path:
+        strings = names if isinstance(names, ByteStrings) else ByteStrings.of(names)
+        for name, kind in self.types.items():
+            numbers = np.asarray(columns[name], dtype=kind)
+            assert len(numbers) == len(strings)
+            self._parts[name].append(numbers)
+        self._offsets.append(strings.offsets[1:] + self._length)
+        self._length += int(strings.offsets[-1])
+        self._digest.update(strings.content)
+        if self._file and self.path:
             with writing(self.path):
-                self._writer.write(batch)
+                self._file.write(strings.content)
         else:
-            self._batches.append(batch)
+            self._names.append(strings.content)
 
     def finish(self, signature: str) -> Index:
         """The complete index; the file appears at once or not at all."""
@@ -203,33 +259,44 @@ class IndexBuilder:
             "remarks": self.remarks,
             "label_hint": self.label_hint,
         }
-        if self._writer is None:
-            table = pa.Table.from_batches(self._batches, self.schema)
-            return Index(table=table, **side)
+        offsets = np.concatenate(self._offsets)
+        columns = {
+            name: np.concatenate(parts) if parts else np.empty(0, self.types[name])
+            for name, parts in self._parts.items()
+        }
+        if self._file is None:
+            return Index(names=Names(ByteStrings(offsets, b"".join(self._names))), columns=columns, **side)
         assert self.path is not None
         assert self._partial is not None
-        empty = pa.record_batch([pa.array([], field.type) for field in self.schema], schema=self.schema)
         with writing(self.path):
-            self._writer.write_batch(empty, custom_metadata={_SIDE: json.dumps(side)})
-            self._writer.close()
+            self._store(self._file, {_OFFSETS: offsets} | columns, side)
             os.replace(self._partial, self.path)
         return _read(self.path)
 
+    def _store(self, file: BinaryIO, columns: Mapping[str, Column], side: Mapping[str, Any]) -> None:
+        """What stands behind the names."""
+        places = {}
+        with file:
+            for name, column in columns.items():
+                file.write(bytes(-file.tell() % 8))
+                places[name] = column.dtype.str, file.tell()
+                file.write(column.data)
+            rows = len(columns[_OFFSETS]) - 1
+            said = json.dumps({"rows": rows, "columns": places, "side": side}).encode()
+            file.write(said + struct.pack("<Q", len(said)) + _MARK)
+
 
 def _read(file: Path | bytes) -> Index:
-    mapped = MappedFile(file) if isinstance(file, Path) else None
-    reader = pa.ipc.open_file(mapped.map if mapped else file)
-    side = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1).custom_metadata[_SIDE]
-    table = reader.read_all()
-    table.validate(full=True)  # of a damaged file, names would be read from beyond it, which ends the process
-    return Index(table=table, mapped=mapped, **json.loads(side))
+    stored = _Stored(file)
+    columns = {name: stored.column(name) for name in stored.names}
+    return Index(names=Names(stored), columns=columns, stored=stored, **stored.side)
 
 
 def read_index(file: Path | bytes) -> Index | None:
     """The index in a file, which is mapped, or in its content; None where it is damaged or no index."""
     try:
         return _read(file)
-    except (OSError, pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError):
+    except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error):
         return None
 
 
@@ -255,6 +322,6 @@ def open_index(
     """
     if directory is None:
         return build(None)
-    path = directory / f"{hashlib.blake2b(os.fsencode(place), digest_size=8).hexdigest()}.arrow"
+    path = directory / f"{hashlib.blake2b(os.fsencode(place), digest_size=8).hexdigest()}{ENDING}"
     index = read_index(path)
     return index if index and valid(index.signature) else build(path)

@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import numpy as np
-import pyarrow as pa
 
 from layergraft.config.paths import expanded
 from layergraft.data.sources.columns import Chosen
@@ -22,7 +21,8 @@ from layergraft.data.sources.index import are_numbers
 from layergraft.data.sources.labels import UNLABELLED, label_texts
 from layergraft.data.sources.shards import RemoteShardImages, ShardImages
 from layergraft.data.sources.source import Source, file_of
-from layergraft.data.sources.table import explained, table_batches, table_columns, table_schema
+from layergraft.data.sources.table import read_table
+from layergraft.data.sources.tabular import explained, table_columns
 from layergraft.data.sources.tiles import TileImages
 from layergraft.errors import UserError, nearest
 from layergraft.runs.announce import announce
@@ -122,23 +122,23 @@ def _read(file: str) -> tuple[list[tuple[str, str]], list[str]]:
             f"The label file {name!r} is no .csv and no .parquet.",
             "Write `path,label` a line; spreadsheets save as CSV.",
         )
-    schema = table_schema(place)
-    columns = table_columns(place, schema, Chosen(image=query.get("image"), label=query.get("label")))
+    table = read_table(place)
+    columns = table_columns(place, table, Chosen(image=query.get("image"), label=query.get("label")))
     if columns.label is None:
         raise UserError(f"{file!r} has no column `label`.", columns.hint)
     names: list[str] = []
     texts: list[str] = []
     with explained(place):
-        for batch in table_batches(place, [columns.image, columns.label]):
-            names += batch.column(columns.image).cast(pa.string()).fill_null("").to_pylist()
-            texts += label_texts(batch.column(columns.label)).to_pylist()
+        for batch in table.batches([columns.image, columns.label]):
+            names += ["" if cell is None else str(cell) for cell in batch[columns.image]]
+            texts += label_texts(batch[columns.label])
     rows = list(zip(names, texts, strict=True))
     nameless = sum(not path.strip() and label != UNLABELLED for path, label in rows)
     if nameless:
         raise UserError(f"{counted(nameless, 'row')} of {file!r} have a label and no path.", "Say which images.")
     rows = [(path, label) for path, label in rows if label != UNLABELLED]
     remarks = [columns.remark, *_doubts(file, Counter(label for _, label in rows))]
-    if columns.label == "label" and set(schema.names) >= PREDICTED:
+    if columns.label == "label" and set(table.names) >= PREDICTED:
         remarks.append(f"{file!r} is a file of predictions: what rests on its labels is surer than it should be.")
     return rows, list(filter(None, remarks))
 

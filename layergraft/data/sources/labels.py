@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from layergraft.data.arrays import ClassIds
 from layergraft.data.sources.columns import Columns
@@ -21,35 +18,40 @@ UNLABELLED = ""  # stands among the names of classes until `all_or_none` has loo
 SOME_LABELLED = "Label all of them, or none; or give the folder of images as --data and this table as --labels FILE."
 
 
-def label_texts(column: pa.Array, declared: Collection[str] = ()) -> pa.Array:
-    """Labels of any type as text; `UNLABELLED` for what tables write where there is none: null, NaN and blanks.
+def label_texts(values: Iterable[object], declared: Sequence[str] = ()) -> list[str]:
+    """Labels of any type as text; `UNLABELLED` for what tables write where there is none: None, NaN and blanks.
 
     Args:
-        column: labels.
+        values: labels.
         declared: classes that the labels are numbers of, if they are; a negative number, then, is none of them.
 
     Raises:
         UserError: a number has no class.
     """
-    if declared:
-        try:
-            numbers = column.cast(pa.int64())
-            column = pa.array(declared, pa.string()).take(pc.if_else(pc.less(numbers, 0), None, numbers))
-        except pa.ArrowException as error:
-            raise UserError(
-                f"The labels are no numbers of the {counted(len(declared), 'class')} that come with them: {error}.",
-                "The file may be damaged, or the names of its classes incomplete.",
-            ) from None
-    if pa.types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), None, column)
-    return pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null(UNLABELLED))
+    return [_of_declared(value, declared) for value in values] if declared else [_as_text(value) for value in values]
 
 
-def label_ids(builder: IndexBuilder, texts: pa.Array) -> ClassIds:
-    """Numbers of the classes that a part of a source's labels, as text, names."""
-    codes = texts.dictionary_encode()
-    ids: ClassIds = builder.class_ids(codes.dictionary.to_pylist())[codes.indices.to_numpy()]
-    return ids
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or value != value:
+        return UNLABELLED
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _of_declared(value: object, declared: Sequence[str]) -> str:
+    if value is None:
+        return UNLABELLED
+    if not isinstance(value, int) or value >= len(declared):
+        raise UserError(
+            f"The labels are no numbers of the {counted(len(declared), 'class')} that come with them: {value!r}.",
+            "The file may be damaged, or the names of its classes incomplete.",
+        )
+    return declared[value].strip() if value >= 0 else UNLABELLED
 
 
 def all_or_none(place: str, classes: Collection[str]) -> bool:
@@ -70,17 +72,6 @@ def ordered_labels(index: Index) -> tuple[ClassIds | None, list[str]]:
     if labels is None or not index.declared:
         return labels, classes
     return np.array([index.declared.index(name) for name in classes], dtype=np.int32)[labels], index.declared
-
-
-def declared_classes(schema: pa.Schema, column: str | None) -> list[str]:
-    """Names that a table's labels are numbers of, as Hugging Face datasets write them into the schema; else none."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        feature = features[column]
-        names = feature["names"] if feature["_type"] == "ClassLabel" else []
-    except (KeyError, TypeError, ValueError):
-        return []
-    return [str(name) for name in names] if pa.types.is_integer(schema.field(column).type) else []
 
 
 def settle_labels(builder: IndexBuilder, place: str, columns: Columns, declared: Sequence[str] = ()) -> None:

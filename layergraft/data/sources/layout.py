@@ -161,7 +161,7 @@ def shards_of(place: str, names: Iterable[str]) -> list[str]:
     for name in names:
         if name.lower().endswith(".tar") and not is_hidden(name):
             tars.append(name)
-        elif not (is_hidden(name) or name in _NO_ENDING or _ending(name) in _TEXTS | {".arrow"}):
+        elif not (is_hidden(name) or name in _NO_ENDING or _ending(name) in _TEXTS | {".index", ".arrow"}):
             return []
     parts: dict[str, list[str]] = {}
     for name in sorted(tars):

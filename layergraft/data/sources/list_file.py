@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from layergraft.data.arrays import ClassIds
 from layergraft.data.decode.slide import SLIDE_SUFFIXES
+from layergraft.data.sources.byte_strings import ByteStrings
 from layergraft.data.sources.files import FileImages, Place
-from layergraft.data.sources.folder import SCHEMA
+from layergraft.data.sources.folder import COLUMNS
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import Index, IndexBuilder, open_index
-from layergraft.data.sources.labels import UNLABELLED, all_or_none
+from layergraft.data.sources.labels import all_or_none
 from layergraft.data.sources.source import IMAGE_SUFFIXES, Source
 from layergraft.errors import UserError
 
@@ -34,16 +35,14 @@ Offsets = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
 
-def _slices(content: Bytes, starts: Offsets, ends: Offsets) -> pa.LargeBinaryArray:
-    """Substrings of a buffer as one Arrow array.
-
-    Strings that follow each other share offsets, so the gaps between them are strings too; every second one is ours.
-    """
-    offsets = np.stack((starts, ends), axis=1).ravel()
-    both = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), max(0, len(offsets) - 1), [None, pa.py_buffer(offsets), pa.py_buffer(content)]
-    )
-    return both.take(pa.array(np.arange(0, len(offsets), 2)))
+def _slices(content: Bytes, starts: Offsets, ends: Offsets) -> ByteStrings:
+    """Substrings of a buffer, one behind the other, without the gaps between them."""
+    lengths = ends - starts
+    inside = np.zeros(len(content) + 1, dtype=np.int8)  # 1 where a substring begins, -1 behind its end
+    inside[starts[lengths > 0]] += 1
+    inside[ends[lengths > 0]] -= 1
+    kept = content[np.cumsum(inside[:-1], dtype=np.int8).view(bool)]
+    return ByteStrings(np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), kept.tobytes())
 
 
 def _past_blanks(content: Bytes, places: Offsets, limits: Offsets, step: int) -> Offsets:
@@ -71,7 +70,7 @@ def _are_pictures(content: Bytes, starts: Offsets, ends: Offsets) -> npt.NDArray
     return are_pictures
 
 
-def split_lines(content: Bytes) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray]:
+def split_lines(content: Bytes) -> tuple[ByteStrings, ByteStrings]:
     """(paths, labels) of a block's lines, without empty ones and comments; a label is empty where a line has none.
 
     A line that ends as an image file does is a path; else what follows its first tab is the label, or its last word.
@@ -121,12 +120,12 @@ def _synset(path: bytes) -> bytes:
     return head if len(head) == 9 and head[:1] == b"n" and head[1:].isdigit() and b"/" not in path else b""
 
 
-def _imagenet(builder: IndexBuilder, names: list[bytes], flat: bool) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+def _imagenet(builder: IndexBuilder, names: list[bytes], flat: bool) -> tuple[list[bytes], ClassIds]:
     """Bare names, with the folder that ImageNet keeps them in unless all lie in one, and their classes."""
     synsets = [_synset(name) for name in names]
     pairs = zip(synsets, names, strict=True)
     paths = names if flat else [synset + b"/" + name if synset else name for synset, name in pairs]
-    return pa.array(paths, pa.large_binary()), builder.class_ids([synset.decode() for synset in synsets])
+    return paths, builder.class_ids([synset.decode() for synset in synsets])
 
 
 def _blocks(file: Place) -> Iterator[bytes]:
@@ -151,7 +150,7 @@ def _blocks(file: Place) -> Iterator[bytes]:
 
 
 def _build(file: Place, root: Place, path: Path | None) -> Index:
-    builder = IndexBuilder(SCHEMA, path, "path")
+    builder = IndexBuilder(COLUMNS, path)
     signature = file.signature()
     total, flat = 0, None
     for block in _blocks(file):
@@ -159,15 +158,14 @@ def _build(file: Place, root: Place, path: Path | None) -> Index:
         if not len(paths):
             continue
         total += len(paths)
-        codes = words.dictionary_encode()
-        names = [word.decode("utf-8", "surrogateescape") for word in codes.dictionary.to_pylist()]
-        if names == [UNLABELLED] and _synset(paths[0].as_py()):
+        if not words.content and _synset(paths[0]):
             if flat is None:  # the first file tells of all
-                flat = (root / os.fsdecode(paths[0].as_py())).exists()
-            paths, labels = _imagenet(builder, paths.to_pylist(), flat)
+                flat = (root / os.fsdecode(paths[0])).exists()
+            names, labels = _imagenet(builder, paths.tolist(), flat)
+            builder.add(names, {"label": labels})
         else:
-            labels = builder.class_ids(names)[codes.indices.to_numpy()]
-        builder.add({"path": paths, "label": pa.array(labels)})
+            labels = builder.class_ids(word.decode("utf-8", "surrogateescape") for word in words.tolist())
+            builder.add(paths, {"label": labels})
     if total == 0:
         raise UserError(f"The list {file.path!r} is empty.", "It needs one path a line.")
     if not all_or_none(file.path, builder.classes):
@@ -184,5 +182,5 @@ def open_list(spec: str, file: Place, root: Place | None, index_directory: Path 
         lambda old: old == file.signature(),
         partial(_build, file, root),
     )
-    images = FileImages(root, index.names("path"))
+    images = FileImages(root, index.names)
     return as_source(spec, images, index)

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import numpy as np
-import pyarrow as pa
 
 from layergraft.config.paths import expanded
 from layergraft.data.decode.ome_zarr import is_store
@@ -21,7 +20,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.columns import USUAL, Chosen
 from layergraft.data.sources.cut import cut_into_tiles, no_files
 from layergraft.data.sources.files import FileImages, Place, is_remote
-from layergraft.data.sources.folder import SCHEMA, open_folder
+from layergraft.data.sources.folder import COLUMNS, open_folder
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.hdf5_file import open_hdf5
 from layergraft.data.sources.huggingface import open_hub
@@ -93,10 +92,10 @@ def _open_arrays(spec: str, file: Place, chosen: Chosen, index: Path | None) -> 
 
 def _open_file(spec: str, file: Place) -> Source:
     """One image file."""
-    builder = IndexBuilder(SCHEMA, None, "path")
-    builder.add({"path": pa.array([os.fsencode(file.name)], pa.large_binary()), "label": pa.array([0], pa.int32())})
+    builder = IndexBuilder(COLUMNS, None)
+    builder.add([os.fsencode(file.name)], {"label": [0]})
     listed = builder.finish("")
-    return as_source(spec, FileImages(file.parent, listed.names("path")), listed)
+    return as_source(spec, FileImages(file.parent, listed.names), listed)
 
 
 def _open_large(

@@ -20,7 +20,6 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
@@ -29,22 +28,14 @@ from layergraft.data.sources.columns import USUAL, Chosen
 from layergraft.data.sources.file_state import Stamp, stamp_files
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.from_index import as_source
-from layergraft.data.sources.index import Index, IndexBuilder, copy_index, open_index, read_index
+from layergraft.data.sources.index import Columns, Index, IndexBuilder, copy_index, open_index, read_index
 from layergraft.data.sources.shard_members import Member, members_of
 from layergraft.data.sources.source import IMAGE_SUFFIXES, EncodedImages, Source
 from layergraft.errors import UserError
 from layergraft.runs.interruption import check
 
-SCHEMA = pa.schema(
-    [
-        ("shard", pa.int32()),
-        ("name", pa.large_binary()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("label", pa.int32()),
-    ]
-)
-PACKED = "index.arrow"
+COLUMNS: Columns = {"shard": np.int32, "offset": np.int64, "size": np.int64, "label": np.int32}
+PACKED = "shards.index"
 CHECKED = 4  # samples of a shard that a packed index is compared with
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _DIGITS = 6  # of the most shards that braces may stand for
@@ -85,17 +76,15 @@ def expand_braces(place: str) -> list[str]:
 class ShardImages(EncodedImages):
     """Members of tar files, read where they lie."""
 
-    def __init__(self, shards: list[Place], table: pa.Table) -> None:
-        self.shards, self.table = shards, table
-        self._shard, self._name = table.column("shard"), table.column("name")
-        self._offset, self._size = table.column("offset"), table.column("size")
+    def __init__(self, shards: list[Place], index: Index) -> None:
+        self.shards, self._names = shards, index.names
+        self._shard, self._offset, self._size = (index.columns[name] for name in ("shard", "offset", "size"))
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return len(self._names)
 
     def name(self, index: int) -> str:
-        shard = self.shards[self._shard[index].as_py()]
-        return f"{shard.name}:{os.fsdecode(self._name[index].as_py())}"
+        return f"{self.shards[self._shard[index]].name}:{os.fsdecode(self._names[index])}"
 
     def stamp(self, keys: Labels) -> Stamp | None:
         if self.shards[0].remote:
@@ -103,40 +92,39 @@ class ShardImages(EncodedImages):
         shards = stamp_files(os.fsencode(shard.path) for shard in self.shards)
         members = hashlib.blake2b(shards.text.encode(), digest_size=16)
         for column in (self._shard, self._offset, self._size):
-            members.update(column.to_numpy()[keys].tobytes())
+            members.update(column[keys].tobytes())
         return replace(shards, text=members.hexdigest())
 
     def size(self, index: int) -> int | None:
-        return int(self._size[index].as_py())
+        return int(self._size[index])
 
     def start(self, index: int, count: int) -> bytes:
-        offset = self._offset[index].as_py()
-        shard: Place = self.shards[self._shard[index].as_py()]
+        offset = int(self._offset[index])
+        shard: Place = self.shards[self._shard[index]]
         return shard.read(offset, offset + count)
 
     def read(self, index: int) -> bytes:
-        return self.start(index, self._size[index].as_py())
+        return self.start(index, int(self._size[index]))
 
 
-def block_starts(table: pa.Table) -> Labels:
+def block_starts(index: Index) -> Labels:
     """The first image of each block: neighbours in one shard, of up to `BLOCK_BYTES` in all."""
-    shard, offset, size = (table.column(name).to_numpy() for name in ("shard", "offset", "size"))
+    shard, offset, size = (index.columns[name] for name in ("shard", "offset", "size"))
     starts = [0]
     fresh = set((np.flatnonzero(np.diff(shard)) + 1).tolist())
-    for index, end in enumerate((offset + size).tolist()):
-        if index and (index in fresh or end - offset[starts[-1]] > BLOCK_BYTES):
-            starts.append(index)
+    for row, end in enumerate((offset + size).tolist()):
+        if row and (row in fresh or end - offset[starts[-1]] > BLOCK_BYTES):
+            starts.append(row)
     return np.array(starts, dtype=np.int64)
 
 
 class RemoteShardImages(BlockImages):
     """Members of remote tar files: a block is one request, and so is an image that nobody announced."""
 
-    def __init__(self, shards: list[Place], table: pa.Table) -> None:
-        super().__init__(block_starts(table), int(table.num_rows))
-        self.members = ShardImages(shards, table)
-        self._offset, self._size = (table.column(name) for name in ("offset", "size"))
-        self._shard = table.column("shard")
+    def __init__(self, shards: list[Place], index: Index) -> None:
+        super().__init__(block_starts(index), len(index.names))
+        self.members = ShardImages(shards, index)
+        self._shard, self._offset, self._size = (index.columns[name] for name in ("shard", "offset", "size"))
 
     def name(self, index: int) -> str:
         return self.members.name(index)
@@ -147,8 +135,8 @@ class RemoteShardImages(BlockImages):
     def fetch(self, block: int) -> list[bytes | None]:
         first = int(self.starts[block])
         stop = int(self.starts[block + 1]) if block + 1 < len(self.starts) else len(self)
-        offsets, sizes = (c.slice(first, stop - first).to_pylist() for c in (self._offset, self._size))
-        shard = self.members.shards[self._shard[first].as_py()]
+        offsets, sizes = (column[first:stop].tolist() for column in (self._offset, self._size))
+        shard = self.members.shards[self._shard[first]]
         content = shard.read(offsets[0], offsets[-1] + sizes[-1])
         return [content[at - offsets[0] : at - offsets[0] + size] for at, size in zip(offsets, sizes, strict=True)]
 
@@ -202,20 +190,20 @@ def _all_samples(shards: list[Place], unused: set[str], chosen: Chosen) -> Itera
 def build_index(shards: list[Place], path: Path | None, chosen: Chosen = USUAL) -> Index:
     """Index the images of shards, into a file where one is given."""
     signature = signature_of(shards)  # as it was before: what changes meanwhile is noticed by the next start
-    builder = IndexBuilder(SCHEMA, path, "name")
+    builder = IndexBuilder(COLUMNS, path)
     rows: list[tuple[int, Member]] = []
     unused: set[str] = set()
     labelled, bare = False, ""  # whether there is any class; an image without one
 
     def flush() -> None:
         builder.add(
+            [os.fsencode(member.name) for _, member in rows],
             {
                 "shard": [number for number, _ in rows],
-                "name": pa.array([os.fsencode(member.name) for _, member in rows], pa.large_binary()),
                 "offset": [member.offset for _, member in rows],
                 "size": [member.size for _, member in rows],
                 "label": builder.class_ids(member.label or "" for _, member in rows),
-            }
+            },
         )
         rows.clear()
 
@@ -255,16 +243,13 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
     Times of change do not survive copying, and tars are padded: one of the same size may hold something else. So a few
     samples of each shard are read and must be what the index says.
     """
-    if not index.table.schema.equals(SCHEMA):
+    if {name: column.dtype for name, column in index.columns.items()} != COLUMNS:
         return False
     if [state[:2] for state in json.loads(index.signature)] != [state[:2] for state in json.loads(signature)]:
         return False
-    columns = {name: index.table.column(name).to_numpy() for name in ("shard", "offset", "size", "label")}
-    shard, offset = columns["shard"], columns["offset"]
-    size, label = columns["size"], columns["label"]
+    shard, offset, size, label = (index.columns[name] for name in COLUMNS)
     if not ((shard >= 0) & (shard < len(shards)) & (label < max(1, len(index.classes)))).all():
         return False
-    names = index.table.column("name")
 
     def same(row: int) -> bool:
         """From the header of a sample's image to that of the next one is a tar file of its own."""
@@ -277,7 +262,7 @@ def _describes(index: Index, shards: list[Place], signature: str) -> bool:
         except (BadImage, tarfile.TarError):
             return False
         indexed = index.classes[label[row]] if index.classes else None
-        name = os.fsdecode(names[row].as_py())
+        name = os.fsdecode(index.names[row])
         if member is None or member[:3] != (name, tarfile.BLOCKSIZE, size[row]):
             return False
         return indexed in (None, member[3])
@@ -341,6 +326,6 @@ def open_shards(
     if any(shard.fs != shards[0].fs for shard in shards):
         raise UserError(f"The shards of {spec!r} lie on several file systems.", "Copy them to one.")
     index = _open_index(f"{place}{chosen}", shards, index_directory, chosen)
-    blocks = RemoteShardImages(shards, index.table) if shards[0].remote else None
-    images = blocks or ShardImages(shards, index.table)
+    blocks = RemoteShardImages(shards, index) if shards[0].remote else None
+    images = blocks or ShardImages(shards, index)
     return as_source(spec, images, index, blocks=blocks)

@@ -14,8 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from layergraft.data.arrays import Labels
 from layergraft.data.decode import BadImage
@@ -170,7 +168,7 @@ def _why_not(array: Array) -> str | None:
 
 def _index(path: str, labels: Array | None, count: int) -> Index:
     """The labels of all images, if they are some."""
-    none = Index(table=pa.table({}), classes=[], signature="", fingerprint="")
+    none = Index(classes=[], signature="", fingerprint="")
     none = replace(none, label_hint=f"Name their array of {path!r}: ?images=NAME&labels=NAME.")
     if labels is None:
         return none
@@ -191,13 +189,13 @@ def _index(path: str, labels: Array | None, count: int) -> Index:
             hint = f"The labels of {path!r} are {values.shape[1]} numbers an image: one class an image is needed."
             return replace(none, label_hint=hint, remarks=[f"No labels: {hint}"])
         values = values.argmax(axis=1)[:, np.newaxis]
-    column = pa.array(
-        [str(value, "utf-8", "replace") if isinstance(value, bytes) else value for value in values[:, 0].tolist()]
-    )
-    if pa.types.is_integer(column.type):
-        column = pc.if_else(pc.less(column, 0), None, column)
-    codes = label_texts(column).dictionary_encode()
-    classes = codes.dictionary.to_pylist()
-    if not all_or_none(path, classes):
+    ids: dict[str, int] = {}
+    texts = label_texts(None if _is_below_0(value) else value for value in values[:, 0].tolist())
+    codes = np.array([ids.setdefault(text, len(ids)) for text in texts], dtype=np.int32)
+    if not all_or_none(path, ids):
         return none
-    return replace(none, table=pa.table({"label": codes.indices}), classes=classes)
+    return replace(none, columns={"label": codes}, classes=list(ids))
+
+
+def _is_below_0(value: object) -> bool:
+    return isinstance(value, int) and value < 0

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from layergraft.data.decode.ome_zarr import images_of
 from layergraft.data.decode.picture import BadImage
 from layergraft.data.decode.zarr_chunks import open_zarr_node
 from layergraft.data.sources.columns import Chosen
 from layergraft.data.sources.files import FileImages, Place
-from layergraft.data.sources.folder import SCHEMA
+from layergraft.data.sources.folder import COLUMNS
 from layergraft.data.sources.from_index import as_source
 from layergraft.data.sources.index import IndexBuilder
 from layergraft.data.sources.source import Source
@@ -74,10 +73,10 @@ def open_ome_zarr(spec: str, store: Place, images: Sequence[str]) -> Source:
         images: their paths in it.
     """
     paths = [os.fsencode(f"{store.name}//{image}") for image in images]
-    builder = IndexBuilder(SCHEMA, None, "path")
+    builder = IndexBuilder(COLUMNS, None)
     labels = np.zeros(len(paths), dtype=np.int32)
-    builder.add({"path": pa.array(paths, pa.large_binary()), "label": pa.array(labels)})
+    builder.add(paths, {"label": labels})
     index = builder.finish("")
-    files = FileImages(store.parent, index.names("path"))
+    files = FileImages(store.parent, index.names)
     hint = f"Give a table of labels, whose paths are like {files.name(0)!r}."
     return as_source(spec, files, replace(index, label_hint=hint))

@@ -134,7 +134,7 @@ def test_a_failed_cut_is_tried_again_until_a_run_has_begun(
     (memory,) = index.glob("*.tiles.jsonl")
     assert memory.read_bytes().count(b"no room") == 1, "the same failure is noted once"
     if begun:
-        next(index.glob("*.arrow")).write_bytes(b"damaged")
+        next(index.glob("*.index")).write_bytes(b"damaged")
     again = open_source(spec, index, begun=begun)
     assert len(again) == (5 if begun else 8)
     assert (again.identity == first.identity) == begun
