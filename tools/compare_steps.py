@@ -3,7 +3,7 @@
 MAE at ViT-S/16 and 224 pixels, MoCo v3 at 112; the same network, the same heads, images that are there. Each rival's
 step is what its documentation has, with torch's fused AdamW (`fused`: none is slower with it) and with torch's default.
 All take turns; a ratio is theirs over ours in processor time of the process, round by round. Rivals that are not
-installed are left out. Several calls with one `--out` add their cases to it.
+installed are left out. Several calls with one `--out` add their rows to it.
 
     python tools/compare_steps.py --threads 1 --batches 8 32 --out docs/performance/steps.json
 """
@@ -196,7 +196,7 @@ def rival_step(model: nn.Module, loss: Loss, fused: bool | None) -> Step:
 
 def seconds_in_turn(steps: dict[str, Step], seconds: float) -> dict[str, list[float]]:
     """Processor seconds of each, all threads together, a number a round; nothing counts until memory has grown."""
-    settle(list(steps.values()), rounds=2)
+    settle(list(steps.values()), rounds=1)
     times: dict[str, list[float]] = {name: [] for name in steps}
     began = time.perf_counter()
     while len(times["ours"]) < 3 or time.perf_counter() - began < seconds:
@@ -208,14 +208,18 @@ def seconds_in_turn(steps: dict[str, Step], seconds: float) -> dict[str, list[fl
     return times
 
 
-def compare(objective: str, size: int, images: int, seconds: float) -> list[Row]:
+def compare(objective: str, size: int, images: int, seconds: float, rivals: list[str]) -> list[Row]:
     """One case: its rows, the fastest rival first."""
     config = MaeConfig() if objective == "mae" else MocoConfig()
     trainer, batch = prepare(config, EncoderConfig(name=NAME, img_size=size), images, 0)
     inputs = reference_inputs(trainer, batch)
     shown = inputs[:1] if objective == "mae" else inputs
-    steps: dict[str, Step] = {"ours": our_step(trainer, batch), "reference": reference_step(trainer, batch)}
+    steps: dict[str, Step] = {"ours": our_step(trainer, batch)}
+    if "reference" in rivals:
+        steps["reference"] = reference_step(trainer, batch)
     for name, build in RIVALS[objective].items():
+        if name not in rivals:
+            continue
         if importlib.util.find_spec(name) is None:
             print(f"{name} is not installed and left out.")
             continue
@@ -236,11 +240,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each case")
     parser.add_argument("--out", type=Path, help="JSON file that gets the rows")
+    known = ["reference", *RIVALS["mae"]]
+    parser.add_argument("--rivals", choices=known, nargs="+", default=known, help="only these")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = arguments.size or {"mae": 224, "moco": 112}[arguments.objective]
     for images in arguments.batches:
-        rows = compare(arguments.objective, size, images, arguments.seconds)
+        rows = compare(arguments.objective, size, images, arguments.seconds, arguments.rivals)
         for row in rows:
             print(row, flush=True)
         if arguments.out:

@@ -79,7 +79,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def write_rows(file: Path, command: str, packages: Sequence[str], rows: Sequence[Row]) -> None:
-    """Put rows into a file, in place of those of the same cases; a file of another machine or version starts anew.
+    """Put rows into a file, in place of those of the same case and rival; one of other versions starts anew.
 
     Args:
         file: where to; its folder may be missing.
@@ -90,7 +90,7 @@ def write_rows(file: Path, command: str, packages: Sequence[str], rows: Sequence
     head = {"command": command, "machine": machine(), "versions": versions(packages)}
     before: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     same = all(before.get(key) == value for key, value in head.items())
-    cases = {row.case for row in rows}
-    kept = [row for row in before.get("rows", []) if row["case"] not in cases] if same else []
+    new = {(row.case, row.rival) for row in rows}
+    kept = [row for row in before.get("rows", []) if (row["case"], row["rival"]) not in new] if same else []
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(head | {"rows": [*kept, *map(asdict, rows)]}, indent=1) + "\n")
