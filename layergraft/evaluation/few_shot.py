@@ -18,13 +18,9 @@ _LOGITS = 2**24  # numbers that are held at once
 def _logistic_path(
     features: Tensor, labels: Tensor, classes: int, strengths: Sequence[float]
 ) -> list[LinearClassifier]:
-    """Each optimum is the start of the next, weaker penalty."""
-    fits: list[LinearClassifier] = []
-    weights = None
-    for strength in strengths:
-        weights = logistic.fit(features, labels, classes, strength, start=weights)
-        fits.append((weights, weights.new_zeros(classes)))
-    return fits
+    """Logistic regression, whose logits need no bias."""
+    path = logistic.fit_path(features, labels, classes, strengths)
+    return [(weights, weights.new_zeros(classes)) for weights in path]
 
 
 @dataclass(frozen=True, kw_only=True)

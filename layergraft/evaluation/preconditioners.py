@@ -21,50 +21,47 @@ The objective's gradient is X^T (P - Y) / N + lambda W, so its Hessian has C x C
     By Woodbury's identity its inverse needs S^-1, made once, and M x M matrices at each point: `ByOwnRows`.
 
         H_cc^-1 = S^-1 / w - S^-1 Z^T (K^-1 + Z S^-1 Z^T / w)^-1 Z S^-1 / w^2
+
+Both hold in any `Coordinates`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-Apply = Callable[[Tensor], Tensor]
+from layergraft.evaluation.coordinates import Apply, Coordinates, factor
+
 # Numbers in the inverses of all classes' blocks up to which they cost less than the products they save: at 50 shots of
 # ten classes in 128 dimensions a fit takes 0.03 s with them and 0.10 s without, in 500 dimensions 0.28 s and 0.12 s.
 _FEW_NUMBERS = 2**18
 _CLASS_ROWS = 64  # M at most: rows of its own that a class remembers
-_TRIALS = 12  # of a factor, each with ten times as much on the diagonal
-# Of the trace of X^T X / N. Between 0.01 and 0.2 it makes little difference: the few large directions are what counts.
-_DAMPING = 0.05
 
 
 class Preconditioner(ABC):
     """Made once for a problem, then brought to each point where steps are computed.
 
     Args:
-        x: features X of shape (N, D).
-        y: class of each row, of shape (N,).
+        coordinates: of the points, of K numbers a class.
+        labels: class of each row, of shape (N,).
         classes: number of classes, C.
         weight_decay: lambda.
-        inverse: of X^T X / N, damped, of shape (D, D); see `damped_inverse`.
     """
 
     stale: int
     """Products of a step from which on it pays to bring it to the new point."""
 
-    def __init__(self, x: Tensor, y: Tensor, classes: int, weight_decay: float, inverse: Tensor) -> None:
-        self.x = x
-        self.y = y
+    def __init__(self, coordinates: Coordinates, labels: Tensor, classes: int, weight_decay: float) -> None:
+        self.coordinates = coordinates
+        self.labels = labels
         self.classes = classes
         self.weight_decay = weight_decay
-        self.inverse = inverse
 
     @abstractmethod
     def at(self, probabilities: Tensor) -> Apply:
-        """About the inverse of the Hessian where the rows have these probabilities (N, C): (D, C) -> (D, C)."""
+        """Where the rows have these probabilities (C, N)."""
 
 
 def between_classes(apply: Apply) -> Apply:
@@ -74,38 +71,10 @@ def between_classes(apply: Apply) -> Apply:
     """
 
     def restricted(residual: Tensor) -> Tensor:
-        step = apply(residual - residual.mean(1, keepdim=True))
+        step = apply(residual - residual.mean(0))
         return step - step.mean(1, keepdim=True)
 
     return restricted
-
-
-def factor(matrices: Tensor) -> Tensor:
-    """Cholesky factors of positive semi-definite matrices (..., D, D).
-
-    Rounding, or features that are all alike, leave some singular: then more is added to the diagonal, which is as good
-    for a preconditioner.
-    """
-    factors: Tensor
-    factors, failed = torch.linalg.cholesky_ex(matrices)
-    if not failed.any():
-        return factors
-    scale = matrices.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=0)
-    more = torch.where(scale > 0, torch.finfo(matrices.dtype).eps * scale, 1.0)
-    identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
-    for _ in range(_TRIALS):
-        factors, failed = torch.linalg.cholesky_ex(matrices + more[..., None, None] * identity)
-        if not failed.any():
-            break
-        more = 10 * more
-    return factors
-
-
-def damped_inverse(x: Tensor) -> Tensor:
-    """(X^T X / N + damping)^-1, of shape (D, D), for rows X (N, D)."""
-    gram = x.T @ x / len(x)
-    gram.diagonal().add_(_DAMPING * float(gram.trace()))
-    return torch.cholesky_inverse(factor(gram))
 
 
 class ByClass(Preconditioner):
@@ -114,14 +83,8 @@ class ByClass(Preconditioner):
     stale = 12
 
     def at(self, probabilities: Tensor) -> Apply:
-        uncertainty = probabilities * (1 - probabilities)  # (N, C)
-        width, weighted = self.x.shape[1], torch.empty_like(self.x)  # one for all: new memory costs more than products
-        blocks = self.x.new_empty(self.classes, width, width)  # H_cc of every class
-        for weights, block in zip(uncertainty.unbind(1), blocks, strict=True):
-            torch.mm(torch.mul(self.x, weights[:, None], out=weighted).T, self.x, out=block)
-        blocks.div_(len(self.x)).diagonal(dim1=1, dim2=2).add_(self.weight_decay)
-        inverse = torch.cholesky_inverse(factor(blocks))
-        return between_classes(lambda residual: torch.einsum("cde,ec->dc", inverse, residual))
+        uncertainty = probabilities * (1 - probabilities)
+        return between_classes(self.coordinates.block_inverse(uncertainty, self.weight_decay))
 
 
 class ByOwnRows(Preconditioner):
@@ -129,36 +92,33 @@ class ByOwnRows(Preconditioner):
 
     stale = 0
 
-    def __init__(self, x: Tensor, y: Tensor, classes: int, weight_decay: float, inverse: Tensor) -> None:
-        super().__init__(x, y, classes, weight_decay, inverse)
-        counts = torch.bincount(y, minlength=classes)
-        order = torch.arange(min(int(counts.max()), _CLASS_ROWS), device=y.device)
+    def __init__(self, coordinates: Coordinates, labels: Tensor, classes: int, weight_decay: float) -> None:
+        super().__init__(coordinates, labels, classes, weight_decay)
+        counts = torch.bincount(labels, minlength=classes)
+        order = torch.arange(min(int(counts.max()), _CLASS_ROWS), device=labels.device)
         self.is_row = order < counts[:, None]  # (C, M): a class of fewer rows is filled up with zeros
         first = (counts.cumsum(0) - counts)[:, None]
-        self.rows = torch.argsort(y, stable=True)[(first + order).clamp(max=len(y) - 1)]  # (C, M)
-        self.class_rows = x[self.rows] * self.is_row[..., None]  # Z, (C, M, D)
-        self.solved = self.class_rows @ inverse  # Z S^-1, (C, M, D)
-        self.kernel = self.solved @ self.class_rows.mT  # Z S^-1 Z^T, (C, M, M)
+        self.rows = torch.argsort(labels, stable=True)[(first + order).clamp(max=len(labels) - 1)]  # (C, M)
+        self.own = coordinates.own_rows(self.rows, self.is_row)
 
     def at(self, probabilities: Tensor) -> Apply:
-        # What rows give to classes that are not theirs: u of each row (N,), w of each class (C,).
-        others = probabilities.scatter(1, self.y[:, None], 0.0)
-        uncertain, weights = others.sum(1), others.sum(0) / len(self.x)
+        # What rows give to classes that are not theirs: u of each row (N,), w of each class (C, 1).
+        others = probabilities.scatter(0, self.labels[None], 0.0)
+        uncertain, weights = others.sum(0), others.sum(1, keepdim=True) / others.shape[1]
         weights = weights.clamp(min=0.1 * float(weights.mean()) + 1e-30)
-        curvature = (uncertain * (1 - uncertain))[self.rows].clamp(min=1e-20) / len(self.x)  # K, (C, M)
-        inner = self.kernel / weights[:, None, None] + torch.diag_embed(torch.where(self.is_row, 1 / curvature, 1.0))
+        curvature = (uncertain * (1 - uncertain))[self.rows].clamp(min=1e-20) / others.shape[1]  # K, (C, M)
+        inner = self.own.kernel / weights[..., None] + torch.diag_embed(torch.where(self.is_row, 1 / curvature, 1.0))
         factors = factor(inner)  # of K^-1 + Z S^-1 Z^T / w, (C, M, M)
 
         def apply(residual: Tensor) -> Tensor:
-            step = self.inverse @ residual / weights  # S^-1 r / w, (D, C)
-            part = torch.einsum("cmd,dc->cm", self.class_rows, step)
-            part = torch.cholesky_solve(part[..., None], factors)[..., 0] / weights[:, None]
-            return step - torch.einsum("cmd,cm->dc", self.solved, part)
+            step = self.coordinates.solve(residual).div_(weights)  # S^-1 r / w
+            part = torch.cholesky_solve(self.own.logits(step)[..., None], factors)[..., 0]  # (C, M)
+            return step.sub_(self.own.solve(part).div_(weights))
 
         return between_classes(apply)
 
 
-def preconditioner(x: Tensor, y: Tensor, classes: int, weight_decay: float, inverse: Tensor) -> Preconditioner:
+def preconditioner(coordinates: Coordinates, labels: Tensor, classes: int, weight_decay: float) -> Preconditioner:
     """The one that suits the shape of the problem; arguments as for `Preconditioner`."""
-    blocks = classes * x.shape[1] ** 2 <= _FEW_NUMBERS
-    return (ByClass if blocks else ByOwnRows)(x, y, classes, weight_decay, inverse)
+    blocks = classes * coordinates.rows.shape[1] ** 2 <= _FEW_NUMBERS
+    return (ByClass if blocks else ByOwnRows)(coordinates, labels, classes, weight_decay)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from layergraft.evaluation import logistic
+from layergraft.evaluation.coordinates import ByFeatures, ByRows
 from layergraft.evaluation.features import center_and_normalize
 
 
@@ -49,16 +50,33 @@ def test_fewer_rows_than_features() -> None:
     assert float(weights.grad.norm()) < 1e-9
 
 
-def test_warm_start_ends_at_the_same_optimum() -> None:
+@pytest.mark.parametrize(("rows", "width"), [(60, 10), (24, 40)])
+def test_path_ends_at_the_same_optimum(rows: int, width: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(60, 10, generator=generator, dtype=torch.float64)
-    y = torch.arange(60) % 4
-    cold = logistic.fit(x, y, 4, 0.1)
-    warm = logistic.fit(x, y, 4, 0.1, start=logistic.fit(x, y, 4, 10.0))
-    far = logistic.fit(x, y, 4, 0.1, start=100 * torch.randn(10, 4, generator=generator, dtype=torch.float64))
-    for other in (warm, far):
-        a, b = (float(logistic.objective(w, x, y, 0.1 / 60)) for w in (cold, other))
+    x = torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    y = torch.arange(rows) % 4
+    coordinates = (ByFeatures if rows > width else ByRows)(x)
+    start = coordinates.pair(100 * torch.randn(4, min(rows, width), generator=generator, dtype=torch.float64))
+    *_, (point, _) = logistic.newton(coordinates, y, 4, 0.1 / rows, 1e-10, start)
+    cold, warm = logistic.fit(x, y, 4, 0.1), logistic.fit_path(x, y, 4, [10.0, 0.1])[1]
+    for other in (warm, coordinates.weights(point)):
+        a, b = (float(logistic.objective(w, x, y, 0.1 / rows)) for w in (cold, other))
         assert abs(a / b - 1) < 1e-9
+
+
+@pytest.mark.parametrize("rank", [1, 9, 30])
+@pytest.mark.parametrize("classes", [3, 200])
+def test_rows_and_features_give_one_optimum(rank: int, classes: int) -> None:
+    """Whether the products of the rows have full rank or not, and with either preconditioner."""
+    generator = torch.Generator().manual_seed(rank)
+    x, basis = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((30, rank), (rank, 50)))
+    x, y = torch.nn.functional.normalize(x @ basis), torch.arange(30) % 3
+    values = []
+    for coordinates in (ByRows(x), ByFeatures(x)):
+        *_, (point, value) = logistic.newton(coordinates, y, classes, 1e-5, 1e-10)
+        assert float(logistic.objective(coordinates.weights(point), x, y, 1e-5)) == pytest.approx(value, rel=1e-8)
+        values.append(value)
+    assert values[0] == pytest.approx(values[1], rel=1e-8)
 
 
 def test_agrees_with_scikit_learn() -> None:

@@ -188,17 +188,9 @@ def _rivals(reference: str, unknowns: int, precision: str, process: Executor) ->
 
 
 def _ours(x: Array, y: Labels, classes: int, weight_decay: float, *, goal: float) -> Fit:
-    """The first step whose objective is no worse than the goal, or the optimum within the numbers' precision."""
+    """The first step whose objective is no worse than the goal, or the optimum within our tolerance."""
     features, labels = torch.from_numpy(x), torch.from_numpy(y)
-
-    def solve() -> npt.NDArray[np.floating[Any]]:
-        steps = logistic.newton(features, labels, classes, weight_decay, logistic.TOLERANCE[features.dtype])
-        weights, value = next(steps)
-        while value > goal:
-            weights, value = next(steps, (weights, -np.inf))
-        return weights.numpy()
-
-    return _timed(solve)
+    return _timed(lambda: logistic.fit(features, labels, classes, weight_decay * len(x), goal=goal).numpy())
 
 
 def _compare(solver: Solver, x: Array, y: Labels, classes: int) -> tuple[dict[str, float], dict[str, float]]:
