@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from layergraft.commands.bench.step import our_step, prepare, reference_inputs, reference_step, settle
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import MaeConfig, MocoConfig
+from layergraft.config.recipe import EngineConfig
 
 NAME, WIDTH, DEPTH, HEADS = "vit_small_patch16_224", 384, 12, 6
 DECODER = MaeConfig().decoder
@@ -181,12 +182,13 @@ RIVALS: dict[str, dict[str, Callable[..., tuple[nn.Module, Loss]]]] = {
 }
 
 
-def rival_step(model: nn.Module, loss: Loss, fused: bool | None) -> Step:
+def rival_step(model: nn.Module, loss: Loss, fused: bool | None, bf16: bool) -> Step:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-4, weight_decay=0.05, fused=fused)
 
     def step() -> None:
-        value = loss()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            value = loss()
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -208,14 +210,15 @@ def seconds_in_turn(steps: dict[str, Step], seconds: float) -> dict[str, list[fl
     return times
 
 
-def compare(objective: str, size: int, images: int, seconds: float, rivals: list[str]) -> list[Row]:
+def compare(objective: str, size: int, images: int, seconds: float, rivals: list[str], bf16: bool) -> list[Row]:
     """One case: its rows, the fastest rival first."""
     config = MaeConfig() if objective == "mae" else MocoConfig()
-    trainer, batch = prepare(config, EncoderConfig(name=NAME, img_size=size), images, 0)
+    engine = EngineConfig(precision="bf16-mixed" if bf16 else "32-true")
+    trainer, batch = prepare(config, EncoderConfig(name=NAME, img_size=size), images, 0, engine)
     inputs = reference_inputs(trainer, batch)
     shown = inputs[:1] if objective == "mae" else inputs
     steps: dict[str, Step] = {"ours": our_step(trainer, batch)}
-    if "reference" in rivals:
+    if "reference" in rivals and not bf16:
         steps["reference"] = reference_step(trainer, batch)
     for name, build in RIVALS[objective].items():
         if name not in rivals:
@@ -223,11 +226,12 @@ def compare(objective: str, size: int, images: int, seconds: float, rivals: list
         if importlib.util.find_spec(name) is None:
             print(f"{name} is not installed and left out.")
             continue
-        steps[f"{name}, fused AdamW"] = rival_step(*build(*shown, size), fused=True)
+        steps[f"{name}, fused AdamW"] = rival_step(*build(*shown, size), fused=True, bf16=bf16)
         if images <= 8:  # at larger batches the optimizer hardly counts
-            steps[name] = rival_step(*build(*shown, size), fused=None)
+            steps[name] = rival_step(*build(*shown, size), fused=None, bf16=bf16)
     times = {name: np.array(rounds) for name, rounds in seconds_in_turn(steps, seconds).items()}
     case = f"{objective}, ViT-S/16, {size} px, batch {images}, {torch.get_num_threads()} threads"
+    case += ", bf16 products" if bf16 else ""
     rows = [Row.of(case, name, times["ours"], theirs) for name, theirs in times.items() if name != "ours"]
     return sorted(rows, key=lambda row: row.median)
 
@@ -242,11 +246,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file that gets the rows")
     known = ["reference", *RIVALS["mae"]]
     parser.add_argument("--rivals", choices=known, nargs="+", default=known, help="only these")
+    parser.add_argument("--bf16", action="store_true", help="all with products in bf16 (the rivals by torch.autocast)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = arguments.size or {"mae": 224, "moco": 112}[arguments.objective]
     for images in arguments.batches:
-        rows = compare(arguments.objective, size, images, arguments.seconds, arguments.rivals)
+        rows = compare(arguments.objective, size, images, arguments.seconds, arguments.rivals, arguments.bf16)
         for row in rows:
             print(row, flush=True)
         if arguments.out:

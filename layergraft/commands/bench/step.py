@@ -18,7 +18,7 @@ from layergraft.commands.bench import reference
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.objectives import MaeConfig, MocoConfig
 from layergraft.config.plan import FreezeBlocks, PlanConfig
-from layergraft.config.recipe import Recipe
+from layergraft.config.recipe import EngineConfig, Recipe
 from layergraft.config.stage import StageConfig
 from layergraft.data.batch import Batch
 from layergraft.data.sources.open import open_source
@@ -55,7 +55,11 @@ def gemm_peak_gflops(device: torch.device, size: int = 2048, repeats: int = 8) -
 
 
 def prepare(
-    config: MaeConfig | MocoConfig, encoder: EncoderConfig, batch_size: int, frozen: int
+    config: MaeConfig | MocoConfig,
+    encoder: EncoderConfig,
+    batch_size: int,
+    frozen: int,
+    engine: EngineConfig | None = None,
 ) -> tuple[Trainer, Batch]:
     """A stage as `train` would build it, and one batch of it.
 
@@ -65,11 +69,12 @@ def prepare(
         batch_size: images of a step.
         frozen: lowest blocks that do not move, with all below them; at 0 only what the method keeps fixed: the
             positions and, in MoCo v3, the patch projection.
+        engine: with another precision than fp32.
     """
     fixed = ("positions",) if isinstance(config, MaeConfig) else ("patch_embed", "positions")
     plan = PlanConfig(freeze=FreezeBlocks(blocks=frozen) if frozen else fixed)
     stage = StageConfig(objective=config, plan=plan, views=config.views, epochs=1000, batch_size=batch_size)
-    recipe = Recipe(encoder=encoder, stages={"bench": stage}, evaluate=None)
+    recipe = Recipe(encoder=encoder, stages={"bench": stage}, evaluate=None, engine=engine or EngineConfig())
     source = open_source(IMAGES)
     fresh = create_encoder(encoder, 0)
     data = RunData(train=source, holdout=source.subset(source.keys[:0]), mean=fresh.mean, std=fresh.std)
