@@ -87,11 +87,9 @@ def ablate_study(
     refuse_another(out, mark)
     size = jobs or default_jobs()
     with SignalGuard(), alone():
-        assert base.data.source is not None
         data = base.data
-        evaluate, images = with_possible_shots(
-            settings.evaluate, base.data.source, data.holdout, data.holdout_by, announce
-        )
+        assert data.source is not None
+        evaluate, images = with_possible_shots(settings.evaluate, data.source, data.holdout, data.holdout_by, announce)
         settings = replace(settings, evaluate=evaluate)
         check()
         arms = connect(varied, recipes)
@@ -106,7 +104,7 @@ def ablate_study(
             return AblationFiles.of(out)
         if not can_draw():
             announce("figure.pdf is left out: pip install 'layergraft[figures]' draws it.")
-        claim(out, mark, images_now(base.data.source), announce)
+        claim(out, mark, images_now(data.source), announce)
         check()
         head = {
             "recipe": str(recipe) if isinstance(recipe, str | Path) else "of Python",

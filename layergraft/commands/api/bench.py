@@ -75,18 +75,8 @@ def bench(
     if what == "quality":
         from layergraft.commands.bench.quality.run import BUDGETS, RATES, bench_quality
 
-        return bench_quality(
-            recipes or ["fashion_tiny"],
-            data,
-            budgets or BUDGETS,
-            target,
-            seeds,
-            rivals,
-            rates or RATES,
-            jobs,
-            expanded(out),
-            quiet=json,
-        )
+        names, given = recipes or ["fashion_tiny"], (budgets or BUDGETS, target, seeds, rivals, rates or RATES, jobs)
+        return bench_quality(names, data, *given, expanded(out), quiet=json)
     from layergraft.commands.bench.run import run_bench
 
     return run_bench(
