@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,4 +89,5 @@ def read_analysis(path: Path) -> list[Entry]:
 def write_analysis(path: Path, new: list[Entry]) -> None:
     """Add entries; those with the same identity are replaced."""
     entries = {entry.identity: entry for entry in [*read_analysis(path), *new]}
-    write_text(path, json.dumps([asdict(entry) for entry in entries.values()], indent=1) + "\n")
+    # A line an entry: laid out further, json would be written by Python instead of C, all of it after each analysis.
+    write_text(path, "[\n" + ",\n".join(json.dumps(entry, default=vars) for entry in entries.values()) + "\n]\n")
