@@ -19,6 +19,7 @@ def bench(
     data: str | None = None,
     views: Literal["mae", "moco"] = "moco",
     busy: bool = False,
+    rows: list[int] | None = None,
     runtimes: list[Literal["eager", "compiled", "onnx"]] | None = None,
     seconds: float = 10.0,
     recipes: list[str] | None = None,
@@ -46,9 +47,12 @@ def bench(
         img_size: side of the images in pixels; an encoder with weights has its own.
         batch_size: for step: images per step; for encode: one or several numbers of images at a time, 1 32.
         frozen: for step: numbers of frozen lowest blocks to compare, 0 4 6; the first meets the reference.
-        data: for data: the images to make views of; for quality: the images of all recipes, in place of their own.
+        data: for data: the images to make views of; for quality: the images of all recipes, in place of their own; for
+            logistic: labelled images, whose features by --encoder and whose raw pixels are fitted; by default rows
+            drawn from a distribution.
         views: for data: mae (one view) or moco (two), on one core.
         busy: for data: measure beside a training step of ViT-S/16 on the other cores, as while training.
+        rows: for logistic with --data: how many images are fitted; by default 100 500 10000.
         runtimes: for encode: eager, compiled by torch.compile, and exported to onnx; by default all.
         seconds: how long to measure.
         recipes: for quality: names or files of recipes, the first of which is compared with the others; by default
@@ -73,12 +77,11 @@ def bench(
         Stopped: of quality, a signal came; everything so far is saved and the same call goes on.
     """
     if what == "quality":
-        from layergraft.commands.bench.quality.run import BUDGETS, RATES, bench_quality
+        from layergraft.commands.bench.quality.run import bench_quality
 
-        names, given = recipes or ["fashion_tiny"], (budgets or BUDGETS, target, seeds, rivals, rates or RATES, jobs)
-        return bench_quality(names, data, *given, expanded(out), quiet=json)
+        return bench_quality(recipes, data, budgets, target, seeds, rivals, rates, jobs, expanded(out), quiet=json)
     from layergraft.commands.bench.run import run_bench
 
     return run_bench(
-        what, objective, encoder, img_size, batch_size, frozen, data, views, busy, runtimes, seconds, quiet=json
+        what, objective, encoder, img_size, batch_size, frozen, data, views, busy, rows, runtimes, seconds, quiet=json
     )

@@ -6,6 +6,9 @@ first step whose objective is no worse. Where the rival takes seconds both run s
 are reported: seconds of the clock and of all threads, beside the objective that each ended at. The rivals are
 scikit-learn's `lbfgs` and `newton-cholesky` (where its Hessian is small), torch's L-BFGS over all rows, and Cyanure's
 `auto` solver, which its own duality gap stops.
+
+The rows are drawn from a distribution, or are features of an encoder and raw pixels of real images, as the protocols
+fit them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,9 +32,14 @@ import torch
 from rich.console import Console
 
 from layergraft.data.arrays import Labels
+from layergraft.data.reading import settle
+from layergraft.data.sources.open import open_source
+from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation import logistic
-from layergraft.evaluation.features import Array, center_and_normalize
+from layergraft.evaluation.features import Array, center_and_normalize, extract, pixels
+from layergraft.evaluation.splits import few_labels
+from layergraft.runs.announce import announce
 
 # (rows, features, classes, precision, the rival whose figures stand beside ours). The protocols fit in float64 up to
 # 2^24 numbers; few labels are at the end.
@@ -46,10 +54,12 @@ CASES: tuple[tuple[int, int, int, str, str], ...] = (
 _PAUSE = 0.5  # seconds before each fit: threads of BLAS that have just worked wait for more by spinning
 _EVALUATIONS, _PATIENCE = (
     10_000,
-    120.0,
+    20.0,
 )  # evaluations, and seconds of all threads, after which torch's L-BFGS is given up
 _MOST_UNKNOWNS = 2048  # of newton-cholesky, whose Hessian has the square of it: with 3840 it takes 9 s a fit
-_REPEATS, _SHORT = 5, 5.0  # a fit of less than so many seconds is made so often
+_REPEATS, _SHORT = 5, 2.0  # a fit of less than so many seconds is made so often
+ROWS = (100, 500, 10_000)  # of real images
+_MOST_LOGITS = 2**23  # rows x features x classes up to which scikit-learn's tight tolerance takes seconds, not minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +212,8 @@ def _compare(solver: Solver, x: Array, y: Labels, classes: int) -> tuple[dict[st
         return float(logistic.objective(torch.from_numpy(fit.weights).double(), features, labels, weight_decay))
 
     def paused(fit_once: Solver) -> Fit:
-        time.sleep(_PAUSE)
+        if torch.get_num_threads() > 1:
+            time.sleep(_PAUSE)
         return fit_once(x, y, classes, weight_decay)
 
     def figures(fits: list[Fit]) -> dict[str, float]:
@@ -221,11 +232,56 @@ def _compare(solver: Solver, x: Array, y: Labels, classes: int) -> tuple[dict[st
     return figures(theirs), figures(ours)
 
 
-def bench_logistic(quiet: bool) -> dict[str, Any]:
+def _real_cases(encoder: str, data: str, rows: Sequence[int]) -> Iterator[tuple[str, Array, Labels, int]]:
+    """Features of an encoder, then raw pixels, of so many labelled images: (name, (N, D), labels, classes)."""
+    loaded = load_encoder(encoder)
+    source = settle(open_source(data), loaded.in_chans, announce, loaded.reads, repr(encoder)).labelled
+    labels, classes = source.selected_labels, len(source.classes)
+    chosen = [
+        few_labels(labels, source.keys, source.classes, count // classes, split=0, scope="bench") for count in rows
+    ]
+    needed = np.unique(np.concatenate(chosen))
+    part = source.subset(source.keys[needed])
+    features = center_and_normalize(extract(loaded, part, "cls"))
+    floor = np.nan_to_num(pixels(part, loaded.img_size, loaded.in_chans))
+    for name, array in (("features", features), ("pixels", floor)):
+        for images in chosen:
+            yield name, array[np.searchsorted(needed, images)].astype(np.float64), labels[images], classes
+
+
+def _compare_on_images(
+    encoder: str, data: str, rows: Sequence[int], missing: set[str], process: Executor, console: Console
+) -> list[dict[str, Any]]:
+    """Every rival's figures beside ours on real images, and ours up to our own tolerance."""
+    cases = []
+    for name, x, y, classes in _real_cases(encoder, data, rows):
+        numbers = x.shape[1] * classes
+        rivals = _rivals("sklearn", numbers, "float64", process)
+        rivals = {key: rival for key, rival in rivals.items() if not (key.startswith("torch") and "tight" in key)}
+        if x.size * classes > _MOST_LOGITS:
+            del rivals["sklearn_tight"]
+        if "cyanure" not in missing:
+            rivals |= _rivals("cyanure", numbers, "float64", process)
+        console.print(f"{name}, {len(x)} x {x.shape[1]}, {classes} classes: seconds, of all threads, objective")
+        figures: dict[str, Any] = {}
+        for rival, solver in rivals.items():
+            theirs, ours = _compare(solver, x, y, classes)
+            figures[rival] = theirs | {"ours": ours}
+            console.print(f"  {rival}: {_text(theirs)}; ours: {_text(ours)} ({_ratios(theirs, ours)})")
+        to_optimum, _ = _compare(partial(_ours, goal=-np.inf), x, y, classes)
+        console.print(f"  ours to the optimum: {_text(to_optimum)}")
+        shape = {"images": name, "rows": len(x), "features": x.shape[1], "classes": classes, "precision": "float64"}
+        cases.append(shape | {"ours": to_optimum, "rivals": figures})
+    return cases
+
+
+def bench_logistic(encoder: str, data: str | None, rows: list[int] | None, quiet: bool) -> dict[str, Any]:
     """Run all cases whose reference is installed; see `layergraft.bench`."""
     missing = {name for name in ("sklearn", "cyanure") if importlib.util.find_spec(name) is None}
     if "sklearn" in missing:
         raise UserError("`bench logistic` compares with scikit-learn.", "pip install scikit-learn cyanure")
+    if rows is not None and data is None:
+        raise UserError("--rows are of real images.", "Give --encoder runs/demo --data builtin:fashion-canvas.")
     console = Console(stderr=True, quiet=quiet, highlight=False)
     cases = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
@@ -235,6 +291,10 @@ def bench_logistic(quiet: bool) -> dict[str, Any]:
             for solver in _rivals(reference, 128, "float32", process).values():
                 solver(x, y, 4, logistic.PUBLISHED_LAMBDA_N / len(x))
         _ours(x, y, 4, logistic.PUBLISHED_LAMBDA_N / len(x), goal=0.0)
+        if data is not None:
+            results = {"cases": _compare_on_images(encoder, data, rows or ROWS, missing, process, console)}
+            print(json.dumps(results))
+            return results
         for rows, width, classes, precision, reference in CASES:
             if reference in missing:
                 console.print(f"{reference} is not installed: its case is skipped.")
@@ -256,7 +316,7 @@ def bench_logistic(quiet: bool) -> dict[str, Any]:
 
 
 def _text(figures: dict[str, float]) -> str:
-    return f"{figures['seconds']:.2f} s, {figures['cpu_seconds']:.2f} s, {figures['objective']:.9f}"
+    return f"{figures['seconds']:.4f} s, {figures['cpu_seconds']:.4f} s, {figures['objective']:.9f}"
 
 
 def _ratios(theirs: dict[str, float], ours: dict[str, float]) -> str:

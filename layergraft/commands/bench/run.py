@@ -17,6 +17,7 @@ def run_bench(
     data: str | None,
     views: Literal["mae", "moco"],
     busy: bool,
+    rows: list[int] | None,
     runtimes: list[Literal["eager", "compiled", "onnx"]] | None,
     seconds: float,
     quiet: bool,
@@ -33,7 +34,7 @@ def run_bench(
     if what == "logistic":
         from layergraft.commands.bench.logistic import bench_logistic
 
-        return bench_logistic(quiet=quiet)
+        return bench_logistic(encoder, data, rows, quiet=quiet)
     if what == "loop":
         from layergraft.commands.bench.loop import bench_loop
 

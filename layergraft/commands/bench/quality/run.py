@@ -47,13 +47,13 @@ _TAKEN = ("random", "pixels", *(f"lightly-{name}" for name in RIVALS))
 
 
 def bench_quality(
-    names: Sequence[str],
+    names: Sequence[str] | None,
     data: str | None,
-    budgets: Sequence[float],
+    budgets: Sequence[float] | None,
     target: float | None,
     seeds: int,
     rivals: Sequence[str] | None,
-    rates: Sequence[float],
+    rates: Sequence[float] | None,
     jobs: int | None,
     out: Path,
     quiet: bool,
@@ -64,6 +64,7 @@ def bench_quality(
         Stopped: a signal came; everything is saved.
         UserError: recipes, images or directory do not serve.
     """
+    names, budgets, rates = names or ["fashion_tiny"], budgets or BUDGETS, rates or RATES
     check_numbers(seeds, jobs)
     _check_above_0("A budget is a number of core-seconds", budgets, "--budgets 60 120 240 480")
     _check_above_0("A factor of a learning rate is a number", rates, "--rates 0.5 1 2 4")
