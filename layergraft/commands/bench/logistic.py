@@ -275,12 +275,12 @@ def _compare_on_images(
     return cases
 
 
-def bench_logistic(encoder: str, data: str | None, rows: list[int] | None, quiet: bool) -> dict[str, Any]:
+def bench_logistic(encoder: str, data: str | None, images: list[int] | None, quiet: bool) -> dict[str, Any]:
     """Run all cases whose reference is installed; see `layergraft.bench`."""
     missing = {name for name in ("sklearn", "cyanure") if importlib.util.find_spec(name) is None}
     if "sklearn" in missing:
         raise UserError("`bench logistic` compares with scikit-learn.", "pip install scikit-learn cyanure")
-    if rows is not None and data is None:
+    if images is not None and data is None:
         raise UserError("--rows are of real images.", "Give --encoder runs/demo --data builtin:fashion-canvas.")
     console = Console(stderr=True, quiet=quiet, highlight=False)
     cases = []
@@ -292,7 +292,7 @@ def bench_logistic(encoder: str, data: str | None, rows: list[int] | None, quiet
                 solver(x, y, 4, logistic.PUBLISHED_LAMBDA_N / len(x))
         _ours(x, y, 4, logistic.PUBLISHED_LAMBDA_N / len(x), goal=0.0)
         if data is not None:
-            results = {"cases": _compare_on_images(encoder, data, rows or ROWS, missing, process, console)}
+            results = {"cases": _compare_on_images(encoder, data, images or ROWS, missing, process, console)}
             print(json.dumps(results))
             return results
         for rows, width, classes, precision, reference in CASES:
