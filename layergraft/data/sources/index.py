@@ -230,7 +230,10 @@ class IndexBuilder:
 
     def class_ids(self, names: Iterable[str]) -> ClassIds:
         """Numbers of classes in the order of their first appearance."""
-        return np.array([self.classes.setdefault(name, len(self.classes)) for name in names], dtype=np.int32)
+        listed = list(names)
+        for name in dict.fromkeys(listed):
+            self.classes.setdefault(name, len(self.classes))
+        return np.fromiter(map(self.classes.__getitem__, listed), np.int32, len(listed))
 
     def add(self, names: ByteStrings | Sequence[bytes], columns: Mapping[str, npt.ArrayLike]) -> None:
         """Add a batch of rows."""

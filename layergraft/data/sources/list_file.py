@@ -164,7 +164,9 @@ def _build(file: Place, root: Place, path: Path | None) -> Index:
             names, labels = _imagenet(builder, paths.tolist(), flat)
             builder.add(names, {"label": labels})
         else:
-            labels = builder.class_ids(word.decode("utf-8", "surrogateescape") for word in words.tolist())
+            listed = words.tolist()
+            text_of = {word: word.decode("utf-8", "surrogateescape") for word in dict.fromkeys(listed)}
+            labels = builder.class_ids(map(text_of.__getitem__, listed))
             builder.add(paths, {"label": labels})
     if total == 0:
         raise UserError(f"The list {file.path!r} is empty.", "It needs one path a line.")
