@@ -213,8 +213,10 @@ class Guard:
 
     def load_state_dict(self, state: State) -> None:
         self.start, self.kept = figures_of(state["start"]), figures_of(state["kept"])
-        self.kept_step, self.kept_part = int(state["kept_step"]), float(state["kept_part"])
-        self.weights, self.origin = state["weights"], state["origin"]
+        self.kept_step, self.kept_part = int(state["kept_step"]), float(state.get("kept_part", 1))
+        # A checkpoint of an earlier version has no start: the way begins at what was kept then, which was near it.
+        self.weights = state["weights"]
+        self.origin = state.get("origin", self.weights)
         self.looks = list(state["looks"])
         self.softened, self.ended = state["softened"], state["ended"]
         self.act = None

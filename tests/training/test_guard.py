@@ -235,6 +235,11 @@ def test_without_labels_it_leaves_the_farthest_point_near_its_start(
     guard.kept_part, guard.origin = 0.0, {}
     guard.load_state_dict(state)
     assert guard.state_dict() == state
+    guard.load_state_dict({key: value for key, value in state.items() if key not in ("kept_part", "origin")})
+    guard.look(6, encoder, {"encoder": encoder})  # type: ignore[arg-type]
+    assert guard.kept is not None
+    assert guard.start is not None
+    assert guard.kept.agreement(guard.start) >= guard.config.agreement
 
 
 def test_a_fall_within_chance_is_none(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
