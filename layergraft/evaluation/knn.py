@@ -10,7 +10,7 @@ from torch import Tensor
 from layergraft.data.arrays import Labels
 from layergraft.evaluation.features import Array, in_range
 
-_QUERIES = 256
+_QUERIES, _CANDIDATES = 256, 2**22  # that are looked at at a time, and the numbers of all their candidates
 # More candidates than neighbours come from the float32 product; float64 decides which of them are nearest.
 _SPARE = 12
 
@@ -42,8 +42,9 @@ def knn_votes(
     # 1, but to float32's precision only.
     lengths = torch.linalg.vector_norm(bank, dim=1, dtype=torch.float64).clamp(min=1e-12)
     most = min(max(ks), len(bank))
-    for start in range(0, len(queries), _QUERIES):
-        part = queries[start : start + _QUERIES]
+    at_a_time = max(16, min(_QUERIES, _CANDIDATES // ((most + _SPARE) * bank.shape[1])))
+    for start in range(0, len(queries), at_a_time):
+        part = queries[start : start + at_a_time]
         near = (part @ bank.T).topk(min(most + _SPARE, len(bank))).indices
         exact = bank[near].double() @ torch.nn.functional.normalize(part.double(), dim=1)[:, :, None]
         exact = exact[:, :, 0] / lengths[near]
@@ -51,7 +52,7 @@ def knn_votes(
         voters = labels[near.gather(1, order)]
         for (k, temperature), sums in votes.items():
             weights = ((similarity[:, :k] - 1) / temperature).exp()
-            sums[start : start + _QUERIES].scatter_add_(1, voters[:, :k], weights)
+            sums[start : start + at_a_time].scatter_add_(1, voters[:, :k], weights)
     return votes
 
 
