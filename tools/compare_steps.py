@@ -29,6 +29,14 @@ from layergraft.config.recipe import EngineConfig
 NAME, WIDTH, DEPTH, HEADS = "vit_small_patch16_224", 384, 12, 6
 DECODER = MaeConfig().decoder
 MOCO = MocoConfig()
+ABOUT = {
+    "title": "A training step",
+    "about": (
+        "MAE and MoCo v3 on the same timm network, heads and images: processor time of a step, medians of rounds in "
+        "turn in one process, beside other programs. The reference is that of `layergraft bench step`."
+    ),
+    "command": "python tools/compare_steps.py --objective mae --batches 8 32 --threads 1",
+}
 Step = Callable[[], object]
 Loss = Callable[[], Tensor]
 
@@ -257,7 +265,7 @@ def main() -> None:
             print(row, flush=True)
         if arguments.out:
             packages = ("torch", "timm", "transformers", "lightly", "stable-pretraining")
-            write_rows(arguments.out, "python tools/compare_steps.py", packages, rows)
+            write_rows(arguments.out, ABOUT, packages, rows)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.commands.study.directory import commit
+
 Numbers = npt.NDArray[np.float64]
 
 
@@ -54,17 +56,14 @@ def _short(seconds: Any) -> float:
     return float(f"{float(seconds):.4g}")
 
 
-def machine() -> dict[str, Any]:
-    """The processor and how many of its cores there are."""
+def machine() -> str:
+    """The processor, what it multiplies with, and how many of its cores there are."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     known = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in told.get("flags", "").split()]
-    return {
-        "processor": told.get("model name", platform.processor() or platform.machine()),
-        "family and model": f"{told.get('cpu family', '?')}/{told.get('model', '?')}",
-        "cores": os.cpu_count(),
-        "instructions": known,
-    }
+    name = told.get("model name", platform.processor() or platform.machine())
+    family = f", family {told['cpu family']}" if "cpu family" in told else ""
+    return f"{name}{family} ({', '.join(known)}), {os.cpu_count()} cores"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -78,19 +77,35 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return installed
 
 
-def write_rows(file: Path, command: str, packages: Sequence[str], rows: Sequence[Row]) -> None:
+def write_rows(file: Path, about: dict[str, str], packages: Sequence[str], rows: Sequence[Row]) -> None:
     """Put rows into a file, in place of those of the same case and rival; one of other versions starts anew.
 
     Args:
-        file: where to; its folder may be missing.
-        command: that measures again.
+        file: where to, as `docs_performance.py` reads it; its folder may be missing.
+        about: `title`, `about` and `command`.
         packages: whose versions count.
-        rows: of some cases.
+        rows: of some cases; those of a rival that `is_part` go to `parts`, which the page does not show.
     """
-    head = {"command": command, "machine": machine(), "versions": versions(packages)}
+    head = about | {"machine": machine(), "versions": versions(packages)}
     before: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     same = all(before.get(key) == value for key, value in head.items())
     new = {(row.case, row.rival) for row in rows}
-    kept = [row for row in before.get("rows", []) if (row["case"], row["rival"]) not in new] if same else []
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for table in ("rows", "parts"):
+        kept = [row for row in before.get(table, []) if (row["case"], row["rival"]) not in new] if same else []
+        tables[table] = [*kept, *(_entry(row) for row in rows if is_part(row.rival) == (table == "parts"))]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(head | {"rows": [*kept, *map(asdict, rows)]}, indent=1) + "\n")
+    text = json.dumps(head | {"commit": commit()} | tables, indent=1, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def is_part(rival: str) -> bool:
+    """Whether it is a part of ours that was timed alone."""
+    return rival.startswith("of ours")
+
+
+def _entry(row: Row) -> dict[str, Any]:
+    """A row of the page: milliseconds, and the ratio by rounds in its note."""
+    note = f"by rounds {row.median:.2f}, {row.min:.2f} to {row.max:.2f} in {row.n}"
+    times = {"theirs": _short(1e3 * row.theirs), "ours": _short(1e3 * row.ours), "unit": "ms", "better": "less"}
+    return {"case": row.case, "rival": row.rival} | times | {"note": note} | asdict(row) | times
