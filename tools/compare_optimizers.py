@@ -44,7 +44,7 @@ PROTOCOL = EvaluateConfig(protocols=("logistic", "knn"), shots=(1, 5, 10), split
 
 def recipe_of(optimizer: str, factor: float, seed: int, asked: argparse.Namespace) -> Recipe:
     """The demo's recipe with another optimizer, factor of the learning rates, seed; and length, images, precision."""
-    plain = load_recipe("fashion_tiny")
+    plain = load_recipe("fashion_paper")
     changes: dict[str, Any] = {"seed": seed, "data.source": asked.data, "engine.precision": asked.precision}
     changes |= {"monitor.every": 0, "evaluate": None, "analyze": []}
     for name, stage in plain.stages.items():
@@ -53,7 +53,7 @@ def recipe_of(optimizer: str, factor: float, seed: int, asked: argparse.Namespac
         changes[f"{key}.optimizer.base_lr"] = factor * stage.optimizer.base_lr
         changes[f"{key}.epochs"] = asked.length * (stage.epochs or 0)
         changes[f"{key}.warmup_epochs"] = asked.length * stage.warmup_epochs
-    return load_recipe("fashion_tiny", changes)
+    return load_recipe("fashion_paper", changes)
 
 
 def measure(work: Path, recipe: Recipe, on_test: bool) -> dict[str, float]:

@@ -16,11 +16,13 @@ from torch.func import functional_call, grad, vmap
 from layergraft.analysis.charts import LAYER_AXIS
 from layergraft.analysis.fitted import fit_heads, objective_batch
 from layergraft.analysis.subject import NotApplicable, Subject
-from layergraft.analysis.terms import SampleLoss, Terms, cl_terms, mim_terms, plain_attention
-from layergraft.config.objectives import MaeConfig, MocoConfig
+from layergraft.analysis.terms import SampleLoss, Terms, mim_terms, moco_terms, plain_attention, simclr_terms
+from layergraft.config.objectives import MaeConfig, MocoConfig, SimclrConfig
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.mae import Mae
-from layergraft.objectives.moco import VIEWS, Moco
+from layergraft.objectives.moco import Moco
+from layergraft.objectives.simclr import Simclr
+from layergraft.objectives.views import VIEWS
 from layergraft.runs.figure import ChartRows, Figure, field, tooltip
 from layergraft.runs.findings import Findings
 from layergraft.runs.interruption import check
@@ -95,11 +97,11 @@ def measure(subject: Subject) -> tuple[Tensor, list[str]]:
     encoder = subject.encoder
     if not encoder.per_sample:
         raise NotApplicable("the encoder has BatchNorm, so an image has no gradient of its own")
-    mim, cl = subject.last_part(MaeConfig), subject.last_part(MocoConfig)
+    mim, cl = subject.last_part(MaeConfig), subject.last_part(MocoConfig, SimclrConfig)
     if mim is None or cl is None:
-        raise NotApplicable("it needs fitted heads of mae and moco: the stages of a run, or one joint stage")
+        raise NotApplicable("it needs fitted heads of mae and moco or simclr: the stages of a run, or one joint stage")
     if any(cl.stage.views[view].size not in (None, encoder.img_size) for view in VIEWS):
-        raise NotApplicable("the views of moco are larger or smaller than the encoder's images")
+        raise NotApplicable("the contrastive views are larger or smaller than the encoder's images")
     source = subject.sample(IMAGES)
     terms: list[Terms] = []
     notes: list[str] = []
@@ -116,7 +118,9 @@ def measure(subject: Subject) -> tuple[Tensor, list[str]]:
         if isinstance(objective, Mae):
             terms.append(mim_terms(encoder, objective, batch))
         elif isinstance(objective, Moco):
-            terms.append(cl_terms(encoder, objective, batch))
+            terms.append(moco_terms(encoder, objective, batch))
+        elif isinstance(objective, Simclr):
+            terms.append(simclr_terms(encoder, objective, batch))
     first, second = terms
     return gradient_cosines(encoder, first, second), notes
 

@@ -72,13 +72,13 @@ class Subject:
     def random(self) -> Randomness:
         return Randomness(seed=self.seed, scope="analysis")
 
-    def last_part(self, kind: type[Config]) -> FittedPart | None:
-        """The fitted objective of a kind in the encoder's own stage, else in the stage nearest before it, or after."""
+    def last_part(self, *kinds: type[Config]) -> FittedPart | None:
+        """The fitted objective of these kinds in the encoder's own stage, else in the nearest before it, or after."""
         names = [stage.name for stage in self.stages]
         own = names.index(self.stage) if self.stage in names else len(names) - 1
         for stage in [*self.stages[own::-1], *self.stages[own + 1 :]]:
             for part in stage.parts():
-                if isinstance(part.config, kind):
+                if isinstance(part.config, kinds):
                     return part
         return None
 

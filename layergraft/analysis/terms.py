@@ -1,4 +1,4 @@
-"""The losses of mae and moco, image by image: functions that autograd can take apart.
+"""The losses of mae, moco and simclr, image by image: functions that autograd can take apart.
 
 A contrastive loss couples the images of a batch. The convention: keys and BatchNorm statistics of the batch are
 computed once and held constant; what remains is a term of each image's own, in both directions.
@@ -19,7 +19,9 @@ from layergraft.encoders.batchnorm import BatchNorm
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.losses import masked_pixel_loss
 from layergraft.objectives.mae import Mae
-from layergraft.objectives.moco import VIEWS, Moco
+from layergraft.objectives.moco import Moco
+from layergraft.objectives.simclr import Simclr
+from layergraft.objectives.views import VIEWS, kept_patches
 
 Statistics = list[tuple[Tensor, Tensor]]
 SampleLoss = Callable[..., Tensor]
@@ -99,24 +101,33 @@ def _apply(module: nn.Module, x: Tensor, statistics: Statistics) -> Tensor:
     return applied
 
 
+def _views_and_kept(encoder: Encoder, batch: Batch, keep_ratio: float) -> tuple[Tensor, Tensor]:
+    """(both views of every image, of shape (N, 2, C, H, W); the patches seen in them, of shape (N, 2, K))."""
+    views = torch.stack([batch.views[view] for view in VIEWS], dim=1)
+    kept = kept_patches(encoder, batch, VIEWS, keep_ratio)
+    every = torch.arange(encoder.num_patches, device=views.device).expand(2 * len(views), -1)
+    return views, torch.stack((every if kept is None else kept).chunk(2), dim=1)
+
+
+def _features(encoder: Encoder, images: Tensor, keep: Tensor) -> Tensor:
+    """Features (N, D) of images of which the patches `keep` are seen.
+
+    Not `Objective.encode`: it takes blocks that stand still for equal in both encoders.
+    """
+    return encoder.feature(encoder.norm(_all_blocks(encoder, images, keep)))
+
+
 @torch.no_grad()
-def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
+def moco_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     """MoCo v3's loss of each image: its two queries against the batch's keys."""
     slow = objective.momentum_copies["encoder"]
     assert isinstance(slow, Encoder)
     projector, predictor = objective.heads["projector"], objective.heads["predictor"]
-    views = torch.stack([batch.views[view] for view in VIEWS], dim=1)
-    kept = objective.kept_patches(encoder, batch, VIEWS)
-    every = torch.arange(encoder.num_patches, device=views.device).expand(2 * len(views), -1)
-    keep = torch.stack((every if kept is None else kept).chunk(2), dim=1)
+    views, keep = _views_and_kept(encoder, batch, objective.config.keep_ratio)
     statistics: list[tuple[Statistics, Statistics]] = []
     keys: list[Tensor] = []
     for view in (0, 1):
-        # Not `objective.encode`: it takes blocks that stand still for equal in both encoders.
-        query, key = (
-            network.feature(network.norm(_all_blocks(network, views[:, view], keep[:, view])))
-            for network in (encoder, slow)
-        )
+        query, key = (_features(network, views[:, view], keep[:, view]) for network in (encoder, slow))
         projected, below = batch_statistics(projector, query)
         statistics.append((below, batch_statistics(predictor, projected)[1]))
         keys.append(nn.functional.normalize(batch_statistics(objective.momentum_copies["projector"], key)[0], dim=1))
@@ -124,7 +135,7 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
     temperature = objective.config.temperature
 
     def loss(trained: Encoder, images: Tensor, patches: Tensor, index: Tensor) -> Tensor:
-        features = trained.feature(trained.norm(_all_blocks(trained, images, patches)))
+        features = _features(trained, images, patches)
         total = features.new_zeros(())
         for view, (below, above) in enumerate(statistics):
             query = with_statistics(projector, features[view : view + 1], below)
@@ -135,3 +146,32 @@ def cl_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
         return total
 
     return Terms(loss=loss, arguments=(views, keep, torch.arange(len(views), device=views.device)))
+
+
+@torch.no_grad()
+def simclr_terms(encoder: Encoder, objective: Simclr, batch: Batch) -> Terms:
+    """SimCLR's loss of each image: its two projections against all others of the batch, which are held constant."""
+    projector = objective.heads["projector"]
+    views, keep = _views_and_kept(encoder, batch, objective.config.keep_ratio)
+    count = len(views)
+    statistics: list[Statistics] = []
+    projections: list[Tensor] = []
+    for view in (0, 1):
+        projected, of_view = batch_statistics(projector, _features(encoder, views[:, view], keep[:, view]))
+        statistics.append(of_view)
+        projections.append(nn.functional.normalize(projected, dim=1))
+    keys = torch.cat(projections)  # row n is image n's first view, row N + n its second
+    temperature = objective.config.temperature
+
+    def loss(trained: Encoder, images: Tensor, patches: Tensor, index: Tensor) -> Tensor:
+        features = _features(trained, images, patches)
+        total = features.new_zeros(())
+        for view, of_view in enumerate(statistics):
+            query = nn.functional.normalize(with_statistics(projector, features[view : view + 1], of_view), dim=1)
+            logits = query @ keys.T / temperature
+            itself, positive = index + view * count, index + (1 - view) * count
+            rivals = logits.scatter(1, itself.reshape(1, 1), -torch.inf)
+            total = total + (rivals.logsumexp(1).squeeze() - logits.gather(1, positive.reshape(1, 1)).squeeze()) / 2
+        return total
+
+    return Terms(loss=loss, arguments=(views, keep, torch.arange(count, device=views.device)))

@@ -142,10 +142,13 @@ class SimclrConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="sim
     Args:
         temperature: T of the softmax.
         projector: widths of the projector's layers.
+        keep_ratio: fraction of a view's patches that the encoder sees, drawn for each image and view; 1 keeps all.
+            Evaluation always sees all.
     """
 
     temperature: PositiveFloat = 0.1
     projector: Widths = (4096, 4096, 256)
+    keep_ratio: PositiveFraction = 1.0
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
 
@@ -159,6 +162,8 @@ class VicregConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="vic
         covariance: weight of the squared covariances.
         eps: added to the variance.
         expander: widths of the expander's layers; no BatchNorm follows the last.
+        keep_ratio: fraction of a view's patches that the encoder sees, drawn for each image and view; 1 keeps all.
+            Evaluation always sees all.
     """
 
     invariance: NonNegativeFloat = 25.0
@@ -166,6 +171,7 @@ class VicregConfig(Config, frozen=True, kw_only=True, tag_field="name", tag="vic
     covariance: NonNegativeFloat = 1.0
     eps: PositiveFloat = 1e-4
     expander: Widths = (8192, 8192, 8192)
+    keep_ratio: PositiveFraction = 1.0
 
     views: ClassVar[dict[str, ViewConfig]] = _TWO_VIEWS
 

@@ -22,7 +22,7 @@ from layergraft.config.base import (
 from layergraft.config.data import ViewConfig
 from layergraft.config.encoder import ImageSize
 from layergraft.config.guard import GuardConfig
-from layergraft.config.objectives import JointConfig, MaeConfig, MocoConfig, ObjectiveConfig
+from layergraft.config.objectives import JointConfig, MaeConfig, ObjectiveConfig
 from layergraft.config.plan import PlanConfig
 from layergraft.config.supervised import SegmentConfig
 
@@ -85,7 +85,7 @@ class PhaseConfig(Config, frozen=True, kw_only=True):
         until: where it ends, as a part of the stage's steps.
         size: side in pixels, or `[height, width]`, of the views that have no `size` of their own; null is the
             encoder's.
-        keep_ratio: in place of the objective's (`moco`); null leaves that.
+        keep_ratio: in place of the objective's (`moco`, `simclr`, `vicreg`); null leaves that.
     """
 
     until: Annotated[float, Meta(gt=0, lt=1)]
@@ -147,9 +147,9 @@ class StageConfig(Config, frozen=True, kw_only=True):
         objective = self.objective
         parts = list(objective.parts.values()) if isinstance(objective, JointConfig) else [objective]
         if any(phase.keep_ratio is not None for phase in self.progressive) and not any(
-            isinstance(part, MocoConfig) for part in parts
+            hasattr(part, "keep_ratio") for part in parts
         ):
-            raise ValueError("`progressive` has a `keep_ratio`, which is of objective `moco` alone")
+            raise ValueError("`progressive` has a `keep_ratio`, which only `moco`, `simclr` and `vicreg` know")
         if any(phase.size is not None for phase in self.progressive) and any(
             isinstance(part, (MaeConfig, SegmentConfig)) for part in parts
         ):

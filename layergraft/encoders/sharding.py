@@ -24,6 +24,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, put together on its device where it is split; all processes must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def full(value: Any, keep: bool = True) -> Any:
     """Nested dicts and lists with every split tensor put together on the host; all processes must call it.
 
@@ -32,8 +37,8 @@ def full(value: Any, keep: bool = True) -> Any:
         keep: whether this process wants them; one that does not only takes part, and gets None.
     """
     if isinstance(value, DTensor):
-        whole = value.full_tensor()  # one at a time: the device need not hold them all
-        return whole.cpu() if keep else None
+        together = whole(value)  # one at a time: the device need not hold them all
+        return together.cpu() if keep else None
     if isinstance(value, dict):
         return {key: full(part, keep) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -19,9 +19,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.heads import Mixture, mlp_head
 from layergraft.objectives.losses import at_least_float32, moco_v3_loss
-from layergraft.objectives.views import batches, encode_views
-
-VIEWS = ("first", "second")
+from layergraft.objectives.views import VIEWS, batches, encode_whole, kept_patches
 
 
 class Moco(Objective):
@@ -70,7 +68,7 @@ class Moco(Objective):
             query, key = self.queries_and_keys(encoder, images, self.kept_patches(encoder, batch, names))
             queries |= zip(names, query.chunk(len(names)), strict=True)
             keys |= zip((f"{name}_momentum" for name in names), key.chunk(len(names)), strict=True)
-        return queries | encode_views(encoder, {view: batch.views[view] for view in self.local}) | keys
+        return queries | encode_whole(encoder, {view: batch.views[view] for view in self.local}) | keys
 
     def queries_and_keys(self, encoder: Encoder, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features of both encoders; the lowest frozen blocks, equal in both, run once.
@@ -101,23 +99,8 @@ class Moco(Objective):
         return query, key
 
     def kept_patches(self, encoder: Encoder, batch: Batch, names: Sequence[str]) -> Tensor | None:
-        """Indices of the patches that are seen in views of one size; None where all are.
-
-        Args:
-            encoder: tells the size of a patch.
-            batch: the samples.
-            names: of the views.
-
-        Returns:
-            Tensor of shape (views * N, K), one view after another.
-        """
-        ratio = self.config.keep_ratio if batch.keep_ratio is None else batch.keep_ratio
-        if ratio >= 1:
-            return None
-        images = batch.views[names[0]]
-        patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
-        noise = torch.cat([batch.uniform(f"patches {name}", patches, images.device) for name in names])
-        return noise.argsort(dim=1, stable=True)[:, : max(1, round(patches * ratio))]
+        """The patches that both encoders see in views of one size; see `objectives.views.kept_patches`."""
+        return kept_patches(encoder, batch, names, self.config.keep_ratio)
 
     def predict(self, projected: Tensor, progress: Progress) -> Tensor:
         """Predict keys (N, D) from projections (N, D)."""

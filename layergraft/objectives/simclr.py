@@ -12,7 +12,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.heads import mlp_head
 from layergraft.objectives.losses import at_least_float32, nt_xent_loss
-from layergraft.objectives.views import encode_views
+from layergraft.objectives.views import VIEWS, encode_views
 
 
 class Simclr(Objective):
@@ -33,10 +33,10 @@ class Simclr(Objective):
         return encoder.final_bias
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
-        return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
+        return encode_views(encoder, batch, VIEWS, self.config.keep_ratio)
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
-        first, second = (at_least_float32(self.heads["projector"](features[view])) for view in ("first", "second"))
+        first, second = (at_least_float32(self.heads["projector"](features[view])) for view in VIEWS)
         (every_first, offset), (every_second, _) = gather(first), gather(second)
         loss = nt_xent_loss(first, second, every_first, every_second, self.config.temperature, offset)
         return {"loss": loss}, collect_pending(self)

@@ -12,7 +12,7 @@ from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Features, Losses, Objective, Progress
 from layergraft.objectives.heads import mlp_head
 from layergraft.objectives.losses import at_least_float32, covariance_loss, invariance_loss, variance_loss
-from layergraft.objectives.views import encode_views
+from layergraft.objectives.views import VIEWS, encode_views
 
 
 class Vicreg(Objective):
@@ -35,13 +35,11 @@ class Vicreg(Objective):
         return encoder.final_bias
 
     def encode(self, encoder: Encoder, batch: Batch) -> Features:
-        return encode_views(encoder, {name: batch.views[name] for name in ("first", "second")})
+        return encode_views(encoder, batch, VIEWS, self.config.keep_ratio)
 
     def losses(self, features: Features, progress: Progress) -> tuple[Losses, Pending]:
         """Compute the loss of the whole batch, the same on every process."""
-        first, second = (
-            gather(at_least_float32(self.heads["expander"](features[view])))[0] for view in ("first", "second")
-        )
+        first, second = (gather(at_least_float32(self.heads["expander"](features[view])))[0] for view in VIEWS)
         config = self.config
         parts = {
             "invariance": invariance_loss(first, second),

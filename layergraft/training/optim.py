@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from layergraft.config.stage import OptimizerConfig
+from layergraft.training.muon import Muon
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -29,7 +30,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         matrices, others = _parted(groups, matrices=True), _parted(groups, matrices=False)
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
-            self.parts.append(torch.optim.Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
+            self.parts.append(Muon(matrices, momentum))
         if others:
             self.parts.append(torch.optim.AdamW(others, betas=betas, eps=eps, fused=True))
         super().__init__([group for part in self.parts for group in part.param_groups], {})

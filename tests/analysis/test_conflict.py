@@ -18,16 +18,17 @@ from layergraft.analysis.suggest import non_decreasing, suggested_scales
 from layergraft.analysis.terms import (
     Terms,
     batch_statistics,
-    cl_terms,
     mim_terms,
+    moco_terms,
     plain_attention,
+    simclr_terms,
     with_statistics,
 )
 from layergraft.commands.bench.step import gemm_peak_gflops
 from layergraft.config import load_recipe
 from layergraft.config.data import ViewConfig
 from layergraft.config.encoder import EncoderConfig
-from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig
+from layergraft.config.objectives import DecoderConfig, JointConfig, MaeConfig, MocoConfig, SimclrConfig
 from layergraft.data.batch import Batch
 from layergraft.data.randomness import Randomness
 from layergraft.encoders.vit import Encoder, create_encoder
@@ -36,6 +37,7 @@ from layergraft.objectives.create import create_objective
 from layergraft.objectives.joint import Joint
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
+from layergraft.objectives.simclr import Simclr
 
 IMAGES = 12
 
@@ -59,7 +61,9 @@ class Setting:
         keys = np.arange(images)
         self.batch = Batch(keys=keys, epoch=0, views=views, labels=None, random=Randomness(seed=0, scope="test"))
         self.mim = mim_terms(self.encoder, self.mae, self.batch)
-        self.cl = cl_terms(self.encoder, self.moco, self.batch)
+        self.cl = moco_terms(self.encoder, self.moco, self.batch)
+        self.simclr = Simclr(SimclrConfig(projector=(32, 32, 8), keep_ratio=keep_ratio), self.encoder)
+        self.simclr_cl = simclr_terms(self.encoder, self.simclr, self.batch)
 
 
 def loop(encoder: Encoder, terms: Terms) -> list[list[Tensor]]:
@@ -78,9 +82,11 @@ def setting() -> Setting:
     return Setting()
 
 
-def test_equals_a_loop_over_images(setting: Setting) -> None:
-    cosines = gradient_cosines(setting.encoder, setting.mim, setting.cl, chunk=5)
-    pairs = zip(loop(setting.encoder, setting.mim), loop(setting.encoder, setting.cl), strict=True)
+@pytest.mark.parametrize("kind", ["cl", "simclr_cl"])
+def test_equals_a_loop_over_images(setting: Setting, kind: str) -> None:
+    contrastive = getattr(setting, kind)
+    cosines = gradient_cosines(setting.encoder, setting.mim, contrastive, chunk=5)
+    pairs = zip(loop(setting.encoder, setting.mim), loop(setting.encoder, contrastive), strict=True)
     rows = [[torch.cosine_similarity(a, b, dim=0) for a, b in zip(*pair, strict=True)] for pair in pairs]
     expected = torch.tensor([[float(value.detach()) for value in row] for row in rows])
     assert cosines.shape == (IMAGES, 3)
@@ -99,7 +105,8 @@ def test_the_terms_add_up_to_the_training_losses(setting: Setting) -> None:
     """The mean of the images' terms is the objective's own loss in training mode."""
     progress = Progress(step=0, steps=1)
     setting.encoder.train()
-    for objective, terms in ((setting.mae, setting.mim), (setting.moco, setting.cl)):
+    parts = ((setting.mae, setting.mim), (setting.moco, setting.cl), (setting.simclr, setting.simclr_cl))
+    for objective, terms in parts:
         whole = objective.train().losses(objective.encode(setting.encoder, setting.batch), progress)[0]["loss"]
         own = [terms.loss(setting.encoder, *(a[i] for a in terms.arguments)) for i in range(IMAGES)]
         assert abs(float(torch.stack(own).mean() - whole)) < 1e-5
@@ -143,7 +150,7 @@ def test_is_faster_than_a_loop_at_the_size_of_the_joint_recipe() -> None:
     size = recipe.encoder.img_size
     views = {name: torch.randn(256, 1, size, size) for name in ("image", "first", "second")}
     batch = Batch(keys=np.arange(256), epoch=0, views=views, labels=None, random=Randomness(seed=0, scope="test"))
-    mim, cl = mim_terms(encoder, mae, batch), cl_terms(encoder, moco, batch)
+    mim, cl = mim_terms(encoder, mae, batch), moco_terms(encoder, moco, batch)
 
     def at_once() -> torch.Tensor:
         return gradient_cosines(encoder, mim, cl)
@@ -187,6 +194,6 @@ def test_suggested_scales_rise() -> None:
 def test_views_of_other_sizes_are_left_out(sizes: tuple[int, int]) -> None:
     views = {name: ViewConfig(size=size) for name, size in zip(("first", "second"), sizes, strict=True)}
     part = SimpleNamespace(stage=SimpleNamespace(views=views))
-    subject = cast(Subject, SimpleNamespace(encoder=make(0), last_part=lambda _: part))
+    subject = cast(Subject, SimpleNamespace(encoder=make(0), last_part=lambda *_: part))
     with pytest.raises(NotApplicable, match="larger or smaller than the encoder's images"):
         measure.__wrapped__(subject)

@@ -46,7 +46,9 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     ),
     "moco, local views": structs.replace(MOCO, keep_ratio=0.5, local_views=2, local_size=8),
     "simclr": SimclrConfig(projector=(64, 64, 16)),
+    "simclr, half the patches": SimclrConfig(projector=(64, 64, 16), keep_ratio=0.5),
     "vicreg": VicregConfig(expander=(64, 64, 32)),
+    "vicreg, half the patches": VicregConfig(expander=(64, 64, 32), keep_ratio=0.5),
     "nnclr": NnclrConfig(
         blocks=(1, 2), queue=24, topk=3, projector=(64, 16), predictor=(32, 16), local_views=2, local_size=8
     ),

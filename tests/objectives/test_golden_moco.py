@@ -18,7 +18,8 @@ from layergraft.encoders.foreign_formats.detect import detect
 from layergraft.encoders.safe_load import read_file
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.base import Progress
-from layergraft.objectives.moco import VIEWS, Moco
+from layergraft.objectives.moco import Moco
+from layergraft.objectives.views import VIEWS
 
 START = Progress(step=0, steps=100)
 

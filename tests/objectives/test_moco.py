@@ -14,7 +14,8 @@ from layergraft.config import GateConfig
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives import Progress
 from layergraft.objectives.heads import Mixture
-from layergraft.objectives.moco import VIEWS, Moco, frozen_blocks, gate_temperature
+from layergraft.objectives.moco import Moco, frozen_blocks, gate_temperature
+from layergraft.objectives.views import VIEWS
 
 WHOLE = slice(0, 16)
 

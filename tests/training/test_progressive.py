@@ -120,7 +120,7 @@ def test_plan_says_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({KEY: [{"until": 0.5, "size": 18}, {"until": 0.5}]}, "in order"),
         ({"stages.mae.progressive": [{"until": 0.5, "size": 18}]}, "of the encoder's size"),
-        ({"stages.mae.progressive": [{"until": 0.5, "keep_ratio": 0.5}]}, "of objective `moco` alone"),
+        ({"stages.mae.progressive": [{"until": 0.5, "keep_ratio": 0.5}]}, "only `moco`, `simclr` and `vicreg`"),
         ({KEY: [{"until": 1.0, "size": 18}]}, "until"),
         ({KEY: [{"until": 0.5, "size": 20}]}, "no multiple of the patch size 9"),
         (

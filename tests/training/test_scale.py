@@ -104,6 +104,15 @@ def test_split_weights_equal_whole_ones(ddp: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
+def test_muon_whole_and_split(tmp_path: Path) -> None:
+    """Its updates mix all rows of a matrix, so a shard is not enough for them."""
+    muon = {"stages.graft.optimizer.name": "muon"}
+    alone = train(tmp_path / "alone", 1, **muon)
+    for strategy in ("ddp", "fsdp"):
+        assert_curves(train(tmp_path / strategy, 2, **muon, **{"engine.strategy": strategy}), alone)
+
+
 def test_checkpoint_of_split_weights_goes_on_whole_and_back(ddp: Path, tmp_path: Path) -> None:
     out, split = tmp_path / "run", {"engine.strategy": "fsdp"}
     train(out, 2, stop_at_6, 75, **split)

@@ -40,13 +40,13 @@ def _after_mae(name: str, title: str, recipe: str, stages: tuple[str, ...] = ("g
 
 
 def _graft(name: str, title: str, changes: Mapping[str, Any], **other: Any) -> RecipeArm:
-    return _after_mae(name, title, "fashion_tiny", changes=changes, graft=True, **other)
+    return _after_mae(name, title, "fashion_paper", changes=changes, graft=True, **other)
 
 
 ARMS: dict[str, RecipeArm] = {
     arm.name: arm
     for arm in (
-        RecipeArm(name="mae", title="MAE", recipe="fashion_tiny", stages=("mae",)),
+        RecipeArm(name="mae", title="MAE", recipe="fashion_paper", stages=("mae",)),
         RecipeArm(name="scratch", title="MoCo v3 from scratch", recipe="fashion_cl_mim", stages=("moco",)),
         RecipeArm(name="joint", title="multi-task", recipe="fashion_joint", stages=("joint",), parents=PARENTS),
         _graft("graft_uniform", "graft, all layers alike", {_PLAN + "lr_scale": 1.0}),

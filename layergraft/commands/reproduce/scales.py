@@ -41,7 +41,7 @@ class Scale(Settings):
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-# Warm-up as a part of a stage's length: those of `fashion_tiny` and its sisters.
+# Warm-up as a part of a stage's length: those of `fashion_paper` and its sisters.
 WARMUP_MAE, WARMUP_CONTRASTIVE = 0.1, 0.125
 _TWO_LAYERS = {"projector": [64, 64, 16], "predictor": [64, 16]}
 _WIDE = {"projector": [2048, 2048, 256], "predictor": [2048, 256]}
