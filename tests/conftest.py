@@ -127,7 +127,7 @@ def two_classes(root: Path, count: int) -> Path:
 @pytest.fixture
 def tiny_recipe() -> Recipe:
     """Both stages, a few steps each, on 320 of the built-in images."""
-    return load_recipe("fashion_tiny", TINY)
+    return load_recipe("fashion_paper", TINY)
 
 
 TINY = {

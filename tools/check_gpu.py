@@ -172,7 +172,7 @@ def accept_and_stop(self, outcome):
 Trainer.accept = accept_and_stop
 try:
     layergraft.train(
-        recipe="fashion_tiny",
+        recipe="fashion_paper",
         data="builtin:fashion-canvas?fraction=0.05&seed=0",
         out=out,
         overrides={

@@ -1,4 +1,4 @@
-"""Record the demo's baseline, MoCo v3 from scratch, so that the report can show it without training it.
+"""Record the demo's baseline, its contrastive stage from scratch, so that the report can show it without training it.
 
     python tools/record_baseline.py --out runs/baseline
 

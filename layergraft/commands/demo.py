@@ -25,10 +25,10 @@ def run_demo(out: Path, baseline: bool) -> Run:
 
 
 def train_baseline(recipe: Recipe, out: Path) -> None:
-    """Train MoCo v3 from scratch for as many contrastive epochs; its results join those of `out`.
+    """Train the contrastive loss from scratch for as many epochs; its results join those of `out`.
 
-    The last stage of the recipe, from MoCo v3's own fresh weights with the random patch projection frozen (Chen et
-    al., section 4.2), every layer at the same rate.
+    The last stage of the recipe, from MoCo v3's fresh weights with the random patch projection frozen (Chen et al.,
+    section 4.2), every layer at the same rate.
 
     Args:
         recipe: the recipe of `out`.

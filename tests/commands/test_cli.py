@@ -92,7 +92,7 @@ def test_home_directory_where_the_shell_left_it(tmp_path: Path, monkeypatch: pyt
     for module in (train_module, demo_module):
         monkeypatch.setattr(module, "train_run", lambda _recipe, out, *_: outs.append(out))
     monkeypatch.setattr(pack_module, "pack", lambda _data, out, *_: outs.append(out))
-    (tmp_path / "mine.yaml").write_text(recipe_text("fashion_tiny"))
+    (tmp_path / "mine.yaml").write_text(recipe_text("fashion_paper"))
     assert main(["train", "--recipe=~/mine.yaml", "--out=~/run"]) == 0
     assert main(["demo", "--out=~/run"]) == 0
     assert main(["pack", "--data=x", "--out=~/run"]) == 0
@@ -121,7 +121,7 @@ def test_every_public_function_says_what_it_takes_returns_and_raises() -> None:
 def test_the_list_of_recipes_needs_no_torch() -> None:
     code = "import sys, layergraft; layergraft.plan(); print('torch' in sys.modules, 'numpy' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "fashion_tiny" in result.stdout
+    assert "fashion_paper" in result.stdout
     assert result.stdout.endswith("False False\n")
 
 
@@ -146,7 +146,7 @@ def test_a_shell_completes(line: str, offered: str, tmp_path: Path) -> None:
     asks |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"), "_ARGCOMPLETE_IFS": "\n"}
     subprocess.run([sys.executable, "-m", "layergraft"], env=os.environ | asks, check=False, timeout=60)
     words = (tmp_path / "words").read_text().split("\n")
-    assert (offered or "fashion_tiny") in [word.strip() for word in words]
+    assert (offered or "fashion_paper") in [word.strip() for word in words]
 
 
 @pytest.mark.parametrize(

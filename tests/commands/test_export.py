@@ -237,7 +237,7 @@ def test_onnx_runs_on_raw_arrays_by_its_metadata_alone(tmp_path: Path) -> None:
     changes = TINY | {"encoder.in_chans": 5, "data.source": source, "data.holdout": 4, "stages.mae.steps": 2}
     changes |= {"stages.graft.steps": 2, "stages.mae.batch_size": 16, "stages.graft.batch_size": 16, "evaluate": None}
     changes |= {"stages.mae.epochs": None, "stages.graft.epochs": None, "analyze": [], "monitor.every": 0}
-    run = layergraft.train(recipe="fashion_tiny", out=tmp_path / "run", overrides=changes)
+    run = layergraft.train(recipe="fashion_paper", out=tmp_path / "run", overrides=changes)
     layergraft.export(encoder=str(run.out), format="onnx", out=tmp_path / "encoder.onnx")
     layergraft.embed(encoder=str(run.out), data=str(cells), out=tmp_path / "features.parquet")
     ours = np.array(pyarrow.parquet.read_table(tmp_path / "features.parquet")["feature"].to_pylist())

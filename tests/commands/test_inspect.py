@@ -40,7 +40,7 @@ def test_a_stage_and_its_heads(tmp_path: Path) -> None:
     from conftest import TINY
 
     short = {"stages.mae.epochs": 0.1, "stages.graft.epochs": 0.1, "data.workers": 0, "evaluate": None}
-    run = layergraft.train(recipe="fashion_tiny", out=tmp_path / "run", overrides=TINY | short)
+    run = layergraft.train(recipe="fashion_paper", out=tmp_path / "run", overrides=TINY | short)
     found = layergraft.inspect(checkpoint=str(run.out / "stages" / "1-graft"))
     assert found["encoders"] == ["online", "momentum"]
     assert found["heads"].keys() == {"projector", "predictor", "momentum.projector"}

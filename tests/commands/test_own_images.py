@@ -124,7 +124,7 @@ def test_plan_shows_the_recipe_and_writes_it(
     [
         (["--out", "run"], "Give --data FOLDER"),
         (["--out", "run", "--data", "photos", "--minutes", "1", "--hours", "1"], "say the same"),
-        (["--out", "run", "--recipe", "fashion_tiny", "--minutes", "1"], "Leave --recipe out"),
+        (["--out", "run", "--recipe", "fashion_paper", "--minutes", "1"], "Leave --recipe out"),
         (["--out", "run", "--data", "nowhere"], "There is no folder"),
         (["--out", "run", "--data", "photos", "--minutes", "0"], "--minutes 30"),
     ],

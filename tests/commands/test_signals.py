@@ -96,7 +96,7 @@ def words(images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     changes = {"data.source": str(images), "data.holdout": 16, "data.workers": 0, "stages.mae.epochs": 5}
     small = {"stages.graft.epochs": 6, "engine.checkpoint_steps": 1, "stages.mae.batch_size": 16}
     file = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    file.write_text(dump_recipe(load_recipe("fashion_tiny", TINY | changes | small)))
+    file.write_text(dump_recipe(load_recipe("fashion_paper", TINY | changes | small)))
     return ["train", "--recipe", str(file)]
 
 

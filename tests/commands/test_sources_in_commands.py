@@ -33,8 +33,8 @@ COMMANDS = {
     "pick": ["--number", "2", "--out", "picked.csv"],
     "audit": ["--out", "audited"],
     "predict": ["--labels", "labels.csv", "--out", "predicted.csv"],
-    "plan": ["--recipe", "fashion_tiny", *RECIPE],
-    "train": ["--recipe", "fashion_tiny", "--out", "run", *RECIPE],
+    "plan": ["--recipe", "fashion_paper", *RECIPE],
+    "train": ["--recipe", "fashion_paper", "--out", "run", *RECIPE],
 }
 
 

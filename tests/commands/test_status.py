@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Path:
     out = tmp_path / "run"
     stage = out / "stages" / "0-mae"
     stage.mkdir(parents=True)
-    (out / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_tiny")))
+    (out / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_paper")))
     rows: list[dict[str, Any]] = [
         {"stage": "mae", "step": step, "epoch": step / 78, "loss": 1.0, "images_per_second": 64, "time": 2.0 * step}
         for step in (10, 20)

@@ -27,7 +27,7 @@ from layergraft.errors import UserError
 )
 def test_a_key_alone_is_answered_with_its_full_path(key: str, named: list[str]) -> None:
     with pytest.raises(UserError) as raised:
-        load_recipe("fashion_tiny", {key: "3"})
+        load_recipe("fashion_paper", {key: "3"})
     assert f"There is no key `{key}`" in raised.value.problem
     for full in named:
         assert full in raised.value.hint

@@ -10,7 +10,7 @@ from layergraft.errors import UserError
 
 
 def test_steps_are_steps_whatever_the_images() -> None:
-    stage = load_recipe("fashion_tiny", {"stages.mae.steps": "300", "stages.mae.warmup_steps": "20"}).stages["mae"]
+    stage = load_recipe("fashion_paper", {"stages.mae.steps": "300", "stages.mae.warmup_steps": "20"}).stages["mae"]
     assert (stage.epochs, stage.warmup_epochs) == (None, 0)
     for steps_per_epoch in (1, 7, 1000):
         assert stage.total_steps(steps_per_epoch) == 300
@@ -19,7 +19,7 @@ def test_steps_are_steps_whatever_the_images() -> None:
 
 
 def test_epochs_are_passes_over_the_images() -> None:
-    stage = load_recipe("fashion_tiny", {"stages.mae.epochs": "2.5", "stages.mae.warmup_epochs": "0.5"}).stages["mae"]
+    stage = load_recipe("fashion_paper", {"stages.mae.epochs": "2.5", "stages.mae.warmup_epochs": "0.5"}).stages["mae"]
     assert (stage.total_steps(10), stage.total_warmup_steps(10), stage.total_epochs(10)) == (25, 5, 2.5)
 
 
@@ -36,7 +36,7 @@ def test_an_override_takes_the_place_of_the_recipe_s_other_length(first: str, se
 
 def test_a_trained_protocol_takes_steps_too() -> None:
     changes = {"evaluate.protocols": ["linear"], "evaluate.linear.steps": "30"}
-    evaluate = load_recipe("fashion_tiny", changes).evaluate
+    evaluate = load_recipe("fashion_paper", changes).evaluate
     assert evaluate is not None
     assert evaluate.linear is not None
     assert (evaluate.linear.steps, evaluate.linear.epochs) == (30, None)
@@ -51,9 +51,9 @@ def test_a_trained_protocol_takes_steps_too() -> None:
 )
 def test_both_at_once_are_refused(changes: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"stages\.mae.*set the other one"):
-        load_recipe("fashion_tiny", changes)
+        load_recipe("fashion_paper", changes)
 
 
 def test_a_complete_recipe_is_read_back() -> None:
-    recipe = load_recipe("fashion_tiny", {"stages.graft.steps": "300"})
+    recipe = load_recipe("fashion_paper", {"stages.graft.steps": "300"})
     assert load_recipe(read_yaml(dump_recipe(recipe))) == recipe

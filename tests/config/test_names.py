@@ -16,4 +16,4 @@ def test_what_is_no_name(name: object) -> None:
 
 def test_half_a_character() -> None:
     with pytest.raises(UserError, match="half a character"):
-        load_recipe("fashion_tiny", {"data.augment": "\ud800"})
+        load_recipe("fashion_paper", {"data.augment": "\ud800"})

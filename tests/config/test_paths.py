@@ -14,7 +14,7 @@ from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 
 LOST = "~nobody-here/x"
-TRAIN = ["train", "--recipe", "fashion_tiny"]
+TRAIN = ["train", "--recipe", "fashion_paper"]
 FASHION = "builtin:fashion-canvas?fraction=0.01"
 
 
@@ -34,8 +34,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*TRAIN, "--data", FASHION, "--out", "run", "--start", LOST],
         [*TRAIN, "--data", FASHION, "--out", "run", "--replay", LOST],
         ["train", "--recipe", f"{LOST}.yaml", "--out", "run"],
-        ["plan", "--recipe", "fashion_tiny", "--data", LOST],
-        ["plan", "--recipe", "fashion_tiny", "--start", LOST],
+        ["plan", "--recipe", "fashion_paper", "--data", LOST],
+        ["plan", "--recipe", "fashion_paper", "--start", LOST],
         ["evaluate", "--encoder", LOST, "--data", FASHION],
         ["evaluate", "--encoder", "ENCODER", "--data", LOST],
         ["evaluate", "--encoder", "ENCODER", "--data", FASHION, "--test", LOST],

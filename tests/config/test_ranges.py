@@ -10,7 +10,7 @@ from layergraft.errors import UserError
 
 GRAFT, MAE = "stages.graft.objective", "stages.mae.objective"
 OUT_OF_RANGE: dict[str, list[dict[str, object]]] = {
-    "fashion_tiny": [
+    "fashion_paper": [
         {f"{MAE}.mask_ratio": 0},
         {f"{MAE}.mask_ratio": 1.5},
         {f"{MAE}.decoder.depth": 0},
@@ -95,5 +95,5 @@ def test_what_is_out_of_range_is_named(
 def test_a_path_has_all_its_names(key: str, value: object, path: str) -> None:
     """Of stages, views and patterns, too."""
     with pytest.raises(UserError) as found:
-        load_recipe("fashion_tiny", {key: value})
+        load_recipe("fashion_paper", {key: value})
     assert found.value.problem.startswith(f"`{path}` in the recipe is wrong: expected ")

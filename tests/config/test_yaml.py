@@ -50,15 +50,15 @@ def test_names_that_look_like_numbers_stay_text(name: str, tmp_path: Path) -> No
 
 def test_words_of_the_command_line_that_yaml_would_cut() -> None:
     for name in ("photos #1", "a: b", "[x]", "{000000..000003}.tar", "'quoted'"):
-        assert load_recipe("fashion_tiny", {"data.source": name}).data.source == name
-    assert load_recipe("fashion_tiny", {"data.source": "null"}).data.source is None
+        assert load_recipe("fashion_paper", {"data.source": name}).data.source == name
+    assert load_recipe("fashion_paper", {"data.source": "null"}).data.source is None
 
 
 def test_command_line_takes_a_folder_called_by_a_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "--recipe", "fashion_tiny", "--data", "2024"]) == 2
+    assert main(["plan", "--recipe", "fashion_paper", "--data", "2024"]) == 2
     message = capsys.readouterr().err
     assert "'2024'" in message  # there is no such folder, which is all that is wrong
     assert "expected `str" not in message

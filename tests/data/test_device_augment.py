@@ -114,7 +114,7 @@ def test_switch_by_device() -> None:
     assert DataConfig(augment_on="device").finishes_on("cpu")
     assert not DataConfig(augment="exact").finishes_on("cuda")
     with pytest.raises(UserError, match="augment_on"):
-        load_recipe("fashion_tiny", {"data.augment": "exact", "data.augment_on": "device"})
+        load_recipe("fashion_paper", {"data.augment": "exact", "data.augment_on": "device"})
 
 
 def test_a_step_with_either_switch_has_the_same_loss(tiny_recipe: Recipe, tmp_path: Path) -> None:

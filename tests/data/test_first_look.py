@@ -113,7 +113,7 @@ def test_what_is_said(
 
 def test_plan_and_train_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = photographs(tmp_path / "images", "jpg", colour=True)
-    words = ["--recipe", "fashion_tiny", "--data", str(images), "--data.holdout", "0", "--data.max_bad", "0.5"]
+    words = ["--recipe", "fashion_paper", "--data", str(images), "--data.holdout", "0", "--data.max_bad", "0.5"]
     words += ["--stages.mae.batch_size", "4", "--stages.graft.batch_size", "4"]
     words += ["--encoder.embed_dim", "16", "--encoder.depth", "2", "--encoder.num_heads", "2"]
     said = "10 of 10 images looked at hold colour"

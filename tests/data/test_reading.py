@@ -114,7 +114,7 @@ def test_dark_images_are_warned_of(folder: Path) -> None:
 
 
 def test_the_range_travels_with_the_encoder(folder: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("fashion_tiny")
+    recipe = load_recipe("fashion_paper")
     encoder = create_encoder(recipe.encoder, 0)
     encoder.reads = ReadOptions(range=((0, 4095),), channels=(1,))
     save_encoder(encoder, tmp_path / "encoder", {"stage": "mae"})
@@ -142,7 +142,7 @@ def test_a_run_goes_on_with_the_range_that_it_found(folder: Path, tmp_path: Path
     out = tmp_path / "run"
     out.mkdir()
     begun = f"{folder}?range=3,2999"
-    (out / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_tiny", {"data.source": begun})))
+    (out / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_paper", {"data.source": begun})))
     for spec, expected in (
         (f"{folder}?range=auto", begun),
         (str(folder), begun),
@@ -150,7 +150,7 @@ def test_a_run_goes_on_with_the_range_that_it_found(folder: Path, tmp_path: Path
         (f"{folder}?range=0,1", f"{folder}?range=0,1"),  # which is refused as another run
         (f"{folder}?range=auto&seed=1", f"{folder}?range=auto&seed=1"),
     ):
-        assert read_as_begun(load_recipe("fashion_tiny", {"data.source": spec}), out).data.source == expected
+        assert read_as_begun(load_recipe("fashion_paper", {"data.source": spec}), out).data.source == expected
 
 
 def test_cached_images_are_those_of_the_range(folder: Path) -> None:
@@ -184,7 +184,7 @@ def test_encoders_of_different_ranges_are_each_measured_by_their_own(
         "two": ReadOptions(range=((0, 900),), channels=(2,)),
     }
     for seed, (name, options) in enumerate(reads.items()):
-        encoder = create_encoder(load_recipe("fashion_tiny").encoder, seed)
+        encoder = create_encoder(load_recipe("fashion_paper").encoder, seed)
         encoder.reads = options
         save_encoder(encoder, tmp_path / name, {"stage": "mae"})
     common = ["--shots", "3", "--splits", "2", "--protocols", "knn", "prototype", "--pooling", "cls"]
@@ -224,7 +224,7 @@ def test_twelve_bits_classify_as_the_eight_that_they_were(tmp_path: Path, capsys
                 folder = tmp_path / kind / part / label
                 folder.mkdir(parents=True, exist_ok=True)
                 tifffile.imwrite(folder / f"{key}.tif", stored)
-    save_encoder(create_encoder(load_recipe("fashion_tiny").encoder, 0), tmp_path / "encoder", {"stage": "mae"})
+    save_encoder(create_encoder(load_recipe("fashion_paper").encoder, 0), tmp_path / "encoder", {"stage": "mae"})
     found = {}
     for kind, query in (("eight", ""), ("twelve", "?range=auto"), ("twelve", "")):
         words = ["--encoder", str(tmp_path / "encoder"), "--data", f"{tmp_path / kind / 'train'}{query}"]

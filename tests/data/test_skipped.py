@@ -32,7 +32,7 @@ OPTIONS = {
 
 
 def words(data: Path, out: Path, **extra: object) -> list[str]:
-    found = ["train", "--recipe", "fashion_tiny", "--data", str(data), "--out", str(out)]
+    found = ["train", "--recipe", "fashion_paper", "--data", str(data), "--out", str(out)]
     options = {key: value for key, value in TINY.items() if not key.startswith("data.")} | OPTIONS
     for key, value in (options | extra).items():
         found += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]

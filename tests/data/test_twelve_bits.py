@@ -41,7 +41,7 @@ def five_shots(root: Path, kind: str, query: str, overrides: dict[str, Any]) -> 
     """Percent of the test images that are named rightly by the trained encoder, of each split."""
     changes = {"evaluate.protocols": ["logistic"], "evaluate.shots": [5], "analyze": [], "data.workers": 0} | overrides
     run = layergraft.train(
-        recipe="fashion_tiny", data=f"{root / kind / 'train'}{query}", out=root / f"run-{kind}", overrides=changes
+        recipe="fashion_paper", data=f"{root / kind / 'train'}{query}", out=root / f"run-{kind}", overrides=changes
     )
     rows = [row for row in run.measured().rows if row.encoder == "graft" and "/test" in row.test]
     return np.array([row.value for row in sorted(rows, key=lambda row: int(row.split))])

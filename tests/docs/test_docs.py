@@ -49,7 +49,6 @@ SHORT: dict[str, Any] = {
     "stages.mae.batch_size": 32,
     "stages.graft.batch_size": 32,
     "stages.graft.objective.projector": [16, 16, 8],
-    "stages.graft.objective.predictor": [16, 8],
     "monitor.every": 0,
     "evaluate.shots": [1, 2],
     "evaluate.splits": 2,

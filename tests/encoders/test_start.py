@@ -31,7 +31,7 @@ def write(path: Path, **changes: Any) -> Path:
 
 def start(file: Path, **overrides: Any) -> Any:
     changes = TINY | {"start": f"{file}?num_heads=2"} | {f"encoder.{key}": value for key, value in overrides.items()}
-    return first_encoder(load_recipe("fashion_tiny", changes), (0.5,), (0.25,))
+    return first_encoder(load_recipe("fashion_paper", changes), (0.5,), (0.25,))
 
 
 def test_positions_are_resized_and_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_listed(
     changes: dict[str, Any], query: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "other.pth", **changes)
-    words = ["train", "--recipe", "fashion_tiny", "--start", f"{file}{query}", "--out", str(tmp_path / "run")]
+    words = ["train", "--recipe", "fashion_paper", "--start", f"{file}{query}", "--out", str(tmp_path / "run")]
     for key in ("embed_dim", "depth", "num_heads"):
         words += [f"--encoder.{key}", str(ENCODER[key])]
     assert main([*words, "--stages.graft.plan.lr_scale", "1"]) == 2
@@ -97,7 +97,7 @@ def test_sources_of_a_plan_take_the_same_files(tmp_path: Path, capsys: pytest.Ca
     changes = {f"stages.{name}.epochs": 0.01 for name in ("mae", "graft")}
     changes["stages.mae.plan.source"] = {"*": f"{file}?num_heads=2"}
     changes["stages.mae.plan.freeze"] = ["positions", "blocks.*", "patch_embed", "tokens", "norm"]
-    run = layergraft.train(recipe="fashion_tiny", out=tmp_path / "run", overrides=TINY | changes | {"data.workers": 0})
+    run = layergraft.train(recipe="fashion_paper", out=tmp_path / "run", overrides=TINY | changes | {"data.workers": 0})
     assert "pos_embed was resized from 6×6 to 4×4" in capsys.readouterr().err
     mae, weights = layergraft.load_encoder(run.out / "stages" / "0-mae"), torch.load(file)["model"]
     for name, value in mae.vit.state_dict().items():
@@ -120,10 +120,10 @@ def test_sources_of_a_plan_take_the_same_files(tmp_path: Path, capsys: pytest.Ca
 def test_statistics_belong_to_the_weights(
     data: dict[str, Any], mean: float, std: float, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = load_recipe("fashion_tiny", TINY).encoder
+    config = load_recipe("fashion_paper", TINY).encoder
     save_encoder(create_encoder(config, 3, (0.4,), (0.2,)), tmp_path / "start", {})
     statistics = [tuple(data.get(f"data.{key}", [default])) for key, default in (("mean", 0.5), ("std", 0.25))]
-    encoder = first_encoder(load_recipe("fashion_tiny", TINY | data | {"start": str(tmp_path / "start")}), *statistics)
+    encoder = first_encoder(load_recipe("fashion_paper", TINY | data | {"start": str(tmp_path / "start")}), *statistics)
     assert (encoder.mean, encoder.std) == ((mean,), (std,))
     stderr = capsys.readouterr().err
     assert words.format(start=tmp_path / "start") in stderr
@@ -137,7 +137,7 @@ def test_other_statistics_of_a_plan_source_are_said(
     rows: str, mean: float, is_announced: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run has one mean and one standard deviation, which the patch embedding sees."""
-    recipe = load_recipe("fashion_tiny", TINY | {"stages.mae.plan.source": {rows: str(tmp_path / "donor")}})
+    recipe = load_recipe("fashion_paper", TINY | {"stages.mae.plan.source": {rows: str(tmp_path / "donor")}})
     save_encoder(create_encoder(recipe.encoder, 3, (mean,), (0.25,)), tmp_path / "donor", {})
     like = create_encoder(recipe.encoder, 0, (0.5,), (0.25,))
     Donors(recipe=recipe, stage="mae", like=like, before=None).load(str(tmp_path / "donor"))

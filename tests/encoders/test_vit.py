@@ -178,8 +178,8 @@ def test_conv_stem_trains_and_comes_back(tmp_path: Path) -> None:
     stem = {"encoder.stem": "conv", "encoder.img_size": 32, "encoder.patch_size": 16, "data.workers": 0}
     cached = TINY | stem | {"engine.micro_batch": 8}
     with pytest.raises(UserError, match="micro_batch needs an encoder whose samples do not see each other"):
-        layergraft.train(recipe="fashion_tiny", out=tmp_path / "cached", overrides=cached)
-    run = layergraft.train(recipe="fashion_tiny", out=tmp_path / "run", overrides=TINY | stem)
+        layergraft.train(recipe="fashion_paper", out=tmp_path / "cached", overrides=cached)
+    run = layergraft.train(recipe="fashion_paper", out=tmp_path / "run", overrides=TINY | stem)
     encoder = layergraft.load_encoder(run.encoder)
     assert isinstance(encoder, Encoder)
     assert int(encoder.vit.patch_embed.proj[1].num_batches_tracked) > 0
@@ -196,7 +196,7 @@ def test_conv_stem_trains_and_comes_back(tmp_path: Path) -> None:
 def test_a_stem_that_is_frozen_before_it_has_seen_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {"encoder.stem": "conv", "encoder.img_size": 32, "encoder.patch_size": 16, "data.workers": 0}
     changes["stages.mae.plan.freeze"] = ["patch_embed", "positions"]
-    recipe = load_recipe("fashion_tiny", TINY | changes)
+    recipe = load_recipe("fashion_paper", TINY | changes)
     data = load_data(recipe)
     stage = prepare_stage(recipe, "mae", tmp_path, first_encoder(recipe, data.mean, data.std), data)
     assert not stage.encoder.train().vit.patch_embed.training
@@ -211,8 +211,8 @@ def test_twelve_channels_train(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / f"{index}.tif", random.integers(0, 256, (40, 40, 12), dtype=np.uint8))
     changes = {"encoder.in_chans": 12, "data.source": str(tmp_path), "data.holdout": 4, "data.workers": 0}
     changes |= {f"stages.{name}.batch_size": 8 for name in ("mae", "graft")}
-    changes["analyze"] = list(load_recipe("fashion_tiny").analyze)
-    run = layergraft.train(recipe="fashion_tiny", out=tmp_path.parent / "run", overrides=TINY | changes)
+    changes["analyze"] = list(load_recipe("fashion_paper").analyze)
+    run = layergraft.train(recipe="fashion_paper", out=tmp_path.parent / "run", overrides=TINY | changes)
     encoder = layergraft.load_encoder(run.encoder)
     assert encoder.in_chans == len(encoder.mean) == 12
     assert run.report.is_file()

@@ -192,7 +192,7 @@ WORDS = ["--data", "builtin:fashion-canvas?fraction=0.03", "--test", "builtin:fa
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "tiny"
     settings = {"stages.mae.epochs": 1, "stages.graft.epochs": 1, "monitor.every": 0, "analyze": []}
-    layergraft.train(recipe="fashion_tiny", out=out, overrides=TINY | settings)
+    layergraft.train(recipe="fashion_paper", out=out, overrides=TINY | settings)
     return out
 
 

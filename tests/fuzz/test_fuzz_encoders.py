@@ -203,7 +203,7 @@ def command_on(encoder: str, place: Path, images: Path, out: Path, rng: random.R
         [*export, "hf"],
     ]
     commands += [["analyze", *known, "--what", "rank", "--out", str(out / "run")]]
-    commands += [["plan", "--recipe", "fashion_tiny", "--data", str(images), "--start", encoder]]
+    commands += [["plan", "--recipe", "fashion_paper", "--data", str(images), "--start", encoder]]
     return rng.choice([*commands, *commands[:3], *commands[4:5]])
 
 

@@ -205,7 +205,7 @@ def labels_of(out: Path, rng: random.Random) -> list[str]:
 
 def command_on(spec: str, encoder: Path, out: Path, rng: random.Random) -> list[str]:
     """A command that takes a source."""
-    tiny = ["--recipe", "fashion_tiny", *(word for pair in TINY.items() for word in (f"--{pair[0]}", str(pair[1])))]
+    tiny = ["--recipe", "fashion_paper", *(word for pair in TINY.items() for word in (f"--{pair[0]}", str(pair[1])))]
     known = ["--encoder", str(encoder), "--data", spec]
     commands = {
         "embed": [*known, "--out", str(out / "features.parquet")],

@@ -59,7 +59,7 @@ def test_anchor_survives_a_resume(norm: str, tmp_path: Path, monkeypatch: pytest
     """It holds to the weights right after grafting, not to those that the run went on from."""
     anchor = {"norm": norm, "weight": 1e-2, "blocks": 2}
     changes = TINY | {"stages.graft.plan.anchor": anchor, "stages.mae.epochs": 0.2, "engine.checkpoint_steps": 2}
-    recipe = msgspec.to_builtins(load_recipe("fashion_tiny", changes)) | {"evaluate": None, "analyze": []}
+    recipe = msgspec.to_builtins(load_recipe("fashion_paper", changes)) | {"evaluate": None, "analyze": []}
     whole = layergraft.train(recipe=recipe, out=tmp_path / "whole").out
     accept, graft_steps = Trainer.accept, len(curve(whole))
 

@@ -224,7 +224,7 @@ HEADS = {
 def test_one_step_follows_the_plan() -> None:
     """AdamW's first step moves each number by its row's lr; frozen rows stay bit-identical."""
     recipe = load_recipe(
-        "fashion_tiny",
+        "fashion_paper",
         {
             "stages.graft.plan.lr_scale": [0.25, 0.5, 1],
             "stages.graft.plan.freeze": ["patch_embed", "positions", "blocks.1"],

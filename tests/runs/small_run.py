@@ -52,7 +52,7 @@ VARYING = {
 
 
 def train_words(images: Path, out: Path) -> list[str]:
-    words = ["train", "--recipe", "fashion_tiny", "--data", str(images), "--out", str(out), "--analyze", "rank"]
+    words = ["train", "--recipe", "fashion_paper", "--data", str(images), "--out", str(out), "--analyze", "rank"]
     return words + [word for key, value in SETTINGS.items() for word in (f"--{key}", str(value))]
 
 

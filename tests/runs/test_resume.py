@@ -32,7 +32,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def recipe(key: str, value: str) -> Recipe:
     if key == "stages.graft.plan.source.norm":
         key, value = "stages.graft.plan.source", f"{{norm: '{value}'}}"
-    return load_recipe("fashion_tiny", {key: value})
+    return load_recipe("fashion_paper", {key: value})
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -60,6 +60,6 @@ def test_same_words_in_a_key_that_names_no_path(folders: Path) -> None:
     run = folders / "run"
     run.mkdir()
     os.mkdir("patch_embed")
-    claim(run, load_recipe("fashion_tiny", {"stages.graft.plan.freeze": "[patch_embed]"}))
+    claim(run, load_recipe("fashion_paper", {"stages.graft.plan.freeze": "[patch_embed]"}))
     with pytest.raises(UserError, match="differs in"):
-        open_run(run, load_recipe("fashion_tiny", {"stages.graft.plan.freeze": "[./patch_embed]"}), "auto")
+        open_run(run, load_recipe("fashion_paper", {"stages.graft.plan.freeze": "[./patch_embed]"}), "auto")

@@ -51,7 +51,7 @@ def wait(what: str, seconds: float, condition: object, log: Path) -> None:
 def test_a_job_requeues_itself_and_finishes(cluster: Path, tmp_path: Path) -> None:
     changes = TINY | {"evaluate": None, "monitor.every": 0, "stages.mae.epochs": 40, "data.workers": 1, "analyze": []}
     recipe, out, log = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "log"
-    recipe.write_text(dump_recipe(load_recipe("fashion_tiny", changes)))
+    recipe.write_text(dump_recipe(load_recipe("fashion_paper", changes)))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -32,7 +32,7 @@ def test_every_candidate_is_an_arm_and_is_recorded(tool: Any) -> None:
         recorded = read_json(tool.RECORD)[part]
         candidates = {own["name"]: (tuple(own["epochs"]), own["plan"]) for own in recorded["candidates"]}
         vary = parse_vary(tool.arms_of(candidates), part)
-        recipes = arm_recipes(vary, lambda _, changes: load_recipe("fashion_tiny", changes))
+        recipes = arm_recipes(vary, lambda _, changes: load_recipe("fashion_paper", changes))
         assert [recipe.stages["graft"].epochs for recipe in recipes.values()] == [c[0][1] for c in candidates.values()]
         arms = [
             {

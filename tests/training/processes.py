@@ -121,7 +121,7 @@ def finish(*processes: Process, seconds: float = 900, patience: float = 120) -> 
 
 def write_recipe(path: Path, changes: Mapping[str, Any] | None = None) -> list[str]:
     """A small recipe as a file; the words that train it."""
-    path.write_text(dump_recipe(load_recipe("fashion_tiny", SMALL | dict(changes or {}))))
+    path.write_text(dump_recipe(load_recipe("fashion_paper", SMALL | dict(changes or {}))))
     return ["--recipe", str(path)]
 
 

@@ -40,7 +40,7 @@ LONGER = {"stages.mae.steps": 14, "stages.mae.optimizer.cooldown": 5 / 14}  # it
 def recipe_of(**changes: Any) -> Recipe:
     """The demo's first stage alone."""
     tiny = {key: value for key, value in TINY.items() if key != "stages.mae.epochs"}
-    recipe = load_recipe("fashion_tiny", tiny | TRUNK | changes)
+    recipe = load_recipe("fashion_paper", tiny | TRUNK | changes)
     return msgspec.structs.replace(recipe, stages={"mae": recipe.stages["mae"]})
 
 
@@ -107,7 +107,7 @@ def test_which_state_is_taken(trunk: Path) -> None:
     assert find_branch(recipe_of(), "mae", 16) is None
     assert steps_left_out(recipe_of(**{"stages.mae.branch": "nowhere"}), "mae", 16) == 0
     assert decay_start(recipe_of().stages["mae"], 16) == 9
-    assert decay_start(load_recipe("fashion_tiny", TINY).stages["mae"], 16) is None
+    assert decay_start(load_recipe("fashion_paper", TINY).stages["mae"], 16) is None
 
 
 @pytest.mark.parametrize(
@@ -199,6 +199,6 @@ def test_a_branch_without_a_whole_checkpoint_does_not_begin_at_0() -> None:
 
 def test_only_the_first_stage_branches_off() -> None:
     with pytest.raises(UserError, match="for the first stage"):
-        load_recipe("fashion_tiny", TINY | {"stages.graft.branch": "runs/trunk"})
+        load_recipe("fashion_paper", TINY | {"stages.graft.branch": "runs/trunk"})
     with pytest.raises(UserError, match="no `guard`"):
-        load_recipe("fashion_tiny", TINY | {"stages.mae.branch": "runs/trunk", "stages.mae.guard": {}})
+        load_recipe("fashion_paper", TINY | {"stages.mae.branch": "runs/trunk", "stages.mae.guard": {}})

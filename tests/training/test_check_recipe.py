@@ -25,7 +25,7 @@ def test_a_source_may_be_a_stage_that_this_run_will_make(
     """However the two paths are written."""
     monkeypatch.chdir(tmp_path)
     place, stage = (text.format(here=tmp_path, name=tmp_path.name) for text in (out, source))
-    recipe = load_recipe("fashion_tiny", TINY | {"stages.graft.plan.source": {"blocks.0": stage}})
+    recipe = load_recipe("fashion_paper", TINY | {"stages.graft.plan.source": {"blocks.0": stage}})
     data, encoder = load_data(recipe), create_encoder(recipe.encoder, 0)
     check_recipe(recipe, encoder, data, Path(place))
     with pytest.raises(UserError, match="There is no encoder"):
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     two_classes(root / "images" / "train", 8)
     two_classes(root / "images" / "test", 4)
     for name, change in {"fits": {}, "patches": {"patch_size": 10}, "deep": {"depth": 5}, "flat": {"depth": 1}}.items():
-        encoder = load_recipe("fashion_tiny", TINY | SMALL | {f"encoder.{key}": v for key, v in change.items()}).encoder
+        encoder = load_recipe("fashion_paper", TINY | SMALL | {f"encoder.{key}": v for key, v in change.items()}).encoder
         save_encoder(create_encoder(encoder, 0), root / name, {})
     return root
 
@@ -89,7 +89,7 @@ def test_plan_refuses_what_train_refuses(
             arguments += [f"--{key}", text.replace("{}", str(folder))]
     messages = []
     for command in (["train", "--out", str(tmp_path / "run")], ["plan"]):
-        assert main([*command, "--recipe", "fashion_tiny", *arguments]) == 2
+        assert main([*command, "--recipe", "fashion_paper", *arguments]) == 2
         said = capsys.readouterr().err.splitlines()
         messages.append([line for line in said if not line.startswith("Training ")])  # what a run says at once
     assert messages[0] == messages[1] != []
@@ -104,17 +104,17 @@ def test_plan_shows_what_train_takes(words: list[str], folder: Path, capsys: pyt
         if key.startswith("encoder."):
             sizes += [f"--{key}", str(value)]
     words = [word.replace("{}", str(folder)) for word in words or ["--data.source", "null"]]
-    assert main(["plan", "--recipe", "fashion_tiny", *sizes, *words, "--start", str(folder / "fits")]) == 0
+    assert main(["plan", "--recipe", "fashion_paper", *sizes, *words, "--start", str(folder / "fits")]) == 0
     assert "was not checked" not in capsys.readouterr().err
     if "null" in words:
-        assert main(["plan", "--recipe", "fashion_tiny", *sizes, *words, "--start", "elsewhere.pth"]) == 0
+        assert main(["plan", "--recipe", "fashion_paper", *sizes, *words, "--start", "elsewhere.pth"]) == 0
         assert "'elsewhere.pth' is not here: whether it fits was not checked" in capsys.readouterr().err
-        assert main(["plan", "--recipe", "fashion_tiny", *sizes, *words, "--start", str(folder / "patches")]) == 2
+        assert main(["plan", "--recipe", "fashion_paper", *sizes, *words, "--start", str(folder / "patches")]) == 2
 
 
 def test_plan_takes_a_stage_that_the_run_will_make(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It does not know where the run will lie."""
-    arguments = ["plan", "--recipe", "fashion_tiny", "--data", "builtin:fashion-canvas?fraction=0.01"]
+    arguments = ["plan", "--recipe", "fashion_paper", "--data", "builtin:fashion-canvas?fraction=0.01"]
     arguments += ["--evaluate", "null", "--stages.graft.plan.source"]
     assert main([*arguments, json.dumps({"blocks.0": "run/stages/0-mae?encoder=online"})]) == 0
     assert main([*arguments, json.dumps({"blocks.0": "run/stages/3-mae"})]) == 2

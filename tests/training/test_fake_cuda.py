@@ -165,7 +165,7 @@ def test_large_recipe(name: str, precision: str, mode: FakeCuda, tmp_path: Path)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant(variant: str, mode: FakeCuda, tmp_path: Path) -> None:
     changes = SMALL | VARIANTS[variant] | {"engine.precision": "bf16-mixed"}
-    run_stages(load_recipe("fashion_tiny", changes), tmp_path, mode)
+    run_stages(load_recipe("fashion_paper", changes), tmp_path, mode)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -175,14 +175,14 @@ def test_trained_protocol(protocol: str, precision: str, mode: FakeCuda, tmp_pat
     source = f"builtin:fashion-{'scenes' if scenes else 'canvas'}?fraction=0.01"
     asked = {"evaluate.protocols": [protocol]} if not scenes else {"evaluate.protocols": ["segment"]}
     asked["evaluate.variant"] = ["linear", "upernet"] if scenes else []
-    recipe = load_recipe("fashion_tiny", SMALL | {"engine.precision": precision, "data.source": source} | asked)
+    recipe = load_recipe("fashion_paper", SMALL | {"engine.precision": precision, "data.source": source} | asked)
     stages = {protocol: getattr(recipe.evaluate, protocol)}
     run_stages(msgspec.structs.replace(recipe, stages=stages), tmp_path, mode)
 
 
 def test_frozen_protocols(mode: FakeCuda) -> None:
     """All but `logistic`, whose solver is led by its numbers."""
-    recipe = load_recipe("fashion_tiny", SMALL | {"data.holdout": 60})
+    recipe = load_recipe("fashion_paper", SMALL | {"data.holdout": 60})
     data = load_data(recipe)
     encoder = create_encoder(recipe.encoder, 0)
     config = EvaluateConfig(
@@ -211,4 +211,4 @@ def test_a_tensor_left_on_the_cpu_is_found(mode: FakeCuda, tmp_path: Path, monke
 
     monkeypatch.setattr(Moco, "kept_patches", planted)
     with pytest.raises(RuntimeError, match=r"(?s)cuda.*cpu|cpu.*cuda"):
-        run_stages(load_recipe("fashion_tiny", SMALL), tmp_path, mode)
+        run_stages(load_recipe("fashion_paper", SMALL), tmp_path, mode)

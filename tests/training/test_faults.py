@@ -37,7 +37,7 @@ def recipe_of(**changes: Any) -> Recipe:
     """The contrastive stage alone, 16 steps, with an anchor and a running average."""
     base = {"data.workers": 0, "engine.checkpoint_steps": 5, "stages.graft.ema": 0.9}
     anchor = {"stages.graft.plan.anchor": {"norm": "l1", "weight": 1e-3}}
-    recipe = load_recipe("fashion_tiny", SMALL | base | anchor | changes)
+    recipe = load_recipe("fashion_paper", SMALL | base | anchor | changes)
     return msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})
 
 
@@ -356,7 +356,7 @@ def test_recipes_may_change_in_free_keys_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Stopped in the first stage: the second one's length may still change; the first one's may not."""
-    base = ["train", "--recipe", "fashion_tiny", "--out", str(tmp_path / "run")]
+    base = ["train", "--recipe", "fashion_paper", "--out", str(tmp_path / "run")]
     settings = SMALL | {"engine.checkpoint_steps": "null", "evaluate": "null"}
     for key, value in settings.items():
         base += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]

@@ -26,7 +26,7 @@ def step_of(
     stage: str, micro_batch: int | None
 ) -> tuple[Encoder, Objective, dict[str, float], dict[str, torch.Tensor]]:
     """(encoder, objective, losses, changed buffers) of one step in float64."""
-    recipe = load_recipe("fashion_tiny", TINY | {"stages.graft.objective.keep_ratio": 0.5})
+    recipe = load_recipe("fashion_paper", TINY | {"stages.graft.objective.keep_ratio": 0.5})
     encoder = create_encoder(recipe.encoder, 0).double()
     torch.manual_seed(0)
     objective = create_objective(recipe.stages[stage].objective, encoder).double()
@@ -65,7 +65,7 @@ def test_parts_have_the_gradient_of_the_whole(stage: str, micro_batch: int) -> N
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_anchor_pulls_like_autograd(norm: str) -> None:
     plan = {"stages.mae.plan.anchor": {"norm": norm, "weight": 0.25, "blocks": 2}}
-    recipe = load_recipe("fashion_tiny", TINY | plan)
+    recipe = load_recipe("fashion_paper", TINY | plan)
     encoder = create_encoder(recipe.encoder, 0).double()
     rows = stage_rows(encoder, create_objective(recipe.stages["mae"].objective, encoder))
     table = build_plan(recipe.stages["mae"], "mae", count_parameters(rows), encoder.depth)

@@ -40,7 +40,7 @@ GUARDED: dict[str, Any] = {
 def train(out: Path, changes: dict[str, Any]) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("layergraft.training.run.step_flops", lambda *parts: None)  # counting takes longer than the rest
-        return layergraft.train(recipe=msgspec.to_builtins(load_recipe("fashion_tiny", TINY | changes)), out=out).out
+        return layergraft.train(recipe=msgspec.to_builtins(load_recipe("fashion_paper", TINY | changes)), out=out).out
 
 
 def plan_of(run: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def command(images: Path, out: Path) -> list[str]:
         "evaluate.shots": "1",
         "evaluate.splits": 1,
     }
-    found = ["train", "--recipe", "fashion_tiny", "--data", str(images), "--out", str(out), "--analyze", "[]"]
+    found = ["train", "--recipe", "fashion_paper", "--data", str(images), "--out", str(out), "--analyze", "[]"]
     return found + [word for key, value in settings.items() for word in (f"--{key}", str(value))]
 
 

@@ -41,7 +41,7 @@ def _two_steps(changes: dict[str, Any], send: Any) -> None:
     from layergraft.training.stage import prepare_stage
     from layergraft.training.trainer import Trainer
 
-    recipe = load_recipe("fashion_tiny", VIT_S | changes)
+    recipe = load_recipe("fashion_paper", VIT_S | changes)
     recipe = msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})
     data = load_data(recipe)
     stage = prepare_stage(recipe, "graft", Path("nowhere"), first_encoder(recipe, data.mean, data.std), data)
@@ -85,7 +85,7 @@ def test_activation_checkpointing_halves_the_peak() -> None:
 
 
 def estimate_of(stage: str, **changes: Any) -> int:
-    recipe = load_recipe("fashion_tiny", {k: v for k, v in TINY.items() if k.startswith("encoder")} | changes)
+    recipe = load_recipe("fashion_paper", {k: v for k, v in TINY.items() if k.startswith("encoder")} | changes)
     encoder = create_encoder(recipe.encoder, 0)
     config = recipe.stages[stage]
     objective = create_objective(config.objective, encoder)

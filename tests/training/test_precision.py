@@ -46,7 +46,7 @@ def test_a_run_keeps_what_was_found(monkeypatch: pytest.MonkeyPatch, tmp_path) -
         "engine.precision": "auto", "stages.mae.steps": 2, "stages.graft.steps": 2, "evaluate": None, "analyze": [],
         "data.holdout": 20, "monitor.every": 0,
     }  # fmt: skip
-    arguments = {"recipe": "fashion_tiny", "data": "builtin:fashion", "out": tmp_path / "run", "overrides": settings}
+    arguments = {"recipe": "fashion_paper", "data": "builtin:fashion", "out": tmp_path / "run", "overrides": settings}
     machine(monkeypatch, low=3.5)
     layergraft.train(**arguments)
     kept = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["engine"]

@@ -31,7 +31,7 @@ KEY = "stages.graft.progressive"
 
 
 def moco_stage(phases: list[dict[str, Any]]) -> StageConfig:
-    return load_recipe("fashion_tiny", TINY | {KEY: phases, "stages.graft.batch_size": 8}).stages["graft"]
+    return load_recipe("fashion_paper", TINY | {KEY: phases, "stages.graft.batch_size": 8}).stages["graft"]
 
 
 def test_batches_by_the_step_of_the_schedule() -> None:
@@ -58,7 +58,7 @@ def test_batches_by_the_step_of_the_schedule() -> None:
 
 
 def test_the_batch_says_which_part_of_the_patches() -> None:
-    encoder = create_encoder(load_recipe("fashion_tiny", TINY).encoder, 0)
+    encoder = create_encoder(load_recipe("fashion_paper", TINY).encoder, 0)
     objective = create_objective(MocoConfig(projector=(8, 8), predictor=(8,), keep_ratio=1.0), encoder)
     assert isinstance(objective, Moco)
     images = {name: torch.zeros(3, 1, 18, 18) for name in ("first", "second")}
@@ -71,7 +71,7 @@ def test_the_batch_says_which_part_of_the_patches() -> None:
 
 @pytest.mark.slow
 def test_costs_are_means_over_the_parts() -> None:
-    recipe = load_recipe("fashion_tiny", TINY)
+    recipe = load_recipe("fashion_paper", TINY)
     encoder = create_encoder(recipe.encoder, 0)
     whole = moco_stage([])
     objective = create_objective(whole.objective, encoder)
@@ -104,7 +104,7 @@ def test_the_parts_in_words() -> None:
 @pytest.mark.slow
 def test_plan_says_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
     changes = TINY | {KEY: FIRST, "stages.graft.epochs": None, "stages.graft.steps": 40}
-    found = layergraft.plan(recipe="fashion_tiny", stage="graft", overrides=changes)
+    found = layergraft.plan(recipe="fashion_paper", stage="graft", overrides=changes)
     mae, graft = found["stages"]
     assert "progressive" not in mae
     assert graft["progressive"] == [
@@ -141,7 +141,7 @@ def test_plan_says_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        layergraft.plan(recipe="fashion_tiny", json=True, overrides=TINY | changes)
+        layergraft.plan(recipe="fashion_paper", json=True, overrides=TINY | changes)
 
 
 def test_the_parts_are_keys_of_a_recipe() -> None:

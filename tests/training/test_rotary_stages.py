@@ -37,7 +37,7 @@ DINOV3 = SMALL | {
 
 def train(out: Path, world: int, code: int = 0, prepare: Any = None, **changes: Any) -> Path:
     recipe, errors = out.with_suffix(".yaml"), out.with_suffix(".err")
-    recipe.write_text(dump_recipe(load_recipe("fashion_tiny", DINOV3 | changes)))
+    recipe.write_text(dump_recipe(load_recipe("fashion_paper", DINOV3 | changes)))
     words = ["--recipe", str(recipe), "--out", str(out)]
     group = [start(words, errors, prepare=prepare)] if world == 1 else start_group(words, errors, world, prepare)
     with running(*group):
@@ -86,7 +86,7 @@ def test_images_that_are_not_square(tmp_path: Path) -> None:
         "analyze": ["reconstruct", "neighbours", "pca", "attention-maps", "spectrum"],
     }
     run = tmp_path / "run"
-    layergraft.train(recipe="fashion_tiny", out=run, overrides=changes)
+    layergraft.train(recipe="fashion_paper", out=run, overrides=changes)
     encoder = layergraft.load_encoder(run)
     assert encoder.grid == (4, 8)
     layergraft.embed(encoder=str(run), data=FEW, out=tmp_path / "features.parquet")

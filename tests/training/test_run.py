@@ -38,7 +38,7 @@ def metrics(run: Path) -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    layergraft.train(recipe="fashion_tiny", out=out, overrides=TINY | {"data.workers": 0})
+    layergraft.train(recipe="fashion_paper", out=out, overrides=TINY | {"data.workers": 0})
     return out
 
 
@@ -52,7 +52,7 @@ def test_another_number_of_threads_after_a_finished_stage_is_said(
     costs = json.loads(file.read_text())
     assert costs["threads"] == now
     file.write_text(json.dumps(costs | {"threads": now + 1}))
-    layergraft.train(recipe="fashion_tiny", out=out, overrides=TINY | {"data.workers": 0})
+    layergraft.train(recipe="fashion_paper", out=out, overrides=TINY | {"data.workers": 0})
     said = " ".join(capsys.readouterr().err.split())
     assert said.count(f"Stage mae was computed with {now + 1} threads of torch so far, and the run goes on") == 1
 
@@ -90,14 +90,14 @@ def test_timm_loads_the_encoder(finished: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_same_bits_with_any_number_of_workers(finished: Path, tmp_path: Path, workers: int) -> None:
-    layergraft.train(recipe="fashion_tiny", out=tmp_path / "run", overrides=TINY | {"data.workers": workers})
+    layergraft.train(recipe="fashion_paper", out=tmp_path / "run", overrides=TINY | {"data.workers": workers})
     assert bits(tmp_path / "run") == bits(finished)
     assert metrics(tmp_path / "run") == metrics(finished)
 
 
 @pytest.mark.parametrize("stage", ["0-mae", "1-graft"])
 def test_killed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path, stage: str) -> None:
-    recipe = dump_recipe(load_recipe("fashion_tiny", TINY | {"engine.checkpoint_steps": 3}))
+    recipe = dump_recipe(load_recipe("fashion_paper", TINY | {"engine.checkpoint_steps": 3}))
     (tmp_path / "recipe.yaml").write_text(recipe)
     out = tmp_path / "run"
     words = [sys.executable, "-m", "layergraft", "train", "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(out)]
@@ -116,7 +116,7 @@ def test_killed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path, stag
 
 
 def test_stopped_run_exits_with_75_and_goes_on(finished: Path, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_tiny", TINY)))
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("fashion_paper", TINY)))
     out = tmp_path / "run"
     words = [sys.executable, "-m", "layergraft", "train", "--recipe", str(tmp_path / "recipe.yaml"), "--out", str(out)]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
@@ -140,7 +140,7 @@ def test_finished_run_changes_nothing(finished: Path, tiny_recipe: Recipe, capsy
 
 def test_another_run_is_not_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = bits(finished)
-    assert main(["train", "--recipe", "fashion_tiny", "--seed", "7", "--out", str(finished)]) == 2
+    assert main(["train", "--recipe", "fashion_paper", "--seed", "7", "--out", str(finished)]) == 2
     assert "holds another run" in capsys.readouterr().err
     assert bits(finished) == before
 
@@ -149,7 +149,7 @@ def test_another_versions_recipe_is_named(finished: Path, tmp_path: Path, capsys
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.yaml").write_text((finished / "recipe.yaml").read_text().replace("log_every:", "log_evry:"))
-    for words in (["report", str(run)], ["train", "--recipe", "fashion_tiny", "--out", str(run)]):
+    for words in (["report", str(run)], ["train", "--recipe", "fashion_paper", "--out", str(run)]):
         assert main(words) == 2
         error = capsys.readouterr().err
         assert "another version" in error
@@ -158,7 +158,7 @@ def test_another_versions_recipe_is_named(finished: Path, tmp_path: Path, capsys
 
 def test_flat_colour_folder(colour_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"encoder.img_size": 32, "encoder.patch_size": 8, "encoder.in_chans": 3, "data.holdout": 8}
-    words = ["train", "--recipe", "fashion_tiny", "--data", str(colour_folder), "--out", str(tmp_path / "run")]
+    words = ["train", "--recipe", "fashion_paper", "--data", str(colour_folder), "--out", str(tmp_path / "run")]
     tiny = {key: value for key, value in TINY.items() if not key.startswith("data.")} | options
     for key, value in tiny.items():
         words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
@@ -171,15 +171,15 @@ def test_flat_colour_folder(colour_folder: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--recipe", "fashion_tiy"], "'fashion_tiny'"),
-        (["--recipe", "fashion_tiny", "--data", "/nowhere"], "no folder or file '/nowhere'"),
-        (["--recipe", "fashion_tiny", "--data", "EMPTY"], "no image"),
-        (["--recipe", "fashion_tiny", "--stages.mea.epochs", "3"], "'mae'"),
-        (["--recipe", "fashion_tiny", "--encoder.img-siz", "3"], "'img_size'"),
-        (["--recipe", "fashion_tiny", "--stages.mae.epochs", "many"], "epochs"),
-        (["--recipe", "fashion_tiny", "--encoder.img_size", "40"], "not a multiple of"),
-        (["--recipe", "fashion_tiny", "--stages.graft.plan.lr_scale", "1", "1", "1", "1"], "do not divide"),
-        (["--recipe", "fashion_tiny", "--evaluate.shots", "5000"], "5000 shots"),
+        (["--recipe", "fashion_tiy"], "'fashion_paper'"),
+        (["--recipe", "fashion_paper", "--data", "/nowhere"], "no folder or file '/nowhere'"),
+        (["--recipe", "fashion_paper", "--data", "EMPTY"], "no image"),
+        (["--recipe", "fashion_paper", "--stages.mea.epochs", "3"], "'mae'"),
+        (["--recipe", "fashion_paper", "--encoder.img-siz", "3"], "'img_size'"),
+        (["--recipe", "fashion_paper", "--stages.mae.epochs", "many"], "epochs"),
+        (["--recipe", "fashion_paper", "--encoder.img_size", "40"], "not a multiple of"),
+        (["--recipe", "fashion_paper", "--stages.graft.plan.lr_scale", "1", "1", "1", "1"], "do not divide"),
+        (["--recipe", "fashion_paper", "--evaluate.shots", "5000"], "5000 shots"),
     ],
 )
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

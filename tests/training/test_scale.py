@@ -29,7 +29,7 @@ def recipe_file(path: Path, **changes: Any) -> Path:
     late = {"stages.graft.optimizer.schedule": "wsd", "stages.graft.optimizer.clip_grad_norm": 0.5}
     local = {"stages.graft.objective.local_views": 2, "stages.graft.objective.local_size": 18}
     first = {"stages.graft.progressive": [{"until": 0.4, "size": 27, "keep_ratio": 0.5}, {"until": 0.7, "size": 27}]}
-    recipe = load_recipe("fashion_tiny", SMALL | anchor | length | late | local | first | changes)
+    recipe = load_recipe("fashion_paper", SMALL | anchor | length | late | local | first | changes)
     path.write_text(dump_recipe(msgspec.structs.replace(recipe, stages={"graft": recipe.stages["graft"]})))
     return path
 

@@ -21,7 +21,7 @@ tifffile = pytest.importorskip("tifffile")
 pytestmark = pytest.mark.slow
 QUERY = "?tile=64&mpp=0.5"
 WORDS = [
-    *("--recipe", "fashion_tiny", "--encoder.in_chans", "3", "--encoder.img_size", "36", "--encoder.embed_dim", "16"),
+    *("--recipe", "fashion_paper", "--encoder.in_chans", "3", "--encoder.img_size", "36", "--encoder.embed_dim", "16"),
     *("--encoder.depth", "2", "--encoder.num_heads", "2", "--stages.mae.steps", "6", "--stages.graft.steps", "2"),
     *("--stages.mae.batch_size", "16", "--stages.graft.batch_size", "16", "--stages.mae.warmup_epochs", "0"),
     *("--stages.graft.warmup_epochs", "0", "--stages.graft.objective.projector", "16", "16", "8"),

@@ -182,7 +182,7 @@ def test_other_images_or_labels_under_the_same_names_are_trained_anew(
 ) -> None:
     monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path / "cache") if cached else "off")
     monkeypatch.setattr(file_state, "_FRESH", 0)  # files are trusted at once, when they are most alike
-    config = load_recipe("fashion_tiny", {"evaluate.protocols": ["finetune"]}).evaluate
+    config = load_recipe("fashion_paper", {"evaluate.protocols": ["finetune"]}).evaluate
     encoder, table = create_encoder(CONFIG, 0), tmp_path / "table.csv"
     for number in range(4):
         cv2.imwrite(str(tmp_path / f"{number}.bmp"), np.full((8, 8), 40 * number, dtype=np.uint8))

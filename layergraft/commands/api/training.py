@@ -53,7 +53,7 @@ def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
 
     Args:
         out: directory of the run.
-        baseline: also train MoCo v3 from scratch, for comparison.
+        baseline: also train the contrastive stage from scratch, for comparison.
 
     Returns:
         The files of the run.

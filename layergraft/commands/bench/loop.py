@@ -89,14 +89,14 @@ class _InTurn(TrainLoader):
 
 def _stage(name: str, out: Path, changes: dict[str, Any]) -> StageRun:
     quick = {"monitor.every": 0, "engine.checkpoint_minutes": 1, f"stages.{name}.epochs": 1000}
-    recipe = load_recipe("fashion_tiny", quick | changes)
+    recipe = load_recipe("fashion_paper", quick | changes)
     recipe = msgspec.structs.replace(recipe, stages={name: recipe.stages[name]})
     data = load_data(recipe)
     return prepare_stage(recipe, name, out, first_encoder(recipe, data.mean, data.std), data)
 
 
 def bench_loop(stage: str, seconds: float, quiet: bool) -> dict[str, Any]:
-    """Train a stage of `fashion_tiny` with logging, guards and a checkpoint a minute; see `layergraft.bench`.
+    """Train a stage of `fashion_paper` with logging, guards and a checkpoint a minute; see `layergraft.bench`.
 
     Args:
         stage: `mae` or `graft`.
@@ -121,7 +121,7 @@ def bench_loop(stage: str, seconds: float, quiet: bool) -> dict[str, Any]:
     }
     if not quiet:
         Console(stderr=True).print(
-            f"Stage {stage} of fashion_tiny: the loop adds {100 * figures['overhead']:.1f} % to a step of "
+            f"Stage {stage} of fashion_paper: the loop adds {100 * figures['overhead']:.1f} % to a step of "
             f"{1000 * per_step:.1f} ms (median of {len(loop)} windows of {WINDOW} steps, in turn)."
         )
     print(json.dumps(figures))

@@ -36,7 +36,7 @@ def operations_made_up() -> Iterator[None]:
 
 
 def load(_: str | None, changes: Any) -> Recipe:
-    return study_recipe(load_recipe("fashion_tiny", {**SMALL, **changes}))
+    return study_recipe(load_recipe("fashion_paper", {**SMALL, **changes}))
 
 
 def ablation(content: dict[str, Any], seeds: int = 3) -> Ablation:
@@ -68,7 +68,7 @@ def play(study: Ablation, noise: int = 0) -> tuple[dict[str, Job], dict[str, Job
 
 
 def measured(study: Ablation, outcomes: dict[str, JobOutcome], content: dict[str, Any]) -> MeasuredAblation:
-    head = {"recipe": "fashion_tiny", "reference": "even", "budgets": list(study.budgets), "source": study.source}
+    head = {"recipe": "fashion_paper", "reference": "even", "budgets": list(study.budgets), "source": study.source}
     machine = {"cpu": "an abacus", "cores": 2, "threads": 1, "versions": {"python": "3.11"}}
     head |= {"seeds": study.seeds, "command": "layergraft ablate", "machine": machine, "seconds": 9.0}
     return as_study(head | study.record(outcomes), MeasuredAblation)

@@ -113,12 +113,12 @@ def test_what_cannot_be_tried_is_not_called_short(both: Ablation, monkeypatch: p
 
 
 def test_another_recipe_starts_from_the_same_weights() -> None:
-    base = load_recipe("fashion_tiny", {"start": "weights.pth"})
-    assert _loader("fashion_tiny", base, {})("fashion_cl_mim", {}).start == "weights.pth"
+    base = load_recipe("fashion_paper", {"start": "weights.pth"})
+    assert _loader("fashion_paper", base, {})("fashion_cl_mim", {}).start == "weights.pth"
 
 
 def test_the_block_that_is_asked_for_is_measured() -> None:
-    recipe = load_recipe("fashion_tiny", {**SMALL, "data.source": "builtin:fashion-canvas?fraction=0.01"})
+    recipe = load_recipe("fashion_paper", {**SMALL, "data.source": "builtin:fashion-canvas?fraction=0.01"})
     images, encoder = SeedImages(recipe), create_encoder(recipe.encoder, 0).eval()
     blocks = [
         images._features(encoder, images.data.holdout, EvaluateConfig(block=block)).tolist() for block in (None, 2, 0)
@@ -157,7 +157,7 @@ def test_refusals_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
     plans.write_text(f"arms: {{even: {{}}, slow: {{{SCALE}: 0.5}}}}")
     busy.mkdir()
     (busy / "file").write_text("mine")
-    words = ["ablate", "--recipe", "fashion_tiny", "--vary", str(plans), "--out"]
+    words = ["ablate", "--recipe", "fashion_paper", "--vary", str(plans), "--out"]
     new = str(tmp_path / "new")
     for more, message in (
         ([new, "--seeds", "0"], "at least one seed"),

@@ -19,7 +19,7 @@ RATIO = "stages.mae.objective.mask_ratio"
 
 
 def load(other: str | None, changes: Any) -> Recipe:
-    return study_recipe(load_recipe(other or "fashion_tiny", changes))
+    return study_recipe(load_recipe(other or "fashion_paper", changes))
 
 
 def recipes(vary: Vary) -> dict[str, Recipe]:

@@ -159,5 +159,5 @@ def test_a_run_says_whether_it_has_begun(tmp_path: Path, monkeypatch: pytest.Mon
     if begun:
         (tmp_path / run_data.IMAGES).write_text("{}")
     with pytest.raises(Told):
-        run_data.load_data(load_recipe("fashion_tiny"), tmp_path)
+        run_data.load_data(load_recipe("fashion_paper"), tmp_path)
     assert told == [begun]

@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(root / "images" / "train", 120)
     write_images(root / "images" / "test", 24)
     data = str(root / "images" / "train")
-    layergraft.train(recipe="fashion_tiny", data=data, out=root / "run", overrides=SMALL)
+    layergraft.train(recipe="fashion_paper", data=data, out=root / "run", overrides=SMALL)
     layergraft.analyze(encoder=root / "run", data=data, what=["all"])
     return root / "run"
 

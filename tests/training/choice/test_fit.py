@@ -19,11 +19,11 @@ TRIALS = {"mae": StageTrial(step=0.5, how=""), "graft": StageTrial(step=1.0, how
 
 @pytest.fixture(scope="module")
 def data() -> RunData:
-    return load_data(load_recipe("fashion_tiny", CHANGES))
+    return load_data(load_recipe("fashion_paper", CHANGES))
 
 
 def steps_of(data: RunData, minutes: float, changes: dict[str, object]) -> tuple[int | None, int | None]:
-    recipe = load_recipe("fashion_tiny", CHANGES | changes)
+    recipe = load_recipe("fashion_paper", CHANGES | changes)
     timed = _timed(recipe, data, minutes, TRIALS, 0.0, _lengths_given(changes))
     mae, graft = timed.stages["mae"], timed.stages["graft"]
     told = run_time(timed, data, TRIALS, 0.0)
@@ -54,7 +54,7 @@ def test_no_time_is_one_step_and_endless_time_is_not_endless(data: RunData) -> N
 def test_a_length_in_epochs_has_a_warm_up_of_its_own(epochs: str, data: RunData) -> None:
     """That of the length which was chosen before was longer than the stage."""
     changes = {"stages.mae.epochs": epochs}
-    timed = _timed(load_recipe("fashion_tiny", CHANGES | changes), data, 10, TRIALS, 0.0, _lengths_given(changes))
+    timed = _timed(load_recipe("fashion_paper", CHANGES | changes), data, 10, TRIALS, 0.0, _lengths_given(changes))
     mae = timed.stages["mae"]
     batch = min(mae.batch_size, len(data.train))
     assert mae.warmup_steps == round(0.1 * mae.total_steps(len(data.train) // batch))
@@ -62,14 +62,14 @@ def test_a_length_in_epochs_has_a_warm_up_of_its_own(epochs: str, data: RunData)
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_the_user_measures_is_measured_within_the_time(asked: bool, data: RunData) -> None:
-    recipe = load_recipe("fashion_tiny", CHANGES | {"evaluate": {"protocols": ["knn"]}})
+    recipe = load_recipe("fashion_paper", CHANGES | {"evaluate": {"protocols": ["knn"]}})
     timed = _timed(recipe, data, 1, TRIALS, 100.0, frozenset(), asked)
     assert (timed.evaluate is not None) == asked
 
 
 def test_no_more_labels_than_a_class_has(data: RunData) -> None:
     """Of images that are cut whole files are held out: a rare class may lose more than its share."""
-    recipe = load_recipe("fashion_tiny", CHANGES | {"evaluate": {"protocols": ["logistic"], "shots": [1, 5, 10]}})
+    recipe = load_recipe("fashion_paper", CHANGES | {"evaluate": {"protocols": ["logistic"], "shots": [1, 5, 10]}})
     keys = [data.train.keys[data.train.selected_labels == 0][:6], data.train.keys[data.train.selected_labels != 0]]
     few = replace(data, train=data.train.subset(np.sort(np.concatenate(keys))))
     evaluate = _with_possible_shots(recipe, few).evaluate

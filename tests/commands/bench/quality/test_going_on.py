@@ -34,7 +34,7 @@ DONE: list[str] = []
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return load_recipe("fashion_tiny", TINY | SMALL | SHORT)
+    return load_recipe("fashion_paper", TINY | SMALL | SHORT)
 
 
 def played(job: Job, out: Path) -> JobOutcome:

@@ -58,7 +58,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recipe(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipe") / "small.yaml"
-    file.write_text(dump_recipe(load_recipe("fashion_tiny", TINY | SMALL | {"data.source": str(images)})))
+    file.write_text(dump_recipe(load_recipe("fashion_paper", TINY | SMALL | {"data.source": str(images)})))
     return file
 
 
@@ -121,8 +121,8 @@ def test_another_recipe_of_this_name_is_refused(
         (["--budgets", "0"], "above 0"),
         (["--seeds", "0"], "at least one seed"),
         (["--rivals", "simcrl"], "simclr"),
-        (["--recipes", "fashion_tiny", "fashion_tiny"], "two recipes"),
-        (["--recipes", "fashion_tiny", "vit_base_imagenet"], "names no images"),
+        (["--recipes", "fashion_paper", "fashion_paper"], "two recipes"),
+        (["--recipes", "fashion_paper", "vit_base_imagenet"], "names no images"),
     ],
 )
 def test_what_cannot_be_measured_is_said(changes: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +250,7 @@ def test_few_labels_are_measured_as_everywhere(recipe: Path) -> None:
 
 
 def plan(rates: tuple[float, ...] = (1.0,)) -> Plan:
-    recipe = load_recipe("fashion_tiny")
+    recipe = load_recipe("fashion_paper")
     methods = [
         Method(name="ours", kind="recipe", recipe=recipe),
         Method(name="theirs", kind="rival", recipe=recipe, rates=rates),
@@ -294,7 +294,7 @@ def test_a_rate_is_searched_for_each_budget_on_held_out_images_alone() -> None:
 
 
 def test_a_recipe_is_fitted_with_its_warm_up() -> None:
-    recipe: Recipe = load_recipe("fashion_tiny")
+    recipe: Recipe = load_recipe("fashion_paper")
     per_step = {"mae": 0.05, "graft": 0.06}
     lengths = {}
     for budget in (60.0, 120.0):

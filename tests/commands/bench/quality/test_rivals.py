@@ -24,7 +24,7 @@ pytest.importorskip("lightly")
 @pytest.fixture(scope="module")
 def images() -> SeedImages:
     small = {"data.source": "builtin:fashion-canvas?fraction=0.01", "encoder.depth": 2}
-    return SeedImages(load_recipe("fashion_tiny", TINY | small))
+    return SeedImages(load_recipe("fashion_paper", TINY | small))
 
 
 @pytest.mark.parametrize("name", list(RIVALS))
@@ -112,6 +112,6 @@ def test_the_encoder_that_is_measured_is_what_was_trained(images: SeedImages, tm
 @pytest.mark.parametrize("changes", [{"encoder.stem": "conv"}, {"encoder.in_chans": 4}])
 def test_a_network_that_lightly_does_not_train_is_refused(changes: dict[str, Any]) -> None:
     sides = {"encoder.img_size": 32, "encoder.patch_size": 16, "encoder.depth": 1} | changes
-    encoder = create_encoder(load_recipe("fashion_tiny", TINY | sides).encoder, 0)
+    encoder = create_encoder(load_recipe("fashion_paper", TINY | sides).encoder, 0)
     with pytest.raises(UserError, match="lightly trains a plain ViT"):
         check_network(encoder)
