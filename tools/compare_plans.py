@@ -1,9 +1,9 @@
-"""Compare graft plans and lengths for the demo by `layergraft ablate`, and record what they reach on held-out images.
+"""Compare graft plans and lengths of `fashion_paper` by `layergraft ablate`, on held-out images, and record them.
 
     python tools/compare_plans.py --work runs/plans --seeds 1 2
 
 runs two studies, of plans and of lengths, without a search of the rate, and writes
-`layergraft/config/recipes/recorded/fashion_tiny.json`, which the report of the demo shows, marked as recorded. Only
+`layergraft/config/recipes/recorded/fashion_paper.json`, which the report of such a run shows, marked as recorded. Only
 figures on held-out images enter it, of the seeds that are asked for. Stop and start it at will.
 """
 
@@ -20,7 +20,7 @@ from layergraft.config import load_recipe
 from layergraft.runs.atomic import write_text
 from layergraft.runs.report.recorded import record_file
 
-RECORD = record_file("fashion_tiny")
+RECORD = record_file("fashion_paper")
 Length = tuple[float, float]
 UNIFORM = {"lr_scale": 1.0, "freeze": ["patch_embed", "positions"]}
 PLANS: dict[str, dict[str, Any]] = {
@@ -31,7 +31,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "geometric 0.65": UNIFORM | {"lr_scale": {"decay": 0.65}},
     "lowest two blocks frozen": {"lr_scale": 1.0, "freeze": {"blocks": 2}},
 }
-# Epochs of (mae, graft), with the uniform plan. Longer is better; the recipe takes what fits into the demo's time.
+# Epochs of (mae, graft), with the uniform plan. Longer is better; the recipe takes what fits into two minutes.
 LENGTHS: tuple[Length, ...] = ((6, 6), (10, 4), (10, 4.5), (10, 6))
 LENGTH: Length = (10, 6)  # of the plans' comparison
 Candidates = dict[str, tuple[Length, dict[str, Any]]]
@@ -65,12 +65,12 @@ def main() -> None:
     arguments = parser.parse_args()
     plans: Candidates = {name: (LENGTH, plan) for name, plan in PLANS.items()}
     lengths: Candidates = {f"{mae:g} + {graft:g} epochs": ((mae, graft), UNIFORM) for mae, graft in LENGTHS}
-    own_length = " + ".join(f"{stage.epochs:g}" for stage in load_recipe("fashion_tiny").stages.values()) + " epochs"
+    own_length = " + ".join(f"{stage.epochs:g}" for stage in load_recipe("fashion_paper").stages.values()) + " epochs"
     for part, candidates in (("plans", plans), ("lengths", lengths)):
         vary = arguments.work / f"{part}.yaml"
         write_text(vary, json.dumps(arms_of(candidates), indent=1) + "\n")  # which is YAML, too
         out = arguments.work / part
-        study = layergraft.ablate(recipe="fashion_tiny", vary=vary, seeds=max(arguments.seeds) + 1, out=out)
+        study = layergraft.ablate(recipe="fashion_paper", vary=vary, seeds=max(arguments.seeds) + 1, out=out)
         found = study.measured().study
         results = results_of(found, candidates, arguments.seeds)
         taken = own_length if part == "lengths" else max(results, key=lambda candidate: candidate["mean"])["name"]

@@ -1,15 +1,19 @@
 """The search for the demo's recipe: changes of `fashion_paper` at equal core-seconds, judged on held-out images alone.
 
-    python tools/search_demo.py --out runs/demo-search --budget 80
+    python tools/search_demo.py --work runs/demo-search --pilots     # what steps cost: alone on the machine
+    python tools/search_demo.py --work runs/demo-search
+    python tools/search_demo.py                                      # the page from the committed numbers
 
-Every candidate of `CANDIDATES` is trained for the budget, its stages longer or shorter by one factor, as
-`layergraft bench quality` does it; no test image is opened. Stop and start it at will; `--json` writes what is there.
+Every candidate is trained for the budget, its stages longer or shorter by one factor, as `layergraft bench quality`
+does it; no test image is opened. Stop and start it at will.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,28 +30,21 @@ from layergraft.config.loading import load_recipe
 from layergraft.runs.atomic import write_text
 from layergraft.training.launch import machine
 
+DOCS = Path(__file__).parents[1] / "docs"
+PART = re.compile(r"(<!-- demo search -->\n\n).*?(\n<!-- end demo search -->)", re.S)
 SHOTS = ("1", "5", "10")
-STAGES = ("mae", "graft")
 Changes = dict[str, Any]
-MUON: Changes = {
-    "stages.mae.optimizer.name": "muon", "stages.graft.optimizer.name": "muon",
-    "stages.mae.optimizer.base_lr": 6e-3, "stages.graft.optimizer.base_lr": 8e-3,
-}  # fmt: skip
+OBJECTIVE = "stages.graft.objective"
+HALF = {"keep_ratio": 0.5}
 VICREG = {"name": "vicreg", "expander": [512, 512, 512]}
 SIMCLR = {"name": "simclr", "temperature": 0.2, "projector": [512, 512, 128]}
-SMALL_HEADS = {
-    "stages.graft.objective.projector": [256, 256, 128], "stages.graft.objective.predictor": [256, 128],
-}  # fmt: skip
-FEW_PATCHES = {"stages.graft.objective.keep_ratio": 0.25}
-
-
-HALF = {"stages.graft.objective.keep_ratio": 0.5}
-SIMCLR_HALF = {"stages.graft.objective": SIMCLR | {"keep_ratio": 0.5}}
 
 
 def rates(factor: float) -> Changes:
-    """Both stages' learning rates times a factor."""
-    return {f"stages.{stage}.optimizer.base_lr": factor * MUON[f"stages.{stage}.optimizer.base_lr"] for stage in STAGES}
+    """Muon with both stages' learning rates times a factor of the recipe's."""
+    base = {"mae": 3e-3, "graft": 4e-3}
+    changes = {f"stages.{stage}.optimizer.base_lr": factor * rate for stage, rate in base.items()}
+    return changes | {f"stages.{stage}.optimizer.name": "muon" for stage in base}
 
 
 def epochs(mae: float, graft: float) -> Changes:
@@ -58,41 +55,29 @@ def epochs(mae: float, graft: float) -> Changes:
     }  # fmt: skip
 
 
-MUON_VICREG = MUON | {"stages.graft.objective": VICREG}
-SHORT = MUON | SIMCLR_HALF | epochs(14, 3) | rates(2)
+MUON = rates(2)
+LATE = rates(4) | epochs(14, 3)
+HALF_SIMCLR = LATE | {OBJECTIVE: SIMCLR | HALF}
 CANDIDATES: dict[str, Changes] = {
-    "paper": {},
-    "muon": MUON,
-    "muon, more graft": MUON | epochs(5, 6.5),
-    "muon, half the rates": MUON | rates(0.5),
-    "muon, 0.25 kept": MUON | FEW_PATCHES,
-    "muon, vicreg": MUON_VICREG,
-    "muon, vicreg, more mae": MUON_VICREG | epochs(14, 3),
-    "muon, vicreg, twice the rates": MUON_VICREG | rates(2),
-    "muon, vicreg, batches of 64 and 32": MUON_VICREG | {"stages.mae.batch_size": 64, "stages.graft.batch_size": 32},
-    "muon, simclr": MUON | {"stages.graft.objective": SIMCLR},
-    "muon, more mae": MUON | epochs(14, 3),
-    "muon, small heads": MUON | SMALL_HEADS,
-    "muon, vicreg, half kept": MUON_VICREG | HALF,
-    "muon, vicreg, half kept, more mae, twice the rates": MUON_VICREG | HALF | epochs(14, 3) | rates(2),
-    "muon, vicreg, half kept, most mae, twice the rates": MUON_VICREG | HALF | epochs(18, 2) | rates(2),
-    "muon, simclr, half kept, more mae, twice the rates": MUON | SIMCLR_HALF | epochs(14, 3) | rates(2),
-    "muon, vicreg, more mae, twice the rates": MUON_VICREG | epochs(14, 3) | rates(2),
-    "s": SHORT,
-    "s, most mae": SHORT | epochs(18, 2),
-    "s, 4 times the rates": SHORT | rates(4),
-    "s, batches of 64 and 64": SHORT | {"stages.mae.batch_size": 64},
-    "s, batches of 128": SHORT | {"stages.graft.batch_size": 128},
-    "s, temperature 0.1": SHORT | {"stages.graft.objective.temperature": 0.1},
-    "s, mask 0.6": SHORT | {"stages.mae.objective.mask_ratio": 0.6},
-    "s, small heads": SHORT | {"stages.graft.objective.projector": [256, 256, 128]},
-    "s, one decoder block": SHORT | {"stages.mae.objective.decoder.depth": 1},
-    "s, slow lower two thirds": SHORT | {"stages.graft.plan.lr_scale": [0.3, 0.3, 1.0]},
-    "muon, vicreg, wsd": MUON_VICREG | {f"stages.{stage}.optimizer.schedule": "wsd" for stage in STAGES},
-    "muon, vicreg, batches of 128": MUON_VICREG | {"stages.graft.batch_size": 128},
-    "muon, vicreg, 27 pixels first": MUON_VICREG | {"stages.graft.progressive": [{"until": 0.6, "size": 27}]},
-    "muon, vicreg, slow lower two thirds": MUON_VICREG | {"stages.graft.plan.lr_scale": [0.3, 0.3, 1.0]},
-}  # fmt: skip
+    "fashion_paper: AdamW, MoCo v3, 10 : 4.5 epochs": {},
+    "Muon, rates × 2": MUON,
+    "the same, rates × 1": rates(1),
+    "the same, 5 : 6.5 epochs": MUON | epochs(5, 6.5),
+    "the same, 2.5 : 8 epochs": MUON | epochs(2.5, 8),
+    "the same, a quarter of the patches kept": MUON | {f"{OBJECTIVE}.keep_ratio": 0.25},
+    "the same, VICReg": MUON | {OBJECTIVE: VICREG},
+    "the same, SimCLR": MUON | {OBJECTIVE: SIMCLR},
+    "VICReg, rates × 4": rates(4) | {OBJECTIVE: VICREG},
+    "VICReg, 14 : 3 epochs": MUON | {OBJECTIVE: VICREG} | epochs(14, 3),
+    "VICReg, rates × 4, 14 : 3 epochs": LATE | {OBJECTIVE: VICREG},
+    "the same, half of the patches kept": LATE | {OBJECTIVE: VICREG | HALF},
+    "the same, half kept, 18 : 2 epochs": LATE | {OBJECTIVE: VICREG | HALF} | epochs(18, 2),
+    "SimCLR, rates × 4, 14 : 3 epochs, half kept": HALF_SIMCLR,
+    "the same, batches of 64 for MAE": HALF_SIMCLR | {"stages.mae.batch_size": 64},
+    "the same, batches of 128 for SimCLR": HALF_SIMCLR | {"stages.graft.batch_size": 128},
+    "the same, temperature 0.1": HALF_SIMCLR | {f"{OBJECTIVE}.temperature": 0.1},
+    "the same, rates × 8": HALF_SIMCLR | rates(8),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +100,7 @@ def methods(names: list[str]) -> list[Method]:
     """The candidates as what `bench quality` trains."""
     return [
         Method(
-            name=name.replace(" ", "-").replace(",", ""),
+            name=re.sub(r"[^\w.]+", "-", name),
             kind="recipe",
             recipe=study_recipe(load_recipe("fashion_paper", CANDIDATES[name])),
         )
@@ -123,47 +108,59 @@ def methods(names: list[str]) -> list[Method]:
     ]
 
 
+def study(asked: argparse.Namespace) -> dict[str, Any]:
+    """Train what is left, and gather what every candidate reached."""
+    plan = (PilotPlan if asked.pilots else HeldOutPlan)(
+        methods=methods(asked.candidates),
+        budgets=[asked.budget],
+        seeds=asked.seeds,
+        evaluate=EvaluateConfig(protocols=("logistic",), shots=(1, 5, 10), splits=20),
+    )
+    asked.work.mkdir(parents=True, exist_ok=True)
+    outcomes = read_outcomes(plan, asked.work)
+    carry_out(plan, outcomes, asked.work, 1 if asked.pilots else asked.jobs)
+    if asked.pilots:
+        sys.exit(0)
+    rows = []
+    for name, method in zip(asked.candidates, plan.methods, strict=True):
+        points = [outcomes[point] for _, _, point in plan.points(method)]
+        row = {"name": name, "changes": CANDIDATES[name], "steps": points[0]["steps"]}
+        row["core_seconds"] = [round(point["core_seconds"], 1) for point in points]
+        row["accuracy"] = {shots: [point["holdout"][shots] for point in points] for shots in SHOTS}
+        rows.append(row)
+    return {"budget": asked.budget, "seeds": asked.seeds, "machine": machine(), "candidates": rows}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The candidates in a Markdown table, the best in bold."""
+    means = [np.mean(list(row["accuracy"].values())) for row in found["candidates"]]
+    lines = ["| held-out accuracy (%) | core-seconds | steps | " + " | ".join(f"{s} a class" for s in SHOTS) + " |"]
+    lines.append("|---" * (len(SHOTS) + 3) + "|")
+    for row, mean in zip(found["candidates"], means, strict=True):
+        name = f"**{row['name']}**" if mean == max(means) else row["name"]
+        cells = [f"{np.mean(row['core_seconds']):.0f}", " + ".join(map(str, row["steps"].values()))]
+        cells += [f"{np.mean(row['accuracy'][shots]):.1f}" for shots in SHOTS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="where the runs go; without it the page is filled from the file")
     parser.add_argument("--budget", type=float, default=80.0, help="core-seconds of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--pilots", action="store_true", help="only find out what steps cost")
-    parser.add_argument("--json", type=Path, help="where the record goes")
-    arguments = parser.parse_args()
-    kind = PilotPlan if arguments.pilots else HeldOutPlan
-    plan = kind(
-        methods=methods(arguments.candidates),
-        budgets=[arguments.budget],
-        seeds=arguments.seeds,
-        evaluate=EvaluateConfig(protocols=("logistic",), shots=(1, 5, 10), splits=20),
-    )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    outcomes = read_outcomes(plan, arguments.out)
-    carry_out(plan, outcomes, arguments.out, 1 if arguments.pilots else arguments.jobs)
-    if arguments.pilots:
-        return
-    rows = []
-    for name, method in zip(arguments.candidates, plan.methods, strict=True):
-        points = [outcomes[point] for _, _, point in plan.points(method)]
-        accuracy = {shots: [point["holdout"][shots] for point in points] for shots in SHOTS}
-        rows.append(
-            {
-                "name": name,
-                "changes": CANDIDATES[name],
-                "core_seconds": [round(point["core_seconds"], 1) for point in points],
-                "steps": points[0]["steps"],
-                "accuracy": accuracy,
-                "mean": float(np.mean(list(accuracy.values()))),
-            }
-        )
-        shown = "  ".join(f"{np.mean(accuracy[shots]):5.1f}" for shots in SHOTS)
-        print(f"{name:32s} {rows[-1]['mean']:5.2f}   {shown}   {rows[-1]['core_seconds']} {rows[-1]['steps']}")
-    if arguments.json:
-        record = {"budget": arguments.budget, "seeds": arguments.seeds, "machine": machine(), "candidates": rows}
-        write_text(arguments.json, json.dumps(record, indent=1) + "\n")
+    parser.add_argument("--study", type=Path, default=DOCS / "demo_search.json")
+    parser.add_argument("--page", type=Path, default=DOCS / "recipes.md")
+    asked = parser.parse_args()
+    if asked.work:
+        write_text(asked.study, json.dumps(study(asked), indent=1) + "\n")
+    text = table(json.loads(asked.study.read_text()))
+    print(text, end="")
+    page = asked.page.read_text()
+    write_text(asked.page, PART.sub(lambda part: part[1] + text + part[2], page))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     two_classes(root / "images" / "train", 8)
     two_classes(root / "images" / "test", 4)
     for name, change in {"fits": {}, "patches": {"patch_size": 10}, "deep": {"depth": 5}, "flat": {"depth": 1}}.items():
-        encoder = load_recipe("fashion_paper", TINY | SMALL | {f"encoder.{key}": v for key, v in change.items()}).encoder
+        encoder = load_recipe(
+            "fashion_paper", TINY | SMALL | {f"encoder.{key}": v for key, v in change.items()}
+        ).encoder
         save_encoder(create_encoder(encoder, 0), root / name, {})
     return root
 
