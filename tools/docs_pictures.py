@@ -48,7 +48,8 @@ def save_svg(page: Page, start: str, name: str) -> None:
     """
     file = PICTURES / f"{name}.svg"
     with page.expect_download() as download:
-        page.locator(f'[data-figure^="{start}"] [data-do="svg"]').first.click()
+        # Buttons show up where somebody points at the figure, and some figures are folded away.
+        page.locator(f'[data-figure^="{start}"] [data-do="svg"]').first.evaluate("button => button.click()")
     download.value.save_as(file)
     text = file.read_text(encoding="utf-8")
     end = text.index(">", text.index("<svg")) + 1
