@@ -8,13 +8,16 @@ are run once.
 
     python tools/continue_study.py --out runs/continue --seeds 0 1 2 3 4
 
-Rows are appended to OUT/rows.jsonl, and those that are there are not made again. `--json` sums them up.
+    python tools/continue_study.py                # the page from the committed numbers
+
+Rows are appended to OUT/rows.jsonl, and those that are there are not made again; docs/continue.json sums them up.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -30,9 +33,12 @@ from layergraft.config import load_recipe
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.evaluation.held_out import HeldOut
+from layergraft.runs.atomic import write_text
 from layergraft.training.launch import launch
 from layergraft.training.run import Training
 
+DOCS = Path(__file__).parents[1] / "docs"
+PART = re.compile(r"(<!-- continued -->\n\n).*?(\n<!-- end continued -->)", re.S)
 WIDTH, DEPTH, SIDE, PATCH = 64, 3, 36, 12
 ENCODER = {
     "name": "vit_tiny_patch16_224", "img_size": SIDE, "in_chans": 3, "patch_size": PATCH, "embed_dim": WIDTH,
@@ -52,21 +58,53 @@ BANK, TESTED = 6000, 5000  # all there are
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="where the runs go; without it the page is filled from the file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--recipes", nargs="+", default=[*RECIPES, "plain"], choices=[*RECIPES, "plain"])
     parser.add_argument("--start-epochs", type=float, default=8)
-    parser.add_argument("--json", type=Path, help="where the summary goes")
+    parser.add_argument("--json", type=Path, default=DOCS / "continue.json", help="where the summary goes")
+    parser.add_argument("--page", type=Path, default=DOCS / "weights.md")
     arguments = parser.parse_args()
+    if arguments.out:
+        study(arguments)
+        write_text(arguments.json, json.dumps(summary(read_rows(arguments.out)), indent=1) + "\n")
+    text = table(json.loads(arguments.json.read_text())["cases"])
+    print(text, end="")
+    write_text(arguments.page, PART.sub(lambda part: part[1] + text + part[2], arguments.page.read_text()))
+
+
+def study(asked: argparse.Namespace) -> None:
+    """Make the rows that are missing."""
     torch.set_num_threads(1)
-    for seed in arguments.seeds:
-        start = trained_start(arguments.out, seed, arguments.start_epochs)
-        for case in arguments.cases:
-            for recipe in ("start", *arguments.recipes):
-                one_row(arguments.out, seed, case, recipe, start)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(summary(read_rows(arguments.out)), indent=1) + "\n")
+    for seed in asked.seeds:
+        start = trained_start(asked.out, seed, asked.start_epochs)
+        for case in asked.cases:
+            for recipe in ("start", *asked.recipes):
+                one_row(asked.out, seed, case, recipe, start)
+
+
+def table(cases: dict[str, Any]) -> str:
+    """Changes from the start on test images as a Markdown table; of recipes that reach the same, one column."""
+    columns: dict[str, list[str]] = {}
+    labels = []
+    names = [name for name in (*RECIPES, "plain") if all(name in results for results in cases.values())]
+    for case, results in cases.items():
+        kind, count = CASES[case]
+        what = "of the same kind" if case.startswith("same") else f"of `{kind}`"
+        for figure, name in (("knn", "kNN"), ("five_shot", "5-shot")):
+            labels.append(f"| {count:,} {what} | {name}, from {results['start'][figure]['mean']:.1f} % |")
+            for recipe in names:
+                of = results[recipe][figure]
+                spread = "" if of["standard_error"] is None else f" ± {2 * of['standard_error']:.1f}"
+                columns.setdefault(recipe, []).append(f"{of['change']:+.1f}{spread}")
+    merged: dict[tuple[str, ...], list[str]] = {}
+    for recipe, cells in columns.items():
+        merged.setdefault(tuple(cells), []).append("plain MoCo v3, one rate" if recipe == "plain" else f"`{recipe}`")
+    lines = ["| images | | " + " | ".join(", ".join(alike) for alike in merged.values()) + " |"]
+    lines.append("|---" * (len(merged) + 2) + "|")
+    lines += [f"{label} {' | '.join(cells)} |" for label, *cells in zip(labels, *merged, strict=True)]
+    return "\n".join(lines) + "\n"
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ def test_a_short_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         monkeypatch.setattr(study, name, value)
     words = ["--out", str(tmp_path / "out"), "--seeds", "0", "--cases", "other-500", "--start-epochs", "0.1"]
     words += ["--recipes", "continue_small", "plain", "--json", str(tmp_path / "sum.json")]
+    page = tmp_path / "page.md"
+    page.write_text("<!-- continued -->\n\n\n<!-- end continued -->\n")
+    words += ["--page", str(page)]
     monkeypatch.setattr(sys, "argv", ["continue_study.py", *words])
     study.main()
     found = json.loads((tmp_path / "sum.json").read_text())["cases"]["other-500"]
@@ -30,5 +33,6 @@ def test_a_short_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert not by_recipe["plain"]["guards"]
     change = by_recipe["plain"]["knn"] - by_recipe["start"]["knn"]
     assert found["plain"]["knn"]["change"] == pytest.approx(change, abs=0.01)
+    assert f"| {change:+.1f} |" in page.read_text()
     study.main()
     assert (tmp_path / "out" / "rows.jsonl").read_bytes() == rows
