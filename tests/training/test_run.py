@@ -171,7 +171,7 @@ def test_flat_colour_folder(colour_folder: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--recipe", "fashion_tiy"], "'fashion_paper'"),
+        (["--recipe", "fashion_papr"], "'fashion_paper'"),
         (["--recipe", "fashion_paper", "--data", "/nowhere"], "no folder or file '/nowhere'"),
         (["--recipe", "fashion_paper", "--data", "EMPTY"], "no image"),
         (["--recipe", "fashion_paper", "--stages.mea.epochs", "3"], "'mae'"),
