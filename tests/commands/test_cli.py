@@ -139,7 +139,7 @@ def test_editors_are_told_the_types() -> None:
     assert Path(layergraft.__file__).with_name("py.typed").is_file()
 
 
-@pytest.mark.parametrize(("line", "offered"), [("layergraft tr", "train"), ("layergraft train --recipe fashion_t", "")])
+@pytest.mark.parametrize(("line", "offered"), [("layergraft tr", "train"), ("layergraft train --recipe fashion_p", "")])
 def test_a_shell_completes(line: str, offered: str, tmp_path: Path) -> None:
     pytest.importorskip("argcomplete")
     asks = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
