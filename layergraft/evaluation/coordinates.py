@@ -7,6 +7,9 @@ A point V (C, K) has logits V R^T (C, N), and derivatives E (C, N) of a function
   but the products of rows, R = X X^T. The inner product of points U and V is sum(U * V R), for which the gradient is E
   itself: half the work of a step, and no basis of the span is computed.
 
+  Where rows depend on each other, as of images that occur twice, V is not determined and W a difference of large
+  numbers: `ByBasis` has the weights in a basis of the span, R^T = Q^T X^T.
+
 A point is held as a pair of shape (1, C, K) or (2, C, K): first V, last what an inner product with V multiplies, V
 itself or V R. Both are linear in V, so that sums of points are sums of pairs.
 
@@ -26,6 +29,7 @@ Apply = Callable[[Tensor], Tensor]
 _TRIALS = 12  # of a factor, each with ten times as much on the diagonal
 # Of the trace of X^T X / N. Between 0.01 and 0.2 it makes little difference: the few large directions are what counts.
 _DAMPING = 0.05
+_INDEPENDENT = 1e-8  # of a row's square length, what the rows before it must leave unexplained
 
 
 def factor(matrices: Tensor) -> Tensor:
@@ -172,17 +176,32 @@ class ByFeatures(Coordinates):
         return pair[0].T.contiguous()
 
 
-class ByRows(Coordinates):
-    """Weights of the rows: K = N. In float64, as their products need it.
+class ByBasis(ByFeatures):
+    """Weights in an orthonormal basis of the rows' span: K = N.
 
     Args:
         features: X of shape (N, D).
     """
 
     def __init__(self, features: Tensor) -> None:
+        self.basis, triangle = torch.linalg.qr(features.T)
+        super().__init__(triangle.T.contiguous())
+
+    def weights(self, pair: Tensor) -> Tensor:
+        weights: Tensor = self.basis @ super().weights(pair)
+        return weights
+
+
+class ByRows(Coordinates):
+    """Weights of the rows: K = N. In float64, as their products need it.
+
+    Args:
+        features: X of shape (N, D), whose rows are `independent`.
+        products: X X^T in float64, of shape (N, N).
+    """
+
+    def __init__(self, features: Tensor, products: Tensor) -> None:
         self.features = features
-        exact = features.double()
-        products = exact @ exact.T
         super().__init__(products, products / len(features))
 
     def pair(self, point: Tensor) -> Tensor:
@@ -216,7 +235,24 @@ class ByRows(Coordinates):
         return apply
 
     def weights(self, pair: Tensor) -> Tensor:
-        return self.features.T @ pair[0].T.to(self.features.dtype)
+        # Large numbers of rows that are nearly alike cancel: not in float32.
+        weights: Tensor = self.features.double().T @ pair[0].T
+        return weights.to(self.features.dtype)
+
+
+def independent(products: Tensor) -> bool:
+    """Whether no row is a combination of those before it, from their products (N, N)."""
+    triangle, failed = torch.linalg.cholesky_ex(products)
+    return not failed and bool((triangle.diagonal().square() > _INDEPENDENT * products.diagonal()).all())
+
+
+def coordinates_of(features: Tensor) -> Coordinates:
+    """Those in which a fit to rows X (N, D) costs least, and is exact."""
+    if len(features) >= features.shape[1]:
+        return ByFeatures(features)
+    exact = features.double()
+    products = exact @ exact.T
+    return ByRows(features, products) if independent(products) else ByBasis(features)
 
 
 class _OwnFeatures(OwnRows):

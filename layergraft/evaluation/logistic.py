@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from layergraft.evaluation.coordinates import Apply, ByFeatures, ByRows, Coordinates
+from layergraft.evaluation.coordinates import Apply, Coordinates, coordinates_of
 from layergraft.evaluation.preconditioners import preconditioner
 
 PUBLISHED_LAMBDA_N = 2.5e-4
@@ -184,8 +184,8 @@ def newton(
     for _ in range(_STEPS):
         # Proof: a strongly convex objective is within ||gradient||^2 / (2 lambda) of its optimum.
         gradient, p = problem.gradient(w, z)
-        gap = _sum(gradient * coordinates.pair(gradient)[-1]) / (2 * weight_decay * value)
-        if gap <= tolerance:
+        gap = _sum(gradient * coordinates.pair(gradient)[-1]) / (2 * weight_decay)
+        if gap <= tolerance * value:  # both are 0 where there is one class
             return
         if precondition is None or products > conditioner.stale:
             precondition = conditioner.at(p.to(rough))
@@ -195,7 +195,7 @@ def newton(
             lambda v, p=p: problem.curvature(p, v),  # type: ignore[misc]
             -gradient.to(precision),
             lambda v, apply=precondition: apply(v.to(rough)).to(v.dtype),  # type: ignore[misc]
-            min(0.3, math.sqrt(gap)),
+            min(0.3, math.sqrt(gap / value)),
         )
         step = step.to(w.dtype)
         trial, logits, new = problem.advance(w, z, gradient, step, 1.0)
@@ -300,7 +300,7 @@ def fit_path(
         W of shape (D, C) for each.
     """
     tolerance = TOLERANCE[features.dtype] if tolerance is None else tolerance
-    coordinates = (ByRows if len(features) < features.shape[1] else ByFeatures)(features)
+    coordinates = coordinates_of(features)
     start, path = None, []
     for lambda_n in lambdas_n:
         for point, value in newton(coordinates, labels, classes, lambda_n / len(features), tolerance, start):

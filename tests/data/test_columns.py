@@ -199,3 +199,13 @@ def test_lists_in_utf_16_are_read(folder: Path) -> None:
     place.write_bytes("\r\n".join(NAMES).encode("utf-16-le"))
     with pytest.raises(UserError, match="UTF-16 without a byte order mark"):
         open_source(str(place))
+
+
+def test_declared_classes_with_blanks_around_them(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog "])})
+    rows = {"img": [{"bytes": PNG, "path": None}] * 4, "label": [1, 0, 1, 1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "blanks.parquet")
+    source = open_source(str(folder / "blanks.parquet"))
+    assert source.labels is not None
+    assert (source.classes, source.labels.tolist()) == (["cat", "dog"], [1, 0, 1, 1])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from layergraft.evaluation import logistic
-from layergraft.evaluation.coordinates import ByFeatures, ByRows
+from layergraft.evaluation.coordinates import ByBasis, ByFeatures, ByRows, coordinates_of
 from layergraft.evaluation.features import center_and_normalize
 
 
@@ -55,7 +55,7 @@ def test_path_ends_at_the_same_optimum(rows: int, width: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(rows, width, generator=generator, dtype=torch.float64)
     y = torch.arange(rows) % 4
-    coordinates = (ByFeatures if rows > width else ByRows)(x)
+    coordinates = coordinates_of(x)
     start = coordinates.pair(100 * torch.randn(4, min(rows, width), generator=generator, dtype=torch.float64))
     *_, (point, _) = logistic.newton(coordinates, y, 4, 0.1 / rows, 1e-10, start)
     cold, warm = logistic.fit(x, y, 4, 0.1), logistic.fit_path(x, y, 4, [10.0, 0.1])[1]
@@ -72,7 +72,7 @@ def test_rows_and_features_give_one_optimum(rank: int, classes: int) -> None:
     x, basis = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((30, rank), (rank, 50)))
     x, y = torch.nn.functional.normalize(x @ basis), torch.arange(30) % 3
     values = []
-    for coordinates in (ByRows(x), ByFeatures(x)):
+    for coordinates in (ByRows(x, x @ x.T), ByFeatures(x)):
         *_, (point, value) = logistic.newton(coordinates, y, classes, 1e-5, 1e-10)
         assert float(logistic.objective(coordinates.weights(point), x, y, 1e-5)) == pytest.approx(value, rel=1e-8)
         values.append(value)
@@ -121,3 +121,24 @@ def test_optimum_of_rows_that_are_nearly_one_direction(fixtures: Path) -> None:
     reached = float(value.detach())
     assert float(gradient.square().sum()) / (2 * weight_decay) <= 1e-9 * reached
     assert 0.49 < reached < 0.5
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_rows_that_occur_twice(dtype: torch.dtype, near: float) -> None:
+    """Then the weights of rows are not determined, and W was a difference of large numbers: far from the optimum."""
+    random = torch.Generator().manual_seed(0)
+    half = torch.randn(25, 384, generator=random, dtype=torch.float64)
+    x, y = torch.cat([half, half]).to(dtype), torch.randint(0, 10, (50,), generator=random)
+    assert isinstance(coordinates_of(x), ByBasis)
+    weight_decay = logistic.PUBLISHED_LAMBDA_N / len(x)
+    *_, (_, best) = logistic.newton(ByFeatures(x.double()), y, 10, weight_decay, 1e-12)
+    value = logistic.objective(
+        logistic.fit(x, y, 10, logistic.PUBLISHED_LAMBDA_N).double(), x.double(), y, weight_decay
+    )
+    assert_close(value, torch.tensor(best, dtype=torch.float64), near)
+
+
+@pytest.mark.parametrize("width", [8, 50])
+def test_one_class(width: int) -> None:
+    x = torch.randn(20, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(logistic.fit(x, torch.zeros(20, dtype=torch.long), 1, 1.0).abs().max()) < 1e-12

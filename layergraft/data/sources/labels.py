@@ -102,5 +102,5 @@ def settle_labels(builder: IndexBuilder, place: str, columns: Columns, declared:
     if builder.classes and not all_or_none(place, builder.classes):
         builder.classes.clear()
         builder.label_hint = builder.label_hint or f"The column of labels of {place!r} is empty."
-    builder.declared = list(declared) if builder.classes else []
+    builder.declared = [name.strip() for name in declared] if builder.classes else []  # as `label_texts`
     builder.remarks += [remark] if remark else []

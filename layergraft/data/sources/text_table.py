@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from layergraft.data.sources.files import Place
 from layergraft.data.sources.tabular import ROWS, TableError, explained
+from layergraft.runs.readable import counted
 
 HEADER = 2**16  # bytes in which the first line of a table ends
 _LONGEST = 2**31 - 1  # letters of a cell; csv's own limit is lower
@@ -74,7 +75,9 @@ class TextTable:
             for cells in filter(None, lines):
                 width = width or len(cells)
                 if len(cells) != width:
-                    raise TableError(f"its line {lines.line_num} has {len(cells)} cells and the first one {width}")
+                    raise TableError(
+                        f"its line {lines.line_num} has {counted(len(cells), 'cell')} and the first one {width}"
+                    )
                 yield cells
 
     def declared(self, column: str | None) -> list[str]:
