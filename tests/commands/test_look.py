@@ -67,6 +67,12 @@ def test_a_dark_range_is_settled_and_kept_in_the_source(tmp_path: Path) -> None:
     assert dict(look.lines)["read with"].endswith("1 channel")
 
 
+def test_classes_of_one_size(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "images")
+    (folder / "a" / "broken.png").unlink()
+    assert dict(layergraft.look(data=str(folder)).lines)["classes"] == "2, of 6 images"
+
+
 def test_the_page_shows_images_views_and_numbers(tmp_path: Path, visit: Any) -> None:
     look = layergraft.look(data=str(photographs(tmp_path / "images")), out=tmp_path / "look")
     assert look.out == tmp_path / "look" / "look.html"

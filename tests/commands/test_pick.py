@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import cv2
@@ -77,6 +78,22 @@ def test_a_pick_is_filled_in_and_given_back(
         assert more.paths[0] in repr(more)
         assert rows_of(more.out)[0]["path"] == more.paths[0]
         assert more.to_pandas()["path"].tolist() == more.paths
+
+
+def test_without_scikit_learn_there_are_picks_too(
+    encoder: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    words = ["pick", "--encoder", encoder, "--data", str(folder), "--number", "10", "--out"]
+    assert main([*words, str(tmp_path / "labels.csv")]) == 0
+    assert "auto is maxherding; pip install 'layergraft[analysis]'" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "named.csv"), "--method", "maxherding"]) == 0
+    assert rows_of(tmp_path / "labels.csv") == rows_of(tmp_path / "named.csv")
+    capsys.readouterr()
+    monkeypatch.setattr("layergraft.commands.pick.load_encoder", None)  # nothing is computed
+    assert main([*words, str(tmp_path / "clusters.csv"), "--method", "typiclust"]) == 2
+    assert "pip install 'layergraft[analysis]', or --method maxherding" in capsys.readouterr().err
 
 
 def test_labels_are_never_overwritten(

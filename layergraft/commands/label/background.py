@@ -15,12 +15,12 @@ from layergraft.commands.label.estimate import LEAST, Point, advise
 from layergraft.commands.label.session import SHOWN, Guesses, Known, Session
 from layergraft.data.arrays import Labels
 from layergraft.data.sources.label_file import ordered_classes
-from layergraft.errors import Stopped, UserError
+from layergraft.errors import Stopped
 from layergraft.evaluation.cross_validation import unparted
 from layergraft.evaluation.features import Array
 from layergraft.evaluation.few_shot import FEW_SHOT, exact
 from layergraft.evaluation.labelled_classifier import STRENGTH, fit_labelled
-from layergraft.evaluation.picking.methods import AUTO, pick_rows
+from layergraft.evaluation.picking.methods import pick_rows, resolved
 from layergraft.runs.intervals import wilson
 
 _CALM = 0.3  # seconds without an answer after which slow work begins
@@ -155,10 +155,7 @@ class Background:
         usable = np.flatnonzero(session.usable)
         among = np.searchsorted(usable, taken)
         features = session.features[usable]
-        try:
-            picked = pick_rows(features, _READY, AUTO, among)
-        except UserError:  # without scikit-learn
-            picked = pick_rows(features, _READY, "maxherding", among)
+        picked = pick_rows(features, _READY, resolved("auto"), among)
         with session.changed:
             waiting = session.waiting()  # anew: picking took a while, and an answer may have been undone
             new = usable[picked].tolist()

@@ -79,7 +79,7 @@ def summary(source: Source, seen: Survey, channels: int) -> list[tuple[str, str]
     if source.classes and source.labels is not None:
         of_class = np.bincount(source.labels[source.keys][source.labels[source.keys] >= 0].astype(np.int64))
         present = of_class[of_class > 0]
-        text = f"{len(present)}, of {present.min():,} to {present.max():,} images" if len(present) else "none"
+        text = f"{len(present)}, of {_span(present.min(), present.max())} images" if len(present) else "none"
         lines.append(("classes", text))
     else:
         lines.append(("classes", "no labels"))

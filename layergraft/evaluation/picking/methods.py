@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from itertools import islice
 from typing import Literal, get_args
@@ -22,8 +23,26 @@ from layergraft.runs.interruption import check
 Method = Literal["typiclust", "probcover", "maxherding", "margin", "random"]
 AUTO: Method = "typiclust"
 """The best on images that nothing was trained on; see `tools/pick_study.py`."""
+_WITHOUT_SCIKIT_LEARN: Method = "maxherding"
 CLASSES = 10
 """Number of classes that is assumed where labels do not tell."""
+
+
+def resolved(method: Method | Literal["auto"]) -> Method:
+    """The method that a name stands for on this machine: without scikit-learn `auto` takes one that does not need it.
+
+    Raises:
+        UserError: the method needs scikit-learn, which is missing.
+    """
+    clusters = importlib.util.find_spec("sklearn") is not None
+    if method == "auto":
+        return AUTO if clusters else _WITHOUT_SCIKIT_LEARN
+    if method == "typiclust" and not clusters:
+        raise UserError(
+            "The method typiclust needs scikit-learn.",
+            f"pip install 'layergraft[analysis]', or --method {_WITHOUT_SCIKIT_LEARN}.",
+        )
+    return method
 
 
 def picks(pool: Pool, method: Method, labelled: Indices, labels: Labels, seed: int = 0) -> Iterator[int]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from layergraft.data.arrays import Indices
-from layergraft.errors import UserError
 from layergraft.evaluation.picking.pool import Pool
 
 FIRST_ROUND = 10
@@ -17,18 +16,10 @@ _LARGEST_BLOCK = 2**25
 
 
 def clusters(pool: Pool, count: int, seed: int) -> Indices:
-    """k-means: cluster of each image, of shape (N,).
+    """k-means: cluster of each image, of shape (N,)."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    Raises:
-        UserError: scikit-learn is missing.
-    """
-    try:
-        from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
-    except ImportError:
-        raise UserError(
-            "Clusters of images need scikit-learn.", "pip install 'layergraft[analysis]', or --method maxherding."
-        ) from None
     means = KMeans(n_clusters=min(count, len(pool)), random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different images than clusters
