@@ -23,6 +23,8 @@ from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_bytes
 from layergraft.runs.readable import counted
 
+_OTHERS = (".csv", ".tsv", ".txt", ".json", ".npy")  # endings of files that are something else
+
 
 def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: int | None) -> Path:
     """Write `key` (sample key), `name`, `label` (the class's name, or null) and `feature` (D floats) of each image.
@@ -31,11 +33,14 @@ def embed_command(*, encoder: str, data: str, out: Path, pooling: str, block: in
     encoder, source, pooling and block. Unreadable images are left out, and counted.
 
     Raises:
-        UserError: the encoder has no such block, its features are not finite, or no image can be read.
+        UserError: the file's ending is of another format, the encoder has no such block, its features are not finite,
+            or no image can be read.
     """
     as_arrays = out.suffix.lower() == ".npz"
+    if out.suffix.lower() in _OTHERS:
+        raise UserError(f"Features are Parquet or .npz, not {out.suffix}.", "For instance --out FILE.npz.")
     if not as_arrays:
-        arrow_package()  # before anything is computed
+        arrow_package("--out FILE.npz")  # before anything is computed
     loaded = load_encoder(encoder)
     source = settle(open_source(data), loaded.in_chans, announce, loaded.reads, repr(encoder))
     announce(*source.remarks, *remarks_on_files(look_at(source, loaded.in_chans), source))

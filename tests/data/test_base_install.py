@@ -106,3 +106,9 @@ def test_features_as_arrays(tmp_path: Path) -> None:
     assert main(["embed", *words, "--out", str(out)]) == 0
     arrays = np.load(out)
     assert arrays["feature"].shape[0] == len(arrays["key"]) == len(arrays["name"]) == len(arrays["label"]) == 10
+
+
+def test_features_under_the_ending_of_text_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["embed", "--encoder", "nowhere", "--data", str(tmp_path), "--out", str(tmp_path / "f.csv")]
+    assert main(words) == 2
+    assert "Features are Parquet or .npz, not .csv" in capsys.readouterr().err

@@ -49,7 +49,7 @@ class Place:
         try:
             self.fs, path = fsspec.core.url_to_fs(url if self.remote else os.path.abspath(expanded(url)))
         except Exception as error:  # see `reached`
-            raise UserError(f"{url!r} cannot be opened: {error}.", "For s3:// install layergraft[s3].") from None
+            raise UserError(f"{url!r} cannot be opened: {error}.", "For s3://: pip install 'layergraft[s3]'.") from None
         self.path = str(path).rstrip("/") or "/"
 
     def __truediv__(self, name: str) -> Place:

@@ -17,8 +17,11 @@ from layergraft.errors import UserError
 
 
 @cache
-def arrow_package() -> Any:
+def arrow_package(instead: str = "use CSV") -> Any:
     """The package `pyarrow`, which not everyone has.
+
+    Args:
+        instead: what does without it.
 
     Raises:
         UserError: it is not installed.
@@ -29,7 +32,7 @@ def arrow_package() -> Any:
         import pyarrow.parquet
     except ImportError:
         raise UserError(
-            "Parquet needs the package pyarrow.", "pip install 'layergraft[parquet]', or use CSV."
+            "Parquet needs the package pyarrow.", f"pip install 'layergraft[parquet]', or {instead}."
         ) from None
     return pyarrow
 
