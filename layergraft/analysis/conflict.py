@@ -143,8 +143,8 @@ def conflict(subject: Subject) -> Findings:
         for block, of_block in enumerate(cosines.T)
     ]
     notes.append(
-        f"{counted(len(cosines), 'image')} as one batch; keys and BatchNorm statistics of the batch are computed once "
-        "and held constant, an image's own terms are differentiated, both directions."
+        f"{counted(len(cosines), 'image')} as one batch; keys (of SimCLR the other images) and BatchNorm statistics of "
+        "the batch are computed once and held constant, an image's own terms are differentiated, both directions."
     )
     return Findings(numbers={"blocks": numbers}, figures=[_distribution(data), _share(numbers)], notes=notes)
 

@@ -1,7 +1,8 @@
 """The losses of mae, moco and simclr, image by image: functions that autograd can take apart.
 
 A contrastive loss couples the images of a batch. The convention: keys and BatchNorm statistics of the batch are
-computed once and held constant; what remains is a term of each image's own, in both directions.
+computed once and held constant; what remains is a term of each image's own, in both directions. SimCLR has no keys:
+there, all other images are held constant.
 """
 
 from __future__ import annotations
@@ -150,7 +151,11 @@ def moco_terms(encoder: Encoder, objective: Moco, batch: Batch) -> Terms:
 
 @torch.no_grad()
 def simclr_terms(encoder: Encoder, objective: Simclr, batch: Batch) -> Terms:
-    """SimCLR's loss of each image: its two projections against all others of the batch, which are held constant."""
+    """SimCLR's loss of each image, and what the image changes in those of the others, which are held constant.
+
+    The others' losses count, as no momentum encoder keeps an image out of them: so the images' gradients add up to the
+    batch's. They are counted from what they are, so that the terms add up to the batch's loss, too.
+    """
     projector = objective.heads["projector"]
     views, keep = _views_and_kept(encoder, batch, objective.config.keep_ratio)
     count = len(views)
@@ -162,16 +167,21 @@ def simclr_terms(encoder: Encoder, objective: Simclr, batch: Batch) -> Terms:
         projections.append(nn.functional.normalize(projected, dim=1))
     keys = torch.cat(projections)  # row n is image n's first view, row N + n its second
     temperature = objective.config.temperature
+    logits = (keys @ keys.T / temperature).fill_diagonal_(-torch.inf)
+    index = torch.arange(count, device=views.device)
+    pairs = torch.stack((index, index + count), dim=1)
+    # What each view is told from, in each image's absence.
+    without = torch.stack([logits.index_fill(1, pair, -torch.inf).logsumexp(1) for pair in pairs])
 
-    def loss(trained: Encoder, images: Tensor, patches: Tensor, index: Tensor) -> Tensor:
+    def loss(trained: Encoder, images: Tensor, patches: Tensor, pair: Tensor, without: Tensor) -> Tensor:
         features = _features(trained, images, patches)
-        total = features.new_zeros(())
-        for view, of_view in enumerate(statistics):
-            query = nn.functional.normalize(with_statistics(projector, features[view : view + 1], of_view), dim=1)
-            logits = query @ keys.T / temperature
-            itself, positive = index + view * count, index + (1 - view) * count
-            rivals = logits.scatter(1, itself.reshape(1, 1), -torch.inf)
-            total = total + (rivals.logsumexp(1).squeeze() - logits.gather(1, positive.reshape(1, 1)).squeeze()) / 2
-        return total
+        heads = [with_statistics(projector, features[v : v + 1], of_view) for v, of_view in enumerate(statistics)]
+        first, second = (nn.functional.normalize(head, dim=1) for head in heads)
+        positive = (first * second).sum() / temperature
+        to_others = torch.cat((first, second)) @ keys.T / temperature
+        from_others = torch.logaddexp(torch.logaddexp(to_others[0], to_others[1]), without)
+        change = (from_others - logits.logsumexp(1)).scatter(0, pair, 0.0).sum()
+        rivals = torch.logaddexp(to_others.index_fill(1, pair, -torch.inf).logsumexp(1), positive)
+        return ((rivals - positive).sum() + change) / 2
 
-    return Terms(loss=loss, arguments=(views, keep, torch.arange(count, device=views.device)))
+    return Terms(loss=loss, arguments=(views, keep, pairs, without))

@@ -35,6 +35,7 @@ from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.objectives.base import Progress
 from layergraft.objectives.create import create_objective
 from layergraft.objectives.joint import Joint
+from layergraft.objectives.losses import nt_xent_loss
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
 from layergraft.objectives.simclr import Simclr
@@ -127,6 +128,19 @@ def test_mim_gradients_add_up_to_the_batch_gradient(setting: Setting) -> None:
     loss = setting.mae.losses(setting.mae.encode(setting.encoder, setting.batch), Progress(step=0, steps=1))[0]["loss"]
     (expected,) = torch.autograd.grad(loss, setting.encoder.vit.blocks[0].mlp.fc1.weight)
     assert torch.allclose(total / IMAGES, expected, atol=1e-6)
+
+
+def test_simclr_gradients_add_up_to_the_batch_gradient(setting: Setting) -> None:
+    """Its images see each other, and no momentum encoder stands between; BatchNorm's statistics are held."""
+    (views, keep), encoder = setting.simclr_cl.arguments[:2], setting.encoder
+    weight = encoder.vit.blocks[0].mlp.fc1.weight
+    features = [encoder(views[:, view], keep[:, view]) for view in (0, 1)]
+    head = setting.simclr.heads["projector"]
+    first, second = (with_statistics(head, x, batch_statistics(head, x.detach())[1]) for x in features)
+    (expected,) = torch.autograd.grad(nt_xent_loss(first, second, first, second, 0.1), weight)
+    parts = sample_gradients(plain_attention(encoder), setting.simclr_cl)
+    total = sum(sum(part["encoder.vit.blocks.0.mlp.fc1.weight"]) for part in parts)
+    torch.testing.assert_close(total / IMAGES, expected, rtol=1e-4, atol=1e-4)
 
 
 def sample_gradients_plain(setting: Setting) -> list[dict[str, Tensor]]:
