@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from layergraft.config.encoder import height_and_width
+from layergraft.config.objectives import JointConfig
 from layergraft.config.stage import PhaseConfig, StageConfig
 from layergraft.encoders.network import build_vit
 from layergraft.encoders.vit import Encoder
@@ -72,14 +73,18 @@ def seen_patches(config: StageConfig, encoder: Encoder, phase: PhaseConfig | Non
         encoder: tells the sizes of images and patches.
         phase: the first part of the stage that the step belongs to; None for the rest.
     """
-    ratio = getattr(config.objective, "keep_ratio", 1.0)
-    if phase is not None and phase.keep_ratio is not None:
-        ratio = phase.keep_ratio
+    objective = config.objective
+    parts = objective.parts.values() if isinstance(objective, JointConfig) else [objective]
     usual = encoder.img_size if phase is None or phase.size is None else phase.size
     patches = 0.0
-    for name, view in config.views.items():
-        height, width = height_and_width(view.size or usual)
-        patches += (1.0 if name.startswith("local") else ratio) * height * width / encoder.patch_size**2
+    for part in parts:
+        ratio = getattr(part, "keep_ratio", None)
+        if ratio is not None and phase is not None and phase.keep_ratio is not None:
+            ratio = phase.keep_ratio
+        for name in part.views:
+            height, width = height_and_width(config.views[name].size or usual)
+            kept = 1.0 if ratio is None or name.startswith("local") else ratio
+            patches += kept * height * width / encoder.patch_size**2
     return patches
 
 

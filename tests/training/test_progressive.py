@@ -13,6 +13,7 @@ from msgspec import structs
 import layergraft
 from layergraft.commands.plan import progressive_line
 from layergraft.config import MocoConfig, load_recipe
+from layergraft.config.objectives import JointConfig, SimclrConfig
 from layergraft.config.stage import PhaseConfig, StageConfig
 from layergraft.data.batch import Batch
 from layergraft.data.loader import Phase, TrainLoader
@@ -90,6 +91,18 @@ def test_costs_are_means_over_the_parts() -> None:
     assert step_flops(encoder, objective, progressive) == pytest.approx(expected, rel=1e-6)
     assert relative_cost(progressive, encoder) == pytest.approx((0.25 * 4 * 0.5 / own + 0.5 * 9 + 0.25 * 16) / 16)
     assert relative_cost(whole, encoder) == 1
+
+
+def test_parts_of_a_joint_objective_cost_what_each_of_them_sees() -> None:
+    """Those that keep all patches see them in each part of the stage."""
+    recipe = load_recipe("fashion_joint")
+    encoder, stage = create_encoder(recipe.encoder, 0), recipe.stages["joint"]
+    mae = recipe.stages["joint"].objective.parts["mae"]  # type: ignore[union-attr]
+    objective = JointConfig(parts={"mae": mae, "simclr": SimclrConfig(keep_ratio=0.5)})
+    for ratio, seen in ((0.5, 2.0), (0.25, 1.5)):
+        phases = (PhaseConfig(until=0.5, keep_ratio=ratio),)
+        joint = structs.replace(stage, objective=objective, progressive=phases)
+        assert relative_cost(joint, encoder) == pytest.approx((0.5 * seen + 0.5 * 2) / 2)
 
 
 def test_the_parts_in_words() -> None:
