@@ -223,7 +223,8 @@ class Guard:
 
     def what_follows(self) -> str:
         """A sentence about the act that is due."""
-        back = "its start" if self.at_start else f"what it was at step {self.kept_step}"
+        part = "what it was at" if self.kept_part == 1 else f"{self.kept_part:.0%} of the way from its start to"
+        back = "its start" if self.at_start else f"{part} step {self.kept_step}"
         if self.act == "soften":
             return f"it fell on held-out images; it goes back to {back}, and on at {self.config.soften} × its rates."
         return f"it fell on held-out images, and ends here; it leaves {back}."

@@ -231,6 +231,8 @@ def test_without_labels_it_leaves_the_farthest_point_near_its_start(
     assert int(guard.weights["encoder"]["seen"]) == (0 if part is None else 7)
     sentence = guard.summary("graft")["sentence"]
     assert (f"leaves {part:.0%} of the way from its start to step 5" in sentence) if part and part < 1 else True
+    back = "its start" if part is None else f"{part:.0%} of the way from its start to step 5"
+    assert (back in guard.what_follows()) == (part != 1)
     state = guard.state_dict()
     guard.kept_part, guard.origin = 0.0, {}
     guard.load_state_dict(state)
