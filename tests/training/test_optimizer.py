@@ -95,8 +95,9 @@ def muon(network: torch.nn.Module) -> torch.optim.Optimizer:
     return build_optimizer(OptimizerConfig(name="muon"), groups)
 
 
-def test_muon_is_torchs_two_optimizers() -> None:
-    """Matrices with torch's Muon, all else with its AdamW, as one would write it."""
+def test_muon_is_torchs_two_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices with torch's Muon, whose products are in bfloat16 on every machine, all else with its AdamW."""
+    monkeypatch.setattr("layergraft.training.muon.products_dtype", lambda matrix: torch.bfloat16)
     ours, theirs = layer(), layer()
     steps(ours, muon(ours))
     matrices = {name: p for name, p in theirs.named_parameters() if p.ndim == 2}
