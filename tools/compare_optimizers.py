@@ -1,4 +1,4 @@
-"""Compare Muon and AdamW on the demo's recipe: equal steps, learning rates searched alike on held-out images.
+"""Compare Muon and AdamW on `fashion_paper`: equal steps, learning rates searched alike on held-out images.
 
 Both stages take the same factor of the recipe's learning rates. With the first seed every factor is tried and measured
 by few-shot logistic regression with labels of training images, tested on held-out ones; the best of each optimizer is
@@ -43,7 +43,7 @@ PROTOCOL = EvaluateConfig(protocols=("logistic", "knn"), shots=(1, 5, 10), split
 
 
 def recipe_of(optimizer: str, factor: float, seed: int, asked: argparse.Namespace) -> Recipe:
-    """The demo's recipe with another optimizer, factor of the learning rates, seed; and length, images, precision."""
+    """`fashion_paper` with another optimizer, factor of the learning rates, seed; and length, images, precision."""
     plain = load_recipe("fashion_paper")
     changes: dict[str, Any] = {"seed": seed, "data.source": asked.data, "engine.precision": asked.precision}
     changes |= {"monitor.every": 0, "evaluate": None, "analyze": []}

@@ -42,6 +42,6 @@ def compared(runs: list[RunFiles]) -> Section | None:
         folded=True,
         intro="Recorded when the recipe was made, with other seeds than this run's: candidates were judged on held-out "
         "images alone. The plan with the best mean over the numbers of shots was taken, with the longest training that "
-        "fits into the demo's time.",
+        "fits into its time.",
         blocks=[*tables],
     )
