@@ -77,7 +77,7 @@ class HeldOut:
     def __init__(self, train: Source, holdout: Source) -> None:
         self.train, self.holdout = train, holdout
         self.tasks: list[tuple[Indices, Labels]] = []  # rows of the neighbours with a label, and their classes
-        self.labelled = train.labels is not None and holdout.labels is not None
+        self.has_labels = self.labelled = train.labels is not None and holdout.labels is not None
         if self.labelled:
             self.train, self.holdout = train.labelled, holdout.labelled
             self.labels, self.truth = self.train.selected_labels, self.holdout.selected_labels

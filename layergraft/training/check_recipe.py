@@ -86,11 +86,12 @@ def check_heads(name: str, config: ObjectiveConfig, holdout: Source) -> None:
 
 
 def check_guard(name: str, stage: StageConfig, holdout: Source) -> None:
-    """Refuse to guard without held-out images."""
-    if stage.guard is not None and not len(holdout):
+    """Refuse to guard without held-out images; of one alone nobody can tell how widely features spread."""
+    if stage.guard is not None and len(holdout) < 2:
+        found = "there is one alone" if len(holdout) else "there are none"
         raise UserError(
-            f"Stage {name!r} has a guard, which measures held-out images, and there are none.",
-            f"Set data.holdout, or stages.{name}.guard to null.",
+            f"Stage {name!r} has a guard, which measures held-out images, and {found}.",
+            f"{'Raise' if len(holdout) else 'Set'} data.holdout, or stages.{name}.guard to null.",
         )
 
 

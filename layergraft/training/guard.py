@@ -247,10 +247,11 @@ class Guard:
         else:
             shared = f"shares {self.kept.agreement(self.start):.0%} of the nearest neighbours with its start"
             ratio = self.kept.numbers["rankme"] / self.start.numbers["rankme"]
+            blind = "with so few labels" if self.images.has_labels else "without labels"
             way = "" if self.kept_part == 1 else f"{self.kept_part:.0%} of the way from its start to "
             sentence = (
                 f"Stage {name} leaves {way}step {self.kept_step} of {self.steps}, which {shared} and has {ratio:.0%} "
-                f"of its RankMe on {held}; without labels nobody can tell whether it is better."
+                f"of its RankMe on {held}; {blind} nobody can tell whether it is better."
             )
         return {
             "sentence": sentence + softened + ended,

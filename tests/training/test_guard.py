@@ -125,6 +125,25 @@ def test_no_held_out_images_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "run").exists()
 
 
+def test_one_held_out_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = open_source("builtin:fashion-canvas").images
+    np.save(tmp_path / "images.npy", np.stack([images.load(key, 1)[..., 0] for key in range(20)]))
+    changes = {"data.source": str(tmp_path / "images.npy"), "data.holdout": 1, "stages.graft.guard.margin": 1.0}
+    words = write_recipe(tmp_path / "recipe.yaml", changes | {"evaluate": None})
+    assert main(["train", *words, "--out", str(tmp_path / "run")]) == 2
+    assert "held-out images, and there is one alone" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_labels_are_called_so(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source("builtin:fashion-canvas?fraction=0.01")
+    guard.images = HeldOut(source, source.subset(source.keys[:12]))
+    assert not guard.images.labelled
+    near = Figures(numbers={"rankme": 8.0}, neighbours=torch.arange(10)[None])
+    looked(guard, monkeypatch, near, near)
+    assert "; with so few labels nobody can tell whether it is better" in guard.summary("graft")["sentence"]
+
+
 def test_heads_alone_need_no_guard(tmp_path: Path) -> None:
     """Nothing can fall; and the heads that were trained are what the next stage needs."""
     still = ["patch_embed", "positions", "tokens", "blocks.*", "norm"]

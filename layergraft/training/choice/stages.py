@@ -60,7 +60,7 @@ def continued(few: bool, network: Network, bands: str, held: int) -> dict[str, d
         few: whether there are few images.
         network: the start's size.
         bands: what the channels are: `colour`, `grey` or `bands`.
-        held: images that are held out, without which there is nothing to guard by.
+        held: images that are held out; without two there is nothing to guard by.
     """
     recipe = load_recipe("continue_small" if few else "continue_large")
     slower = (recipe.encoder.embed_dim or network.width) / network.width  # wide networks take smaller steps
@@ -70,7 +70,7 @@ def continued(few: bool, network: Network, bands: str, held: int) -> dict[str, d
         raw = msgspec.to_builtins(stage)
         raw |= {"objective": sized["objective"], "views": sized["views"]}
         raw["optimizer"]["base_lr"] = float(f"{raw['optimizer']['base_lr'] * slower:.2g}")
-        if not held:
+        if held < 2:
             raw["guard"] = None
         stages[name] = raw
     stages["upper"]["plan"]["freeze"] = {"blocks": network.depth - max(1, network.depth // 3)}
