@@ -109,10 +109,9 @@ def record_logistic(outputs: list[Path], file: Path) -> None:
         "about": (
             "Multinomial logistic regression with the penalty of the protocols (λ = 2.5·10⁻⁴/n) and ten classes, on "
             "the class token of the encoder of `fashion_paper` and on raw pixels: processor time of a rival's fit, and "
-            "of ours to "
-            "no worse an objective than the rival ended with, on one thread, beside other programs; medians of five "
-            "fits in turn where one takes less than two seconds. Tight tolerances are 10⁻¹² (Cyanure 10⁻⁶), "
-            "ours proves a distance of 10⁻¹⁰ of the optimum. torch's fits are given up after 20 s; "
+            "of ours to no worse an objective than the rival ended with, on one thread, beside other programs; "
+            "medians of five fits in turn where one takes less than two seconds. Tight tolerances are 10⁻¹² "
+            "(Cyanure 10⁻⁶), ours proves a distance of 10⁻¹⁰ of the optimum. torch's fits are given up after 20 s; "
             "scikit-learn's tight ones, which take minutes at 10,000 rows, are left out there; of 10,000 rows of "
             "pixels there is one fit each, and none of Cyanure's tight ones."
         ),

@@ -23,7 +23,7 @@ from layergraft.encoders.checkpoint import load_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.features import Array, center_and_normalize, features_named
-from layergraft.evaluation.picking.methods import AUTO, CLASSES, Method, pick_rows, resolved
+from layergraft.evaluation.picking.methods import CLASSES, Method, pick_rows, resolved
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.notebook import data_frame, html_table
@@ -77,8 +77,6 @@ def pick_command(*, encoder: str, data: str, number: int, labels: str | None, me
         raise UserError(f"{data!r} has no image.")
     labelled = read_labels(labels, source) if labels else None
     chosen = resolved(method)  # type: ignore[arg-type]
-    if method == "auto" and chosen != AUTO:
-        announce(f"Without scikit-learn, auto is {chosen}; pip install 'layergraft[analysis]' for {AUTO}.")
     known, classes = _known(source, labelled)
     if chosen == "margin" and not len(np.unique(classes)) > 1:
         raise UserError(

@@ -32,8 +32,7 @@ def pick(
         labels: a file with the columns path and label of images that are labelled; they, and near-duplicates of them
             and of each other, are not picked.
         method: typiclust, probcover and maxherding spread over the images, margin takes those of which a classifier
-            of the labels is least sure, random is chance; auto is typiclust, or maxherding where scikit-learn
-            is missing.
+            of the labels is least sure, random is chance; auto is maxherding. typiclust needs scikit-learn.
         out: the .csv file to write, with columns path, label (blank, to be filled in) and rank; one with labels, or
             with other columns, is kept.
 

@@ -21,26 +21,24 @@ from layergraft.evaluation.picking.typiclust import typiclust
 from layergraft.runs.interruption import check
 
 Method = Literal["typiclust", "probcover", "maxherding", "margin", "random"]
-AUTO: Method = "typiclust"
+AUTO: Method = "maxherding"
 """The best on images that nothing was trained on; see `tools/pick_study.py`."""
-_WITHOUT_SCIKIT_LEARN: Method = "maxherding"
 CLASSES = 10
 """Number of classes that is assumed where labels do not tell."""
 
 
 def resolved(method: Method | Literal["auto"]) -> Method:
-    """The method that a name stands for on this machine: without scikit-learn `auto` takes one that does not need it.
+    """The method that a name stands for.
 
     Raises:
         UserError: the method needs scikit-learn, which is missing.
     """
-    clusters = importlib.util.find_spec("sklearn") is not None
     if method == "auto":
-        return AUTO if clusters else _WITHOUT_SCIKIT_LEARN
-    if method == "typiclust" and not clusters:
+        return AUTO
+    if method == "typiclust" and importlib.util.find_spec("sklearn") is None:
         raise UserError(
             "The method typiclust needs scikit-learn.",
-            f"pip install 'layergraft[analysis]', or --method {_WITHOUT_SCIKIT_LEARN}.",
+            f"pip install 'layergraft[analysis]', or --method {AUTO}.",
         )
     return method
 
