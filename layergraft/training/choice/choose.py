@@ -18,7 +18,7 @@ from layergraft.training.choice.machine import Machine
 from layergraft.training.choice.networks import KEPT, NETWORKS, Network, encoder_config, image_flops, patches
 from layergraft.training.choice.stages import continued, stage_of
 from layergraft.training.choice.start import Start
-from layergraft.training.choice.why import SMALL, comments, notes
+from layergraft.training.choice.why import SMALL, comments, notes, unguarded
 
 USUAL_MINUTES = {"cpu": 30.0, "cuda": 120.0}
 # Parts of the training time, of the stages that there are. MAE's was chosen on held-out emoji (docs/own_images.md).
@@ -130,7 +130,7 @@ def explained(recipe: Recipe, images: ImageSet, machine: Machine, minutes: float
     return Choice(
         recipe=recipe,
         comments=comments(recipe, images, machine, minutes),
-        notes=notes(images, recipe.start is not None, passes, wanted, minutes),
+        notes=(*unguarded(recipe), *notes(images, recipe.start is not None, passes, wanted, minutes)),
         wanted=wanted,
     )
 

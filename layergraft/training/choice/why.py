@@ -88,7 +88,16 @@ def _measured(recipe: Recipe, images: ImageSet) -> str:
     return f"{why}, so nothing is measured: layergraft evaluate does it later."
 
 
+def unguarded(recipe: Recipe) -> tuple[str, ...]:
+    """What a run is told that starts from weights and has too few held-out images to guard them."""
+    if recipe.start is None or any(stage.guard is not None for stage in recipe.stages.values()):
+        return ()
+    return ("Fewer than two images are held out, so nothing guards the run: it may end below its start.",)
+
+
 def _started(recipe: Recipe) -> dict[str, str]:
+    guarded = not unguarded(recipe)
+    alone = "Fewer than two images are held out: nothing guards this stage, and it may end below its start."
     return {
         "start": "Its weights are the beginning.",
         "encoder": "The shape of the weights that the run starts from.",
@@ -99,8 +108,12 @@ def _started(recipe: Recipe) -> dict[str, str]:
         "stages.upper.steps": "Then the upper third, which holds most of what its method was after.",
         "stages.graft.plan": "Lower blocks slow, for they know edges and textures already; an anchor holds them all.",
         "stages.graft.steps": "Then everything moves, the upper blocks most.",
-        "stages.upper.guard": "Measured on held-out images: what is worse than its start is not kept.",
-        "stages.graft.guard": "Likewise; if nothing is better, the run leaves the weights that it started from.",
+        "stages.upper.guard": "Measured on held-out images: what is worse than its start is not kept."
+        if guarded
+        else alone,
+        "stages.graft.guard": "Likewise; if nothing is better, the run leaves the weights that it started from."
+        if guarded
+        else alone,
     }
 
 

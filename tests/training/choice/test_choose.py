@@ -200,10 +200,14 @@ def test_a_wide_start_takes_smaller_steps_and_many_images_another_recipe() -> No
     assert few["upper"].plan.freeze == FreezeBlocks(blocks=5)
 
 
-def test_nothing_held_out_is_no_guard() -> None:
+@pytest.mark.parametrize(("count", "guarded"), [(4, False), (5, False), (500, True)])
+def test_too_few_held_out_is_no_guard_and_is_said(count: int, guarded: bool) -> None:
     config = EncoderConfig(name="vit_tiny_patch16_224", img_size=96, patch_size=16, embed_dim=192)
-    stages = choose(images(4), CPU, 30, Start(enc="a", network=NETWORKS[0], config=config)).recipe.stages
-    assert all(stage.guard is None for stage in stages.values())
+    choice = choose(images(count), CPU, 30, Start(enc="a", network=NETWORKS[0], config=config))
+    assert any(stage.guard is not None for stage in choice.recipe.stages.values()) == guarded
+    assert any("nothing guards the run" in note for note in choice.notes) != guarded
+    for stage in ("upper", "graft"):
+        assert ("nothing guards" in choice.comments[f"stages.{stage}.guard"]) != guarded
 
 
 def test_weights_for_images_that_are_not_square_keep_their_size() -> None:
