@@ -48,7 +48,7 @@ SHORT: dict[str, Any] = {
     "stages.graft.warmup_epochs": 0,
     "stages.mae.batch_size": 32,
     "stages.graft.batch_size": 32,
-    "stages.graft.objective.projector": [16, 16, 8],
+    "stages.graft.objective.projector": [16, 16, 128],  # as wide as the predictor of chosen recipes
     "monitor.every": 0,
     "evaluate.shots": [1, 2],
     "evaluate.splits": 2,
