@@ -23,6 +23,7 @@ from layergraft.encoders.conv_stem import ConvStem
 from layergraft.encoders.network import Network, build_vit, initialize, model_args
 from layergraft.encoders.partial_block import partial_block
 from layergraft.encoders.positions import sincos_positions
+from layergraft.encoders.products import once_and_again
 from layergraft.encoders.rotary import of_block, rotary_positions, rotation
 
 
@@ -217,7 +218,7 @@ class Encoder(nn.Module):
     def _run(self, call: Callable[..., Tensor], *args: Any) -> Tensor:
         """Run a block; where that is asked for, keep its input alone and run it again for the gradient."""
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(call, *args, use_reentrant=False)
+            return checkpoint(call, *args, use_reentrant=False, context_fn=once_and_again)
         return call(*args)
 
     def norm(self, tokens: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from layergraft.encoders.batchnorm import Pending, apply_pending, collect_pendin
 from layergraft.encoders.distributed import is_distributed
 from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.partial_block import BLOCKS
+from layergraft.encoders.products import products
 from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
 from layergraft.graft.apply import Anchor, stage_rows
 from layergraft.graft.optimizer_groups import parameter_groups
@@ -82,6 +83,8 @@ class Trainer:
         assert engine.precision != "auto", "settled when the run began"
         low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
         autocast = partial(torch.autocast, process.device.type, low) if low else nullcontext
+        # Compiled blocks choose their products themselves.
+        self.products = products("torch" if engine.compile else engine.products, process.device)
         module = TrainStep(stage.encoder, stage.objective, autocast).train()
         self.ema = stage.ema
         if self.split:  # the stage keeps its own modules: split ones can neither be looked at nor saved
@@ -135,7 +138,8 @@ class Trainer:
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""
         batch = raw.prepared(self.to_device, self.normalize)
-        losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
+        with self.products():
+            losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
         for parameter in self.objective.zero_gradient_parameters(self.encoder):
             if parameter.grad is not None:
                 parameter.grad.zero_()

@@ -99,7 +99,7 @@ def choose(images: ImageSet, machine: Machine, minutes: float, start: Start | No
         "evaluate": _evaluate(images, held),
         "analyze": ["neighbours", "reconstruct", "attention-maps", "pca", "spectrum"],
         "monitor": {"every": 1, "images": 2000},
-        "engine": {"precision": machine.precision},
+        "engine": {"precision": machine.precision, "products": "auto"},
     }
     if start is not None:
         for name, stage in continued(images.count < SMALL, network, images.bands, held).items():
