@@ -1,6 +1,6 @@
 """`python -m layergraft` is `layergraft`."""
 
-from layergraft.commands.cli import main
+from layergraft.commands.cli import console
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(console())

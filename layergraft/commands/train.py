@@ -40,6 +40,7 @@ from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
 from layergraft.training.estimate import run_time, try_run, worth_telling
 from layergraft.training.launch import Process, launch, machine
+from layergraft.training.memory import give_memory_back
 from layergraft.training.run import Training
 from layergraft.training.run_data import CACHE, RunData, read_as_begun
 from layergraft.training.signals import losses_named, requeue, together
@@ -150,6 +151,7 @@ def _finish(training: Training, files: Run, began: float, trained: float) -> Non
     if skipped:
         display.say(f"{len(skipped)} images were skipped, skipped.jsonl names them: {count_reasons(skipped)}.")
     measured = time.time()
+    give_memory_back()
     analyze_run(recipe, files.out, display)
     check()
     ended = time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,11 @@ class Measurement:
         self.x = {name: torch.from_numpy(center_and_normalize(array)).to(device) for name, array in features.items()}
         self.labels, self.classes = task.train.selected_labels, len(task.train.classes)
         self.y, self.truth = (torch.from_numpy(part).to(device) for part in (self.labels, task.test_labels()))
-        self.queries = exact(self.x["test"])
+
+    @cached_property
+    def queries(self) -> Tensor:
+        """What the classifiers name: not made before they are there, as the neighbours need memory of their own."""
+        return exact(self.x["test"])
 
     def row(
         self,

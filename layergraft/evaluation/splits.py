@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.runs.atomic import write_text
 from layergraft.runs.readable import counted
+
+_WRITERS = 8  # each waits for the disk most of the time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +106,14 @@ def draw_splits(source: Source, shots: Iterable[int | str], count: int) -> list[
 
 def write_splits(directory: Path, source: Source, splits: Iterable[Split]) -> None:
     """Write `<shots>-<number>.txt`, an image a line."""
-    for split in splits:
+
+    def write(split: Split) -> None:
         file = directory / f"{split.shots.replace('%', 'percent')}-{split.number}.txt"
         names = [source.images.name(int(key)) for key in source.keys[split.rows]]
         write_text(file, "".join(f"{name}\n" for name in names))
+
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="layergraft-splits") as pool:
+        list(pool.map(write, splits))  # which gives what one of them raises
 
 
 def _rows_by_name(source: Source) -> dict[str, int]:

@@ -208,6 +208,17 @@ def set_memory_reuse(policy: Literal["keep", "give back"]) -> None:
             mallopt(option, value)
 
 
+def give_memory_back() -> bool:
+    """Give what was freed back to the system, whatever the policy; whether the C library can.
+
+    For the end of a phase: what training kept for its next step is nothing that an evaluation needs.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+    return trim is not None
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes free on a device (a CPU: within its container's limit); None if the platform does not report it."""
     if device.type == "cuda":

@@ -28,7 +28,7 @@ from layergraft.training.display import Display
 from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
-from layergraft.training.memory import SMALL, memory_warning, step_memory
+from layergraft.training.memory import SMALL, give_memory_back, memory_warning, step_memory
 from layergraft.training.precision import settle_precision
 from layergraft.training.run_data import IMAGES, keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together
@@ -115,6 +115,7 @@ class Training:
         with self.display:
             for name in self.recipe.stages:
                 self.stage(name)
+                give_memory_back()  # the next stage's steps are of other sizes, and an evaluation has none
         if self.process.is_first:  # also where every stage was finished before
             write_contents(self.out / IMAGES, self.contents)
 

@@ -15,7 +15,7 @@ from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import save_encoder
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
-from layergraft.evaluation.features import POOLINGS, extract_all, pixel_side, pixels, view_batches
+from layergraft.evaluation.features import POOLINGS, center_and_normalize, extract_all, pixel_side, pixels, view_batches
 
 CONFIG = EncoderConfig(
     name="vit_tiny_patch16_224", img_size=36, in_chans=1, patch_size=9, embed_dim=32, depth=5, num_heads=2
@@ -135,3 +135,19 @@ def test_features_that_are_not_finite_name_their_encoder(
         message = " ".join(capsys.readouterr().err.split())
         assert "not finite" in message
         assert "diverged" in message
+
+
+def test_rows_are_centred_block_by_block_as_at_once() -> None:
+    """Many wide rows take more than a block; one of them is huge, and one is NaN: an image that cannot be read."""
+    rows = np.random.default_rng(0).normal(size=(150, 2000)).astype(np.float32)
+    rows[70] *= 1e30
+    rows[90] = np.nan
+    centred = center_and_normalize(rows)
+    assert np.isnan(centred[90]).all()
+    kept = np.delete(np.arange(150), 90)
+    exact = rows[kept].astype(np.float64)
+    exact -= exact.mean(axis=1, keepdims=True)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    np.testing.assert_allclose(centred[kept], exact, atol=1e-7)
+    one_by_one = np.concatenate([center_and_normalize(row[None]) for row in rows])
+    np.testing.assert_array_equal(centred, one_by_one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from layergraft.commands.api.loading import loading
 from layergraft.config.paths import expanded
 
 
@@ -77,10 +78,12 @@ def bench(
         Stopped: of quality, a signal came; everything so far is saved and the same call goes on.
     """
     if what == "quality":
-        from layergraft.commands.bench.quality.run import bench_quality
+        with loading():
+            from layergraft.commands.bench.quality.run import bench_quality
 
         return bench_quality(recipes, data, budgets, target, seeds, rivals, rates, jobs, expanded(out), quiet=json)
-    from layergraft.commands.bench.run import run_bench
+    with loading():
+        from layergraft.commands.bench.run import run_bench
 
     return run_bench(
         what, objective, encoder, img_size, batch_size, frozen, data, views, busy, rows, runtimes, seconds, quiet=json

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from layergraft.commands.api.loading import loading
 from layergraft.commands.paths import optional_path
 from layergraft.config.loading import Overrides
 from layergraft.config.paths import expanded
@@ -73,7 +74,8 @@ def evaluate(
         UserError: the encoder, images or labels cannot be read, or do not suit what is asked for.
         Stopped: a signal came; everything so far is saved and the same call goes on.
     """
-    from layergraft.commands.evaluate import evaluate_command
+    with loading():
+        from layergraft.commands.evaluate import evaluate_command
 
     asked = {"protocols": protocols, "variant": variant, "shots": shots, "pooling": pooling}
     return evaluate_command(
@@ -113,7 +115,8 @@ def embed(
     Raises:
         UserError: the encoder or all images cannot be read, or the file cannot be written.
     """
-    from layergraft.commands.embed import embed_command
+    with loading():
+        from layergraft.commands.embed import embed_command
 
     return embed_command(encoder=str(encoder), data=data, out=expanded(out), pooling=pooling, block=block)
 
@@ -147,7 +150,8 @@ def analyze(
     Raises:
         UserError: the encoder or images cannot be read, or do not suit what is asked for.
     """
-    from layergraft.commands.analyze import analyze_command
+    with loading():
+        from layergraft.commands.analyze import analyze_command
 
     others = [str(other) for other in against or []]
     return analyze_command(
@@ -174,7 +178,8 @@ def inspect(*, checkpoint: str, json: bool = False) -> dict[str, Any]:
     Raises:
         UserError: it is no checkpoint of a Vision Transformer that can be read.
     """
-    from layergraft.commands.inspect import inspect_checkpoint
+    with loading():
+        from layergraft.commands.inspect import inspect_checkpoint
 
     return inspect_checkpoint(str(checkpoint), as_json=json)
 
@@ -200,6 +205,7 @@ def export(
     Raises:
         UserError: the format cannot express this encoder, the features differ, or `out` exists.
     """
-    from layergraft.commands.export import export_encoder
+    with loading():
+        from layergraft.commands.export import export_encoder
 
     return export_encoder(str(encoder), format, expanded(out), optional_path(with_head))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from layergraft.commands.api.loading import loading
 from layergraft.commands.paths import optional_path
 from layergraft.config.paths import expanded
 
@@ -43,7 +44,8 @@ def pick(
         UserError: the encoder, images or labels cannot be read, or the file holds labels.
         Stopped: a signal came; nothing was written.
     """
-    from layergraft.commands.pick import pick_command
+    with loading():
+        from layergraft.commands.pick import pick_command
 
     return pick_command(
         encoder=str(encoder),
@@ -86,7 +88,8 @@ def label(
         UserError: the encoder, images or labels cannot be read, or the port is taken.
         Stopped: a signal came before the page was served.
     """
-    from layergraft.commands.label.run import label_command
+    with loading():
+        from layergraft.commands.label.run import label_command
 
     return label_command(encoder=str(encoder), data=data, labels=str(labels), number=number, error=error, port=port)
 
@@ -122,7 +125,8 @@ def predict(
         UserError: the encoder, images, labels or classifier cannot be read, or do not fit each other.
         Stopped: a signal came; the features so far are kept and the same call goes on.
     """
-    from layergraft.commands.predict.run import predict_command
+    with loading():
+        from layergraft.commands.predict.run import predict_command
 
     return predict_command(
         encoder=str(encoder),
@@ -160,7 +164,8 @@ def audit(
         UserError: the encoder, images or labels cannot be read.
         Stopped: a signal came; nothing was written.
     """
-    from layergraft.commands.audit import audit_command
+    with loading():
+        from layergraft.commands.audit import audit_command
 
     return audit_command(
         encoder=str(encoder),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from layergraft.commands.api.loading import loading
 from layergraft.commands.paths import optional_path
 from layergraft.config.loading import Overrides, load_recipe
 from layergraft.config.paths import expanded
@@ -62,7 +63,8 @@ def demo(*, out: str = "runs/demo", baseline: bool = False) -> Run:
         UserError: the directory holds something else.
         Stopped: a signal came; everything so far is saved and the same call goes on.
     """
-    from layergraft.commands.demo import run_demo
+    with loading():
+        from layergraft.commands.demo import run_demo
 
     return run_demo(expanded(out), baseline)
 
@@ -112,13 +114,15 @@ def train(
     if recipe is not None:
         complete = _recipe(recipe, data, start, changes)
         announce(f"Training {complete.data.source} into {out} …")
-        from layergraft.commands.train import train_run
+        with loading():
+            from layergraft.commands.train import train_run
 
         return train_run(complete, expanded(out), resume, optional_path(replay))
     assert data is not None
     announce(f"Looking at {data} and at this machine …")
-    from layergraft.commands.own_recipe import own_recipe
-    from layergraft.commands.train import train_run
+    with loading():
+        from layergraft.commands.own_recipe import own_recipe
+        from layergraft.commands.train import train_run
 
     chosen = own_recipe(data, expanded(out), time, changes, start)
     return train_run(chosen.recipe, expanded(out), resume, optional_path(replay), chosen.comments, chosen.time)
@@ -139,7 +143,8 @@ def look(*, data: str, out: str | Path | None = None, channels: int | None = Non
     Raises:
         UserError: there are no such images, or the options of the SOURCE do not fit them.
     """
-    from layergraft.commands.look.run import look_command
+    with loading():
+        from layergraft.commands.look.run import look_command
 
     return look_command(data=data, out=optional_path(out), channels=channels, images=images)
 
@@ -186,13 +191,15 @@ def plan(
     time = _time(recipe, data, minutes, hours)
     if recipe is not None:
         complete = _recipe(recipe, data, start, overrides)
-        from layergraft.commands.plan import show_plan
+        with loading():
+            from layergraft.commands.plan import show_plan
 
         return show_plan(complete, stage, as_json=json, out=optional_path(out))
     assert data is not None
     announce(f"Looking at {data} and at this machine …")
-    from layergraft.commands.own_recipe import own_recipe
-    from layergraft.commands.plan import show_plan
+    with loading():
+        from layergraft.commands.own_recipe import own_recipe
+        from layergraft.commands.plan import show_plan
 
     chosen = own_recipe(data, None, time, dict(overrides or {}), start)
     return show_plan(chosen.recipe, stage, as_json=json, out=optional_path(out), chosen=chosen)
@@ -235,7 +242,8 @@ def pack(
     Raises:
         UserError: no image can be read, `out` is not empty, or cannot be written.
     """
-    from layergraft.commands.pack import pack as write
+    with loading():
+        from layergraft.commands.pack import pack as write
 
     return write(data, expanded(out), resize, channels, shard_images)
 
@@ -254,7 +262,8 @@ def report(*, runs: list[str], out: str | Path | None = None, figures: str | Pat
     Raises:
         UserError: a directory holds neither a run nor a study, a study is among several, or figures is not empty.
     """
-    from layergraft.commands.report import write_page
+    with loading():
+        from layergraft.commands.report import write_page
 
     return write_page([expanded(run) for run in runs], optional_path(out), optional_path(figures))
 
@@ -285,7 +294,8 @@ def reproduce(
         UserError: the images do not suit the scale, or the directory holds another study.
         Stopped: a signal came; everything so far is saved and the same call goes on.
     """
-    from layergraft.commands.reproduce.study import reproduce_study
+    with loading():
+        from layergraft.commands.reproduce.study import reproduce_study
 
     return reproduce_study(scale, data, seeds, expanded(out), jobs)
 
@@ -328,7 +338,8 @@ def ablate(
         UserError: file, arm or images do not serve, the directory holds another study, or every run diverged.
         Stopped: a signal came; everything so far is saved and the same call goes on.
     """
-    from layergraft.commands.ablate.run import ablate_study
+    with loading():
+        from layergraft.commands.ablate.run import ablate_study
 
     changes = dict(overrides or {})
     changes |= {} if data is None else {"data.source": data}

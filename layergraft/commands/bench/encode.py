@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +24,7 @@ from layergraft.encoders.onnx_file import missing_for_onnx, open_onnx, write_onn
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError, out_of_memory
 from layergraft.training.cost import forward_flops
+from layergraft.training.memory import give_memory_back
 
 Runtime = Literal["eager", "compiled", "onnx"]
 Precision = Literal["fp32", "bf16"]
@@ -89,10 +88,8 @@ def _resident(peak: bool = False) -> int | None:
 
 def _forget_peak() -> bool:
     """Give freed memory back and let the peak begin anew; whether the system could."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is None:
+    if not give_memory_back():
         return False
-    trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
