@@ -72,7 +72,7 @@ def show_plan(
     trials: dict[str, StageTrial] = {}
     for name in recipe.stages:
         check()
-        planned, trial = planned_stage(recipe, name, encoder, data, tried.trials[name] if tried else None)
+        planned, trial = planned_stage(recipe, name, encoder, device, data, tried.trials[name] if tried else None)
         stages.append(planned)
         if trial is not None:
             trials[name] = trial
@@ -107,7 +107,7 @@ def show_plan(
 
 
 def planned_stage(
-    recipe: Recipe, name: str, encoder: Encoder, data: RunData | None, tried: StageTrial | None
+    recipe: Recipe, name: str, encoder: Encoder, device: torch.device, data: RunData | None, tried: StageTrial | None
 ) -> tuple[dict[str, Any], StageTrial | None]:
     """One stage of `plan --json`, and what a step of it takes.
 
@@ -115,6 +115,7 @@ def planned_stage(
         recipe: what is planned.
         name: the stage's.
         encoder: as the first stage begins; it is frozen where the stage's plan says so.
+        device: that would train.
         data: the images, where they are given.
         tried: what a step of a chosen recipe takes; None tries it where there are images.
 
@@ -136,7 +137,7 @@ def planned_stage(
     needed, flops = None, None
     if tried is None or sum(row.parameters for row in plan.rows) > SMALL:
         used = msgspec.structs.replace(stage, batch_size=batch_size)
-        needed = step_memory(encoder, objective, plan, used, recipe.engine)
+        needed = step_memory(encoder, objective, plan, used, recipe.engine, device)
         flops = step_flops(encoder, objective, used)
     trial, seconds, how = None, None, GIVE_DATA
     if data is not None and steps is not None:

@@ -30,6 +30,7 @@ from layergraft.graft.apply import stage_rows
 from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Features, Objective, Progress
 from layergraft.training.optim import moments_of
+from layergraft.training.precision import attention_of, products_of
 
 # Options of mallopt, from malloc.h.
 _TRIM_THRESHOLD = -1
@@ -45,7 +46,13 @@ SMALL = 10_000_000  # parameters below which nobody runs out of memory by surpri
 
 
 def step_memory(
-    encoder: Encoder, objective: Objective, plan: Plan, config: StageConfig, engine: EngineConfig, world_size: int = 1
+    encoder: Encoder,
+    objective: Objective,
+    plan: Plan,
+    config: StageConfig,
+    engine: EngineConfig,
+    device: torch.device,
+    world_size: int = 1,
 ) -> int:
     """Bytes that one process needs for a step.
 
@@ -55,6 +62,7 @@ def step_memory(
         plan: the table.
         config: the stage, with the batch size that is used.
         engine: what saves memory.
+        device: that trains.
         world_size: number of processes.
     """
     trained = sum(row.parameters for row in plan.rows if not row.frozen)
@@ -72,7 +80,7 @@ def step_memory(
         weights += 4 * trained  # the buckets in which gradients are exchanged
     images = -(-config.batch_size // world_size)
     phases: list[PhaseConfig | None] = [None, *config.progressive]
-    activations = max(activation_memory(encoder, objective, config, engine, images, phase) for phase in phases)
+    activations = max(activation_memory(encoder, objective, config, engine, device, images, phase) for phase in phases)
     needed = weights // (world_size if split else 1) + activations
     return needed * (2 if engine.precision == "64-true" else 1)
 
@@ -82,6 +90,7 @@ def activation_memory(
     objective: Objective,
     config: StageConfig,
     engine: EngineConfig,
+    device: torch.device,
     images: int,
     phase: PhaseConfig | None = None,
 ) -> int:
@@ -91,8 +100,9 @@ def activation_memory(
     mode, twin, target = without_content(encoder, objective)
     saved = _Saved(nn.ModuleList([twin, target]))
     blocks = _Blocks(twin, saved) if engine.activation_checkpointing else nullcontext()
-    low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
-    with mode, torch.autocast("cpu", dtype=low or torch.bfloat16, enabled=low is not None):
+    low = products_of(engine)
+    attention = attention_of(engine, encoder, device)(nn.ModuleList([twin, target]))
+    with mode, attention, torch.autocast("cpu", dtype=low or torch.bfloat16, enabled=low is not None):
         with blocks as again:
             encoded = saved.during(lambda: target.encode(twin, batch_of_shapes(twin, config, size, phase)))
         with torch.no_grad():

@@ -6,6 +6,7 @@ in hardware they take 20 times as long as in single precision, and in double pre
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from layergraft.encoders.sharding import like, whole
 
+_BATCH = 2**22  # elements of all matrices that are made orthogonal at once: larger ones gain nothing from company
 _ITERATIONS = 5
 _COEFFICIENTS = [(3.4445, -4.7750, 2.0315)]  # of the quintic polynomial: steepest at 0 (Jordan et al., 2024)
 
@@ -34,22 +36,36 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-                update = like(orthogonal(whole(weight.grad.lerp(mean, momentum))), weight)
-                weight.mul_(1 - rate * group["weight_decay"])
-                weight.add_(update, alpha=-rate * get_lr_scale(weight.shape))
+            for weights in _batches([weight for weight in group["params"] if weight.grad is not None]):
+                gradients = torch.stack([whole(self._smoothed_gradient(weight, momentum)) for weight in weights])
+                for weight, update in zip(weights, orthogonal(gradients), strict=True):
+                    weight.mul_(1 - rate * group["weight_decay"])
+                    weight.add_(like(update, weight), alpha=-rate * get_lr_scale(weight.shape))
+
+    def _smoothed_gradient(self, weight: Tensor, momentum: float) -> Tensor:
+        assert weight.grad is not None
+        state = self.state[weight]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+        return weight.grad.lerp(mean, momentum)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """A matrix with the same singular vectors, and singular values near 1, by Newton-Schulz iterations."""
-    near: Tensor = zeropower_via_newtonschulz(matrix, _ITERATIONS, _COEFFICIENTS, dtype=products_dtype(matrix))
-    return near.to(matrix.dtype)
+def _batches(weights: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Weights of one shape together: many small products take less time at once than one after the other."""
+    alike: dict[torch.Size, list[Tensor]] = {}
+    for weight in weights:
+        alike.setdefault(weight.shape, []).append(weight)
+    for same in alike.values():
+        size = max(1, _BATCH // same[0].numel())
+        for start in range(0, len(same), size):
+            yield same[start : start + size]
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices (..., M, N) with the same singular vectors, and singular values near 1, by Newton-Schulz iterations."""
+    near: Tensor = zeropower_via_newtonschulz(matrices, _ITERATIONS, _COEFFICIENTS, dtype=products_dtype(matrices))
+    return near.to(matrices.dtype)
 
 
 def products_dtype(matrix: Tensor) -> torch.dtype:

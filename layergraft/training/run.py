@@ -29,7 +29,7 @@ from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, give_memory_back, memory_warning, step_memory
-from layergraft.training.precision import settle_precision
+from layergraft.training.precision import SETTLED, settle_precision
 from layergraft.training.run_data import IMAGES, keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
@@ -49,6 +49,7 @@ class Training:
 
     def __init__(self, recipe: Recipe, out: Path, process: Process, comments: Comments | None = None) -> None:
         self.out, self.comments = out, comments
+        asked = recipe.engine.precision
         recipe = msgspec.structs.replace(recipe, engine=settle_precision(recipe.engine, process.device))
         self.data = load_data(recipe, out)
         self.recipe = recipe = with_source(recipe, self.data.train.spec)  # with a range that was found
@@ -61,6 +62,8 @@ class Training:
         check()
         self.process = process
         self.display = Display(quiet=not self.process.is_first)
+        if asked == "auto":
+            self.display.say(f"engine.precision auto: {SETTLED[recipe.engine.precision]}")
         self.identity = recipe_hash(recipe)
         self.contents: Contents | None = None
 
@@ -135,7 +138,9 @@ class Training:
                 )
             if sum(row.parameters for row in stage.plan.rows) > SMALL:
                 world = self.process.world_size
-                needed = step_memory(stage.encoder, stage.objective, stage.plan, stage.config, stage.engine, world)
+                needed = step_memory(
+                    stage.encoder, stage.objective, stage.plan, stage.config, stage.engine, self.process.device, world
+                )
                 warning = memory_warning(name, needed, self.process.device)
                 if warning:
                     self.display.say(warning)

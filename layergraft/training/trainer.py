@@ -30,6 +30,7 @@ from layergraft.training.guard import Guard
 from layergraft.training.launch import Process
 from layergraft.training.memory import set_memory_reuse
 from layergraft.training.optim import LossScaler, build_optimizer, clip_gradients, lr_factor
+from layergraft.training.precision import attention_of, products_of
 from layergraft.training.stage import StageRun
 
 
@@ -81,11 +82,12 @@ class Trainer:
         if process.device.type == "cpu":
             set_memory_reuse("give back" if engine.activation_checkpointing else "keep")
         assert engine.precision != "auto", "settled when the run began"
-        low = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
+        low = products_of(engine)
         autocast = partial(torch.autocast, process.device.type, low) if low else nullcontext
         # Compiled blocks choose their products themselves.
         self.products = products("torch" if engine.compile else engine.products, process.device)
         module = TrainStep(stage.encoder, stage.objective, autocast).train()
+        self.attention = attention_of(engine, stage.encoder, process.device)
         self.ema = stage.ema
         if self.split:  # the stage keeps its own modules: split ones can neither be looked at nor saved
             module, self.ema = copy.deepcopy(module), copy.deepcopy(stage.ema)
@@ -138,7 +140,8 @@ class Trainer:
     def compute(self, raw: Batch) -> Outcome:
         """Loss and gradient of a batch as the loader gives it."""
         batch = raw.prepared(self.to_device, self.normalize)
-        with self.products():
+        # Around the backward pass as well, which may compute blocks again.
+        with self.products(), self.attention(self.gradients.step):
             losses, pending = self.gradients(batch, self.progress, self.scaler.scale)
         for parameter in self.objective.zero_gradient_parameters(self.encoder):
             if parameter.grad is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from conftest import TINY
 
 import layergraft
@@ -152,7 +153,7 @@ def test_plan_compares_what_the_run_would_read(monkeypatch: pytest.MonkeyPatch) 
     data: Any = SimpleNamespace(train=replace(open_source("builtin:fashion-canvas?fraction=0.02"), spec="found"))
     monkeypatch.setattr(plan, "find_branch", stop)
     with pytest.raises(UserError, match="found"):
-        plan.planned_stage(recipe, "mae", create_encoder(recipe.encoder, 0), data, None)
+        plan.planned_stage(recipe, "mae", create_encoder(recipe.encoder, 0), torch.device("cpu"), data, None)
 
 
 def test_first_parts_are_compared_by_their_steps(trunk: Path) -> None:

@@ -50,7 +50,9 @@ def _two_steps(changes: dict[str, Any], send: Any) -> None:
     batches = trainer.batches()
     first = next(batches)
     copies = sum(p.numel() * 4 for module in (stage.encoder, stage.objective) for p in module.parameters())
-    estimate = step_memory(stage.encoder, stage.objective, stage.plan, stage.config, stage.engine) - copies
+    estimate = (
+        step_memory(stage.encoder, stage.objective, stage.plan, stage.config, stage.engine, trainer.device) - copies
+    )
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     losses = []
@@ -92,7 +94,7 @@ def estimate_of(stage: str, **changes: Any) -> int:
     rows, plan = stage_plan(config, stage, encoder, objective)
     set_frozen(rows, plan)
     objective.begin_stage(encoder)
-    return step_memory(encoder, objective, plan, config, recipe.engine)
+    return step_memory(encoder, objective, plan, config, recipe.engine, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("stage", ["mae", "graft"])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import yaml
+from torch import Tensor
+from torch.nn import functional
 
 import layergraft
 from layergraft.config.recipe import EngineConfig
@@ -55,3 +60,23 @@ def test_a_run_keeps_what_was_found(monkeypatch: pytest.MonkeyPatch, tmp_path) -
     (tmp_path / "run" / "report.html").unlink()  # so that there is something to do
     layergraft.train(**arguments)
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["engine"] == kept
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_products_in_16_bits_leave_fused_attention_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: bool
+) -> None:
+    """On a processor it is slower there; nor is it taken where the backward pass computes blocks again."""
+    fused, types = functional.scaled_dot_product_attention, set()
+
+    def noting(q: Tensor, *others: Any, **options: Any) -> Tensor:
+        types.add(q.dtype)
+        return fused(q, *others, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", noting)
+    settings = {
+        "engine.precision": "bf16-mixed", "engine.activation_checkpointing": again, "evaluate": None,
+        "stages.mae.steps": 1, "stages.graft.steps": 1, "analyze": [], "data.holdout": 20, "monitor.every": 0,
+    }  # fmt: skip
+    layergraft.train(recipe="fashion_paper", data="builtin:fashion", out=tmp_path / "run", overrides=settings)
+    assert types == {torch.float32}  # of what counts operations and looks at the trained encoder

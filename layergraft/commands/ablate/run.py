@@ -29,6 +29,7 @@ from layergraft.commands.study.carry_out import (
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
+from layergraft.commands.study.precision import settled_mark, with_precision
 from layergraft.commands.study.remaining import SOON, told_seconds
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.study.statistics import distributions
@@ -82,8 +83,9 @@ def ablate_study(
     recipes = arm_recipes(varied, _loader(recipe, base, changes))
     settings = _settings(varied, base)
     _check_block(settings.evaluate.block, varied, recipes)
-    _check_precision(varied, recipes)
     mark = {"study": "ablate", "recipe": recipe_hash(study_recipe(base)), "source": base.data.source}
+    mark |= settled_mark([base, *recipes.values()], out)
+    base, recipes = with_precision(base, mark), {name: with_precision(r, mark) for name, r in recipes.items()}
     refuse_another(out, mark)
     size = jobs or default_jobs()
     with SignalGuard(), alone():
@@ -98,6 +100,8 @@ def ablate_study(
             retry_diverged(study, removed=not retry)
         outcomes: dict[str, JobOutcome] = {}
         read_outcomes(study, outcomes)
+        if "precision" in mark:
+            announce(f"engine.precision auto is {mark['precision']} in all of this study.")
         for line in cost_lines(study, varied, recipes, outcomes, size):
             announce(line)
         if costs:
@@ -220,16 +224,6 @@ def _check_block(block: int | None, vary: Vary, recipes: Mapping[str, Recipe]) -
         if block is not None and depth is not None and block >= depth:
             raise UserError(
                 f"Arm {arm.title!r} has no block {block}.", f"--evaluate.block is below its depth, {depth}."
-            )
-
-
-def _check_precision(vary: Vary, recipes: Mapping[str, Recipe]) -> None:
-    """Refuse a precision that each training would find for itself: what is compared is computed alike."""
-    for arm in vary.arms:
-        if recipes[arm.name].engine.precision == "auto":
-            raise UserError(
-                f"Arm {arm.title!r} has engine.precision auto, which another machine may settle otherwise.",
-                "Give --engine.precision bf16-mixed or 32-true.",
             )
 
 

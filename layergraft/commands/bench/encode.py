@@ -19,12 +19,14 @@ from torch import Tensor
 
 from layergraft.commands.bench.step import wait
 from layergraft.config.encoder import EncoderConfig
+from layergraft.config.recipe import EngineConfig
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.onnx_file import missing_for_onnx, open_onnx, write_onnx
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError, out_of_memory
 from layergraft.training.cost import forward_flops
 from layergraft.training.memory import give_memory_back
+from layergraft.training.precision import attention_of
 
 Runtime = Literal["eager", "compiled", "onnx"]
 Precision = Literal["fp32", "bf16"]
@@ -68,9 +70,11 @@ def _calls(
         file = onnx
         return lambda: (lambda run: lambda: run(images))(open_onnx(file, torch.get_num_threads()))
     run = torch.compile(encoder, dynamic=False) if runtime == "compiled" else encoder
+    bf16 = precision == "bf16"
+    attention = attention_of(EngineConfig(precision="bf16-mixed" if bf16 else "32-true"), encoder, images.device)
 
     def call() -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with attention(encoder), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             features: Tensor = run(images)
             return features
 

@@ -165,7 +165,6 @@ def test_refusals_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([new, "--evaluate.pooling", "auto"], "chosen for each encoder"),
         ([new, "--evaluate.keep", "0.5"], "whole images"),
         ([new, "--evaluate.block", "6"], "Arm 'even' has no block 6"),
-        ([new, "--engine.precision", "auto"], "engine.precision auto"),
         ([new, "--evaluate.shots", "1%"], "few labels"),
         ([new, "--stages.grafts.epochs", "2"], "no stage 'grafts'"),
         ([str(busy)], "is no study"),

@@ -22,6 +22,7 @@ from layergraft.commands.study.accuracy import test_source
 from layergraft.commands.study.carry_out import alone, check_numbers
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another
 from layergraft.commands.study.pool import Pool
+from layergraft.commands.study.precision import settled_mark, with_precision
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.data import HoldoutBy
@@ -74,6 +75,8 @@ def bench_quality(
             "Core-seconds say little of a training on a GPU.", "Hide it: CUDA_VISIBLE_DEVICES= layergraft bench quality"
         )
     loaded = _recipes(names, data)
+    precision = settled_mark(loaded.values(), out)
+    loaded = {name: with_precision(recipe, precision) for name, recipe in loaded.items()}
     first = next(iter(loaded.values()))
     plan = Plan(
         methods=[
@@ -92,6 +95,7 @@ def bench_quality(
         "source": first.data.source,
         "holdout": first.data.holdout,
         "holdout_by": first.data.holdout_by,
+        **precision,
     }
     refuse_another(out, mark)
     command = _command(names, data, budgets, target, seeds, rivals, rates, out)
