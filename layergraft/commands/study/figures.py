@@ -85,7 +85,7 @@ def differences_figure(outcome: Outcome, budget: Budget) -> Figure | None:
                 ZERO,
             ],
         },
-        height=70 + 42 * len(titles),
+        height=70 + min(42, 18 + 8 * len(shots)) * len(titles),
         wide=True,
     )
 

@@ -35,7 +35,8 @@ def write_table(outcome: Outcome, budget: Budget, out: Path) -> None:
         out: the file.
     """
     study = outcome.measured
-    columns = [*study.few_shots, *(column for column in study.columns if not column.isdigit()), MEAN]
+    columns = [*study.few_shots, *(column for column in study.columns if not column.isdigit())]
+    columns += [MEAN] if len(study.few_shots) > 1 else []  # of one number it is that number again
     differences = {outcome.other(row): row for row in outcome.differences if (row.budget, row.column) == (budget, MEAN)}
     taking_part = study.taking_part(budget)
     best = {
