@@ -58,6 +58,7 @@ def epochs(mae: float, graft: float) -> Changes:
 MUON = rates(2)
 LATE = rates(4) | epochs(14, 3)
 HALF_SIMCLR = LATE | {OBJECTIVE: SIMCLR | HALF}
+BF16 = HALF_SIMCLR | {"stages.mae.batch_size": 64, "engine.precision": "bf16-mixed"}
 CANDIDATES: dict[str, Changes] = {
     "fashion_paper: AdamW, MoCo v3, 10 : 4.5 epochs": {},
     "Muon, rates × 2": MUON,
@@ -77,6 +78,10 @@ CANDIDATES: dict[str, Changes] = {
     "the same, batches of 128 for SimCLR": HALF_SIMCLR | {"stages.graft.batch_size": 128},
     "the same, temperature 0.1": HALF_SIMCLR | {f"{OBJECTIVE}.temperature": 0.1},
     "the same, rates × 8": HALF_SIMCLR | rates(8),
+    "batches of 64 for MAE, products in bfloat16": BF16,
+    "the same, 18 : 2 epochs": BF16 | epochs(18, 2),
+    "the same, 10 : 5 epochs": BF16 | epochs(10, 5),
+    "the same, 6 : 6.5 epochs": BF16 | epochs(6, 6.5),
 }
 
 

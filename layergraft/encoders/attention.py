@@ -31,7 +31,7 @@ def matrix_attention(module: nn.Module) -> Iterator[None]:
 def is_matrix_faster(device: torch.device, products: torch.dtype | None, tokens: int) -> bool:
     """Whether forming the matrix of scores is quicker than torch's fused attention.
 
-    In bfloat16 on a CPU it is: 2 times forward, 3 to 20 times backward (findings/fused_attention_bfloat16_cpu.sh).
+    In bfloat16 on a CPU it is: 2 times forward, 3 to 15 times backward (findings/fused_attention_bfloat16_cpu.sh).
 
     Args:
         device: that computes.
