@@ -78,7 +78,7 @@ CANDIDATES: dict[str, Changes] = {
     "the same, batches of 128 for SimCLR": HALF_SIMCLR | {"stages.graft.batch_size": 128},
     "the same, temperature 0.1": HALF_SIMCLR | {f"{OBJECTIVE}.temperature": 0.1},
     "the same, rates × 8": HALF_SIMCLR | rates(8),
-    "batches of 64 for MAE, products in bfloat16": BF16,
+    "SimCLR, rates × 4, 14 : 3 epochs, half kept, batches of 64 for MAE, products in bfloat16": BF16,
     "the same, 18 : 2 epochs": BF16 | epochs(18, 2),
     "the same, 10 : 5 epochs": BF16 | epochs(10, 5),
     "the same, 6 : 6.5 epochs": BF16 | epochs(6, 6.5),
