@@ -85,7 +85,7 @@ class _SimClr(nn.Module):
 
     def forward(self, views: list[Tensor], step: int) -> Tensor:
         first, second = (self.projection_head(self.backbone(view)) for view in views)
-        return cast(Tensor, self.criterion(first, second))
+        return _in_fp32(self.criterion, first, second)
 
 
 class _MoCoV3(nn.Module):
@@ -116,7 +116,13 @@ class _MoCoV3(nn.Module):
         queries = [self.prediction_head(self.projection_head(self.backbone(view))) for view in views]
         with torch.no_grad():
             keys = [self.momentum_head(self.momentum_backbone(view)) for view in views]
-        return _contrast(queries[0], keys[1]) + _contrast(queries[1], keys[0])
+        return _in_fp32(_contrast, queries[0], keys[1]) + _in_fp32(_contrast, queries[1], keys[0])
+
+
+def _in_fp32(loss: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor) -> Tensor:
+    """A loss as it is without autocast: like ours, it is no place to save digits."""
+    with torch.autocast(first.device.type, enabled=False):
+        return loss(first.float(), second.float())
 
 
 def _contrast(queries: Tensor, keys: Tensor) -> Tensor:
@@ -156,11 +162,12 @@ class _Mae(nn.Module):
         kept, hidden = utils.random_token_mask(size, mask_ratio=MASKED, device=images.device)
         seen = self.embed(self.backbone.encode(images=images, idx_keep=kept))
         # Every place starts as a mask token; the patches that were seen are put where they belong.
-        tokens = utils.set_at_index(utils.repeat_token(self.decoder.mask_token, size), kept, seen)
+        tokens = utils.repeat_token(self.decoder.mask_token, size)
+        tokens = utils.set_at_index(tokens, kept, seen.type_as(tokens))
         predicted = self.predict(utils.get_at_index(self.decoder(tokens), hidden))
         patches = utils.patchify(images, self.patch_size)
         target = utils.normalize_mean_var(utils.get_at_index(patches, hidden - 1), dim=-1)  # place 0 is the class token
-        return cast(Tensor, self.criterion(predicted, target))
+        return _in_fp32(self.criterion, predicted, target)
 
 
 def _two_views(size: ImageSize, normalize: Normalize) -> Callable[[Any], list[Tensor]]:

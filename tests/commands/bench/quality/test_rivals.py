@@ -21,15 +21,19 @@ from layergraft.errors import Stopped, UserError
 pytest.importorskip("lightly")
 
 
+SMALL = {"data.source": "builtin:fashion-canvas?fraction=0.01", "encoder.depth": 2}
+
+
 @pytest.fixture(scope="module")
 def images() -> SeedImages:
-    small = {"data.source": "builtin:fashion-canvas?fraction=0.01", "encoder.depth": 2}
-    return SeedImages(load_recipe("fashion_paper", TINY | small))
+    return SeedImages(load_recipe("fashion_paper", TINY | SMALL))
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("name", list(RIVALS))
-def test_its_loss_falls(name: str, images: SeedImages) -> None:
+def test_its_loss_falls(name: str, precision: str) -> None:
     """On the images as they are, without chance: the same batch again and again."""
+    images = SeedImages(load_recipe("fashion_paper", TINY | SMALL | {"engine.precision": precision}))
     training = RivalTraining(name, images, 30, 1.0)
     views = [torch.stack(view) for view in zip(*(training.dataset[row] for row in range(24)), strict=True)]
     training.dataset = [[view[row] for view in views] for row in range(24)]  # type: ignore[assignment]
