@@ -24,6 +24,7 @@ import numpy as np
 from layergraft.commands.bench.quality.jobs import read_outcomes
 from layergraft.commands.bench.quality.plan import Job, JobOutcomes, Method, Plan
 from layergraft.commands.bench.quality.run import carry_out
+from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig
 from layergraft.config.loading import load_recipe
@@ -123,7 +124,8 @@ def study(asked: argparse.Namespace) -> dict[str, Any]:
     )
     asked.work.mkdir(parents=True, exist_ok=True)
     outcomes = read_outcomes(plan, asked.work)
-    carry_out(plan, outcomes, asked.work, 1 if asked.pilots else asked.jobs)
+    with Pool(1 if asked.pilots else asked.jobs, asked.work / LOG) as pool:
+        carry_out(plan, outcomes, asked.work, pool)
     if asked.pilots:
         sys.exit(0)
     rows = []

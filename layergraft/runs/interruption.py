@@ -16,8 +16,9 @@ from types import FrameType, TracebackType
 
 from layergraft.errors import Stopped
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _GRACE = 3.0  # seconds from a second SIGINT until a process that hangs in C code is ended
+WATCH = "layergraft-interrupts"  # name of the thread that counts them
 FORCED = 128 + signal.SIGINT  # the exit code of a shell for what SIGINT ended
 
 
@@ -49,6 +50,14 @@ def check() -> None:
     """
     if _note.received is not None and not _note.holds:
         raise _stopped(_requeue())
+
+
+def forget_guards() -> None:
+    """In a process that has just been forked: the guards of its parent are not around what it does."""
+    signal.set_wakeup_fd(-1)  # its pipe counts the interrupts of the parent
+    _note.received = None
+    _note.guards = _note.holds = 0
+    _note.before.clear()
 
 
 def _requeue() -> bool:
@@ -88,7 +97,7 @@ class SignalGuard:
         if _note.guards == 0:
             _note.received = None
             try:
-                for number in _SIGNALS:
+                for number in SIGNALS:
                     _note.before[number] = signal.signal(number, _take)
                 if self.force:
                     self._watch()
@@ -137,7 +146,7 @@ class SignalGuard:
             time.sleep(_GRACE)
             os._exit(FORCED)
 
-        threading.Thread(target=count, daemon=True, name="layergraft-interrupts").start()
+        threading.Thread(target=count, daemon=True, name=WATCH).start()
 
     @property
     def received(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from layergraft.commands.study.carry_out import (
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
-from layergraft.commands.study.precision import settled_mark, with_precision
+from layergraft.commands.study.pool import LOG, Pool
+from layergraft.commands.study.precision import precision_lines, settled_mark, with_precision
 from layergraft.commands.study.remaining import SOON, told_seconds
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.study.statistics import distributions
@@ -83,12 +85,12 @@ def ablate_study(
     recipes = arm_recipes(varied, _loader(recipe, base, changes))
     settings = _settings(varied, base)
     _check_block(settings.evaluate.block, varied, recipes)
-    mark = {"study": "ablate", "recipe": recipe_hash(study_recipe(base)), "source": base.data.source}
-    mark |= settled_mark([base, *recipes.values()], out)
-    base, recipes = with_precision(base, mark), {name: with_precision(r, mark) for name, r in recipes.items()}
-    refuse_another(out, mark)
     size = jobs or default_jobs()
-    with SignalGuard(), alone():
+    working = nullcontext() if costs else Pool(size, out / LOG)
+    with SignalGuard(), alone(), working as pool:
+        mark = _mark(base, recipes, out)
+        base, recipes = with_precision(base, mark), {name: with_precision(r, mark) for name, r in recipes.items()}
+        refuse_another(out, mark)
         data = base.data
         assert data.source is not None
         evaluate, images = with_possible_shots(settings.evaluate, data.source, data.holdout, data.holdout_by, announce)
@@ -100,11 +102,8 @@ def ablate_study(
             retry_diverged(study, removed=not retry)
         outcomes: dict[str, JobOutcome] = {}
         read_outcomes(study, outcomes)
-        if "precision" in mark:
-            announce(f"engine.precision auto is {mark['precision']} in all of this study.")
-        for line in cost_lines(study, varied, recipes, outcomes, size):
-            announce(line)
-        if costs:
+        announce("\n".join([*precision_lines(mark), *cost_lines(study, varied, recipes, outcomes, size)]))
+        if pool is None:
             return AblationFiles.of(out)
         if not can_draw():
             announce("figure.pdf is left out: pip install 'layergraft[figures]' draws it.")
@@ -122,7 +121,7 @@ def ablate_study(
             announce(f"The study in {out} is finished; nothing to do. Its report: {AblationFiles.of(out).report}")
             _say_diverged(study, outcomes)
             return AblationFiles.of(out)
-        found = carry_out(study, outcomes, size, announce)
+        found = carry_out(study, outcomes, pool, announce)
         with waited_for(out, announce):
             text = json.dumps(head | _origin(out, found) | study.record(found.outcomes), indent=1)
             write_text(out / FILE, text + "\n")
@@ -131,6 +130,12 @@ def ablate_study(
     announce(f"Study:  {files.study}\nTable:  {files.table}\nReport: {files.report}")
     _say_diverged(study, found.outcomes)
     return files
+
+
+def _mark(base: Recipe, recipes: Mapping[str, Recipe], out: Path) -> dict[str, Any]:
+    """What tells this study from others."""
+    mark = {"study": "ablate", "recipe": recipe_hash(study_recipe(base)), "source": base.data.source}
+    return mark | settled_mark([base, *recipes.values()], out)
 
 
 def _origin(out: Path, found: CarriedOut) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.study.carry_out import Say, alone, carry_out, check_numbers, default_jobs, read_outcomes
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import JobOutcome
+from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.statistics import distributions
 from layergraft.commands.study.study_file import FILE, as_study, read_study
 from layergraft.errors import UserError
@@ -50,7 +51,7 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         command += f" --data {source}"
     settings = {"scale": scale_name, "source": source}
     refuse_another(out, settings)
-    with SignalGuard(), alone():
+    with SignalGuard(), alone(), Pool(jobs or default_jobs(), out / LOG) as pool:
         scale, images = scale_for(SCALES[scale_name], source, announce)
         check()
         claim(out, settings, images_now(source), announce)
@@ -62,7 +63,7 @@ def reproduce_study(scale_name: str, data: str | None, seeds: int, out: Path, jo
         if _is_finished(study, outcomes):
             announce(f"The study in {out} is finished; nothing to do. Its claims: {out / CLAIMS}")
             return out / FILE
-        found = carry_out(study, outcomes, jobs or default_jobs(), announce)
+        found = carry_out(study, outcomes, pool, announce)
         head = {
             "scale": scale_name,
             "source": source,

@@ -120,13 +120,13 @@ def retry_diverged(study: Study, *, removed: bool = False) -> None:
             forget(job, study.out)
 
 
-def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say) -> CarriedOut:
+def carry_out(study: Study, outcomes: dict[str, JobOutcome], pool: Pool, say: Say) -> CarriedOut:
     """Do every job that is left, beside other processes that do the same; goes on where an earlier start ended.
 
     Args:
         study: what is to be done.
         outcomes: those that are known; the others are added.
-        size: jobs at a time.
+        pool: does them.
         say: called with a line for every job that is done.
 
     Raises:
@@ -134,7 +134,7 @@ def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say
         UserError: of a job; the others that ran have saved their state.
     """
     clock, before = Clock(study.out / "times"), len(outcomes)
-    with SignalGuard(hold=True) as signals, Pool(size, study.out / "jobs.log") as pool, clock:
+    with SignalGuard(hold=True) as signals, clock:
         while True:
             elsewhere = _start(study, outcomes, pool)
             if not pool.running and not elsewhere:
@@ -148,7 +148,7 @@ def carry_out(study: Study, outcomes: dict[str, JobOutcome], size: int, say: Say
             if len(outcomes) > len(known):
                 clock.save()
             for name in outcomes.keys() - known:
-                say(_line(study, outcomes, name, size + elsewhere))
+                say(_line(study, outcomes, name, pool.size + elsewhere))
     with suppress(OSError):  # another process has a job
         (study.out / "locks").rmdir()
     return CarriedOut(outcomes=outcomes, seconds=clock.seconds, jobs=len(outcomes) - before)

@@ -38,3 +38,8 @@ def with_precision(recipe: Recipe, mark: dict[str, Any]) -> Recipe:
     if recipe.engine.precision != "auto":
         return recipe
     return structs.replace(recipe, engine=structs.replace(recipe.engine, precision=mark["precision"]))
+
+
+def precision_lines(mark: dict[str, Any]) -> list[str]:
+    """What is said of `settled_mark` before a study begins."""
+    return [f"engine.precision auto is {mark['precision']} in all of this study."] if "precision" in mark else []

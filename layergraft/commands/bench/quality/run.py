@@ -21,7 +21,7 @@ from layergraft.commands.bench.quality.show import show
 from layergraft.commands.study.accuracy import test_source
 from layergraft.commands.study.carry_out import alone, check_numbers
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another
-from layergraft.commands.study.pool import Pool
+from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.precision import settled_mark, with_precision
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
@@ -75,38 +75,38 @@ def bench_quality(
             "Core-seconds say little of a training on a GPU.", "Hide it: CUDA_VISIBLE_DEVICES= layergraft bench quality"
         )
     loaded = _recipes(names, data)
-    precision = settled_mark(loaded.values(), out)
-    loaded = {name: with_precision(recipe, precision) for name, recipe in loaded.items()}
-    first = next(iter(loaded.values()))
-    plan = Plan(
-        methods=[
-            *(Method(name=name, kind="recipe", recipe=recipe) for name, recipe in loaded.items()),
-            *_rivals(rivals, first, rates),
-            *(Method(name=name, kind="floor", recipe=first) for name in ("random", "pixels")),
-        ],
-        budgets=sorted(set(budgets)),
-        seeds=range(seeds),
-        evaluate=_measured(load_recipe(next(iter(names)))),
-    )
-    assert first.data.source is not None
-    _check_images(first.data.source, first.data.holdout, first.data.holdout_by)
-    mark = {
-        "study": "quality",
-        "source": first.data.source,
-        "holdout": first.data.holdout,
-        "holdout_by": first.data.holdout_by,
-        **precision,
-    }
-    refuse_another(out, mark)
-    command = _command(names, data, budgets, target, seeds, rivals, rates, out)
     size = jobs or available_cores()
-    with SignalGuard(), alone():
+    with SignalGuard(), alone(), Pool(size, out / LOG) as pool:
+        precision = settled_mark(loaded.values(), out)
+        loaded = {name: with_precision(recipe, precision) for name, recipe in loaded.items()}
+        first = next(iter(loaded.values()))
+        plan = Plan(
+            methods=[
+                *(Method(name=name, kind="recipe", recipe=recipe) for name, recipe in loaded.items()),
+                *_rivals(rivals, first, rates),
+                *(Method(name=name, kind="floor", recipe=first) for name in ("random", "pixels")),
+            ],
+            budgets=sorted(set(budgets)),
+            seeds=range(seeds),
+            evaluate=_measured(load_recipe(next(iter(names)))),
+        )
+        assert first.data.source is not None
+        _check_images(first.data.source, first.data.holdout, first.data.holdout_by)
+        mark = {
+            "study": "quality",
+            "source": first.data.source,
+            "holdout": first.data.holdout,
+            "holdout_by": first.data.holdout_by,
+            **precision,
+        }
+        refuse_another(out, mark)
+        command = _command(names, data, budgets, target, seeds, rivals, rates, out)
         claim(out, mark, images_now(first.data.source), announce)
         with locked(out / "at_work", announce):
             outcomes = read_outcomes(plan, out)
             before = _made_before(plan, outcomes, out)
             if before is None:
-                carry_out(plan, outcomes, out, size)
+                carry_out(plan, outcomes, out, pool)
             else:
                 announce(f"Everything in {out} is measured; nothing to do.")
             figures = _figures(plan, outcomes, target, first) | {"command": command, "jobs": size} | (before or {})
@@ -123,23 +123,23 @@ def _check_above_0(what: str, numbers: Sequence[float], example: str) -> None:
         raise UserError(f"{what} above 0, and finite.", f"For instance {example}.")
 
 
-def carry_out(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, size: int) -> None:
+def carry_out(plan: Plan, outcomes: dict[str, JobOutcome], out: Path, pool: Pool) -> None:
     """Do every job that is left.
 
     Args:
         plan: what is to be done.
         outcomes: those that are known; the others are added.
         out: the directory.
-        size: jobs at a time, each on one core.
+        pool: does them, each on one core.
 
     Raises:
         Stopped: a signal came; everything is saved.
         UserError: of a job; the others that ran have saved their state.
     """
-    left = plan.left(outcomes)
+    left, size = plan.left(outcomes), pool.size
     at_once = f"{counted(size, 'job')} at a time"
     announce(f"{left:,.0f} core-seconds of training are left, {at_once}: {duration(left / size)} and more.")
-    with SignalGuard(hold=True) as signals, Pool(size, out / "jobs.log") as pool:
+    with SignalGuard(hold=True) as signals:
         while True:
             for job in list(plan.due(outcomes, pool.running)):
                 if pool.free:

@@ -13,6 +13,7 @@ class Here:
     done: list[str] = []
 
     def __init__(self, size: int, log: Path) -> None:
+        self.size = size
         self.started: dict[str, Callable[[], Any]] = {}
 
     def __enter__(self) -> Here:
