@@ -18,6 +18,7 @@ from layergraft.analysis.fitted import fit_heads, objective_batch
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.analysis.terms import SampleLoss, Terms, mim_terms, moco_terms, plain_attention, simclr_terms
 from layergraft.config.objectives import MaeConfig, MocoConfig, SimclrConfig
+from layergraft.encoders.products import torch_alone
 from layergraft.encoders.vit import Encoder
 from layergraft.objectives.mae import Mae
 from layergraft.objectives.moco import Moco
@@ -62,7 +63,9 @@ def sample_gradients(encoder: Encoder, terms: Terms, chunk: int = CHUNK) -> Iter
     gradient = vmap(grad(loss), in_dims=(None, *(0 for _ in terms.arguments)))
     for start in range(0, len(terms.arguments[0]), chunk):
         check()
-        yield gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
+        with torch_alone():
+            gradients = gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
+        yield gradients
 
 
 def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int | None = None) -> Tensor:

@@ -24,6 +24,7 @@ from layergraft.data.sources.holdout import split_holdout
 from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import open_source
 from layergraft.encoders.checkpoint import load_encoder
+from layergraft.encoders.products import Products, products_of_run
 from layergraft.encoders.provenance import are_the_runs
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError, nearest
@@ -72,12 +73,14 @@ def build_subject(encoder: str, against: list[str], data: str, labels: str | Non
     share: int | float = BANK_SHARE
     by: HoldoutBy = "proportion"
     seed, own_images = 0, False
+    multiplied: Products = "torch"
     stages: list[FittedStage] = []
     stage: str | None = None
     if run_and_stage is not None:
         run, stage = run_and_stage
         recipe = read_run_recipe(run)
         stages, stage = fitted_stages(run, recipe), stage or list(recipe.stages)[-1]
+        multiplied = recipe.engine.products
         own_images = are_the_runs(source, encoder, recipe)
         if own_images:
             share, seed, by = recipe.data.holdout, recipe.seed, recipe.data.holdout_by
@@ -101,6 +104,7 @@ def build_subject(encoder: str, against: list[str], data: str, labels: str | Non
         stage=stage,
         seed=seed,
         held_out=held_out,
+        products=multiplied,
     )
 
 
@@ -123,8 +127,9 @@ def run_analyses(
         UserError: an encoder gives features that are not finite.
     """
     few = subject.sample(CHECKED)
+    multiplied = products_of_run(subject.products, subject.encoder.device)
     for name, encoder in subject.encoders.items():
-        with features_named(name):
+        with features_named(name), multiplied():
             extract_all(encoder, few, ["cls"])
     entries: list[Entry] = []
     skipped: dict[str, str] = {}
@@ -132,7 +137,8 @@ def run_analyses(
         check()
         began = time.perf_counter()
         try:
-            findings = ANALYSES[name](subject)
+            with multiplied():
+                findings = ANALYSES[name](subject)
         except NotApplicable as reason:
             skipped[name] = str(reason)
             say(f"{name}: skipped, {reason}.")

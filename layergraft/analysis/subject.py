@@ -16,6 +16,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.randomness import Randomness
 from layergraft.data.skipped import count_reasons
 from layergraft.data.sources.source import Source
+from layergraft.encoders.products import Products
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import NonFiniteFeatures, view_batches
@@ -42,6 +43,7 @@ class Subject:
         held_out: whether `images` are known to have trained nothing.
         readable: what was found out about images so far, by key; all sources here are parts of one.
         block: whose feature is explained, where an analysis explains one; None is the last.
+        products: what multiplies matrices, as in the encoder's run.
     """
 
     encoders: dict[str, Encoder]
@@ -54,6 +56,7 @@ class Subject:
     held_out: bool = False
     readable: dict[int, bool] = field(default_factory=dict)
     block: int | None = None
+    products: Products = "torch"
 
     @property
     def shown(self) -> str:

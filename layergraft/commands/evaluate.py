@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from layergraft.config.data import HoldoutBy
@@ -22,6 +23,7 @@ from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import AS_THEY_ARE, Source
 from layergraft.encoders.checkpoint import check_expressible, load_encoder
+from layergraft.encoders.products import products_of_run
 from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
@@ -83,6 +85,9 @@ def _prepare(
     if "shots" in settings:
         settings["shots"] = [parse_value(str(shots)) for shots in settings["shots"]]
     config, engine = load_evaluate(settings | {"splits": count}, overrides)
+    recipe = _recipe_of(encoder)
+    if recipe is not None and "engine.products" not in overrides and not engine.compile:
+        engine = msgspec.structs.replace(engine, products=recipe.engine.products)  # its features to the last bit
     path = expanded(encoder.partition("?")[0])
     if out is None and encoder_directory(path) is not None:
         out = _run_of(encoder) or path
@@ -104,7 +109,6 @@ def _prepare(
             f"Give them with --test, or --test {HELD_OUT}: images of {data!r} that trained nothing. Or give labels of "
             "some images with --labels FILE, which are cross-validated.",
         )
-    recipe = _recipe_of(encoder)
     run = recipe if recipe is not None and are_the_runs(source, encoder, recipe) else None
     if run is None and recipe is not None and spec == HELD_OUT and lie_where_the_runs_did(source, recipe):
         raise UserError(
@@ -170,7 +174,7 @@ def _measure_all(
     Args:
         task: labels, and what is classified.
         config: protocols, shots, splits, poolings.
-        engine: how the trained protocols are trained.
+        engine: how the trained protocols are trained, and what multiplies matrices.
         addresses: `encoder` of the rows -> ENC.
         encoders: `encoder` of the rows -> encoder.
         out: directory of the results, or None.
@@ -184,7 +188,8 @@ def _measure_all(
 
     with together():
         if config.frozen_protocols and process.is_first:
-            rows = evaluate_encoders(task, config, encoders, out, keep, look_for_leak=True)
+            with products_of_run(engine.products, next(iter(encoders.values())).device)():
+                rows = evaluate_encoders(task, config, encoders, out, keep, look_for_leak=True)
             show_results(rows)
         if "head" in config.protocols and process.is_first:
             rows += _evaluate_heads(task, addresses, keep)
@@ -269,7 +274,8 @@ def _cross_validate(
                 if out is not None:
                     stack.enter_context(locked(out, announce))
                 if config.frozen_protocols:
-                    cross_validate(labelled, config, encoders, out, keep)
+                    with products_of_run(engine.products, next(iter(encoders.values())).device)():
+                        cross_validate(labelled, config, encoders, out, keep)
                     show_results(rows)
                 if "head" in config.protocols:  # which the labelled images are no more than test images for
                     task = Task(train=labelled, test=labelled, test_name=labelled.spec, seed=0)

@@ -16,6 +16,7 @@ from layergraft.config.recipe import Recipe
 from layergraft.data.skipped import count_reasons, read_skipped
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.encoders.checkpoint import load_encoder, save_encoder
+from layergraft.encoders.products import products_of_run
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import Stopped
 from layergraft.evaluation.frozen import evaluate_encoders
@@ -259,7 +260,9 @@ def evaluate_run(recipe: Recipe, out: Path, data: RunData, display: Display) -> 
             display.say(line)
         display.say(f"Measuring on {counted(len(task.test), 'image')} of {spec} …")
     encoders = run_encoders(recipe, out, data)
-    rows = evaluate_encoders(task, recipe.evaluate, encoders, out, partial(write_results, out / "results.json"))
+    keep = partial(write_results, out / "results.json")
+    with products_of_run(recipe.engine.products, next(iter(encoders.values())).device)():
+        rows = evaluate_encoders(task, recipe.evaluate, encoders, out, keep)
     show_results(rows)
     return read_results(out / "results.json")
 

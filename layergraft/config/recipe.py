@@ -160,7 +160,7 @@ class EngineConfig(Config, frozen=True, kw_only=True):
             faster, else `32-true`. The run keeps which.
         products: what multiplies the matrices of linear layers in `32-true` on a CPU: `torch`, or `onednn`, which is
             2.2 times as fast on AMD's processors with AVX-512; `auto` takes it there, unless blocks are compiled. It
-            sums in another order, so bits differ.
+            sums in another order, so bits differ. The run's evaluation and analyses use the same.
         micro_batch: images of a process that go through the network at once, where the batch does not fit the memory;
             null takes all. The gradient is that of the whole batch, also for contrastive losses and BatchNorm heads.
         activation_checkpointing: keep the input of each block alone and compute the block again for the gradient: less

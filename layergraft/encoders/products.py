@@ -8,8 +8,8 @@ they sum in another order.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -56,11 +56,25 @@ def products(choice: Products, device: torch.device) -> Callable[[], AbstractCon
     Raises:
         UserError: oneDNN is asked for where there is none.
     """
-    if choice == "onednn" and not (device.type == "cpu" and has_onednn()):
+    if choice == "onednn" and not _possible(device):
         where = "this torch has none" if device.type == "cpu" else f"this is {device.type}"
         raise UserError(f"engine.products onednn is for a CPU and a torch with oneDNN; {where}.", "Set it to auto.")
     chosen = choice == "onednn" or (choice == "auto" and device.type == "cpu" and onednn_is_faster())
     return OneDnnLinear if chosen else nullcontext
+
+
+def products_of_run(choice: Products, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """`products` for what looks at a run's encoder, perhaps on another machine: torch's where this one has no others.
+
+    Args:
+        choice: `engine.products` of the run.
+        device: that computes.
+    """
+    return products("torch" if choice == "onednn" and not _possible(device) else choice, device)
+
+
+def _possible(device: torch.device) -> bool:
+    return device.type == "cpu" and has_onednn()
 
 
 class OneDnnLinear(TorchFunctionMode):
@@ -70,6 +84,7 @@ class OneDnnLinear(TorchFunctionMode):
     """
 
     entered: ClassVar[int] = 0
+    paused: ClassVar[bool] = False
 
     def __enter__(self) -> OneDnnLinear:
         OneDnnLinear.entered += 1
@@ -83,9 +98,19 @@ class OneDnnLinear(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.linear and not kwargs and _fits(*args):
+        if func is F.linear and not kwargs and not OneDnnLinear.paused and _fits(*args):
             return _linear(*args)
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def torch_alone() -> Iterator[None]:
+    """Around what only torch's own products can do, as gradients image by image (`torch.func.vmap`)."""
+    before, OneDnnLinear.paused = OneDnnLinear.paused, True
+    try:
+        yield
+    finally:
+        OneDnnLinear.paused = before
 
 
 def once_and_again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

@@ -29,6 +29,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.reading import read_as_trained
 from layergraft.data.sources.source import Source
 from layergraft.encoders.identity import encoder_identity
+from layergraft.encoders.products import OneDnnLinear
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.contents import cache_directory, contents_of
@@ -50,7 +51,8 @@ def _computed_by(encoder: Encoder) -> tuple[object, ...]:
     attention = {getattr(module, "fused_attn", None) for module in encoder.modules()}
     libraries = (version("layergraft"), torch.__version__, cv2.__version__, PIL.__version__, version("simplejpeg"))
     settings = (torch.get_num_threads(), torch.get_float32_matmul_precision(), sorted(map(str, attention)))
-    return (*libraries, device.type, processor, *settings)
+    products = ("onednn",) if OneDnnLinear.entered else ()
+    return (*libraries, device.type, processor, *settings, *products)
 
 
 def features_of(

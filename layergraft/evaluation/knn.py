@@ -45,7 +45,7 @@ def knn_votes(
     at_a_time = max(16, min(_QUERIES, _CANDIDATES // ((most + _SPARE) * bank.shape[1])))
     for start in range(0, len(queries), at_a_time):
         part = queries[start : start + at_a_time]
-        near = (part @ bank.T).topk(min(most + _SPARE, len(bank))).indices
+        near = torch.nn.functional.linear(part, bank).topk(min(most + _SPARE, len(bank))).indices
         exact = bank[near].double() @ torch.nn.functional.normalize(part.double(), dim=1)[:, :, None]
         exact = exact[:, :, 0] / lengths[near]
         similarity, order = exact.topk(most)

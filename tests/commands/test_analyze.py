@@ -16,6 +16,8 @@ from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import Subject
 from layergraft.commands.cli import main
 from layergraft.config.analysis import AnalysisName
+from layergraft.encoders.products import OneDnnLinear, has_onednn
+from layergraft.evaluation import frozen
 from layergraft.runs.figure import Figure
 from layergraft.runs.findings import Findings
 
@@ -61,6 +63,33 @@ def test_conflict_of_a_joint_run_uses_the_heads_as_they_were_trained(joint: Path
     kept = {entry["analysis"] for entry in json.loads((joint / "analysis.json").read_text())}
     assert {"conflict", "suggest"} <= kept
     assert "Do the losses agree?" in (joint / "report.html").read_text()
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("products", ["torch", "onednn"])
+def test_products_of_the_run_are_those_of_what_looks_at_it(
+    products: str, joint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(joint, tmp_path / "run")
+    recipe = run / "recipe.yaml"
+    text = recipe.read_text()
+    assert "products: torch" in text
+    recipe.write_text(text.replace("products: torch", f"products: {products}"))
+    entered: list[bool] = []
+
+    def note(*_: object, **__: object) -> Findings:
+        entered.append(OneDnnLinear.entered > 0)
+        return Findings(numbers={}, figures=[])
+
+    monkeypatch.setitem(ANALYSES, "rank", note)
+    layergraft.analyze(encoder=run, data=DATA, what=["rank"])
+    votes = frozen.knn_votes
+    monkeypatch.setattr(frozen, "knn_votes", lambda *words: [note(), votes(*words)][1])
+    layergraft.evaluate(encoder=run, data=DATA, protocols=["knn"])
+    assert entered == [products == "onednn"] * 3  # an analysis; the pixels' neighbours, the encoder's
+    # Gradients image by image, in float32, whichever products the rest is of.
+    (entry,) = layergraft.analyze(encoder=run, data=DATA, what=["conflict"])
+    assert len(entry.numbers["blocks"]) == 3
 
 
 @pytest.fixture

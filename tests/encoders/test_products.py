@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from layergraft.config.encoder import EncoderConfig
 from layergraft.encoders import products as module
-from layergraft.encoders.products import OneDnnLinear, has_onednn, products
+from layergraft.encoders.products import (
+    OneDnnLinear,
+    Products,
+    has_onednn,
+    products,
+    products_of_run,
+    torch_alone,
+)
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 
@@ -138,3 +145,25 @@ def test_told_by_the_processor(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Non
         module.onednn_is_faster.cache_clear()
         assert module.onednn_is_faster() == faster
     module.onednn_is_faster.cache_clear()
+
+
+@pytest.mark.parametrize("choice", ["torch", "onednn", "auto"])
+def test_a_runs_encoder_is_looked_at_on_any_machine(monkeypatch: pytest.MonkeyPatch, choice: Products) -> None:
+    monkeypatch.setattr(module, "has_onednn", lambda: False)
+    for device in (CPU, torch.device("cuda")):
+        assert products_of_run(choice, device) is not OneDnnLinear
+
+
+@needs_onednn
+def test_gradients_image_by_image_are_torchs() -> None:
+    """`torch.func` takes tensors apart that look like ordinary ones."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 3), torch.randn(5, 4)
+
+    def loss(weight: Tensor, row: Tensor) -> Tensor:
+        return torch.nn.functional.linear(row[None], weight, layer.bias).square().sum()
+
+    gradient = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
+    expected = gradient(layer.weight.detach(), x)
+    with OneDnnLinear(), torch_alone():
+        assert torch.equal(gradient(layer.weight.detach(), x), expected)

@@ -18,6 +18,7 @@ from layergraft.data.decode import BadImage
 from layergraft.data.sources import file_state
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import Source
+from layergraft.encoders.products import OneDnnLinear, has_onednn
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation import cache, contents, features
@@ -303,6 +304,14 @@ def test_another_number_of_threads_is_another_computation(encoder: Encoder) -> N
         assert cache._computed_by(encoder) != one
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+def test_other_products_are_another_computation(encoder: Encoder) -> None:
+    one = cache._computed_by(encoder)
+    with OneDnnLinear():
+        assert cache._computed_by(encoder) != one
+    assert cache._computed_by(encoder) == one
 
 
 def test_cache_is_used_and_knows_what_changes(colour_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
