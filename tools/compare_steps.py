@@ -15,6 +15,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -33,12 +34,15 @@ ABOUT = {
     "title": "A training step",
     "about": (
         "MAE and MoCo v3 on the same timm network, heads and images: processor time of a step, medians of rounds in "
-        "turn in one process, beside other programs. The reference is that of `layergraft bench step`."
+        "turn in one process, beside other programs. The reference is that of `layergraft bench step`. Where it says "
+        "so, our matrices are multiplied by oneDNN (`engine.products: auto`), theirs by torch's MKL, which on AMD's "
+        "processors does not use AVX-512; rows without it are of the default, `engine.products: torch`."
     ),
     "command": "python tools/compare_steps.py --objective mae --batches 8 32 --threads 1",
 }
 Step = Callable[[], object]
 Loss = Callable[[], Tensor]
+Kind = Literal["torch", "onednn", "bf16"]
 
 
 def vit(size: int) -> nn.Module:
@@ -219,10 +223,12 @@ def seconds_in_turn(steps: dict[str, Step], seconds: float) -> dict[str, list[fl
     return times
 
 
-def compare(objective: str, size: int, images: int, seconds: float, rivals: list[str], bf16: bool) -> list[Row]:
+def compare(objective: str, size: int, images: int, seconds: float, rivals: list[str], kind: Kind) -> list[Row]:
     """One case: its rows, the fastest rival first."""
     config = MaeConfig() if objective == "mae" else MocoConfig()
-    engine = EngineConfig(precision="bf16-mixed" if bf16 else "32-true")
+    bf16 = kind == "bf16"
+    products: Literal["torch", "onednn"] = "onednn" if kind == "onednn" else "torch"
+    engine = EngineConfig(precision="bf16-mixed" if bf16 else "32-true", products=products)
     trainer, batch = prepare(config, EncoderConfig(name=NAME, img_size=size), images, 0, engine)
     inputs = reference_inputs(trainer, batch)
     shown = inputs[:1] if objective == "mae" else inputs
@@ -240,7 +246,7 @@ def compare(objective: str, size: int, images: int, seconds: float, rivals: list
             steps[name] = rival_step(*build(*shown, size), fused=None, bf16=bf16)
     times = {name: np.array(rounds) for name, rounds in seconds_in_turn(steps, seconds).items()}
     case = f"{objective}, ViT-S/16, {size} px, batch {images}, {torch.get_num_threads()} threads"
-    case += ", bf16 products" if bf16 else ""
+    case += {"torch": "", "onednn": ", our products by oneDNN", "bf16": ", bf16 products"}[kind]
     rows = [Row.of(case, name, times["ours"], theirs) for name, theirs in times.items() if name != "ours"]
     return sorted(rows, key=lambda row: row.median)
 
@@ -255,12 +261,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file that gets the rows")
     known = ["reference", *RIVALS["mae"]]
     parser.add_argument("--rivals", choices=known, nargs="+", default=known, help="only these")
-    parser.add_argument("--bf16", action="store_true", help="all with products in bf16 (the rivals by torch.autocast)")
+    kinds = "torch's products, ours by oneDNN (engine.products), or all in bf16 (the rivals by torch.autocast)"
+    parser.add_argument("--products", choices=get_args(Kind), default="onednn", help=kinds)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = arguments.size or {"mae": 224, "moco": 112}[arguments.objective]
     for images in arguments.batches:
-        rows = compare(arguments.objective, size, images, arguments.seconds, arguments.rivals, arguments.bf16)
+        rows = compare(arguments.objective, size, images, arguments.seconds, arguments.rivals, arguments.products)
         for row in rows:
             print(row, flush=True)
         if arguments.out:
