@@ -84,8 +84,8 @@ class Trainer:
         assert engine.precision != "auto", "settled when the run began"
         low = products_of(engine)
         autocast = partial(torch.autocast, process.device.type, low) if low else nullcontext
-        # Compiled blocks choose their products themselves.
-        self.products = products("torch" if engine.compile else engine.products, process.device)
+        # Compiled blocks choose their products themselves; beside products in 16 bits the others are few.
+        self.products = products("torch" if engine.compile or low else engine.products, process.device)
         module = TrainStep(stage.encoder, stage.objective, autocast).train()
         self.attention = attention_of(engine, stage.encoder, process.device)
         self.ema = stage.ema
