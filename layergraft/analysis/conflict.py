@@ -57,15 +57,14 @@ def sample_gradients(encoder: Encoder, terms: Terms, chunk: int = CHUNK) -> Iter
     values = {name: value for name, (_, value) in block_parameters(encoder).items()}
 
     def loss(parameters: dict[str, Tensor], *arguments: Tensor) -> Tensor:
-        result: Tensor = functional_call(module, parameters, arguments)
+        with torch_alone():
+            result: Tensor = functional_call(module, parameters, arguments)
         return result
 
     gradient = vmap(grad(loss), in_dims=(None, *(0 for _ in terms.arguments)))
     for start in range(0, len(terms.arguments[0]), chunk):
         check()
-        with torch_alone():
-            gradients = gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
-        yield gradients
+        yield gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
 
 
 def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int | None = None) -> Tensor:
@@ -82,16 +81,19 @@ def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int |
         chunk = max(1, min(CHUNK, CHUNK_BYTES // size))
     plain = plain_attention(encoder)
     blocks = {name: block for name, (block, _) in block_parameters(plain).items()}
-    parts = []
-    for a, b in zip(sample_gradients(plain, first, chunk), sample_gradients(plain, second, chunk), strict=True):
+
+    def cosines(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
         count = len(next(iter(a.values())))
         sums = torch.zeros(3, plain.depth, count, dtype=torch.float64)
         for name, block in blocks.items():
             x, y = a[name].flatten(1), b[name].flatten(1)
             for row, (p, q) in enumerate(((x, y), (x, x), (y, y))):
                 sums[row, block] += (p * q).sum(1).double().cpu()
-        parts.append((sums[0] / (sums[1] * sums[2]).sqrt().clamp(min=1e-30)).T)
-    return torch.cat(parts)
+        return (sums[0] / (sums[1] * sums[2]).sqrt().clamp(min=1e-30)).T
+
+    a, b = sample_gradients(plain, first, chunk), sample_gradients(plain, second, chunk)
+    # No name and no zip holds the gradients of some images while those of the next are computed.
+    return torch.cat([cosines(next(a), next(b)) for _ in range(0, len(first.arguments[0]), chunk)])
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,6 +23,7 @@ from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
 
 CPU = torch.device("cpu")
+EVA = EncoderConfig(name="eva02_tiny_patch14_224", img_size=28, embed_dim=32, depth=2, num_heads=2)
 TINY = EncoderConfig(name="vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
 
@@ -52,12 +53,12 @@ def test_gradients_are_as_exact_as_torchs() -> None:
 
 
 @needs_onednn
-@pytest.mark.parametrize("recompute", [False, True])
-def test_no_product_of_a_layer_is_left_to_torch(recompute: bool) -> None:
-    """Forwards, backwards and where a block is computed again for its gradient."""
-    encoder = create_encoder(TINY, 0)
+@pytest.mark.parametrize(("config", "recompute"), [(TINY, False), (TINY, True), (EVA, False)])
+def test_no_product_of_a_layer_is_left_to_torch(config: EncoderConfig, recompute: bool) -> None:
+    """Forwards, backwards, where a block is computed again for its gradient, and where timm names a layer's weight."""
+    encoder = create_encoder(config, 0)
     encoder.recompute = recompute
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, *encoder.input_size, generator=torch.Generator().manual_seed(0))
 
     def names() -> dict[str, int]:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -96,7 +97,7 @@ def test_layers_of_any_shape(shape: tuple[int, ...], bias: bool) -> None:
     [
         lambda: nn.Linear(4, 3).double()(torch.ones(2, 4, dtype=torch.float64)),
         lambda: nn.Linear(4, 3)(torch.ones(4)),
-        lambda: nn.functional.linear(torch.ones(2, 4), weight=torch.ones(3, 4)),
+        lambda: nn.functional.linear(input=torch.ones(2, 4), weight=torch.ones(3, 4)),
         lambda: nn.functional.linear(torch.ones(2, 4), torch.ones(4)),
     ],
 )
