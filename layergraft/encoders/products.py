@@ -98,9 +98,11 @@ class OneDnnLinear(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.linear and not kwargs and not OneDnnLinear.paused and _fits(*args):
-            return _linear(*args)
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        # timm names weight and bias where queries alone have one; nobody names the input.
+        if func is F.linear and args and not OneDnnLinear.paused and _fits(*args, **kwargs):
+            return _linear(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 @contextmanager

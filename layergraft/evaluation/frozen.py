@@ -87,13 +87,18 @@ class Measurement:
         self.chosen, self.device = dict(chosen), device
         self.out, self.channels = out, channels
         self.raw = {name: torch.from_numpy(in_range(array)).to(device) for name, array in features.items()}
-        self.x = {name: torch.from_numpy(center_and_normalize(array)).to(device) for name, array in features.items()}
         self.labels, self.classes = task.train.selected_labels, len(task.train.classes)
         self.y, self.truth = (torch.from_numpy(part).to(device) for part in (self.labels, task.test_labels()))
 
+    # Not made before classifiers are fitted: the neighbours need memory of their own.
+    @cached_property
+    def x(self) -> dict[str, Tensor]:
+        """Rows that classifiers are fitted to and name."""
+        arrays = {name: center_and_normalize(raw.cpu().numpy()) for name, raw in self.raw.items()}
+        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+
     @cached_property
     def queries(self) -> Tensor:
-        """What the classifiers name: not made before they are there, as the neighbours need memory of their own."""
         return exact(self.x["test"])
 
     def row(

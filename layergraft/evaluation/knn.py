@@ -40,7 +40,8 @@ def knn_votes(
             sums[:] = ((queries.double() @ bank[0].double() - 1) / temperature).exp()[:, None] * counts
         return votes
     # 1, but to float32's precision only.
-    lengths = torch.linalg.vector_norm(bank, dim=1, dtype=torch.float64).clamp(min=1e-12)
+    parts = torch.split(bank, max(1, _CANDIDATES // bank.shape[1]))  # the whole in float64 is twice as much
+    lengths = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts]).clamp(min=1e-12)
     most = min(max(ks), len(bank))
     at_a_time = max(16, min(_QUERIES, _CANDIDATES // ((most + _SPARE) * bank.shape[1])))
     for start in range(0, len(queries), at_a_time):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from layergraft.analysis.conflict import gradient_cosines, measure, sample_gradients
+from layergraft.analysis import conflict
+from layergraft.analysis.conflict import block_parameters, gradient_cosines, measure, sample_gradients
 from layergraft.analysis.subject import NotApplicable, Subject
 from layergraft.analysis.suggest import non_decreasing, suggested_scales
 from layergraft.analysis.terms import (
@@ -211,3 +213,25 @@ def test_views_of_other_sizes_are_left_out(sizes: tuple[int, int]) -> None:
     subject = cast(Subject, SimpleNamespace(encoder=make(0), last_part=lambda *_: part))
     with pytest.raises(NotApplicable, match="larger or smaller than the encoder's images"):
         measure.__wrapped__(subject)
+
+
+def test_gradients_of_some_images_are_gone_before_those_of_the_next(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Tensor]] = []
+    held: list[int] = []
+
+    def gradients(encoder: Encoder) -> dict[str, Tensor]:
+        result = {name: torch.ones(2, *value.shape) for name, (_, value) in block_parameters(encoder).items()}
+        made.append(weakref.ref(next(iter(result.values()))))
+        return result
+
+    def two_images_at_a_time(encoder: Encoder, terms: Terms, chunk: int) -> Iterator[dict[str, Tensor]]:
+        for _ in range(0, len(terms.arguments[0]), chunk):
+            held.append(sum(reference() is not None for reference in made))
+            yield gradients(encoder)
+
+    monkeypatch.setattr(conflict, "sample_gradients", two_images_at_a_time)
+    gradient_cosines(setting.encoder, setting.mim, setting.mim, chunk=2)
+    assert len(held) >= 4
+    assert max(held) == 1  # those of the other loss
