@@ -67,6 +67,23 @@ def sample_gradients(encoder: Encoder, terms: Terms, chunk: int = CHUNK) -> Iter
         yield gradient(values, *(argument[start : start + chunk] for argument in terms.arguments))
 
 
+def cosines_of(a: dict[str, Tensor], b: dict[str, Tensor], blocks: dict[str, int], depth: int) -> Tensor:
+    """Cosine of the two gradients of every image in every block, float64 of shape (images, blocks).
+
+    Args:
+        a: parameter -> gradients of one loss, (images, *shape).
+        b: of the other.
+        blocks: parameter -> its block.
+        depth: how many blocks there are.
+    """
+    sums = torch.zeros(3, depth, len(next(iter(a.values()))), dtype=torch.float64)
+    for name, block in blocks.items():
+        x, y = a[name].flatten(1), b[name].flatten(1)
+        for row, (p, q) in enumerate(((x, y), (x, x), (y, y))):
+            sums[row, block] += (p * q).sum(1).double().cpu()
+    return (sums[0] / (sums[1] * sums[2]).sqrt().clamp(min=1e-30)).T
+
+
 def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int | None = None) -> Tensor:
     """C(x) of every image and block, float64 of shape (images, blocks).
 
@@ -81,19 +98,10 @@ def gradient_cosines(encoder: Encoder, first: Terms, second: Terms, chunk: int |
         chunk = max(1, min(CHUNK, CHUNK_BYTES // size))
     plain = plain_attention(encoder)
     blocks = {name: block for name, (block, _) in block_parameters(plain).items()}
-
-    def cosines(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-        count = len(next(iter(a.values())))
-        sums = torch.zeros(3, plain.depth, count, dtype=torch.float64)
-        for name, block in blocks.items():
-            x, y = a[name].flatten(1), b[name].flatten(1)
-            for row, (p, q) in enumerate(((x, y), (x, x), (y, y))):
-                sums[row, block] += (p * q).sum(1).double().cpu()
-        return (sums[0] / (sums[1] * sums[2]).sqrt().clamp(min=1e-30)).T
-
     a, b = sample_gradients(plain, first, chunk), sample_gradients(plain, second, chunk)
     # No name and no zip holds the gradients of some images while those of the next are computed.
-    return torch.cat([cosines(next(a), next(b)) for _ in range(0, len(first.arguments[0]), chunk)])
+    steps = range(0, len(first.arguments[0]), chunk)
+    return torch.cat([cosines_of(next(a), next(b), blocks, plain.depth) for _ in steps])
 
 
 @functools.lru_cache(maxsize=1)
