@@ -18,6 +18,7 @@ from pathlib import Path
 from layergraft.commands.reproduce.claims import read_claims
 from layergraft.commands.reproduce.outcome import Claims
 from layergraft.commands.reproduce.page import RULE, write_claims_page
+from layergraft.commands.reproduce.separations import separations_table
 from layergraft.commands.reproduce.tables import (
     bar_sentence,
     bar_table,
@@ -32,6 +33,7 @@ from layergraft.runs.report.section import Table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, CLAIMS = DOCS / "claims.md", DOCS / "claims.json"
+NOT_MEASURED = "The recorded study has none of these arms."
 PICTURES = {
     "claims-differences": "differences-epochs",
     "claims-compute": "compute",
@@ -72,6 +74,9 @@ PARTS: dict[str, Callable[[Claims], str]] = {
     "differences_epochs": lambda claims: markdown(differences_table(claims, "epochs")),
     "differences_compute": lambda claims: markdown(differences_table(claims, "compute")),
     "parts": _parts,
+    "separations": lambda claims: (
+        markdown(separations_table(claims.separations)) if claims.separations else f"{NOT_MEASURED}\n"
+    ),
     "conflict": lambda claims: markdown(conflict_table(claims)),
     "arms": lambda claims: markdown(arms_table(claims)),
     "trials": lambda claims: markdown(search_table(claims)),

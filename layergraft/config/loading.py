@@ -80,6 +80,8 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
         value = parse_value(value, expected)
     elif isinstance(value, (list, tuple)):
         value = [parse_value(part, item_type(expected)) if isinstance(part, str) else part for part in value]
+    elif isinstance(value, Mapping):  # a copy: later keys may change what is in it
+        value = msgspec.to_builtins(dict(value))
     if takes_list(expected) and not isinstance(value, list) and value is not None:
         value = [value]
     parent = raw

@@ -119,3 +119,11 @@ def test_values(text: str, value: Any) -> None:
 def test_two_documents() -> None:
     with pytest.raises(NotYaml):
         read_yaml("a: 1\n---\nb: 2")
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    objective = {"name": "simclr", "projector": [512, 128]}
+    keys = {"stages.graft.objective": objective, "stages.graft.objective.projector": [64, 16]}
+    recipe = load_recipe("fashion_paper", keys)
+    assert recipe.stages["graft"].objective.projector == (64, 16)  # type: ignore[union-attr]
+    assert objective == {"name": "simclr", "projector": [512, 128]}

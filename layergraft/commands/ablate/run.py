@@ -27,12 +27,12 @@ from layergraft.commands.study.carry_out import (
     read_outcomes,
     retry_diverged,
 )
+from layergraft.commands.study.cost_lines import cost_lines
 from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.precision import precision_lines, settled_mark, with_precision
-from layergraft.commands.study.remaining import SOON, told_seconds
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.study.statistics import distributions
 from layergraft.commands.study.study_file import FILE, as_study
@@ -45,7 +45,7 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.json_files import read_json
 from layergraft.runs.lock import waited_for
-from layergraft.runs.readable import counted, duration
+from layergraft.runs.readable import counted
 
 FROZEN, TRAINED = ("knn", "logistic"), ("linear", "finetune")
 Source = str | Path | Mapping[str, Any]
@@ -102,7 +102,7 @@ def ablate_study(
             retry_diverged(study, removed=not retry)
         outcomes: dict[str, JobOutcome] = {}
         read_outcomes(study, outcomes)
-        announce("\n".join([*precision_lines(mark), *cost_lines(study, varied, recipes, outcomes, size)]))
+        announce(*precision_lines(mark), *cost_lines(study, varied.reference, outcomes, size))
         if pool is None:
             return AblationFiles.of(out)
         if not can_draw():
@@ -230,35 +230,6 @@ def _check_block(block: int | None, vary: Vary, recipes: Mapping[str, Recipe]) -
             raise UserError(
                 f"Arm {arm.title!r} has no block {block}.", f"--evaluate.block is below its depth, {depth}."
             )
-
-
-def cost_lines(
-    study: Ablation, vary: Vary, recipes: Mapping[str, Recipe], outcomes: dict[str, JobOutcome], size: int
-) -> list[str]:
-    """What a study costs, before it begins."""
-    lines = [f"{study.costs.images:,} images of {study.source} train; {counted(len(study.seeds), 'seed')} an arm."]
-    for name in study.lengths:
-        arm = study.arm(name)
-        if not arm.trained:
-            continue
-        operations = study.costs.total(arm, study.lengths[name]) / 1e12
-        start = f", from {study.arms[arm.first].title} ({arm.first})" if arm.first else ""
-        kind = "shared stage" if arm.shared else "arm"
-        lines.append(
-            f"  {kind} {arm.title}{' at equal compute' if name != arm.name else ''}: {operations:,.3g} TFLOP{start}"
-        )
-    left = study.left(outcomes)
-    whole = (
-        f"{counted(len(left) + len(outcomes), 'job')}, {counted(len(left), 'job')} left, {sum(left) / 1e12:,.3g} TFLOP"
-    )
-    if not left:
-        return lines
-    tried = study.recipe(vary.reference, 0, outcomes) or study.arm_recipe(study.arms[vary.reference], 0, {}, 1.0, 1.0)
-    assert tried is not None
-    seconds = told_seconds(study, tried, outcomes, size)
-    unknown = "over in minutes" if sum(left) < SOON else "how long cannot be told, its stages are too large to be tried"
-    told = f"about {duration(seconds)} with {counted(size, 'job')} at a time" if seconds else unknown
-    return [*lines, f"{whole}: {told}."]
 
 
 def _command(recipe: Source, vary: Path, changes: Mapping[str, Any], seeds: int, out: Path) -> str:

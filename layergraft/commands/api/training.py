@@ -275,10 +275,13 @@ def reproduce(
     seeds: int = 3,
     out: str | Path,
     jobs: int | None = None,
+    costs: bool = False,
+    overrides: Overrides | None = None,
 ) -> Path:
     """Test the claims of layer grafting: tune every method alike, train it with several seeds, and compare.
 
-    At scale tiny with three seeds: under an hour on two cores. The same command resumes a study that was interrupted.
+    --costs says what it takes. The same command resumes a study that was interrupted. Keys of `engine` and `encoder`
+    can be set for all methods: --engine.precision bf16-mixed; --encoder.in_chans 3 for images in colour.
 
     Args:
         scale: smoke (a minute, proves nothing), tiny (built-in images), small (images of your own, hours).
@@ -286,18 +289,20 @@ def reproduce(
         seeds: pre-training seeds of MAE, MoCo v3 from scratch and the chosen graft; other methods get at most three.
         out: directory of the study.
         jobs: runs at a time, each on one core; by default one per core, or one on a GPU.
+        costs: only say what the study would cost, and what would decide the claims that it has left open so far.
+        overrides: dotted recipe key -> value, for all methods.
 
     Returns:
-        The page.
+        study.json.
 
     Raises:
-        UserError: the images do not suit the scale, or the directory holds another study.
+        UserError: the images do not suit the scale, or the directory holds another study, or a key is not all methods'.
         Stopped: a signal came; everything so far is saved and the same call goes on.
     """
     with loading():
         from layergraft.commands.reproduce.study import reproduce_study
 
-    return reproduce_study(scale, data, seeds, expanded(out), jobs)
+    return reproduce_study(scale, data, dict(overrides or {}), seeds, expanded(out), jobs, costs=costs)
 
 
 def ablate(

@@ -90,6 +90,7 @@ class ClaimsStudy(Study):
     def record(self, outcomes: JobOutcomes) -> dict[str, Any]:
         """The parts of `study.json` that the outcomes decide."""
         return study_record(self, outcomes) | {
+            "changes": dict(self.scale.changes),
             "chosen_graft": self.chosen_graft(outcomes),
             "conflict": [
                 {"seed": seed, "blocks": outcomes[f"{CONFLICT}/conflict-{seed}"]["blocks"]} for seed in self.few

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from layergraft.commands.reproduce.separations import Separation, separations
 from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.reproduce.verdicts import Claim, verdicts
 from layergraft.commands.study.formatting import AT
@@ -59,6 +60,7 @@ class Claims(Outcome):
         graft_vs_parents: at equal contrastive epochs, and at equal compute.
         conflict: by block.
         study: what all of it was computed from.
+        separations: what the lead of VICReg is made of.
     """
 
     words: ClassVar[Words] = Words(
@@ -74,6 +76,7 @@ class Claims(Outcome):
     graft_vs_parents: list[GraftVsParents]
     conflict: list[BlockOfSeeds]
     study: MeasuredClaims
+    separations: list[Separation] = field(default_factory=list)
 
     @property
     def measured(self) -> MeasuredClaims:
@@ -85,7 +88,7 @@ class Claims(Outcome):
 
     @property
     def facts(self) -> dict[str, str]:
-        return {"scale": self.study.scale}
+        return {"scale": self.study.scale} | {key: str(value) for key, value in self.study.changes.items()}
 
     def other(self, row: Difference) -> str:
         return row.against
@@ -152,5 +155,6 @@ def make_claims(study: MeasuredClaims) -> Claims:
         accuracies=accuracies_of(study),
         differences=[row for budget in BUDGETS for row in _differences(study, budget)],
         conflict=_conflict(study),
+        separations=separations(study),
         study=study,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from layergraft.commands.reproduce.figures import conflict_figures
 from layergraft.commands.reproduce.outcome import Claims
+from layergraft.commands.reproduce.separations import separations_table
 from layergraft.commands.reproduce.tables import bar_sentence, bar_table, parts_table, trend_sentence
 from layergraft.commands.reproduce.verdicts import Claim, Decision
 from layergraft.commands.study.figures import compute_figure
@@ -85,6 +86,17 @@ def _conflict(claims: Claims) -> Section | None:
     )
 
 
+def _separations(claims: Claims) -> Section | None:
+    if not claims.separations:
+        return None
+    return Section(
+        name="separations",
+        title="What is VICReg's lead made of?",
+        intro="The graft with VICReg differs from that with MoCo v3 in several things at once. Each row changes one.",
+        blocks=[separations_table(claims.separations)],
+    )
+
+
 def _search(claims: Claims) -> Section:
     return Section(
         name="search",
@@ -103,10 +115,12 @@ def write_claims_page(claims: Claims, out: Path, figures: Path | None = None) ->
         figures: see `runs.report.page.write_page`.
     """
     study = claims.study
-    sections = [_verdicts(claims), _accuracy(claims), _conflict(claims), _search(claims), made_section(claims)]
+    sections = [_verdicts(claims), _accuracy(claims), _separations(claims), _conflict(claims), _search(claims)]
+    sections.append(made_section(claims))
     subtitle = (
         f"{study.scale}, {study.source}, {len(study.seeds)} pre-training seeds, {duration(study.seconds)}, "
         f"commit {(study.commit or 'not known')[:12]}"
+        + "".join(f", {key} {value}" for key, value in study.changes.items())
     )
     return write_page(
         title="Layer grafting: the claims",

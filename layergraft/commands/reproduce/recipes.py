@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import structs
 
 from layergraft.commands.reproduce.arms import RecipeArm
 from layergraft.commands.reproduce.scales import HOLDOUT_BY, WARMUP_CONTRASTIVE, WARMUP_MAE, Scale
-from layergraft.config import JointConfig, LrScaleConfig, MaeConfig, NnclrConfig, Recipe, StageConfig
+from layergraft.config import JointConfig, LrScaleConfig, MaeConfig, MocoConfig, NnclrConfig, Recipe, StageConfig
 from layergraft.config.loading import load_recipe
 from layergraft.config.plan import FreezeBlocks
 
@@ -38,7 +38,7 @@ def arm_recipe(
         start: the ENC that the stages start from.
     """
     assert arm.recipe is not None
-    originals = load_recipe(arm.recipe).stages
+    originals = load_recipe(arm.recipe, arm.changes).stages
     changes: dict[str, Any] = {
         "seed": seed,
         "start": start,
@@ -52,6 +52,7 @@ def arm_recipe(
         "analyze": [],
         **scale.recipe,
         **arm.changes,
+        **scale.changes,
     }
     for name in arm.stages:
         for key, value in (scale.mae if is_mim(originals[name]) else scale.contrastive).items():
@@ -64,6 +65,8 @@ def arm_recipe(
     stages = {}
     for name in arm.stages:
         stage, mim = _fitted(recipe.stages[name], depth), is_mim(originals[name])
+        if arm.head is not None:
+            stage = structs.replace(stage, objective=_with_head(stage.objective, arm.head, scale))
         epochs = scale.mae_epochs if mim else scale.contrastive_epochs * _epochs(originals[name]) / contrastive
         if lr_scale is not None:
             plan = structs.replace(stage.plan, lr_scale=LrScaleConfig(blocks=tuple(lr_scale)))
@@ -75,6 +78,18 @@ def arm_recipe(
             optimizer=structs.replace(stage.optimizer, base_lr=stage.optimizer.base_lr * factor),
         )
     return structs.replace(recipe, stages=stages)
+
+
+def _with_head(objective: Any, head: Literal["wide", "narrow"], scale: Scale) -> Any:
+    """An objective whose heads end as wide as those of the other one, MoCo v3 or VICReg."""
+    if head == "wide":
+        width = objective.projector[0]
+        projector, predictor = (*objective.projector[:-1], width), (*objective.predictor[:-1], width)
+        return structs.replace(objective, projector=projector, predictor=predictor)
+    usual = load_recipe("fashion_paper").stages["graft"].objective
+    assert isinstance(usual, MocoConfig)
+    end = scale.objectives.get("moco", {}).get("projector", usual.projector)[-1]
+    return structs.replace(objective, expander=(*objective.expander[:-1], end))
 
 
 def _epochs(stage: StageConfig) -> float:

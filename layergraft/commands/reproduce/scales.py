@@ -25,6 +25,7 @@ class Scale(Settings):
         all_seeds: up to this many seeds every arm has all of them. The rest are for the parents, what needs no
             training, and the chosen graft alone.
         recipe: keys of every recipe.
+        changes: keys of every recipe that the command gives.
         mae: keys of a stage of masked image modelling.
         contrastive: keys of a contrastive stage.
         objectives: name of an objective -> its keys.
@@ -36,6 +37,7 @@ class Scale(Settings):
     contrastive_epochs: float
     all_seeds: int = 3
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     mae: Mapping[str, Any] = field(default_factory=dict)
     contrastive: Mapping[str, Any] = field(default_factory=dict)
     objectives: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -57,11 +59,13 @@ SCALES: dict[str, Scale] = {
         contrastive_epochs=0.5,
         evaluate=EvaluateConfig(protocols=("knn", "logistic"), shots=(1, 5, "10%"), splits=2),
         factors=(1.0, 2.0),
+        extended=1,
         recipe={"encoder.embed_dim": 32, "encoder.depth": 3, "encoder.num_heads": 2},
         mae={"batch_size": 64},
         contrastive={"batch_size": 32},
         objectives={
             "moco": _TWO_LAYERS,
+            "simclr": {"projector": _TWO_LAYERS["projector"]},
             "nnclr": _TWO_LAYERS | {"queue": 128},
             "vicreg": {"expander": [64, 64, 64]},
         },
@@ -72,6 +76,7 @@ SCALES: dict[str, Scale] = {
         mae_epochs=10,
         contrastive_epochs=4,
         evaluate=_PROTOCOL,
+        extended=3,
     ),
     # ViT-Tiny at 112 px on images of your own.
     "small": Scale(
@@ -79,6 +84,7 @@ SCALES: dict[str, Scale] = {
         mae_epochs=100,
         contrastive_epochs=40,
         evaluate=_PROTOCOL,
+        extended=3,
         trained=("linear", "finetune"),
         recipe={
             "encoder.img_size": 112,
@@ -93,6 +99,7 @@ SCALES: dict[str, Scale] = {
         objectives={
             "mae": {"decoder": {"embed_dim": 128, "depth": 4, "num_heads": 4}},
             "moco": _WIDE,
+            "simclr": {"projector": _WIDE["projector"]},
             "nnclr": _WIDE | {"queue": 16384, "local_size": 48},
             "vicreg": {"expander": [2048, 2048, 2048]},
         },

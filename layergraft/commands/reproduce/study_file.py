@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from layergraft.commands.study.study_file import MeasuredStudy
 
@@ -32,11 +33,13 @@ class MeasuredClaims(MeasuredStudy):
         scale: smoke, tiny or small.
         chosen_graft: the graft that was best on held-out images.
         conflict: of the multi-task arm.
+        changes: recipe keys of all arms that the command gave, such as the precision.
     """
 
     scale: str
     chosen_graft: str
     conflict: list[SeedConflict] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a study whose parts do not belong together; msgspec passes the error on as its own."""

@@ -159,14 +159,30 @@ class Study(ABC):
         """The job that trains an arm with a seed."""
         return f"{name}/{'stage' if self.arm(name).shared else 'seed'}-{seed}"
 
-    def trial_names(self, name: str) -> list[str]:
-        """The jobs of an arm's search; none where there is nothing to choose from."""
+    def factors(self, name: str, outcomes: JobOutcomes) -> list[float]:
+        """What an arm's search tries: the settings' factors, and those beyond an edge where the best one was."""
+        factors = list(self.settings.factors)
+        while len(factors) - len(self.settings.factors) < (self.settings.extended if len(factors) > 1 else 0):
+            names = [f"{name}/trial-{number}" for number in range(len(factors))]
+            if any(trial not in outcomes for trial in names):
+                break
+            best, in_order = factors[self._best(names, factors, outcomes)], sorted(factors)
+            if best == in_order[-1]:
+                factors.append(best * best / in_order[-2])
+            elif best == in_order[0]:
+                factors.append(best * best / in_order[1])
+            else:
+                break
+        return factors
+
+    def trial_names(self, name: str, outcomes: JobOutcomes) -> list[str]:
+        """The jobs of an arm's search, as far as they are known; none where there is nothing to choose from."""
         known = name in self.arms and self.arms[name].searched and len(self.settings.factors) > 1
-        return [f"{name}/trial-{number}" for number in range(len(self.settings.factors))] if known else []
+        return [f"{name}/trial-{number}" for number in range(len(self.factors(name, outcomes)))] if known else []
 
     def trials(self, arm: Arm, outcomes: JobOutcomes) -> list[float]:
         """What the trials of an arm reached on held-out images, the mean over shots; none while one is missing."""
-        names = self.trial_names(arm.name)
+        names = self.trial_names(arm.name, outcomes)
         if any(name not in outcomes for name in names):
             return []
         return [few_shot_mean(outcomes[name]["holdout"]) for name in names]
@@ -178,10 +194,14 @@ class Study(ABC):
         """
         if len(self.settings.factors) == 1:
             return 0
-        accuracies = self.trials(arm, outcomes)
-        if accuracies and all(DIVERGED in outcomes[name] for name in self.trial_names(arm.name)):
-            return int(np.argmin(self.settings.factors))
-        return int(np.argmax(accuracies)) if accuracies else None
+        if not self.trials(arm, outcomes):
+            return None
+        return self._best(self.trial_names(arm.name, outcomes), self.factors(arm.name, outcomes), outcomes)
+
+    def _best(self, trials: list[str], factors: list[float], outcomes: JobOutcomes) -> int:
+        if all(DIVERGED in outcomes[trial] for trial in trials):
+            return int(np.argmin(factors))
+        return int(np.argmax([few_shot_mean(outcomes[trial]["holdout"]) for trial in trials]))
 
     def held_out(self, name: str, seeds: list[int], outcomes: JobOutcomes) -> float | None:
         """Accuracy of an arm on held-out images, over shots and seeds; None while one is missing.
@@ -214,7 +234,7 @@ class Study(ABC):
         if number is None:
             return None
         length = self.lengths[name] if trial is None else self.settings.trial
-        return self.arm_recipe(arm, seed, outcomes, self.settings.factors[number], length)
+        return self.arm_recipe(arm, seed, outcomes, self.factors(arm.name, outcomes)[number], length)
 
     def due(self, outcomes: JobOutcomes, running: Collection[str] = ()) -> Iterator[Job]:
         """The jobs that can be done now, the most urgent first, but for those that are done or running."""
@@ -226,7 +246,7 @@ class Study(ABC):
     def names(self, outcomes: JobOutcomes) -> Iterator[tuple[str, Kind, int]]:
         """(arm, kind, number) of every job, done or not, in the order of their urgency."""
         for name in self.lengths:
-            for trial in range(len(self.trial_names(name))):
+            for trial in range(len(self.trial_names(name, outcomes))):
                 yield name, "trial", trial
             for seed in self.seeds_of(name, outcomes):
                 yield name, "stage" if self.arm(name).shared else "seed", seed

@@ -16,6 +16,8 @@ class Settings:
         evaluate: what is measured on frozen features; it may hold the stages of trained protocols.
         trained: trained protocols, with all labels.
         factors: of the recipe's learning rate: the trials of every arm's search; a single one is taken as it is.
+        extended: how many more factors a search may try, one after the other, where the best so far is at an edge: as
+            far beyond it as the next one within is away.
         trial: length of a trial, as a part of the arm's.
         goes_on: whether a seed that diverges is an outcome, beside which the others go on; else it ends the study.
     """
@@ -23,5 +25,6 @@ class Settings:
     evaluate: EvaluateConfig
     trained: tuple[Literal["linear", "finetune"], ...] = ()
     factors: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)  # of 0.5, 1, 2, 4 no arm took 0.5 and five took 4
+    extended: int = 0
     trial: float = 1 / 3
     goes_on: bool = False

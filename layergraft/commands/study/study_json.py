@@ -70,13 +70,15 @@ def _search(study: Study, arm: Arm, outcomes: JobOutcomes) -> list[dict[str, Any
     if not arm.trained:
         return []
     best = study.choice(arm, outcomes)
-    trials = []
+    trials: list[dict[str, Any]] = []
     for number, reached in enumerate(study.trials(arm, outcomes)):
         recipe = study.recipe(arm.name, study.seeds[0], outcomes, number)
         assert recipe is not None
         rate = list(recipe.stages.values())[-1].optimizer.base_lr
-        settings = {"base_lr": rate, "factor": study.settings.factors[number]}
+        settings = {"base_lr": rate, "factor": study.factors(arm.name, outcomes)[number]}
         trial = {"settings": settings, "holdout": reached, "chosen": number == best}
-        diverged = DIVERGED in outcomes[study.trial_names(arm.name)[number]]
+        diverged = DIVERGED in outcomes[study.trial_names(arm.name, outcomes)[number]]
         trials.append(trial | ({"diverged": True} if diverged else {}))
+    if study.settings.extended:
+        trials.sort(key=lambda trial: float(trial["settings"]["factor"]))
     return trials

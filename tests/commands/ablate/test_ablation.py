@@ -14,10 +14,11 @@ from layergraft.commands.ablate.ablation import Ablation
 from layergraft.commands.ablate.files import AblationFiles, write_outcome
 from layergraft.commands.ablate.outcome import make_outcome, sentence
 from layergraft.commands.ablate.page import edges
-from layergraft.commands.ablate.run import _loader, cost_lines
+from layergraft.commands.ablate.run import _loader
 from layergraft.commands.ablate.vary import parse_vary
 from layergraft.commands.cli import main
 from layergraft.commands.study.accuracy import SeedImages
+from layergraft.commands.study.cost_lines import cost_lines
 from layergraft.config import EvaluateConfig, load_recipe
 from layergraft.encoders.vit import create_encoder
 
@@ -107,9 +108,9 @@ def test_no_figure_of_an_earlier_outcome_is_left(
 def test_what_cannot_be_tried_is_not_called_short(both: Ablation, monkeypatch: pytest.MonkeyPatch) -> None:
     vary = parse_vary(PLANS, "plans.yaml")
     monkeypatch.setattr("layergraft.commands.ablate.run.told_seconds", lambda *_: None)
-    assert "over in minutes" in cost_lines(both, vary, {}, {}, 2)[-1]
+    assert "over in minutes" in cost_lines(both, vary.reference, {}, 2)[-1]
     monkeypatch.setattr("layergraft.commands.ablate.run.SOON", 0.0)
-    assert "cannot be told" in cost_lines(both, vary, {}, {}, 2)[-1]
+    assert "cannot be told" in cost_lines(both, vary.reference, {}, 2)[-1]
 
 
 def test_another_recipe_starts_from_the_same_weights() -> None:

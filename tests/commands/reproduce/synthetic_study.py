@@ -76,6 +76,7 @@ def synthetic_study(changes: dict[str, float] | None = None, seeds: int = 5, wit
         "protocol": {"protocols": ["knn", "logistic"], "splits": 20},
         "arms": arms,
         "chosen_graft": "graft_slow",
+        "changes": {},
         "conflict": [
             {
                 "seed": seed,

@@ -14,8 +14,8 @@ from layergraft.commands.reproduce.scales import SCALES
 from layergraft.commands.study.plan_text import plan_text
 from layergraft.commands.study.run_job import last_stage
 from layergraft.commands.train import train_run
-from layergraft.config import MaeConfig, MocoConfig, Recipe, VicregConfig, load_recipe
-from layergraft.config.objectives import JointConfig, NnclrConfig
+from layergraft.config import MaeConfig, MocoConfig, Recipe, StageConfig, VicregConfig, load_recipe
+from layergraft.config.objectives import JointConfig, NnclrConfig, SimclrConfig
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.vit import create_encoder
 from layergraft.graft.apply import stage_plan
@@ -41,7 +41,8 @@ def table(recipe: Recipe, stage: str) -> Plan:
 def test_every_arm_of_the_issue_is_there() -> None:
     assert list(ARMS) == [
         *("mae", "scratch", "joint", "graft_uniform", "graft_slow", "graft_geometric", "graft_suggested"),
-        *("graft_frozen", "cl_mim", "refiner", "graft_vicreg", "random", "pixels"),
+        *("graft_frozen", "cl_mim", "refiner", "graft_vicreg", "vicreg_half", "vicreg_narrow", "graft_simclr"),
+        *("moco_wide", "moco_whole", "random", "pixels"),
     ]
 
 
@@ -112,6 +113,29 @@ def test_parents_and_joint() -> None:
     # The graft's contrastive stage is that of MoCo v3 from scratch.
     graft, own = tiny("graft_uniform").stages["graft"], scratch.stages["moco"]
     assert structs.replace(graft, plan=own.plan) == own
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_arms_that_explain_vicreg_differ_in_one_thing(scale: str) -> None:
+    def stage(name: str) -> StageConfig:
+        return arm_recipe(ARMS[name], SCALES[scale], SOURCE, 0).stages["graft"]
+
+    vicreg, moco = stage("graft_vicreg"), stage("graft_uniform")
+    assert isinstance(vicreg.objective, VicregConfig)
+    assert isinstance(moco.objective, MocoConfig)
+    narrow, wide = moco.objective.projector[-1], moco.objective.projector[0]
+    assert narrow < wide == vicreg.objective.expander[0]
+    changed = {
+        "vicreg_half": structs.replace(vicreg.objective, keep_ratio=0.5),
+        "vicreg_narrow": structs.replace(vicreg.objective, expander=(wide, wide, narrow)),
+        "moco_wide": structs.replace(moco.objective, projector=(wide, wide, wide), predictor=(wide, wide)),
+        "moco_whole": structs.replace(moco.objective, keep_ratio=1.0),
+        "graft_simclr": SimclrConfig(temperature=0.2, projector=moco.objective.projector, keep_ratio=0.5),
+    }
+    for name, objective in changed.items():
+        other = vicreg if name.startswith("vicreg") else moco
+        assert stage(name) == structs.replace(other, objective=objective), name
+    assert structs.replace(vicreg, objective=moco.objective) == moco
 
 
 def test_refiner_is_measured_by_its_average() -> None:

@@ -32,7 +32,7 @@ from layergraft.encoders.vit import create_encoder
 from layergraft.evaluation.features import NonFiniteFeatures
 from layergraft.training.divergence import Diverged
 
-SMOKE = SCALES["smoke"]
+SMOKE = replace(SCALES["smoke"], extended=0)
 SOURCE = str(SMOKE.source)
 IMAGES = 500
 
@@ -111,6 +111,41 @@ def test_choices_are_the_best_on_holdout(study: ClaimsStudy, played: Played) -> 
     assert study.chosen_graft(outcomes) == max(grafts, key=lambda name: grafts[name])
 
 
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (2.5, [1, 2, 4]),
+        (8.0, [1, 2, 4, 8, 16]),  # best once, and within by then
+        (1e9, [1, 2, 4, 8, 16, 32]),  # at the edge for as long as it may
+        (0.3, [1, 2, 4, 0.5, 0.25, 0.125]),
+    ],
+)
+def test_a_search_goes_on_where_the_best_is_at_its_edge(costs: Costs, best: float, tried: list[float]) -> None:
+    scale = replace(SMOKE, factors=(1.0, 2.0, 4.0), extended=3)
+    study = ClaimsStudy(scale, SOURCE, [0], Path("study"), costs)
+    usual = arm_recipe(ARMS["mae"], scale, SOURCE, 0).stages["mae"].optimizer.base_lr
+    outcomes: dict[str, JobOutcome] = {}
+    rates = []
+    while jobs := [job for job in study.due(outcomes) if job.name.startswith("mae/trial-")]:
+        rates.append(jobs[0].recipe.stages["mae"].optimizer.base_lr / usual)
+        reached = 50 - abs(np.log2(rates[-1] / best))
+        outcomes[jobs[0].name] = {"holdout": {"1": reached}, "seconds": 1.0, "flops": 1.0}
+        assert not any(job.name == "mae/seed-0" for job in study.due(outcomes)) or len(rates) == len(tried)
+    assert rates == pytest.approx(tried)
+    chosen = next(job for job in study.due(outcomes) if job.name == "mae/seed-0")
+    nearest = min(tried, key=lambda factor: abs(np.log2(factor / best)))
+    assert chosen.recipe.stages["mae"].optimizer.base_lr == pytest.approx(nearest * usual)
+
+
+def test_a_search_that_diverges_everywhere_goes_down(costs: Costs) -> None:
+    study = ClaimsStudy(replace(SMOKE, extended=2), SOURCE, [0], Path("study"), costs)
+    outcomes: dict[str, JobOutcome] = {}
+    while jobs := [job for job in study.due(outcomes) if job.name.startswith("mae/trial-")]:
+        outcomes[jobs[0].name] = {"holdout": {"1": 0.0}, "diverged": "too high", "seconds": 1.0, "flops": 1.0}
+    assert study.factors("mae", outcomes) == [1.0, 2.0, 0.5, 0.25]
+    assert study.choice(ARMS["mae"], outcomes) == 3
+
+
 def test_noise_in_test_figures_changes_no_job(study: ClaimsStudy, played: Played) -> None:
     first, second = played, play(study, noise=1)
     assert first[1] != second[1]
@@ -175,8 +210,11 @@ def test_the_record_is_a_study(study: ClaimsStudy, played: Played) -> None:
     assert [(stage["name"], stage["epochs"]) for stage in graft.stages] == [("mae", 1.0), ("graft", 0.5)]
     assert graft.by_seed("knn") == {seed: outcomes[f"graft_slow/seed-{seed}"]["test"]["knn"] for seed in range(3)}
     assert found.find("scratch", "compute").name == "scratch_compute"  # type: ignore[union-attr]
-    for budget in ("epochs", "compute"):  # every arm takes part in both comparisons
-        assert [arm.name.removesuffix(COMPUTE) for arm in found.taking_part(budget)] == list(ARMS)  # type: ignore[arg-type]
+    for budget in ("epochs", "compute"):  # every arm takes part in both comparisons, but for those that explain VICReg
+        both = [name for name, arm in ARMS.items() if budget == "epochs" or arm.compute or arm.floor]
+        same = [name for name in ARMS if name not in both and study.costs.same(ARMS[name])]
+        taking_part = [arm.name.removesuffix(COMPUTE) for arm in found.taking_part(budget)]  # type: ignore[arg-type]
+        assert taking_part == [name for name in ARMS if name in both or name in same]
 
 
 def test_equal_compute(costs: Costs, study: ClaimsStudy, played: Played) -> None:
@@ -192,7 +230,8 @@ def test_equal_compute(costs: Costs, study: ClaimsStudy, played: Played) -> None
         if name.endswith(COMPUTE):
             assert abs(total - budget) <= steps / 2, name  # each stage is rounded to whole steps
         else:
-            assert (abs(total / budget - 1) <= SAME) == (name + COMPUTE not in study.lengths)
+            lacks = name + COMPUTE not in study.lengths
+            assert (abs(total / budget - 1) <= SAME or not arm.compute) == lacks
 
 
 def one_step(recipe: Recipe) -> Iterator[Recipe]:

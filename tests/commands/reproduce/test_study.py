@@ -159,3 +159,27 @@ def test_images_of_ones_own(tmp_path: Path) -> None:
     assert set(found["holdout"]) == {"1", "5", "10", "1%", "10%", "knn"}
     assert found["test"]["10"] > 80  # dark and light are easy to tell apart
     assert not list((tmp_path / "out").rglob("checkpoints"))
+
+
+def test_keys_that_are_not_of_all_arms_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for key, value in (("stages.mae.epochs", "3"), ("encoder.depth", "4"), ("engine.keep", "2"), ("seed", "1")):
+        assert main([*WORDS, f"--{key}", value, "--out", str(tmp_path / "out")]) == 2
+        assert key in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_costs_and_a_precision_for_the_whole_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("layergraft.commands.study.cost.step_flops", lambda *parts: 10**6 * parts[-1].batch_size)
+    words = [*WORDS, "--costs", "--engine.precision", "bf16-mixed", "--encoder.in_chans", "3"]
+    words += ["--data", "builtin:fashion-colour?fraction=0.05", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    told = capsys.readouterr().err
+    assert "arm graft with VICReg: " in told
+    assert "jobs left" in told
+    assert not (tmp_path / "out").exists()
+    scale = replace(SCALES["smoke"], changes={"engine.precision": "bf16-mixed", "encoder.in_chans": 3})
+    for name in ("mae", "joint", "vicreg_narrow"):
+        recipe = arm_recipe(ARMS[name], scale, "images", 0)
+        assert (recipe.engine.precision, recipe.encoder.in_chans) == ("bf16-mixed", 3)
