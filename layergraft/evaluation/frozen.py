@@ -93,9 +93,11 @@ class Measurement:
     # Not made before classifiers are fitted: the neighbours need memory of their own.
     @cached_property
     def x(self) -> dict[str, Tensor]:
-        """Rows that classifiers are fitted to and name."""
-        arrays = {name: center_and_normalize(raw.cpu().numpy()) for name, raw in self.raw.items()}
-        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        """Rows that classifiers are fitted to and name, in place of those of the neighbours, who are done then."""
+        rows = {}
+        for name in list(self.raw):
+            rows[name] = torch.from_numpy(center_and_normalize(self.raw.pop(name).cpu().numpy())).to(self.device)
+        return rows
 
     @cached_property
     def queries(self) -> Tensor:
@@ -280,8 +282,10 @@ def evaluate_encoders(
     }
     task, floor = task.readable(floor)
     note = {} if side == first.img_size else {"side": side}
-    rows = Measurement(task, config, "pixels", None, floor, note, first.device, None).rows(keep)
-    del floor
+    of_pixels = Measurement(task, config, "pixels", None, floor, note, first.device, None)
+    del floor  # it goes as soon as it is not needed any more
+    rows = of_pixels.rows(keep)
+    del of_pixels
     if out is not None and any(name in FEW_SHOT for name in config.frozen_protocols):
         write_splits(out / "splits" / slug(task.train.spec), task.train, task.labelled_splits(config))
     for number, (name, encoder) in enumerate(encoders.items()):
