@@ -107,9 +107,9 @@ def test_no_figure_of_an_earlier_outcome_is_left(
 
 def test_what_cannot_be_tried_is_not_called_short(both: Ablation, monkeypatch: pytest.MonkeyPatch) -> None:
     vary = parse_vary(PLANS, "plans.yaml")
-    monkeypatch.setattr("layergraft.commands.ablate.run.told_seconds", lambda *_: None)
+    monkeypatch.setattr("layergraft.commands.study.cost_lines.told_seconds", lambda *_: None)
     assert "over in minutes" in cost_lines(both, vary.reference, {}, 2)[-1]
-    monkeypatch.setattr("layergraft.commands.ablate.run.SOON", 0.0)
+    monkeypatch.setattr("layergraft.commands.study.cost_lines.SOON", 0.0)
     assert "cannot be told" in cost_lines(both, vary.reference, {}, 2)[-1]
 
 

@@ -76,6 +76,13 @@ def played(study: ClaimsStudy) -> Played:
     return play(study)
 
 
+@pytest.fixture(scope="module")
+def searching(costs: Costs) -> ClaimsStudy:
+    """One whose searches try 1, 2 and 4, and three more."""
+    scale = replace(SMOKE, factors=(1.0, 2.0, 4.0), extended=3)
+    return ClaimsStudy(scale, SOURCE, [0], Path("study"), costs)
+
+
 def test_seeds_of_five(study: ClaimsStudy, played: Played) -> None:
     """Parents, floors and the chosen graft have all seeds, the rest three; all jobs are counted from the start."""
     jobs, outcomes = played
@@ -120,30 +127,28 @@ def test_choices_are_the_best_on_holdout(study: ClaimsStudy, played: Played) -> 
         (0.3, [1, 2, 4, 0.5, 0.25, 0.125]),
     ],
 )
-def test_a_search_goes_on_where_the_best_is_at_its_edge(costs: Costs, best: float, tried: list[float]) -> None:
-    scale = replace(SMOKE, factors=(1.0, 2.0, 4.0), extended=3)
-    study = ClaimsStudy(scale, SOURCE, [0], Path("study"), costs)
-    usual = arm_recipe(ARMS["mae"], scale, SOURCE, 0).stages["mae"].optimizer.base_lr
+def test_a_search_goes_on_where_the_best_is_at_its_edge(
+    searching: ClaimsStudy, best: float, tried: list[float]
+) -> None:
+    usual = arm_recipe(ARMS["mae"], SMOKE, SOURCE, 0).stages["mae"].optimizer.base_lr
     outcomes: dict[str, JobOutcome] = {}
     rates = []
-    while jobs := [job for job in study.due(outcomes) if job.name.startswith("mae/trial-")]:
-        rates.append(jobs[0].recipe.stages["mae"].optimizer.base_lr / usual)
+    while (job := next(searching.due(outcomes))).kind == "trial":  # those of the first arm come before all else
+        rates.append(job.recipe.stages["mae"].optimizer.base_lr / usual)
         reached = 50 - abs(np.log2(rates[-1] / best))
-        outcomes[jobs[0].name] = {"holdout": {"1": reached}, "seconds": 1.0, "flops": 1.0}
-        assert not any(job.name == "mae/seed-0" for job in study.due(outcomes)) or len(rates) == len(tried)
+        outcomes[job.name] = {"holdout": {"1": reached}, "seconds": 1.0, "flops": 1.0}
     assert rates == pytest.approx(tried)
-    chosen = next(job for job in study.due(outcomes) if job.name == "mae/seed-0")
     nearest = min(tried, key=lambda factor: abs(np.log2(factor / best)))
-    assert chosen.recipe.stages["mae"].optimizer.base_lr == pytest.approx(nearest * usual)
+    assert job.name == "mae/seed-0"
+    assert job.recipe.stages["mae"].optimizer.base_lr == pytest.approx(nearest * usual)
 
 
-def test_a_search_that_diverges_everywhere_goes_down(costs: Costs) -> None:
-    study = ClaimsStudy(replace(SMOKE, extended=2), SOURCE, [0], Path("study"), costs)
+def test_a_search_that_diverges_everywhere_goes_down(searching: ClaimsStudy) -> None:
     outcomes: dict[str, JobOutcome] = {}
-    while jobs := [job for job in study.due(outcomes) if job.name.startswith("mae/trial-")]:
-        outcomes[jobs[0].name] = {"holdout": {"1": 0.0}, "diverged": "too high", "seconds": 1.0, "flops": 1.0}
-    assert study.factors("mae", outcomes) == [1.0, 2.0, 0.5, 0.25]
-    assert study.choice(ARMS["mae"], outcomes) == 3
+    while (job := next(searching.due(outcomes))).kind == "trial":
+        outcomes[job.name] = {"holdout": {"1": 0.0}, "diverged": "too high", "seconds": 1.0, "flops": 1.0}
+    assert searching.factors("mae", outcomes) == [1.0, 2.0, 4.0, 0.5, 0.25, 0.125]
+    assert searching.choice(ARMS["mae"], outcomes) == 5
 
 
 def test_noise_in_test_figures_changes_no_job(study: ClaimsStudy, played: Played) -> None:
