@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 
 from layergraft.config.data import HoldoutBy
 from layergraft.config.loading import load_evaluate, parse_value, read_run_recipe
@@ -23,7 +24,7 @@ from layergraft.data.sources.label_file import read_labels
 from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.data.sources.source import AS_THEY_ARE, Source
 from layergraft.encoders.checkpoint import check_expressible, load_encoder
-from layergraft.encoders.products import products_of_run
+from layergraft.encoders.products import choice_here, products_of_run
 from layergraft.encoders.provenance import are_the_runs, lie_where_the_runs_did
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
@@ -58,11 +59,12 @@ def evaluate_command(**options: Any) -> Results:
     """Measure encoders and the pixels, with the options of `_prepare`; see `layergraft.evaluate`."""
     process = launch()
     with together():
-        measure = _prepare(**options)
+        measure = _prepare(process.device, **options)
     return measure(process)
 
 
 def _prepare(
+    device: torch.device,
     *,
     encoder: str,
     against: list[str],
@@ -87,7 +89,8 @@ def _prepare(
     config, engine = load_evaluate(settings | {"splits": count}, overrides)
     recipe = _recipe_of(encoder)
     if recipe is not None and "engine.products" not in overrides and not engine.compile:
-        engine = msgspec.structs.replace(engine, products=recipe.engine.products)  # its features to the last bit
+        # Its features to the last bit.
+        engine = msgspec.structs.replace(engine, products=choice_here(recipe.engine.products, device))
     path = expanded(encoder.partition("?")[0])
     if out is None and encoder_directory(path) is not None:
         out = _run_of(encoder) or path

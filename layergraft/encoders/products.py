@@ -63,14 +63,24 @@ def products(choice: Products, device: torch.device) -> Callable[[], AbstractCon
     return OneDnnLinear if chosen else nullcontext
 
 
+def choice_here(choice: Products, device: torch.device) -> Products:
+    """`engine.products` of a run where its encoder is now, perhaps on another machine: torch's for want of others.
+
+    Args:
+        choice: of the run.
+        device: that computes.
+    """
+    return "torch" if choice == "onednn" and not _possible(device) else choice
+
+
 def products_of_run(choice: Products, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """`products` for what looks at a run's encoder, perhaps on another machine: torch's where this one has no others.
+    """`products` for what looks at a run's encoder: see `choice_here`.
 
     Args:
         choice: `engine.products` of the run.
         device: that computes.
     """
-    return products("torch" if choice == "onednn" and not _possible(device) else choice, device)
+    return products(choice_here(choice, device), device)
 
 
 def _possible(device: torch.device) -> bool:
@@ -125,7 +135,12 @@ def _fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     if type(x) not in _PLAIN or type(weight) not in _PLAIN:
         return False
     floats = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
-    return floats and x.ndim > 1 and weight.ndim == 2 and not torch.is_autocast_enabled("cpu")
+    if not floats or x.ndim < 2 or weight.ndim != 2 or torch.is_autocast_enabled("cpu"):
+        return False
+    # It refuses matrices without numbers, and reads a bias as if its numbers lay side by side.
+    return (
+        x.numel() > 0 and weight.numel() > 0 and (bias is None or (bias.is_contiguous() and len(bias) == len(weight)))
+    )
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from layergraft.analysis.registry import ANALYSES
 from layergraft.analysis.subject import Subject
 from layergraft.commands.cli import main
 from layergraft.config.analysis import AnalysisName
+from layergraft.config.recipe import EngineConfig
 from layergraft.encoders.products import OneDnnLinear, has_onednn
 from layergraft.evaluation import frozen
 from layergraft.runs.figure import Figure
@@ -90,6 +91,23 @@ def test_products_of_the_run_are_those_of_what_looks_at_it(
     # Gradients image by image, in float32, whichever products the rest is of.
     (entry,) = layergraft.analyze(encoder=run, data=DATA, what=["conflict"])
     assert len(entry.numbers["blocks"]) == 3
+
+
+def test_what_is_trained_of_an_encoder_needs_no_products_of_its_run(
+    joint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was multiplied by oneDNN, fine-tuned where there is none."""
+    run = shutil.copytree(joint, tmp_path / "run")
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("products: torch", "products: onednn"))
+    monkeypatch.setattr("layergraft.encoders.products.has_onednn", lambda: False)
+    engines: list[EngineConfig] = []
+    monkeypatch.setattr(
+        "layergraft.commands.evaluate._measure", lambda task, config, engine, *_: engines.append(engine)
+    )
+    layergraft.evaluate(encoder=run, data=DATA, protocols=["finetune"])
+    layergraft.evaluate(encoder=run, data=DATA, protocols=["finetune"], overrides={"engine.products": "onednn"})
+    assert [engine.products for engine in engines] == ["torch", "onednn"]  # what was asked for may be refused
 
 
 @pytest.fixture

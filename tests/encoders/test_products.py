@@ -99,6 +99,10 @@ def test_layers_of_any_shape(shape: tuple[int, ...], bias: bool) -> None:
         lambda: nn.Linear(4, 3)(torch.ones(4)),
         lambda: nn.functional.linear(input=torch.ones(2, 4), weight=torch.ones(3, 4)),
         lambda: nn.functional.linear(torch.ones(2, 4), torch.ones(4)),
+        lambda: nn.functional.linear(torch.ones(2, 4), torch.ones(3, 4), torch.arange(6.0)[::2]),
+        lambda: nn.functional.linear(torch.ones(2, 4), torch.ones(3, 4), torch.ones(1).expand(3)),
+        lambda: nn.Linear(4, 3)(torch.ones(2, 0, 4)),
+        lambda: nn.functional.linear(torch.ones(2, 4), torch.ones(0, 4)),
     ],
 )
 def test_what_it_does_not_take_is_torchs(call: Callable[[], Tensor]) -> None:

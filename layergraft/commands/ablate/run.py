@@ -28,7 +28,7 @@ from layergraft.commands.study.carry_out import (
     retry_diverged,
 )
 from layergraft.commands.study.cost_lines import cost_lines
-from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
+from layergraft.commands.study.directory import claim, images_now, options, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.pool import LOG, Pool
@@ -235,9 +235,7 @@ def _check_block(block: int | None, vary: Vary, recipes: Mapping[str, Recipe]) -
 def _command(recipe: Source, vary: Path, changes: Mapping[str, Any], seeds: int, out: Path) -> str:
     name = str(recipe) if isinstance(recipe, str | Path) else "…"
     words = ["layergraft", "ablate", "--recipe", name, "--vary", str(vary), "--seeds", str(seeds)]
-    for key, value in changes.items():
-        option = {"data.source": "data"}.get(key, key)
-        words += [f"--{option}", *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]
+    words += options({"data" if key == "data.source" else key: value for key, value in changes.items()})
     return shlex.join([*words, "--out", str(out)])
 
 

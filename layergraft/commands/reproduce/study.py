@@ -7,8 +7,12 @@ import shlex
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from layergraft.commands.reproduce.arms import BUDGET
 from layergraft.commands.reproduce.claims import FILE as CLAIMS
@@ -19,7 +23,7 @@ from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.reproduce.tables import pilot_table
 from layergraft.commands.study.carry_out import Say, alone, carry_out, check_numbers, default_jobs, read_outcomes
 from layergraft.commands.study.cost_lines import cost_lines
-from layergraft.commands.study.directory import claim, images_now, origin, refuse_another, with_possible_shots
+from layergraft.commands.study.directory import claim, images_now, options, origin, refuse_another, with_possible_shots
 from layergraft.commands.study.jobs import JobOutcome
 from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.precision import precision_lines, settled_mark
@@ -69,12 +73,12 @@ def reproduce_study(
     source = data or SCALES[scale_name].source
     if source is None:
         raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")
-    _check(changes)
+    changes = _of_all(changes)
     command = _command(scale_name, source, changes, seeds, out)
     working = nullcontext() if costs else Pool(jobs or default_jobs(), out / LOG)
     with SignalGuard(), alone(), working as pool:
         precision = settled_mark([load_recipe("fashion_paper", changes)], out)
-        changes = dict(changes) | ({"engine.precision": precision["precision"]} if precision else {})
+        changes |= {"engine.precision": precision["precision"]} if precision else {}
         settings = {"scale": scale_name, "source": source} | ({"changes": changes} if changes else {}) | precision
         refuse_another(out, settings)
         scale, images = scale_for(replace(SCALES[scale_name], changes=changes), source, announce)
@@ -109,7 +113,8 @@ def reproduce_study(
     return out / FILE
 
 
-def _check(changes: Mapping[str, Any]) -> None:
+def _of_all(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys and values of all arms as `settings.json` has them, whether words, tuples or numbers were given."""
     for key in changes:
         if not key.startswith(_OF_ALL):
             raise UserError(
@@ -118,12 +123,15 @@ def _check(changes: Mapping[str, Any]) -> None:
             )
         if key in _TAKEN:
             raise UserError(f"`{key}` is the study's own.", "Leave it out.")
+    recipe = msgspec.json.decode(msgspec.json.encode(load_recipe("fashion_paper", changes)))
+    keys = [key.replace("-", "_") for key in changes]
+    return {key: reduce(getitem, key.split("."), recipe) for key in keys}
 
 
 def _command(scale: str, source: str, changes: Mapping[str, Any], seeds: int, out: Path) -> str:
     words = ["layergraft", "reproduce", "--scale", scale]
     words += [] if source == SCALES[scale].source else ["--data", source]
-    words += [word for key, value in changes.items() for word in (f"--{key}", str(value))]
+    words += options(changes)
     return shlex.join([*words, "--seeds", str(seeds), "--out", str(out)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,15 @@ def with_possible_shots(
     if not any(isinstance(k, int) for k in possible):
         raise UserError(f"{source!r} has a class without training images.", "Every class needs some.")
     return structs.replace(evaluate, shots=possible), len(train)
+
+
+def options(changes: Mapping[str, Any]) -> list[str]:
+    """Keys and values as words of a command line that sets them again."""
+    words = []
+    for key, value in changes.items():
+        parts = value if isinstance(value, list | tuple) and value else [value]
+        words += [f"--{key}", *(part if isinstance(part, str) else json.dumps(part, default=str) for part in parts)]
+    return words
 
 
 def origin() -> dict[str, Any]:

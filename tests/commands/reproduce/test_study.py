@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,12 +19,15 @@ import pytest
 
 import layergraft
 from layergraft.commands.cli import main
+from layergraft.commands.reproduce import study
 from layergraft.commands.reproduce.arms import ARMS
 from layergraft.commands.reproduce.recipes import arm_recipe
 from layergraft.commands.reproduce.scales import SCALES
 from layergraft.commands.reproduce.study import scale_for
+from layergraft.commands.study.directory import claim
 from layergraft.commands.study.jobs import Job
 from layergraft.commands.study.run_job import run_job
+from layergraft.errors import UserError
 
 WORDS = ["reproduce", "--scale", "smoke", "--seeds", "1"]
 
@@ -166,6 +170,33 @@ def test_keys_that_are_not_of_all_arms_are_refused(tmp_path: Path, capsys: pytes
         assert main([*WORDS, f"--{key}", value, "--out", str(tmp_path / "out")]) == 2
         assert key in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_is_the_same_however_its_keys_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By Python, by the command line, and by the command that `study.json` gives."""
+    commands: list[str] = []
+
+    def begin(out: Path, settings: dict[str, Any]) -> None:
+        claim(out, settings, {}, print)
+        raise UserError("It may begin.")
+
+    def make(*words: Any) -> str:
+        commands.append(command(*words))
+        return commands[-1]
+
+    command = study._command
+    monkeypatch.setattr(study, "refuse_another", begin)
+    monkeypatch.setattr(study, "_command", make)
+    keys = {"engine.tracking": ("tensorboard", "mlflow"), "encoder.in-chans": 3, "engine.compile": True}
+    for _ in range(2):
+        with pytest.raises(UserError, match="It may begin"):
+            layergraft.reproduce(scale="smoke", seeds=1, out=tmp_path, costs=True, overrides=keys)
+        words = [*shlex.split(commands[-1])[1:], "--costs"]
+        assert main(words) == 2
+        assert "It may begin" in capsys.readouterr().err
+    assert len(set(commands)) == 1
 
 
 def test_costs_and_a_precision_for_the_whole_study(
