@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import msgspec
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from layergraft.config.recipe import EngineConfig
 from layergraft.encoders.attention import is_matrix_faster, matrix_attention
 from layergraft.encoders.distributed import is_distributed
+from layergraft.encoders.products import products
 from layergraft.encoders.vit import Encoder
 from layergraft.training.rendezvous import tell_all
 
@@ -83,6 +85,21 @@ def settle_precision(engine: EngineConfig, device: torch.device) -> EngineConfig
 def products_of(engine: EngineConfig) -> torch.dtype | None:
     """What autocast computes products in; None without it."""
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(engine.precision)
+
+
+def linear_products_of(engine: EngineConfig, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """The context in which a step multiplies the matrices of linear layers as `engine.products` says.
+
+    Compiled blocks choose their products themselves; beside products in 16 bits the others are few.
+
+    Args:
+        engine: with a settled precision.
+        device: that trains.
+
+    Raises:
+        UserError: oneDNN is asked for where there is none.
+    """
+    return products("torch" if engine.compile or products_of(engine) else engine.products, device)
 
 
 def attention_of(

@@ -19,7 +19,6 @@ from layergraft.encoders.batchnorm import Pending, apply_pending, collect_pendin
 from layergraft.encoders.distributed import is_distributed
 from layergraft.encoders.momentum import momentum_update
 from layergraft.encoders.partial_block import BLOCKS
-from layergraft.encoders.products import products
 from layergraft.encoders.sharding import full, like, load_full, local, split_parameters
 from layergraft.graft.apply import Anchor, stage_rows
 from layergraft.graft.optimizer_groups import parameter_groups
@@ -30,7 +29,7 @@ from layergraft.training.guard import Guard
 from layergraft.training.launch import Process
 from layergraft.training.memory import set_memory_reuse
 from layergraft.training.optim import LossScaler, build_optimizer, clip_gradients, lr_factor
-from layergraft.training.precision import attention_of, products_of
+from layergraft.training.precision import attention_of, linear_products_of, products_of
 from layergraft.training.stage import StageRun
 
 
@@ -84,8 +83,7 @@ class Trainer:
         assert engine.precision != "auto", "settled when the run began"
         low = products_of(engine)
         autocast = partial(torch.autocast, process.device.type, low) if low else nullcontext
-        # Compiled blocks choose their products themselves; beside products in 16 bits the others are few.
-        self.products = products("torch" if engine.compile or low else engine.products, process.device)
+        self.products = linear_products_of(engine, process.device)
         module = TrainStep(stage.encoder, stage.objective, autocast).train()
         self.attention = attention_of(engine, stage.encoder, process.device)
         self.ema = stage.ema

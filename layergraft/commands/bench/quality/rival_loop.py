@@ -27,7 +27,7 @@ from layergraft.runs.atomic import write_bytes
 from layergraft.runs.cpu_time import cpu_seconds
 from layergraft.runs.interruption import check
 from layergraft.training.divergence import Diverged
-from layergraft.training.precision import attention_of, products_of
+from layergraft.training.precision import attention_of, linear_products_of, products_of
 
 PART = "train"  # what its only part is called where ours have stages
 WARM_UP = 0.1  # of the steps
@@ -67,8 +67,9 @@ class RivalTraining:
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(recipe.seed)
         self.encoder: Encoder = first_encoder(recipe, data.mean, data.std).train()
-        # In the recipe's precision and by its way of attention, which are no merit of a method.
-        self.products = products_of(recipe.engine)
+        # In the recipe's precision, by its products and its way of attention, which are no merit of a method.
+        self.low = products_of(recipe.engine)
+        self.products = linear_products_of(recipe.engine, torch.device("cpu"))
         self.attention = attention_of(recipe.engine, self.encoder, torch.device("cpu"))
         self.module = rival.build(self.encoder, recipe.start is None, steps).train()
         statistics = {"mean": list(data.mean), "std": list(data.std)}
@@ -113,8 +114,8 @@ class RivalTraining:
         # that goes on from one that was never stopped.
         loader = DataLoader(self.dataset, batch_sampler=self.batches(), generator=torch.Generator())
         for views in loader:
-            with self.attention(self.module):
-                with torch.autocast("cpu", self.products or torch.bfloat16, enabled=self.products is not None):
+            with self.products(), self.attention(self.module):
+                with torch.autocast("cpu", self.low or torch.bfloat16, enabled=self.low is not None):
                     loss = self.module(views, self.step)
                 self.optimizer.zero_grad()
                 loss.backward()

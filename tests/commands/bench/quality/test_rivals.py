@@ -15,6 +15,7 @@ from layergraft.commands.bench.quality.rival_loop import RivalTraining, rival_pi
 from layergraft.commands.bench.quality.rivals import RIVALS, check_network
 from layergraft.commands.study.accuracy import SeedImages
 from layergraft.config import load_recipe
+from layergraft.encoders.products import OneDnnLinear, has_onednn
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import Stopped, UserError
 
@@ -43,6 +44,17 @@ def test_its_loss_falls(name: str, precision: str) -> None:
     assert torch.isfinite(losses).all()
     assert losses[-5:].mean() < 0.97 * losses[:5].mean()
     assert training.optimizer.param_groups[0]["lr"] < 1e-5  # the schedule has ended
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+def test_it_multiplies_as_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else ours are faster by what both could have."""
+    images = SeedImages(load_recipe("fashion_paper", TINY | SMALL | {"engine.products": "onednn"}))
+    training = RivalTraining("simclr", images, 1, 1.0)
+    entered: list[int] = []
+    training.module.register_forward_hook(lambda *_: entered.append(OneDnnLinear.entered))
+    training.run()
+    assert entered == [1]
 
 
 def test_a_training_that_is_stopped_goes_on_to_the_bits(
