@@ -29,7 +29,7 @@ from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
 from layergraft.training.memory import SMALL, give_memory_back, memory_warning, step_memory
-from layergraft.training.precision import SETTLED, settle_precision
+from layergraft.training.precision import SETTLED, linear_products_of, settle_precision
 from layergraft.training.run_data import IMAGES, keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
@@ -83,6 +83,7 @@ class Training:
             goes_on = open_run(self.out, self.recipe, resume)
             if goes_on and all((self.out / name).is_file() for name in ("run.json", "report.html")):
                 return False
+            linear_products_of(self.recipe.engine, self.process.device)  # refused before the directory is the run's
             unreadable = self.out / "skipped.jsonl"
             self.contents = check_contents(self.out / IMAGES, self.data.whole, read_skipped(unreadable))
             if goes_on and self.process.is_first:

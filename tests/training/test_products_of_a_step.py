@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+import layergraft
 from layergraft.commands.bench.step import prepare
 from layergraft.config.encoder import EncoderConfig
 from layergraft.config.loading import load_recipe
@@ -65,3 +68,13 @@ def test_not_for_compiled_blocks() -> None:
     with pytest.raises(UserError, match="compiled blocks"):
         load_recipe("fashion_paper", {"engine.products": "onednn", "engine.compile": True})
     assert load_recipe("fashion_paper").engine.products == "torch", "its bits are those of the paper's figures here"
+
+
+def test_a_run_that_is_refused_leaves_its_directory_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows the hint gives the same --out."""
+    monkeypatch.setattr("layergraft.encoders.products.has_onednn", lambda: False)
+    data, out = "builtin:fashion-canvas?fraction=0.01", tmp_path / "run"
+    keys = {"engine.products": "onednn", "encoder.depth": 1, "evaluate": None}
+    with pytest.raises(UserError, match="this torch has none"):
+        layergraft.train(recipe="fashion_paper", data=data, out=out, overrides=keys)
+    assert not (out / "recipe.yaml").exists()
