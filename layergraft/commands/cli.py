@@ -18,6 +18,7 @@ from typing import Any
 from layergraft.commands import api
 from layergraft.config.loading import recipe_names
 from layergraft.errors import Lost, Stopped, UserError, nearest, out_of_memory
+from layergraft.runs.heap import share_heap
 from layergraft.runs.interruption import FORCED, SignalGuard
 
 COMMANDS: dict[str, Callable[..., Any]] = {function.__name__: function for function in api.COMMANDS}
@@ -244,6 +245,7 @@ def console() -> int:
         if codes:  # else an exception is on its way
             os._exit(codes[0])
 
+    share_heap()
     atexit.register(end)  # the first to be registered is the last to be called
     codes.append(main())
     return codes[0]

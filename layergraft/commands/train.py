@@ -25,6 +25,7 @@ from layergraft.graft.donors import first_encoder
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.ending import ending_kept, note_finished
+from layergraft.runs.heap import give_memory_back
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import Run, stage_directory
@@ -41,7 +42,6 @@ from layergraft.training.display import Display
 from layergraft.training.divergence import read_replay
 from layergraft.training.estimate import run_time, try_run, worth_telling
 from layergraft.training.launch import Process, launch, machine
-from layergraft.training.memory import give_memory_back
 from layergraft.training.run import Training
 from layergraft.training.run_data import CACHE, RunData, read_as_begun
 from layergraft.training.signals import losses_named, requeue, together

@@ -7,12 +7,10 @@ gradients, optimizer and copies are counted from the plan.
 from __future__ import annotations
 
 import copy
-import ctypes
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,16 +30,6 @@ from layergraft.objectives.base import Features, Objective, Progress
 from layergraft.training.optim import moments_of
 from layergraft.training.precision import attention_of, products_of
 
-# Options of mallopt, from malloc.h.
-_TRIM_THRESHOLD = -1
-_TOP_PAD = -2
-_MMAP_THRESHOLD = -3
-_MMAP_MAX = -4
-_MALLOC = {
-    # One heap that never shrinks and grows in large steps.
-    "keep": {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26},
-    "give back": {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**20, _TRIM_THRESHOLD: 2**17, _TOP_PAD: 0},
-}
 SMALL = 10_000_000  # parameters below which nobody runs out of memory by surprise
 
 
@@ -198,35 +186,6 @@ class _Blocks:
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
-
-
-def set_memory_reuse(policy: Literal["keep", "give back"]) -> None:
-    """Say what the C library does with large blocks that are freed.
-
-    A step allocates the same tensors as the one before. Left alone, glibc returns blocks of more than 32 MB to the
-    system and gets them back page by page, each page a fault and full of zeros to be overwritten: a third of the time
-    of an MAE step of ViT-S on two cores. Kept, they are there at the next step. But kept blocks are cut into pieces
-    that do not fit: with activation checkpointing a process of ViT-S held twice what its tensors needed. So those who
-    save memory give it back.
-
-    Args:
-        policy: keep all for the next step, or give all back.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for option, value in _MALLOC[policy].items():
-            mallopt(option, value)
-
-
-def give_memory_back() -> bool:
-    """Give what was freed back to the system, whatever the policy; whether the C library can.
-
-    For the end of a phase: what training kept for its next step is nothing that an evaluation needs.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
-    return trim is not None
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -16,6 +16,7 @@ from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.provenance import trained_on
 from layergraft.errors import UserError
 from layergraft.graft.donors import first_encoder
+from layergraft.runs.heap import give_memory_back
 from layergraft.runs.interruption import check
 from layergraft.runs.json_files import read_json
 from layergraft.runs.layout import is_done, stage_directory
@@ -28,7 +29,7 @@ from layergraft.training.display import Display
 from layergraft.training.divergence import replay_steps
 from layergraft.training.launch import Process, other_threads
 from layergraft.training.loop import train_stage
-from layergraft.training.memory import SMALL, give_memory_back, memory_warning, step_memory
+from layergraft.training.memory import SMALL, memory_warning, step_memory
 from layergraft.training.precision import SETTLED, linear_products_of, settle_precision
 from layergraft.training.run_data import IMAGES, keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together

@@ -23,11 +23,11 @@ from layergraft.encoders.sharding import full, like, load_full, local, split_par
 from layergraft.graft.apply import Anchor, stage_rows
 from layergraft.graft.optimizer_groups import parameter_groups
 from layergraft.objectives.base import Losses, Progress
+from layergraft.runs.heap import set_memory_reuse
 from layergraft.training.checkpoints import COUNTERS, State
 from layergraft.training.gradients import Gradients, TrainStep
 from layergraft.training.guard import Guard
 from layergraft.training.launch import Process
-from layergraft.training.memory import set_memory_reuse
 from layergraft.training.optim import LossScaler, build_optimizer, clip_gradients, lr_factor
 from layergraft.training.precision import attention_of, linear_products_of, products_of
 from layergraft.training.stage import StageRun

@@ -27,7 +27,7 @@ from layergraft.data.skipped import SkippedImages
 from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import EncodedImages, Source
 from layergraft.errors import UserError
-from layergraft.training.memory import set_memory_reuse
+from layergraft.runs.heap import set_memory_reuse
 
 FILES = 200
 BATCH = 64

@@ -24,8 +24,8 @@ from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.onnx_file import missing_for_onnx, open_onnx, write_onnx
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError, out_of_memory
+from layergraft.runs.heap import give_memory_back
 from layergraft.training.cost import forward_flops
-from layergraft.training.memory import give_memory_back
 from layergraft.training.precision import attention_of
 
 Runtime = Literal["eager", "compiled", "onnx"]
