@@ -32,7 +32,7 @@ from layergraft.encoders.vit import create_encoder
 from layergraft.evaluation.features import NonFiniteFeatures
 from layergraft.training.divergence import Diverged
 
-SMOKE = replace(SCALES["smoke"], extended=0)
+SMOKE = SCALES["smoke"]
 SOURCE = str(SMOKE.source)
 IMAGES = 500
 
