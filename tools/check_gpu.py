@@ -282,7 +282,7 @@ def check_memory(size: Size) -> list[Line]:
         before = torch.cuda.memory_allocated() if on_gpu else 0
         trainer = trainer_of(stage, size, **changes)
         run = trainer.stage
-        expected = step_memory(run.encoder, run.objective, run.plan, run.config, run.engine)
+        expected = step_memory(run.encoder, run.objective, run.plan, run.config, run.engine, trainer.device)
         batch = next(trainer.batches())
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()

@@ -54,7 +54,8 @@ class BatchNorm(nn.Module):
         return out
 
     def _synchronised(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
-        """Two passes, mean first: sums of squares would lose digits."""
+        """Two passes, mean first: sums of squares would lose digits. In fp32 at least, as torch's own."""
+        given, x = x.dtype, x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         rest = [dim for dim in range(x.ndim) if dim != 1]
         shape = [-1, *(1 for _ in rest[1:])]
         count = x.numel() // x.shape[1] * world_size()
@@ -65,9 +66,9 @@ class BatchNorm(nn.Module):
             running_mean.lerp_(mean.detach(), self.momentum)
             running_var.lerp_(var.detach() * (count / max(count - 1, 1)), self.momentum)
         out = centred * torch.rsqrt(var + self.eps).view(shape)
-        if self.weight is None or self.bias is None:
-            return out
-        return out * self.weight.view(shape) + self.bias.view(shape)
+        if self.weight is not None and self.bias is not None:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(given)
 
 
 def collect_pending(module: nn.Module) -> Pending:

@@ -54,7 +54,7 @@ def test_the_statistics_are_those_of_autograd(encoder: Encoder) -> None:
     assert row.norm_ratio == pytest.approx(float(flat[1].norm() / flat[0].norm()), rel=1e-4)
     assert row.second_sum == pytest.approx(float(flat[1].abs().sum()), rel=1e-4)
     assert 0 < row.first_steadiness <= 1
-    torch.testing.assert_close(found.cosines, gradient_cosines(encoder, first, second))
+    torch.testing.assert_close(found.cosines, gradient_cosines(encoder, first, second, chunk=5))
 
 
 def test_batches_are_one_sample(encoder: Encoder) -> None:

@@ -167,7 +167,7 @@ def train_smoothly(out: Path) -> None:
         patch.setattr(Queue, "neighbours", drawn)
         patch.setattr(nn, "ReLU", Smooth)
         for name in FASHION:
-            train(name, out / name, small(name, 20))
+            train(name, out / name, small(name, 20) | {"engine.precision": "32-true", "engine.products": "torch"})
 
 
 SCRIPT = """
