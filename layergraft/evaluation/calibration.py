@@ -16,9 +16,9 @@ from torch import Tensor
 _LOG_RANGE = (math.log(1e-3), math.log(1e3))
 _GOLDEN, _NEAR = (1 + math.sqrt(5)) / 2, 1e-5
 BINS = 15
-USUAL, SPREAD = 2.0, 0.4
+USUAL, SPREAD = 2.0, 0.3
 """Temperature that is expected before a label is seen, and the standard deviation of its logarithm: thirty labels alone
-leave it uncertain by a third. Chosen on digits, raw pixels and images that the encoder held out or never saw."""
+leave it uncertain. Chosen on digits, raw pixels and images that the encoder held out or never saw."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
