@@ -32,7 +32,7 @@ from layergraft.evaluation.features import extract_all, features_named
 from layergraft.runs.announce import announce
 from layergraft.runs.findings import Entry, write_analysis
 from layergraft.runs.interruption import check
-from layergraft.runs.layout import encoder_name, run_directory
+from layergraft.runs.layout import encoder_name, run_directory, snapshot_of
 from layergraft.runs.readable import counted, duration
 
 CHECKED = 16  # images whose features must be finite before anything is computed
@@ -80,6 +80,8 @@ def build_subject(encoder: str, against: list[str], data: str, labels: str | Non
         run, stage = run_and_stage
         recipe = read_run_recipe(run)
         stages, stage = fitted_stages(run, recipe), stage or list(recipe.stages)[-1]
+        if (snapshot := snapshot_of(encoder)) is not None:  # with the heads of that time
+            stages = [replace(fitted, directory=snapshot) if fitted.name == stage else fitted for fitted in stages]
         multiplied = recipe.engine.products
         own_images = are_the_runs(source, encoder, recipe)
         if own_images:

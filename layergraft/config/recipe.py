@@ -97,9 +97,9 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
 
         for name in ("linear", "finetune", "segment", "upernet"):
             stage: StageConfig | None = getattr(self, name)
-            if stage is not None and (stage.guard is not None or stage.branch is not None):
-                key = "guard" if stage.guard is not None else "branch"
-                raise ValueError(f"`{name}` takes no `{key}`: its last epoch and its best one are measured")
+            for key in ("guard", "branch", "snapshots") if stage is not None else ():
+                if getattr(stage, key):
+                    raise ValueError(f"`{name}` takes no `{key}`: its last epoch and its best one are measured")
 
     @property
     def frozen_protocols(self) -> tuple[str, ...]:

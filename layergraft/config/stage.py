@@ -112,6 +112,7 @@ class StageConfig(Config, frozen=True, kw_only=True):
             before the decay this stage goes on from with a length and a decay of its own; null begins at step 0.
         progressive: first parts of the stage on smaller images or fewer patches, one after another; behind the last one
             everything is as the rest of the stage says.
+        snapshots: parts of its steps (0.25, 0.5) after which encoder and heads are kept as well, in `snapshots/0.25`.
     """
 
     objective: ObjectiveConfig
@@ -127,6 +128,7 @@ class StageConfig(Config, frozen=True, kw_only=True):
     guard: GuardConfig | None = None
     branch: str | None = None
     progressive: tuple[PhaseConfig, ...] = ()
+    snapshots: tuple[Annotated[float, Meta(gt=0, lt=1)], ...] = ()
 
     def __post_init__(self) -> None:
         self._check_progressive()

@@ -91,12 +91,13 @@ def copy_of(encoder: str) -> str | None:
 
 
 def run_directory(encoder: str) -> tuple[Path, str | None] | None:
-    """(run, name of the stage or None) of an ENC that is a run or one of its stages; None for any other."""
+    """(run, name of the stage or None) of an ENC that is a run, one of its stages or a snapshot of one; else None."""
     path = expanded(encoder.partition("?")[0])
     for run in (path, path.parent):
         if (run / "recipe.yaml").is_file() and (run == path or path.name == "encoder"):
             return run, None
-    for candidate in (path, path.parent):
+    snapshot = snapshot_of(encoder)
+    for candidate in (path, path.parent) if snapshot is None else (snapshot.parents[1],):
         if candidate.parent.name == "stages" and (candidate.parents[1] / "recipe.yaml").is_file():
             return candidate.parents[1], candidate.name.partition("-")[2]
     return None
@@ -105,6 +106,17 @@ def run_directory(encoder: str) -> tuple[Path, str | None] | None:
 def stage_directory(run: Path, recipe: Recipe, name: str) -> Path:
     """RUN/stages/<n>-<name>."""
     return run / "stages" / f"{list(recipe.stages).index(name)}-{name}"
+
+
+def snapshot_directory(stage: Path, part: float) -> Path:
+    """STAGE/snapshots/PART: encoder and heads after a part of the stage's steps."""
+    return stage / "snapshots" / f"{part:g}"
+
+
+def snapshot_of(encoder: str) -> Path | None:
+    """The directory of the snapshot that an ENC is; None for any other ENC."""
+    path = expanded(encoder.partition("?")[0])
+    return next((place for place in (path, path.parent) if place.parent.name == "snapshots"), None)
 
 
 def is_done(directory: Path) -> bool:
@@ -120,7 +132,8 @@ def encoder_name(encoder: str, out: Path | None = None) -> str:
         out: the directory that the results go to; None is the encoder's own run.
 
     Returns:
-        In its own run the stage's name or `STAGE/momentum`; elsewhere, and where it is of no run, the ENC as given.
+        In its own run the stage's name, `STAGE/momentum` or `STAGE/0.25` (a snapshot); elsewhere, and where it is of no
+        run, the ENC as given.
     """
     lies_in = run_directory(encoder)
     if lies_in is None:
@@ -128,5 +141,6 @@ def encoder_name(encoder: str, out: Path | None = None) -> str:
     run, stage = lies_in
     if out is not None and out.resolve() != run.resolve():
         return encoder
-    copy = copy_of(encoder)
-    return (stage or list(read_run_recipe(run).stages)[-1]) + (f"/{copy}" if copy else "")
+    snapshot, copy = snapshot_of(encoder), copy_of(encoder)
+    name = stage or list(read_run_recipe(run).stages)[-1]
+    return name + (f"/{snapshot.name}" if snapshot else "") + (f"/{copy}" if copy else "")

@@ -26,7 +26,7 @@ from layergraft.runs.layout import stage_directory
 from layergraft.training.checkpoints import State, read_state
 from layergraft.training.optim import cooldown_steps
 
-_FREE = ("epochs", "steps", "branch", "optimizer.cooldown", "optimizer.min_lr")
+_FREE = ("epochs", "steps", "branch", "snapshots", "optimizer.cooldown", "optimizer.min_lr")
 _STATE_FILE = re.compile(r"(trunk|step)-\d+-\d+-[0-9a-f]{8}\.pt")  # as `Checkpoints` names them
 _BY_STEPS = ("warmup_epochs", "warmup_steps", "progressive")  # compared by the steps that they come to
 

@@ -27,6 +27,7 @@ def train_stage(
     say: Callable[[str], None],
     begun: Callable[[], None] = lambda: None,
     hint: Callable[[TrainLoader], str | None] | None = None,
+    snapshot: Callable[[Path, int], None] | None = None,
 ) -> None:
     """Train a stage to its end; encoder, objective and ema hold the result.
 
@@ -37,6 +38,7 @@ def train_stage(
         say: called with a sentence that the user should see.
         begun: called once its images were found to be those of its last checkpoint, if it has one.
         hint: what to change where it waits for images; by default options of `train`.
+        snapshot: called with directory and step of each snapshot, when the stage's own modules hold the weights.
 
     Raises:
         Stopped: a signal came; everything is saved.
@@ -88,6 +90,10 @@ def train_stage(
             record.step(trainer, outcome, numbers)
             profile.step()
             follow_guard(trainer, say)
+            for directory, step in stage.snapshots.items():  # before a checkpoint could make a later start leave it out
+                if snapshot is not None and step == trainer.step:
+                    trainer.publish()
+                    snapshot(directory, step)
             if trainer.step == stage.decay_start:
                 checkpoints.save(trainer.state(), trunk=True)
             ending = agreed.stop or agreed.too_many_unreadable or stage.is_over(trainer.step)

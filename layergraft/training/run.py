@@ -34,7 +34,7 @@ from layergraft.training.precision import SETTLED, linear_products_of, settle_pr
 from layergraft.training.run_data import IMAGES, keep_decoded, load_data, note_unreadable, remarks_on, with_source
 from layergraft.training.signals import together
 from layergraft.training.stage import StageRun, prepare_stage
-from layergraft.training.stage_files import save_stage
+from layergraft.training.stage_files import save_stage, save_weights
 from layergraft.training.trainer import Trainer
 
 
@@ -171,7 +171,13 @@ class Training:
 
     def loop(self, stage: StageRun) -> None:
         """Train a prepared stage to its end; what counts the time of training counts it around this."""
-        train_stage(self.process, stage, self.display.report, self.display.say, self._keep_contents)
+
+        def snapshot(directory: Path, step: int) -> None:
+            with together():
+                if self.process.is_first:
+                    save_weights(stage, directory, self.provenance(stage.name) | {"step": step})
+
+        train_stage(self.process, stage, self.display.report, self.display.say, self._keep_contents, snapshot=snapshot)
 
     def _keep_contents(self) -> None:
         """Keep what the images hold, for a later start to compare, once those of a run that goes on were taken."""

@@ -26,7 +26,7 @@ from layergraft.graft.plan import Plan
 from layergraft.objectives.base import Objective
 from layergraft.objectives.create import create_objective, know_classes
 from layergraft.runs.announce import announce
-from layergraft.runs.layout import stage_directory
+from layergraft.runs.layout import snapshot_directory, stage_directory
 from layergraft.runs.readable import counted
 from layergraft.training.best_epoch import Best
 from layergraft.training.branch import Branch, branch_in, decay_start
@@ -104,6 +104,12 @@ class StageRun:
     def decay_start(self) -> int | None:
         """The last step before the decay, whose state is kept for branches; None where the schedule has no such."""
         return decay_start(self.config, self.loader.steps_per_epoch)
+
+    @property
+    def snapshots(self) -> dict[Path, int]:
+        """Directory of each snapshot -> the steps that are done when it is taken."""
+        parts = self.config.snapshots
+        return {snapshot_directory(self.directory, part): max(1, round(part * self.steps)) for part in parts}
 
     @property
     def warmup_steps(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -83,15 +84,14 @@ def restore_stage(stage: StageRun) -> None:
     stage.objective.load_state_dict({name: heads[_public_name(name)] for name in stage.objective.state_dict()})
 
 
-def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | None = None) -> None:
-    """Write what a stage leaves: encoders, heads and, last of all, its plan.
+def save_weights(stage: StageRun, directory: Path, provenance: dict[str, Any]) -> None:
+    """Write the encoders and heads of a stage as they are now.
 
     Args:
-        stage: trained.
+        stage: its own modules hold the weights.
+        directory: the stage's, or that of a snapshot.
         provenance: where the weights come from.
-        step_flops: operations of a step, where they were counted.
     """
-    directory = stage.directory
     save_encoder(stage.encoder, directory / "encoder", provenance)
     slow = dict(stage.objective.momentum_copies.named_children()).get("encoder")
     if isinstance(slow, Encoder):
@@ -115,5 +115,16 @@ def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | No
             indent=2,
         ),
     )
-    stage.best.write(directory)
-    write_text(directory / "plan.json", json.dumps(stage_json(stage, step_flops), indent=1) + "\n")
+
+
+def save_stage(stage: StageRun, provenance: dict[str, Any], step_flops: int | None = None) -> None:
+    """Write what a stage leaves: encoders, heads and, last of all, its plan.
+
+    Args:
+        stage: trained.
+        provenance: where the weights come from.
+        step_flops: operations of a step, where they were counted.
+    """
+    save_weights(stage, stage.directory, provenance)
+    stage.best.write(stage.directory)
+    write_text(stage.directory / "plan.json", json.dumps(stage_json(stage, step_flops), indent=1) + "\n")

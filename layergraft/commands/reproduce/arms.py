@@ -19,6 +19,7 @@ class RecipeArm(Arm):
         changes: recipe keys that differ from the recipe's.
         graft: whether it continues MAE with the contrastive stage of `scratch`, so that the two are its parents; the
             best of these on held-out images is the chosen graft.
+        claimed: whether a claim of `verdicts` speaks of it, beside the parents and the chosen graft; it has all seeds.
         suggested: whether its plan is the one that the measured conflict suggests.
         head: the last width of its heads: of MoCo v3 `wide`, as VICReg's; of VICReg `narrow`, as MoCo v3's.
     """
@@ -27,13 +28,15 @@ class RecipeArm(Arm):
     stages: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     graft: bool = False
+    claimed: bool = False
     suggested: bool = False
     head: Literal["wide", "narrow"] | None = None
 
 
 PARENTS = ("mae", "scratch")
 BUDGET = "graft_uniform"  # the operations of its chain, MAE included, are what equal compute means
-CONFLICT = "joint"  # on this arm's encoders the conflict is measured
+CONFLICT = "joint"  # on this arm's encoders the conflict is measured, at its end and after these parts of its steps
+CONFLICT_AT = (0.05, 0.125, 0.25, 0.5, 0.75)
 _PLAN = "stages.graft.plan."
 _EVEN = {_PLAN + "lr_scale": 1.0}
 _OBJECTIVE = "stages.graft.objective"
@@ -58,12 +61,20 @@ ARMS: dict[str, RecipeArm] = {
     for arm in (
         RecipeArm(name="mae", title="MAE", recipe="fashion_paper", stages=("mae",)),
         RecipeArm(name="scratch", title="MoCo v3 from scratch", recipe="fashion_cl_mim", stages=("moco",)),
-        RecipeArm(name="joint", title="multi-task", recipe="fashion_joint", stages=("joint",), parents=PARENTS),
+        RecipeArm(
+            name="joint",
+            title="multi-task",
+            recipe="fashion_joint",
+            stages=("joint",),
+            changes={"stages.joint.snapshots": CONFLICT_AT},
+            parents=PARENTS,
+            claimed=True,
+        ),
         _graft("graft_uniform", "graft, all layers alike", _EVEN),
-        _graft("graft_slow", "graft, slow lower layers", {_PLAN + "lr_scale": [0.3, 0.3, 1.0]}),
+        _graft("graft_slow", "graft, slow lower layers", {_PLAN + "lr_scale": [0.3, 0.3, 1.0]}, claimed=True),
         _graft("graft_geometric", "graft, geometric 0.65", {_PLAN + "lr_scale": {"decay": 0.65}}),
         _graft("graft_suggested", "graft, suggested plan", {}, suggested=True),
-        _after_mae("graft_frozen", "MIM→CL, frozen lower layers", "fashion_frozen", graft=True),
+        _after_mae("graft_frozen", "MIM→CL, frozen lower layers", "fashion_frozen", graft=True, claimed=True),
         RecipeArm(
             name="cl_mim",
             title="CL→MIM, frozen lower layers",
@@ -71,6 +82,7 @@ ARMS: dict[str, RecipeArm] = {
             stages=("mae",),
             first="scratch",
             parents=PARENTS,
+            claimed=True,
         ),
         _after_mae("refiner", "MIM-Refiner's recipe", "fashion_refiner", ("heads", "refine"), encoder="encoder_ema"),
         _after_mae("graft_vicreg", "graft with VICReg", "fashion_vicreg"),

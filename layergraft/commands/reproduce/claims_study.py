@@ -55,8 +55,9 @@ class ClaimsStudy(Study):
         return max(means, key=lambda name: means[name])
 
     def seeds_of(self, name: str, outcomes: JobOutcomes) -> list[int]:
-        """The seeds of an arm: all, for parents, untrained arms and the chosen graft; else those that every arm has."""
-        everything = not self.arm(name).parents or name == self.chosen_graft(outcomes)
+        """The seeds of an arm: all, of those that claims speak of and of untrained ones; else those that all have."""
+        arm = cast(RecipeArm, self.arm(name))
+        everything = not arm.parents or arm.claimed or name == self.chosen_graft(outcomes)
         return self.seeds if everything else self.few
 
     def suggestion(self, outcomes: JobOutcomes) -> list[float] | None:
@@ -78,7 +79,7 @@ class ClaimsStudy(Study):
 
     def more_names(self, name: str) -> Iterator[tuple[str, Kind, int]]:
         if name == CONFLICT:
-            for seed in self.few:
+            for seed in self.seeds:
                 yield name, "conflict", seed
 
     def left(self, outcomes: JobOutcomes) -> list[float]:
@@ -93,6 +94,7 @@ class ClaimsStudy(Study):
             "changes": dict(self.scale.changes),
             "chosen_graft": self.chosen_graft(outcomes),
             "conflict": [
-                {"seed": seed, "blocks": outcomes[f"{CONFLICT}/conflict-{seed}"]["blocks"]} for seed in self.few
+                {"seed": seed} | {key: outcomes[f"{CONFLICT}/conflict-{seed}"][key] for key in ("blocks", "during")}
+                for seed in self.seeds
             ],
         }

@@ -22,8 +22,8 @@ class Scale(Settings):
         holdout: images that train nothing, and on which everything is chosen.
         mae_epochs: length of masked image modelling.
         contrastive_epochs: length of all contrastive stages of an arm together.
-        all_seeds: up to this many seeds every arm has all of them. The rest are for the parents, what needs no
-            training, and the chosen graft alone.
+        all_seeds: up to this many seeds every arm has all of them. The rest are for what claims speak of (parents,
+            chosen graft and the arms that are compared with each other), and for what needs no training.
         recipe: keys of every recipe.
         changes: keys of every recipe that the command gives.
         mae: keys of a stage of masked image modelling.

@@ -18,11 +18,20 @@ class BlockConflict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartConflict:
+    """Conflict after a part of the training's steps."""
+
+    part: float
+    blocks: list[BlockConflict]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeedConflict:
-    """Conflict in the multi-task encoder of one seed."""
+    """Conflict in the multi-task encoder of one seed: in the end, and on the way there."""
 
     seed: int
     blocks: list[BlockConflict]
+    during: list[PartConflict] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,11 @@ class _Block(TypedDict):
     negative: float
 
 
+class _During(TypedDict):
+    part: float
+    blocks: list[_Block]
+
+
 class _Outcome(TypedDict):
     identity: str
     flops: float
@@ -75,6 +80,7 @@ class _Seed(_Trial):
 
 class _Conflict(_Outcome):
     blocks: list[_Block]
+    during: list[_During]
     lr_scale: list[float]
 
 

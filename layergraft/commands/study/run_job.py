@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec import structs
@@ -18,7 +19,7 @@ from layergraft.commands.study.accuracy import SeedImages
 from layergraft.commands.study.jobs import DIVERGED, Job, JobOutcome, read_outcome
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.train import train_run
-from layergraft.config import dump_recipe
+from layergraft.config import Recipe, dump_recipe
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
@@ -27,7 +28,7 @@ from layergraft.graft.donors import first_encoder
 from layergraft.runs.announce import announce
 from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
-from layergraft.runs.layout import last_stage, stage_directory
+from layergraft.runs.layout import last_stage, snapshot_directory, stage_directory
 from layergraft.runs.lock import locked_or_not
 from layergraft.training.divergence import Diverged
 
@@ -178,12 +179,24 @@ def _train(job: Job, run: Path, out: Path) -> None:
 
 
 def _conflict(job: Job, out: Path) -> JobOutcome:
-    run = out / "runs" / job.name.replace("conflict", "seed")
-    assert job.recipe.data.source is not None
-    cosines, _ = cosines_of(build_subject(str(run), [], job.recipe.data.source))
+    """In the encoder that a seed ended with, and in the snapshots on the way to it."""
+    run, recipe = out / "runs" / job.name.replace("conflict", "seed"), job.recipe
+    name, stage = list(recipe.stages.items())[-1]
+    directory = stage_directory(run, recipe, name)
+    during = [
+        {"part": part, "blocks": _conflict_of(snapshot_directory(directory, part), recipe)} for part in stage.snapshots
+    ]
+    blocks = _conflict_of(run, recipe)
+    scales = suggested_scales([block["negative"] for block in blocks])
+    return {"blocks": blocks, "during": during, "lr_scale": scales}
+
+
+def _conflict_of(encoder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """Mean cosine of each block, and its share of images with a negative one."""
+    assert recipe.data.source is not None
+    cosines, _ = cosines_of(build_subject(str(encoder), [], recipe.data.source))
     shares = (cosines < 0).double().mean(0).tolist()
-    blocks = [
+    return [
         {"block": block, "mean": mean, "negative": share}
         for block, (mean, share) in enumerate(zip(cosines.mean(0).tolist(), shares, strict=True))
     ]
-    return {"blocks": blocks, "lr_scale": suggested_scales(shares)}
