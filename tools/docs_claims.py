@@ -22,6 +22,7 @@ from layergraft.commands.reproduce.separations import separations_table
 from layergraft.commands.reproduce.tables import (
     bar_sentence,
     bar_table,
+    conflict_during_table,
     conflict_table,
     parts_table,
     pilot_table,
@@ -33,7 +34,7 @@ from layergraft.runs.report.section import Table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, CLAIMS = DOCS / "claims.md", DOCS / "claims.json"
-NOT_MEASURED = "The recorded study has none of these arms."
+NOT_MEASURED = "The recorded study has not measured this."
 PICTURES = {
     "claims-differences": "differences-epochs",
     "claims-compute": "compute",
@@ -78,6 +79,9 @@ PARTS: dict[str, Callable[[Claims], str]] = {
         markdown(separations_table(claims.separations)) if claims.separations else f"{NOT_MEASURED}\n"
     ),
     "conflict": lambda claims: markdown(conflict_table(claims)),
+    "conflict_during": lambda claims: (
+        markdown(conflict_during_table(claims)) if claims.conflict_during else f"{NOT_MEASURED}\n"
+    ),
     "arms": lambda claims: markdown(arms_table(claims)),
     "trials": lambda claims: markdown(search_table(claims)),
     "facts": lambda claims: markdown(facts_table(claims)),

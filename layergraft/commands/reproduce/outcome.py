@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+
 from layergraft.commands.reproduce.separations import Separation, separations
-from layergraft.commands.reproduce.study_file import MeasuredClaims
+from layergraft.commands.reproduce.study_file import BlockConflict, MeasuredClaims
 from layergraft.commands.reproduce.verdicts import Claim, verdicts
 from layergraft.commands.study.formatting import AT
 from layergraft.commands.study.outcome import (
@@ -19,7 +21,7 @@ from layergraft.commands.study.outcome import (
     families,
     one_family,
 )
-from layergraft.commands.study.statistics import Effect, Interval, interval
+from layergraft.commands.study.statistics import Effect, Interval, effect, family, interval, trend
 from layergraft.commands.study.study_file import BUDGETS, Budget
 
 
@@ -52,13 +54,32 @@ class BlockOfSeeds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConflictAfter:
+    """Conflict after a part of the training's steps, over seeds.
+
+    Args:
+        part: 1 is the end.
+        cosine: mean over images and blocks.
+        negative: share of images with a negative cosine, in percent, mean over blocks.
+        slope: of that share over the blocks, in percentage points.
+    """
+
+    part: float
+    cosine: Effect
+    negative: Interval
+    slope: Effect
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claims(Outcome):
     """The outcome of a study of the claims: verdicts, and every number that they rest on.
 
     Args:
         claims: verdicts.
         graft_vs_parents: at equal contrastive epochs, and at equal compute.
-        conflict: by block.
+        conflict: by block, in the end.
+        conflict_during: on the way there, and in the end; the tests of all rows are one family. Empty where the study
+            looked at the end alone.
         study: what all of it was computed from.
         separations: what the lead of VICReg is made of.
     """
@@ -76,6 +97,7 @@ class Claims(Outcome):
     graft_vs_parents: list[GraftVsParents]
     conflict: list[BlockOfSeeds]
     study: MeasuredClaims
+    conflict_during: list[ConflictAfter] = field(default_factory=list)
     separations: list[Separation] = field(default_factory=list)
 
     @property
@@ -145,6 +167,35 @@ def _conflict(study: MeasuredClaims) -> list[BlockOfSeeds]:
     ]
 
 
+def _conflict_during(study: MeasuredClaims) -> list[ConflictAfter]:
+    by_part: dict[float, dict[int, list[BlockConflict]]] = {}  # part -> seed -> blocks
+    for measured in study.conflict:
+        for during in measured.during:
+            by_part.setdefault(during.part, {})[measured.seed] = during.blocks
+    if not by_part:
+        return []
+    by_part[1.0] = {measured.seed: measured.blocks for measured in study.conflict}
+    shares = {
+        part: {seed: [100 * block.negative for block in blocks] for seed, blocks in of_seeds.items()}
+        for part, of_seeds in by_part.items()
+    }
+    cosines = [
+        effect({seed: float(np.mean([block.mean for block in blocks])) for seed, blocks in by_part[part].items()})
+        for part in sorted(by_part)
+    ]
+    slopes = [trend(shares[part]) for part in sorted(by_part)]
+    tests = family([*cosines, *slopes])
+    return [
+        ConflictAfter(
+            part=part,
+            cosine=cosine,
+            negative=interval({seed: float(np.mean(values)) for seed, values in shares[part].items()}),
+            slope=slope,
+        )
+        for part, cosine, slope in zip(sorted(by_part), tests[: len(by_part)], tests[len(by_part) :], strict=True)
+    ]
+
+
 def make_claims(study: MeasuredClaims) -> Claims:
     """Everything that is said about a study."""
     return Claims(
@@ -155,6 +206,7 @@ def make_claims(study: MeasuredClaims) -> Claims:
         accuracies=accuracies_of(study),
         differences=[row for budget in BUDGETS for row in _differences(study, budget)],
         conflict=_conflict(study),
+        conflict_during=_conflict_during(study),
         separations=separations(study),
         study=study,
     )

@@ -8,7 +8,13 @@ from pathlib import Path
 from layergraft.commands.reproduce.figures import conflict_figures
 from layergraft.commands.reproduce.outcome import Claims
 from layergraft.commands.reproduce.separations import separations_table
-from layergraft.commands.reproduce.tables import bar_sentence, bar_table, parts_table, trend_sentence
+from layergraft.commands.reproduce.tables import (
+    bar_sentence,
+    bar_table,
+    conflict_during_table,
+    parts_table,
+    trend_sentence,
+)
 from layergraft.commands.reproduce.verdicts import Claim, Decision
 from layergraft.commands.study.figures import compute_figure
 from layergraft.commands.study.formatting import AT
@@ -78,11 +84,12 @@ def _conflict(claims: Claims) -> Section | None:
     if not figures:
         return None
     lines = [] if claims.trend is None else [trend_sentence(claims.trend)]
+    during = [conflict_during_table(claims)] if claims.conflict_during else []
     return Section(
         name="conflict",
         title="Do the two losses fight?",
         intro="Gradients of the masked-image and of the contrastive loss in the multi-task network, image by image.",
-        blocks=[*figures, Notes(lines=lines)],
+        blocks=[*figures, Notes(lines=lines), *during],
     )
 
 

@@ -124,3 +124,34 @@ def trend_sentence(test: Effect) -> str:
         f"Trend over depth: {signed(test)} percentage points of images per block, p = {p_value(test.p)}; the slope of "
         f"each seed's least-squares line, tested against zero over {len(test.seeds)} seeds."
     )
+
+
+def conflict_during_table(claims: Claims) -> Table:
+    """Conflict on the way through training."""
+    rows = [
+        [
+            "the end" if row.part == 1 else f"{100 * row.part:g} %",
+            spread(row.negative),
+            signed(row.cosine, 3),
+            p_value(row.cosine.p_holm),
+            signed(row.slope),
+            p_value(row.slope.p_holm),
+            str(len(row.cosine.seeds)),
+        ]
+        for row in claims.conflict_during
+    ]
+    return Table(
+        title="Conflict on the way through training",
+        columns=[
+            "steps done",
+            "images in conflict (%)",
+            "mean cosine [95 % interval]",
+            "p (Holm)",
+            "slope over depth [95 % interval]",
+            "p (Holm)",
+            "seeds",
+        ],
+        rows=rows,
+        note="Of the multi-task network, means over its blocks. Slope: percentage points of images in conflict per "
+        "block. p: against zero, corrected for all tests of this table.",
+    )

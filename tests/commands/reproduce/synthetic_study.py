@@ -88,6 +88,16 @@ def synthetic_study(changes: dict[str, float] | None = None, seeds: int = 5, wit
                     }
                     for block in range(4)
                 ],
+                "during": [
+                    {
+                        "part": part,
+                        "blocks": [
+                            {"block": block, "mean": 0.1 * (0.5 - part) + 0.001 * WOBBLE[seed], "negative": 0.25 * part}
+                            for block in range(4)
+                        ],
+                    }
+                    for part in (0.25, 0.75)
+                ],
             }
             for seed in range(min(3, seeds))
         ],

@@ -87,3 +87,21 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
     del content["arms"][0]["seeds"]
     with pytest.raises(UserError, match="arms"):
         write_claims(as_study(content, MeasuredClaims), tmp_path)
+
+
+def test_conflict_on_the_way_through_training() -> None:
+    """By hand: the cosine falls from +0.025 over −0.025 to −0.05, the share rises from 6.25 % over 18.75 % to 56 %."""
+    content = synthetic_study()
+    rows = make_claims(as_study(content, MeasuredClaims)).conflict_during
+    assert [row.part for row in rows] == [0.25, 0.75, 1.0]
+    assert [row.cosine.mean for row in rows] == pytest.approx([0.025, -0.025, -0.05], abs=0.01)
+    assert [row.negative.mean for row in rows] == pytest.approx([6.25, 18.75, 50 + 4 * 1.5])
+    assert [row.slope.mean for row in rows] == pytest.approx([0, 0, 4.0])
+    # One family: the smallest p of the four tests that have a spread (a slope of 0 in every seed is no test).
+    known = sorted(test.p for row in rows for test in (row.cosine, row.slope) if test.p is not None)
+    assert min(test.p_holm for row in rows for test in (row.cosine, row.slope) if test.p_holm) == pytest.approx(
+        min(1.0, known[0] * len(known))
+    )
+    for seed in content["conflict"]:
+        del seed["during"]
+    assert make_claims(as_study(content, MeasuredClaims)).conflict_during == []
