@@ -69,5 +69,8 @@ def test_the_page_of_the_method_says_what_was_measured_of_conflict() -> None:
     shares = [100 * statistics.mean(found.blocks[block].negative for found in study.conflict) for block in (0, -1)]
     last = study.conflict[0].blocks[-1].block
     sentence = f"over {len(study.conflict)} seeds, the losses disagree on {shares[0]:.0f}% of the images in block 0 "
-    assert sentence + f"and on {shares[1]:.0f}% in block {last}" in (ROOT / "docs" / "method.md").read_text()
+    text = (ROOT / "docs" / "method.md").read_text()
+    assert sentence + f"and on {shares[1]:.0f}% in block {last}" in text
+    first = claims.conflict_during[0]
+    assert f"at {100 * first.part:.0f}% of the steps, it is {first.negative.mean:.0f}% over all blocks" in text
     assert [part.verdict for part in parts if part.hypothesis == "conflict grows with depth"] == ["undecided"]
