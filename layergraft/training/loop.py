@@ -19,6 +19,8 @@ from layergraft.training.stage import StageRun
 from layergraft.training.step_log import Record, Report
 from layergraft.training.trainer import Trainer
 
+Snapshot = Callable[[Path, int], None]
+
 
 def train_stage(
     process: Process,
@@ -27,7 +29,7 @@ def train_stage(
     say: Callable[[str], None],
     begun: Callable[[], None] = lambda: None,
     hint: Callable[[TrainLoader], str | None] | None = None,
-    snapshot: Callable[[Path, int], None] | None = None,
+    snapshot: Snapshot | None = None,
 ) -> None:
     """Train a stage to its end; encoder, objective and ema hold the result.
 
@@ -90,12 +92,7 @@ def train_stage(
             record.step(trainer, outcome, numbers)
             profile.step()
             follow_guard(trainer, say)
-            for directory, step in stage.snapshots.items():  # before a checkpoint could make a later start leave it out
-                if snapshot is not None and step == trainer.step:
-                    trainer.publish()
-                    snapshot(directory, step)
-            if trainer.step == stage.decay_start:
-                checkpoints.save(trainer.state(), trunk=True)
+            keep_on_the_way(trainer, checkpoints, snapshot)
             ending = agreed.stop or agreed.too_many_unreadable or stage.is_over(trainer.step)
             if ending or (agreed.save and agreed.finite):
                 checkpoints.save(trainer.state())
@@ -105,6 +102,19 @@ def train_stage(
                 raise signals.stopped(agreed.requeue)
         batches.close()  # a guard may have left some
         trainer.finish()
+
+
+def keep_on_the_way(trainer: Trainer, checkpoints: Checkpoints, snapshot: Snapshot | None) -> None:
+    """Keep what is due at the trainer's step: snapshots, and the state that branches begin with.
+
+    It comes before the step's checkpoint, with which a later start would leave a snapshot out.
+    """
+    for directory, step in trainer.stage.snapshots.items():
+        if snapshot is not None and step == trainer.step:
+            trainer.publish()
+            snapshot(directory, step)
+    if trainer.step == trainer.stage.decay_start:
+        checkpoints.save(trainer.state(), trunk=True)
 
 
 def begin(trainer: Trainer, checkpoints: Checkpoints, say: Callable[[str], None]) -> None:
