@@ -270,7 +270,7 @@ def report(*, runs: list[str], out: str | Path | None = None, figures: str | Pat
 
 def reproduce(
     *,
-    scale: Literal["smoke", "tiny", "small"] = "tiny",
+    scale: Literal["smoke", "tiny", "colour", "small"] = "tiny",
     data: str | None = None,
     seeds: int = 3,
     out: str | Path,
@@ -284,7 +284,8 @@ def reproduce(
     can be set for all methods: --engine.precision bf16-mixed; --encoder.in_chans 3 for images in colour.
 
     Args:
-        scale: smoke (a minute, proves nothing), tiny (built-in images), small (images of your own, hours).
+        scale: smoke (a minute, proves nothing), tiny (built-in images), colour (the same in colour), small (images of
+            your own, hours).
         data: labelled images, a folder with train/ and val/; by default those of the scale.
         seeds: pre-training seeds of MAE, MoCo v3 from scratch and the chosen graft; other methods get at most three.
         out: directory of the study.

@@ -39,7 +39,7 @@ class MeasuredClaims(MeasuredStudy):
     """All that `layergraft reproduce` trained and measured.
 
     Args:
-        scale: smoke, tiny or small.
+        scale: smoke, tiny, colour or small.
         chosen_graft: the graft that was best on held-out images.
         conflict: of the multi-task arm.
         changes: recipe keys of all arms that the command gave, such as the precision.

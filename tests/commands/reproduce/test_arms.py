@@ -175,3 +175,15 @@ def test_two_runs_are_one_chain(tmp_path: Path) -> None:
     train_run(structs.replace(mae, stages=mae.stages | arm.stages), tmp_path / "whole", "auto")
     ours, whole = (load_encoder(tmp_path / name / "encoder").vit.state_dict() for name in ("graft", "whole"))
     assert all(torch.equal(ours[key], whole[key]) for key in whole)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_in_colour_contrast_sees_grey_views_and_nothing_else_differs(name: str) -> None:
+    scale = SCALES["colour"]
+    recipe, grey = arm_recipe(ARMS[name], scale, str(scale.source), 0), tiny(name)
+    assert recipe.encoder == structs.replace(grey.encoder, in_chans=3)
+    for stage, other in zip(recipe.stages.values(), grey.stages.values(), strict=True):
+        for view, config in stage.views.items():
+            share = 0.8 if view in ("first", "second") else 0.0
+            assert config == structs.replace(other.views[view], gray=share), view
+        assert structs.replace(stage, views=other.views) == other
