@@ -11,13 +11,14 @@ from torch import Tensor
 
 from layergraft.analysis.rank import alpha_req, lidar, spectrum
 from layergraft.analysis.uniformity import alignment, uniformity
-from layergraft.analysis.views import CONTRASTIVE, view_features
+from layergraft.analysis.views import view_features
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation import logistic
 from layergraft.evaluation.features import center_and_normalize, extract
 from layergraft.evaluation.rankme import rankme
+from layergraft.evaluation.single_images import CONTRASTIVE
 from layergraft.runs.interruption import check
 
 SURROGATES, VIEWS, SHOTS, SPLITS = 256, 8, 5, 5

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from layergraft.analysis.charts import by_layer, columns
 from layergraft.analysis.subject import NotApplicable, Subject, layer_features, layer_names
-from layergraft.analysis.views import CONTRASTIVE, view_features
+from layergraft.analysis.views import view_features
 from layergraft.evaluation.rankme import entropy_rank, rankme
+from layergraft.evaluation.single_images import CONTRASTIVE
 from layergraft.runs.figure import ChartRows
 from layergraft.runs.findings import Findings
 

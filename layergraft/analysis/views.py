@@ -8,7 +8,6 @@ from torch import Tensor
 
 from layergraft.analysis.subject import layer_tokens
 from layergraft.config.data import ViewConfig
-from layergraft.config.objectives import MocoConfig
 from layergraft.data.augment import fixed_view, random_view
 from layergraft.data.batch import Normalize
 from layergraft.data.randomness import Randomness
@@ -16,11 +15,6 @@ from layergraft.data.sources.source import Source
 from layergraft.data.view_parameters import DRAWS
 from layergraft.encoders.vit import Encoder
 from layergraft.runs.interruption import check
-
-# The first view of MoCo v3, with crops that keep at least a fifth of the image.
-CONTRASTIVE = ViewConfig(
-    crop_scale=(0.2, 1.0), jitter=MocoConfig().views["first"].jitter, gray=MocoConfig().views["first"].gray, blur=0.1
-)
 
 
 def view_batch(encoder: Encoder, source: Source, config: ViewConfig, random: Randomness, epoch: int = 0) -> Tensor:

@@ -46,8 +46,9 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
     Args:
         protocols: `knn`, `logistic`, `ridge`, `prototype` on frozen features; `linear`, `finetune`, `segment` train;
             `head` is the classifier that came with a checkpoint.
-        variant: how a penalty is found, of `logistic` (`published`, `cv`, `holdout`) and `ridge` (`holdout`, `cv`); of
-            `segment`: `linear`, `upernet`. A protocol that has none of those given takes its first.
+        variant: how a penalty is found, of `logistic` (`published`, `cv`, `holdout`, `label_free`) and `ridge`
+            (`holdout`, `cv`, `label_free`); of `segment`: `linear`, `upernet`. A protocol that has none of those given
+            takes its first.
         shots: labelled images per class (1, 5, ...) or a percentage ("1%"); null is 1, 5 and 10 on frozen features, and
             all labels where something is trained.
         splits: random splits per number of shots.
@@ -67,7 +68,7 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
         "knn",
         "logistic",
     )
-    variant: tuple[Literal["published", "cv", "holdout", "linear", "upernet"], ...] = ("published",)
+    variant: tuple[Literal["published", "cv", "holdout", "label_free", "linear", "upernet"], ...] = ("published",)
     shots: tuple[int | str, ...] | None = None
     splits: int = 5
     pooling: tuple[Literal["cls", "mean", "cls+mean", "last4", "auto"], ...] = ("cls",)
@@ -136,6 +137,11 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
         return penalty or "auto" in self.pooling
 
     @property
+    def takes_views(self) -> bool:
+        """Whether a penalty is chosen by views of single images."""
+        return any("label_free" in self.variants(name) for name in self.frozen_protocols if name in VARIANTS)
+
+    @property
     def chooses(self) -> bool:
         """Whether something on frozen features is chosen on held-out images."""
         several = "knn" in self.frozen_protocols and len(self.k) * len(self.temperature) > 1
@@ -143,8 +149,8 @@ class EvaluateConfig(Config, frozen=True, kw_only=True):
 
 
 VARIANTS = {
-    "logistic": ("published", "cv", "holdout"),
-    "ridge": ("holdout", "cv"),
+    "logistic": ("published", "cv", "holdout", "label_free"),
+    "ridge": ("holdout", "cv", "label_free"),
     "segment": ("linear", "upernet"),
 }
 """protocol -> how it can be carried out, the default first."""

@@ -31,6 +31,7 @@ from layergraft.evaluation.few_shot import FEW_SHOT, exact, predict
 from layergraft.evaluation.frozen import Keep
 from layergraft.evaluation.knn import knn_votes
 from layergraft.evaluation.selection import Fold, strength_on_folds
+from layergraft.evaluation.single_images import single_images, strength_without_labels
 from layergraft.runs.announce import announce
 from layergraft.runs.examples import write_examples
 from layergraft.runs.interruption import check
@@ -55,7 +56,7 @@ def check_cross_validation(labelled: Source, config: EvaluateConfig) -> None:
     if several or "auto" in config.pooling or "holdout" in config.variant:
         raise UserError(
             "Something is to be chosen on held-out images, and cross-validation holds none out.",
-            "Take the variant published or cv, one k and one pooling; or give images with --test.",
+            "Take the variant published, cv or label_free, one k and one pooling; or give images with --test.",
         )
     present = len(np.unique(labelled.selected_labels))
     if present < 2:
@@ -105,15 +106,26 @@ def cross_validate(
     if len(of_readable := _readable(labelled, floor)) < len(labelled):
         labelled, floor = of_readable, floor[~np.isnan(floor[:, 0])]
         check_cross_validation(labelled, config)
-    rows = _measure(labelled, config, "pixels", None, floor, keep, None)
+    views = _views(labelled, config, first)
+    of_views = None if views is None else (views, pixels(views, first.img_size, first.in_chans, side))
+    rows = _measure(labelled, config, "pixels", None, floor, of_views, keep, None)
     for name, encoder in encoders.items():
+        views = _views(labelled, config, encoder)
         with features_named(name):
             features = features_of(encoder, labelled, config.pooling, config.block)
+            viewed = {} if views is None else features_of(encoder, views, config.pooling, config.block)
         for pooling in config.pooling:
             examples = partial(_keep_examples, labelled, encoder.in_chans, out) if out is not None else None
             called = features_called(pooling, config.block)
-            rows += _measure(labelled, config, name, called, features[pooling], keep, examples)
+            of_views = None if views is None else (views, viewed[pooling])
+            rows += _measure(labelled, config, name, called, features[pooling], of_views, keep, examples)
     return rows
+
+
+def _views(labelled: Source, config: EvaluateConfig, encoder: Encoder) -> Source | None:
+    """Views of single images at an encoder's size, where a penalty is chosen by them."""
+    classes = len(np.unique(labelled.selected_labels))
+    return single_images(labelled, encoder.img_size, encoder.reads, classes, 0) if config.takes_views else None
 
 
 def _keep_examples(labelled: Source, channels: int, out: Path, row: ResultRow, predicted: Labels) -> None:
@@ -130,10 +142,14 @@ def _measure(
     encoder: str,
     pooling: str | None,
     features: Array,
+    of_views: tuple[Source, Array] | None,
     keep: Keep | None,
     keep_examples: Callable[[ResultRow, Labels], None] | None,
 ) -> list[ResultRow]:
-    """All protocols on one set of features of shape (N, D); examples are of the first that fits a classifier."""
+    """All protocols on one set of features of shape (N, D); examples are of the first that fits a classifier.
+
+    A penalty that is chosen by views of single images is that of features (M, D) of all images, without their labels.
+    """
     present, labels = np.unique(labelled.selected_labels, return_inverse=True)
     labels, classes = labels.astype(np.int64), len(present)
     dealt = repeated_folds(labels, config.splits, whole_files(labelled))
@@ -144,14 +160,20 @@ def _measure(
     rows: list[ResultRow] = []
     for protocol in dict.fromkeys(config.frozen_protocols):
         for variant in _variants(config, protocol):
-            part = []
+            part, strength, chosen = [], None, how
+            if variant == "label_free":
+                assert of_views is not None
+                viewed = exact(torch.from_numpy(center_and_normalize(of_views[1])))
+                shots = max(1, round(len(dealt[0][0][0]) / classes))
+                strength, by = strength_without_labels(FEW_SHOT[protocol], of_views[0], viewed, shots)
+                chosen = how | by
             for number, folds in enumerate(dealt):
                 check()
                 began = time.perf_counter()
                 predicted = (
                     _by_neighbours(raw, labels, classes, folds, config)
                     if protocol == "knn"
-                    else _by_classifier(protocol, variant, prepared, labels, classes, folds)
+                    else _by_classifier(protocol, variant, strength, prepared, labels, classes, folds)
                 )
                 part.append(
                     ResultRow(
@@ -167,7 +189,7 @@ def _measure(
                         value=100 * float((predicted == labels).mean()),
                         n_train=len(folds[0][0]),
                         n_test=len(labels),
-                        chosen=how,
+                        chosen=chosen,
                         seconds=time.perf_counter() - began,
                         seed=0,
                     ).with_interval()
@@ -191,7 +213,13 @@ def _variants(config: EvaluateConfig, protocol: str) -> Sequence[str | None]:
 
 
 def _by_classifier(
-    protocol: str, variant: str | None, features: Tensor, labels: Labels, classes: int, folds: Sequence[Fold]
+    protocol: str,
+    variant: str | None,
+    strength: float | None,
+    features: Tensor,
+    labels: Labels,
+    classes: int,
+    folds: Sequence[Fold],
 ) -> Labels:
     """Class of each row by a linear classifier that was fitted to the other folds, of shape (N,)."""
     fitting, targets = FEW_SHOT[protocol], torch.from_numpy(labels)
@@ -199,8 +227,10 @@ def _by_classifier(
     for fitted, tested in folds:
         check()
         rows = features[fitted]
-        strength = strength_on_folds(fitting, rows, labels[fitted], classes)[0] if variant == "cv" else fitting.fixed
-        classifier = fitting.fit_path(rows, targets[fitted], classes, [strength])
+        penalty = fitting.fixed if strength is None else strength
+        if variant == "cv":
+            penalty = strength_on_folds(fitting, rows, labels[fitted], classes)[0]
+        classifier = fitting.fit_path(rows, targets[fitted], classes, [penalty])
         predicted[tested] = predict(classifier, features[tested])[0].numpy()
     return predicted
 

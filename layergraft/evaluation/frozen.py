@@ -15,6 +15,7 @@ from torch import Tensor
 
 from layergraft.config.recipe import VARIANTS, EvaluateConfig
 from layergraft.data.reading import read_as_trained
+from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation.auditing.leak import find_leak
 from layergraft.evaluation.cache import features_of
@@ -41,6 +42,7 @@ from layergraft.evaluation.selection import (
     strongest_of_the_best,
 )
 from layergraft.evaluation.side_by_side import side_by_side
+from layergraft.evaluation.single_images import strength_without_labels
 from layergraft.evaluation.splits import Split, write_splits
 from layergraft.evaluation.task import FeatureSets, Task
 from layergraft.runs.announce import announce
@@ -164,7 +166,7 @@ class Measurement:
     ) -> list[ResultRow]:
         """One protocol and variant on all splits of one number of shots."""
         protocol, began = FEW_SHOT[name], time.perf_counter()
-        fixed, note = self._on_holdout(protocol, splits[0]) if variant == "holdout" else (protocol.fixed, None)
+        fixed, note = self._chosen_strength(protocol, variant, splits[0])
         choosing = time.perf_counter() - began
 
         def fit(split: Split) -> tuple[LinearClassifier, dict[str, Any], float]:
@@ -192,9 +194,19 @@ class Measurement:
             self._keep_examples(rows[0], predicted[0])
         return rows + summarize(rows)
 
-    def _on_holdout(self, protocol: FewShotProtocol, split: Split) -> tuple[float, dict[str, Any]]:
+    def _chosen_strength(
+        self, protocol: FewShotProtocol, variant: str | None, split: Split
+    ) -> tuple[float, dict[str, Any] | None]:
+        """(penalty of all splits of one number of shots, how it was chosen); the fixed one where none is chosen yet."""
+        shots = max(1, round(len(split.rows) / self.classes))
+        if variant == "label_free":
+            assert self.task.views is not None
+            return strength_without_labels(protocol, self.task.views, self.x["views"], shots)
+        return self._on_holdout(protocol, shots) if variant == "holdout" else (protocol.fixed, None)
+
+    def _on_holdout(self, protocol: FewShotProtocol, shots: int) -> tuple[float, dict[str, Any]]:
         held = self.task.choosing()
-        shots, tasks = holdout_tasks(held, max(1, round(len(split.rows) / self.classes)))
+        shots, tasks = holdout_tasks(held, shots)
         accuracies = scores(protocol, protocol.strengths, self.x["holdout"], held.selected_labels, self.classes, tasks)
         strength = strongest_of_the_best(protocol.strengths, accuracies)
         return strength, {"lambda_n": strength, "by": "held-out images", "tasks": TASKS, "task_shots": shots}
@@ -276,13 +288,16 @@ def evaluate_encoders(
         task = replace(task, holdout=None)  # whose images need not be looked at then
     first = next(iter(encoders.values()))
     side = pixel_side(first.img_size, first.in_chans, len(task.train))
-    floor = {
-        name: pixels(read_as_trained(source, first.reads), first.img_size, first.in_chans, side)
-        for name, source in task.sources.items()
-    }
-    task, floor = task.readable(floor)
+
+    def pixels_of(source: Source) -> Array:
+        return pixels(read_as_trained(source, first.reads), first.img_size, first.in_chans, side)
+
+    task, floor = task.readable({name: pixels_of(source) for name, source in task.sources.items()})
+    with_views = task.with_views(config, first.img_size, first.reads)
+    if with_views.views is not None:
+        floor["views"] = pixels_of(with_views.views)
     note = {} if side == first.img_size else {"side": side}
-    of_pixels = Measurement(task, config, "pixels", None, floor, note, first.device, None)
+    of_pixels = Measurement(with_views, config, "pixels", None, floor, note, first.device, None)
     del floor  # it goes as soon as it is not needed any more
     rows = of_pixels.rows(keep)
     del of_pixels
@@ -306,6 +321,7 @@ def _evaluate(
     look_for_leak: bool,
 ) -> list[ResultRow]:
     """All protocols and poolings on one encoder."""
+    task = task.with_views(config, encoder.img_size, encoder.reads)
     poolings = POOLINGS if "auto" in config.pooling else config.pooling
     with features_named(name):
         by_part = {part: features_of(encoder, source, poolings, config.block) for part, source in task.sources.items()}
@@ -336,6 +352,7 @@ def _evaluate_draws(
     Row i of a measurement is of draw i of the patches and split i of the labels, each counted round where there are
     fewer: mean and deviation are over both.
     """
+    task = task.with_views(config, encoder.img_size, encoder.reads)
     few_shot = any(protocol in FEW_SHOT for protocol in config.frozen_protocols)
     by_shots: dict[str, list[Split]] = {}
     for split in task.labelled_splits(config) if few_shot else ():

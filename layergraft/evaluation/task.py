@@ -6,19 +6,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from layergraft.config.encoder import ImageSize
 from layergraft.config.recipe import EvaluateConfig
 from layergraft.data.arrays import Labels
+from layergraft.data.decode import ReadOptions
 from layergraft.data.sources.source import Source
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array
 from layergraft.evaluation.few_shot import FEW_SHOT
 from layergraft.evaluation.selection import holdout_tasks
+from layergraft.evaluation.single_images import single_images
 from layergraft.evaluation.splits import Split, draw_splits
 from layergraft.runs.announce import announce
 from layergraft.runs.readable import counted
 
 FeatureSets = dict[str, Array]
-"""`train`, `test` and, where something is chosen, `holdout` -> features of shape (N, D)."""
+"""`train`, `test` and, where something is chosen, `holdout` or `views` -> features of shape (N, D)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Task:
         seed: the run's seed.
         holdout: labelled images on which everything is chosen; disjoint from `train`. None allows no choice.
         splits: lists of labelled images that were given; None draws them.
+        views: of single training images, of `single_images`, where a penalty is chosen by them.
     """
 
     train: Source
@@ -40,6 +44,7 @@ class Task:
     seed: int
     holdout: Source | None = None
     splits: tuple[Split, ...] | None = None
+    views: Source | None = None
 
     @classmethod
     def on_holdout(cls, train: Source, holdout: Source, seed: int) -> Task:
@@ -51,9 +56,16 @@ class Task:
 
     @property
     def sources(self) -> dict[str, Source]:
-        """`train`, `test` and, where there is one, `holdout`."""
-        sources = {"train": self.train, "test": self.test}
-        return sources if self.holdout is None else sources | {"holdout": self.holdout}
+        """`train`, `test` and, where there are any, `holdout` and `views`."""
+        sources = {"train": self.train, "test": self.test, "holdout": self.holdout, "views": self.views}
+        return {name: source for name, source in sources.items() if source is not None}
+
+    def with_views(self, config: EvaluateConfig, size: ImageSize, reads: ReadOptions) -> Task:
+        """The same task with views of single images for an encoder's size, where a penalty is chosen by them."""
+        if not config.takes_views:
+            return self
+        classes = len(np.unique(self.train.selected_labels))
+        return replace(self, views=single_images(self.train, size, reads, classes, self.seed))
 
     def test_labels(self) -> Labels:
         """Class of each test image, as indices into the training classes."""

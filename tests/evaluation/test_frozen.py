@@ -32,7 +32,7 @@ ENCODER = EncoderConfig(
 )
 EVERYTHING = EvaluateConfig(
     protocols=("knn", "logistic", "ridge", "prototype"),
-    variant=("published", "cv", "holdout"),
+    variant=("published", "cv", "holdout", "label_free"),
     shots=(1, 5, "10%"),
     splits=2,
     pooling=("cls", "auto"),
@@ -85,7 +85,11 @@ def test_no_choice_sees_the_test_set(everything: tuple[Task, list[ResultRow], Pa
     assert kinds >= {("knn", None, "held-out images")} | {
         (name, variant, by)
         for name in ("logistic", "ridge")
-        for variant, by in (("holdout", "held-out images"), ("cv", "folds over the shots"))
+        for variant, by in (
+            ("holdout", "held-out images"),
+            ("cv", "folds over the shots"),
+            ("label_free", "views of single images"),
+        )
     }
     assert {row.chosen.get("pooling") for row in rows if row.encoder == "some"} - {None}
     assert np.mean([row.value for row in noisy]) < 15 < np.mean([row.value for row in rows])
@@ -96,7 +100,7 @@ def test_rows(everything: tuple[Task, list[ResultRow], Path]) -> None:
     assert len({row.identity for row in rows}) == len(rows)
     seen = {(row.protocol, row.variant) for row in rows}
     assert seen == {("knn", None), ("prototype", None)} | {
-        (name, variant) for name in ("logistic", "ridge") for variant in ("published", "cv", "holdout")
+        (name, variant) for name in ("logistic", "ridge") for variant in EVERYTHING.variant
     } - {("ridge", "published")}
     assert {(row.shots, row.split) for row in rows if row.protocol == "knn"} == {("100%", "0")}
     assert {row.pooling for row in rows if row.encoder == "pixels"} == {None}

@@ -49,7 +49,7 @@ def evaluate(
             takes images of `data` that nothing was trained on.
         protocols: knn, logistic, ridge, prototype use frozen features; linear, finetune, segment are trained; head is
             the classifier that came with the checkpoint.
-        variant: how the penalty is chosen: published, cv, holdout; for segment, its head: linear, upernet.
+        variant: how the penalty is chosen: published, cv, holdout, label_free; of segment, its head: linear, upernet.
         shots: labelled images per class, or percentages: 1 5 10 1%.
         splits: number of random splits per number of shots, or of times that the folds are dealt; or files that name
             the labelled images, one per line.

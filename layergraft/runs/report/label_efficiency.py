@@ -13,8 +13,10 @@ _TITLES = {
     ("logistic", "published"): "logistic regression, published penalty",
     ("logistic", "cv"): "logistic regression, penalty by folds over the shots",
     ("logistic", "holdout"): "logistic regression, penalty by held-out images",
+    ("logistic", "label_free"): "logistic regression, penalty by views of single images, without labels",
     ("ridge", "holdout"): "ridge regression, penalty by held-out images",
     ("ridge", "cv"): "ridge regression, penalty by folds over the shots",
+    ("ridge", "label_free"): "ridge regression, penalty by views of single images, without labels",
     ("prototype", None): "nearest class mean",
 }
 
