@@ -52,7 +52,7 @@ def results_of(study: MeasuredAblation, candidates: Candidates, seeds: list[int]
             continue
         by_seed = {measured.seed: measured.holdout for measured in arm.seeds}
         shots = {key: [by_seed[seed][key] for seed in seeds] for key in (*study.few_shots, "knn")}
-        mean = arm.held_out(study.few_shots, set(seeds))
+        mean = arm.held_out(set(seeds))
         (mae, graft), plan = candidates[arm.title]
         results.append({"name": arm.title, "epochs": [mae, graft], "plan": plan, "accuracy": shots, "mean": mean})
     return sorted(results, key=lambda result: list(candidates).index(result["name"]))

@@ -17,16 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from layergraft.commands.study.ranking import (
+    SAMPLES,
+    TITLES,
+    Numbers,
+    Ranking,
+    correlations,
+    over_encoders,
+    ranking_text,
+    ranks,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FILE = DOCS / "plans.md", DOCS / "plans.json"
 PART = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-OTHER = "thirds"  # whose clusters are pseudo-tasks for the others
 DRAWN = re.compile(r"(rising|falling|any|frozen)( mean)? \d")
 FLOOR = 0.01  # what counts as the scale of a frozen block, in logarithms
-SAMPLES = 2000
-Numbers = npt.NDArray[np.float64]
 Study = Mapping[str, Any]
 
 # Statistic of a block -> its weight in a plan, as the argument for it has it: above the mean is to move faster.
@@ -43,33 +50,6 @@ WEIGHTS: dict[str, Callable[[Mapping[str, float]], float]] = {
     "MIM gains by the step of contrast": lambda row: -row["mim_by_cl"],
     "contrast gains by the step of MIM": lambda row: -row["cl_by_mim"],
 }
-SCORES = {
-    "rankme": "RankMe",
-    "lidar": "LiDAR",
-    "alpha_req": "α-ReQ",
-    "alignment": "alignment (distance of views)",
-    "uniformity": "uniformity",
-    "loss_quarter": "training loss at a quarter",
-    "loss_end": "training loss at the end",
-    "instances": "pseudo-tasks: each image a class",
-    "pixel_clusters": "pseudo-tasks: clusters of pixels",
-    "start_clusters": "pseudo-tasks: clusters of MAE's features",
-    "other_clusters": "pseudo-tasks: clusters of the features of thirds",
-}
-
-
-def ranks(values: Numbers) -> Numbers:
-    """Ranks from 0 along the last axis, equal values sharing their mean."""
-    below = (values[..., :, None] > values[..., None, :]).sum(-1)
-    alike = (values[..., :, None] == values[..., None, :]).sum(-1)
-    return np.asarray(below + (alike - 1) / 2, dtype=np.float64)
-
-
-def correlations(a: Numbers, b: Numbers) -> Numbers:
-    """Rank correlation (Spearman) along the last axis; 0 where one of them is constant."""
-    x, y = (part - part.mean(-1, keepdims=True) for part in (ranks(a), ranks(b)))
-    size = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
-    return np.asarray((x * y).sum(-1) / np.maximum(size, 1e-12))
 
 
 def spearman(a: Numbers, b: Numbers) -> float:
@@ -77,21 +57,13 @@ def spearman(a: Numbers, b: Numbers) -> float:
     return float(correlations(a, b))
 
 
-def interval(a: Sequence[Numbers], b: Sequence[Numbers]) -> tuple[float, float, float]:
-    """(mean rank correlation over groups, 95 % interval): plans drawn anew, the same in each group."""
-    random = np.random.default_rng(0)
-    drawn = random.integers(0, len(a[0]), (SAMPLES, len(a[0])))
-    means = np.mean([correlations(x[drawn], y[drawn]) for x, y in zip(a, b, strict=True)], axis=0)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(np.mean([spearman(x, y) for x, y in zip(a, b, strict=True)])), float(low), float(high)
-
-
-def ahead(a: Numbers, b: Numbers, accuracy: Numbers) -> tuple[float, float, float]:
+def ahead(a: Numbers, b: Numbers, accuracy: Numbers) -> Ranking:
     """By how much the rank correlation of `a` is above that of `b`, with 95 % interval; the same plans for both."""
     drawn = np.random.default_rng(0).integers(0, len(a), (SAMPLES, len(a)))
     differences = correlations(a[drawn], accuracy[drawn]) - correlations(b[drawn], accuracy[drawn])
     low, high = np.quantile(differences, (0.025, 0.975))
-    return spearman(a, accuracy) - spearman(b, accuracy), float(low), float(high)
+    mean = spearman(a, accuracy) - spearman(b, accuracy)
+    return Ranking(mean=mean, low=float(low), high=float(high), groups=1, encoders=len(a))
 
 
 def plans_of(study: Study, images: str) -> list[str]:
@@ -191,7 +163,7 @@ def residual(values: Numbers, others: Numbers) -> Numbers:
     return np.asarray(y - design @ np.linalg.lstsq(design, y, rcond=None)[0])
 
 
-def predictor_rows(study: Study) -> list[tuple[str, dict[str, tuple[float, float, float]], dict[str, float]]]:
+def predictor_rows(study: Study) -> list[tuple[str, dict[str, Ranking], dict[str, float]]]:
     """(predictor, set -> correlation with interval, set -> correlation once the mean rate is accounted for)."""
     plans = {images: drawn_plans(study, images) for images in study["sets"]}
     accuracy = {images: reached(study, images, plans[images]).mean(0) for images in study["sets"]}
@@ -199,44 +171,35 @@ def predictor_rows(study: Study) -> list[tuple[str, dict[str, tuple[float, float
     rate = {images: _logarithms(study, plans[images]).mean(1) for images in study["sets"]}
     rows = []
     for name in scored["grey"]:
-        whole = {images: interval([scored[images][name]], [accuracy[images]]) for images in study["sets"]}
+        whole = {images: over_encoders([(scored[images][name], accuracy[images])]) for images in study["sets"]}
         part = {
             images: spearman(residual(scored[images][name], rate[images]), residual(accuracy[images], rate[images]))
             for images in study["sets"]
         }
         rows.append((name, whole, part))
-    return sorted(rows, key=lambda row: -abs(row[1]["grey"][0]))
+    return sorted(rows, key=lambda row: -abs(row[1]["grey"].mean))
 
 
-def score_of(row: Mapping[str, Any], name: str) -> float:
-    """A label-free score of an encoder."""
-    return float(row[name])
-
-
-def score_rows(study: Study) -> list[tuple[str, dict[str, tuple[float, float, float]]]]:
-    """(score, set -> rank correlation with accuracy within a seed, with interval), all arms."""
+def score_rows(study: Study) -> list[tuple[str, dict[str, Ranking]]]:
+    """(score, set -> rank correlation with accuracy within a seed, with interval), all plans; the best first."""
     rows = []
-    for name in SCORES:
+    for score in TITLES:
         whole = {}
         for images in study["sets"]:
-            seeds = study["sets"][images].values()
-            scored = [plan for plan in plans_of(study, images) if all(plan in seed["encoders"] for seed in seeds)]
-            plans = [plan for plan in scored if plan != OTHER]
-            values = [np.array([score_of(seed["encoders"][plan], name) for plan in plans]) for seed in seeds]
-            whole[images] = interval(values, list(reached(study, images, plans)))
-        rows.append((name, whole))
-    return sorted(rows, key=lambda row: -abs(row[1]["grey"][0]))
+            plans, seeds = plans_of(study, images), study["sets"][images].values()
+            values = [np.array([seed["scores"][plan][score] for plan in plans]) for seed in seeds]
+            whole[images] = over_encoders(list(zip(values, reached(study, images, plans), strict=True)))
+        rows.append((score, whole))
+    return sorted(rows, key=lambda row: -abs(np.mean([ranking.mean for ranking in row[1].values()])))
 
 
 def _number(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
-def _interval(found: tuple[float, float, float]) -> str:
+def _interval(found: Ranking) -> str:
     """`+0.62 (+0.31 to +0.80)`, in bold where the interval leaves 0 out."""
-    mean, low, high = found
-    text = f"{_number(mean)} ({_number(low)} to {_number(high)})"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    return ranking_text(found, {False: "{}", True: "**{}**"})
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -280,31 +243,24 @@ def predictors_table(study: Study) -> str:
 def scores_table(study: Study) -> str:
     """Rank correlation of label-free scores with accuracy over all encoders."""
     rows = [
-        [SCORES[name], *(_interval(whole[images]) for images in study["sets"])] for name, whole in score_rows(study)
+        [TITLES[name], *(_interval(whole[images]) for images in study["sets"])] for name, whole in score_rows(study)
     ]
     return table(["score", *study["sets"]], rows)
 
 
 def penalties_table(study: Study) -> str:
-    """5-shot accuracy at the published penalty, at those that pseudo-tasks choose, and at the best by labels."""
-    chosen: dict[str, list[float]] = {}
-    for images in study["sets"]:
-        for seed in study["sets"][images].values():
-            for row in seed["encoders"].values():
-                if "penalties" in row:
-                    by = row["penalties"]
-                    labels = np.array(by["labels"])
-                    best = {name: labels[int(np.argmax(by[name]))] for name in by if name != "labels"}
-                    best |= {"published": labels[0], "the best, by labels": labels.max()}
-                    for name, value in best.items():
-                        chosen.setdefault(f"{images}: {name}", []).append(float(value))
-    names = list(dict.fromkeys(key.split(": ")[1] for key in chosen))
-    words = {"pixel_clusters": "clusters of pixels", "start_clusters": "clusters of MAE's features"}
-    rows = [
-        [words.get(name, name), *(f"{np.mean(chosen[f'{images}: {name}']):.1f}" for images in study["sets"])]
-        for name in names
-    ]
-    return table(["penalty chosen by", *study["sets"]], rows)
+    """Accuracy with few labels at the published penalty, at the one that views choose, and at the best."""
+    words = {"published": "published", "label_free": "views of single images", "best": "the best, by these labels"}
+    rows = []
+    for name, title in words.items():
+        cells = []
+        for images in study["sets"]:
+            seeds = study["sets"][images].values()
+            found = np.array([row[name] for seed in seeds for row in seed["penalties"].values()])
+            cells += [f"{value:.1f}" for value in found.mean(0)]
+        rows.append([title, *cells])
+    shots = ("1 shot", "5 shots", "10 shots")
+    return table(["penalty", *(f"{images}, {few}" for images in study["sets"] for few in shots)], rows)
 
 
 def ahead_table(study: Study) -> str:

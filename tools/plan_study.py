@@ -1,7 +1,7 @@
 """Which statistic of the two gradients tells which graft plan is best, and which score tells the best encoder?
 
     python tools/plan_study.py --work runs/plans --train       # random plans on two sets of images, by `ablate`
-    python tools/plan_study.py --work runs/plans --measure     # gradients at the shared start, scores of all encoders
+    python tools/plan_study.py --work runs/plans --measure     # gradients at the shared start, penalties
     python tools/docs_plans.py                                 # docs/plans.md from docs/plans.json
 
 The plans are drawn at random once and for all. Statistics and scores see training images without their labels; plans
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from torch.func import vmap
 import layergraft
 from layergraft.analysis.conflict import block_parameters
 from layergraft.analysis.fitted import FittedPart, FittedStage, fit_heads, objective_batch
-from layergraft.analysis.label_free import clusters, few_shot_accuracy, scores
 from layergraft.analysis.terms import Terms, mim_terms, plain_attention, simclr_terms
 from layergraft.analysis.two_gradients import Gradients, block_gradients, gradients_of
 from layergraft.config import Recipe
@@ -37,7 +36,10 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.encoders.checkpoint import load_encoder
 from layergraft.encoders.vit import Encoder
-from layergraft.evaluation.features import extract, pixels
+from layergraft.evaluation.features import center_and_normalize, extract
+from layergraft.evaluation.few_shot import FEW_SHOT, exact, predict
+from layergraft.evaluation.single_images import single_images, strength_without_labels
+from layergraft.evaluation.splits import draw_splits
 from layergraft.graft.plan import BELOW, block_scales, frozen_rows
 from layergraft.objectives.create import create_objective
 from layergraft.objectives.mae import Mae
@@ -61,23 +63,23 @@ SHORT: dict[str, Any] = {
     "evaluate.splits": 20,
     "evaluate.protocols": ["logistic"],
 }
+# Views are mostly grey where colours say nothing of the class, as in `layergraft reproduce --scale colour`.
 SETS: dict[str, dict[str, Any]] = {
     "grey": {"data.source": "builtin:fashion-canvas"},
     "colour": {
         "data.source": "builtin:fashion-colour",
         "encoder.in_chans": 3,
-        "stages.mae.epochs": 3,
-        "stages.graft.epochs": 0.5,
-        "stages.graft.warmup_epochs": 0.1,
+        "stages.graft.epochs": 1.5,
+        "stages.graft.warmup_epochs": 0.25,
+        "stages.graft.views.first.gray": 0.8,
+        "stages.graft.views.second.gray": 0.8,
     },
 }
 BATCH, BATCHES = 64, 4
 STEPS = (1, 5, 20)  # of the largest learning rate along one direction
-PSEUDO = 1000
+SHOTS = (1, 5, 10)
 # Penalties are looked at on a few encoders.
-OTHER = "thirds"  # whose features' clusters are pseudo-tasks for all
 LOOKED_AT = ("ones", "thirds", "decay", "all 3", "any 1", "falling mean 1")
-PENALTIES = [float(f"{2.5e-4 * 10**power:.3g}") for power in range(5)]  # lambda times the number of examples
 
 
 def random_plans() -> dict[str, dict[str, Any]]:
@@ -115,16 +117,16 @@ def random_plans() -> dict[str, dict[str, Any]]:
     return arms
 
 
-def train(work: Path, seeds: int, more: Mapping[str, dict[str, Any]]) -> None:
+def train(work: Path, seeds: int, jobs: int, more: Mapping[str, dict[str, Any]]) -> None:
     """The two studies, a seed of both at a time."""
     work.mkdir(parents=True, exist_ok=True)
     file = work / "plans.yaml"
-    content = {"arms": random_plans() | dict(more), "reference": "ones", "search": [1]}
+    content = {"arms": random_plans() | dict(more), "reference": "ones", "search": [1], "scores": True}
     write_text(file, yaml.safe_dump(content, sort_keys=False))
     for count in range(1, seeds + 1):
         for name, keys in SETS.items():
             layergraft.ablate(
-                recipe="fashion_tiny", vary=file, seeds=count, out=work / name, jobs=1, overrides=SHORT | keys
+                recipe="fashion_tiny", vary=file, seeds=count, out=work / name, jobs=jobs, overrides=SHORT | keys
             )
 
 
@@ -251,51 +253,36 @@ def _by_block(start: Start, gradients: Gradients) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_encoders(stage: Path, runs: Mapping[str, Path], wanted: Container[str]) -> Iterator[tuple[str, Any]]:
-    """Label-free scores of the wanted arms' encoders."""
-    recipe = read_run_recipe(runs["ones"])
-    start, random = load_encoder(stage).requires_grad_(False), Randomness(seed=recipe.seed, scope="plan study")
-    train_images = load_data(recipe).train
-    source = train_images.subset(train_images.keys[random.permutation("scores", train_images.keys, 0)[:PSEUDO]])
-    floor = torch.from_numpy(pixels(source, start.img_size, start.in_chans))
-    pseudo = {
-        "pixel_clusters": clusters(floor, 20),
-        "start_clusters": clusters(torch.from_numpy(extract(start, source, "cls")), 20),
-    }
-    other = load_encoder(runs[OTHER]).requires_grad_(False)
-    pseudo["other_clusters"] = clusters(torch.from_numpy(extract(other, source, "cls")), 20)
-    labels = torch.from_numpy(source.selected_labels)
-    for arm, run in runs.items():
-        if arm not in wanted:
-            continue
-        encoder = load_encoder(run).requires_grad_(False)
-        yield (
-            arm,
-            scores(encoder, source, random, pseudo)
-            | _losses(run)
-            | ({"penalties": _penalties(encoder, source, pseudo | {"labels": labels})} if arm in LOOKED_AT else {}),
-        )
+def penalties(run: Path) -> dict[str, list[float]]:
+    """Accuracy on held-out images with 1, 5 and 10 labels a class: by the published penalty, the best and chosen ones.
+
+    Splits are of training images; the best by labels was seen by the very images that judge it.
+    """
+    recipe, encoder = read_run_recipe(run), load_encoder(run).requires_grad_(False)
+    data, protocol = load_data(recipe), FEW_SHOT["logistic"]
+    splits = draw_splits(data.train, SHOTS, 20)
+    rows = np.unique(np.concatenate([split.rows for split in splits]))
+    train, classes = data.train.subset(data.train.keys[rows]), len(data.train.classes)
+    views = single_images(data.train, encoder.img_size, encoder.reads, classes, recipe.seed)
+    x, held, viewed = (_prepared(encoder, source) for source in (train, data.holdout, views))
+    labels, truth = (torch.from_numpy(source.selected_labels) for source in (train, data.holdout))
+    found: dict[str, list[float]] = {"published": [], "label_free": [], "best": []}
+    for shots in SHOTS:
+        hits = []
+        for split in (split for split in splits if split.shots == str(shots)):
+            fitted = torch.from_numpy(np.searchsorted(rows, split.rows))
+            path = protocol.fit_path(x[fitted], labels[fitted], classes, protocol.strengths)
+            hits.append((predict(path, held) == truth).double().mean(1))
+        accuracy = 100 * torch.stack(hits).mean(0)
+        chosen = strength_without_labels(protocol, views, viewed, shots)[0]
+        found["published"].append(float(accuracy[protocol.strengths.index(protocol.fixed)]))
+        found["label_free"].append(float(accuracy[protocol.strengths.index(chosen)]))
+        found["best"].append(float(accuracy.max()))
+    return found
 
 
-def _losses(run: Path) -> dict[str, float]:
-    """Training loss at a quarter, half and the end of the last stage, each the mean of a fifth of it."""
-    lines = (sorted((run / "stages").iterdir())[-1] / "metrics.jsonl").read_text().splitlines()
-    losses = [line["loss"] for line in map(json.loads, lines) if "loss" in line]
-    few = max(1, len(losses) // 5)
-    return {
-        f"loss_{name}": float(np.mean(losses[max(0, end - few) : end]))
-        for name, end in (("quarter", max(1, len(losses) // 4)), ("half", len(losses) // 2), ("end", len(losses)))
-    }
-
-
-def _penalties(encoder: Encoder, source: Source, tasks: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """Few-shot accuracy at several penalties, on pseudo-labels and, to compare with, on labels."""
-    features = torch.from_numpy(extract(encoder, source, "cls"))
-    wanted = {name: labels for name, labels in tasks.items() if name in ("labels", "start_clusters", "pixel_clusters")}
-    return {
-        name: [few_shot_accuracy(features, labels, penalty, seed=1) for penalty in PENALTIES]
-        for name, labels in wanted.items()
-    }
+def _prepared(encoder: Encoder, source: Source) -> Tensor:
+    return exact(torch.from_numpy(center_and_normalize(extract(encoder, source, "cls"))))
 
 
 def measure(work: Path) -> dict[str, Any]:
@@ -306,26 +293,27 @@ def measure(work: Path) -> dict[str, Any]:
         for stage in sorted(out.glob("runs/mae-*/stage-*")):
             seed = int(stage.name.removeprefix("stage-"))
             runs = {_title(run): run for run in sorted(out.glob(f"runs/*/seed-{seed}")) if _is_done(out, run)}
-            if not {"ones", OTHER} <= set(runs):
+            if "ones" not in runs:
                 continue  # not yet trained
-            accuracy = {arm: _held_out(out, run) for arm, run in runs.items()}
+            accuracy = {arm: float(_outcome(out, run)["holdout"]["5"]) for arm, run in runs.items()}
             study["plans"] |= {arm: scales_of(read_run_recipe(run)) for arm, run in runs.items()}
+            scores = {arm: _outcome(out, run)["scores"] for arm, run in runs.items()}
             kept = work / "measured" / f"{name}-{seed}.json"
-            known = json.loads(kept.read_text()) if kept.is_file() else {"encoders": {}}
+            known = json.loads(kept.read_text()) if kept.is_file() else {"penalties": {}}
             if set(known.get("start", {}).get("after", ())) != set(runs):
                 known["start"] = measure_start(stage, runs)
                 write_text(kept, json.dumps(known))
-            new = runs.keys() - known["encoders"].keys()
-            for arm, row in measure_encoders(stage, runs, new) if new else ():
-                known["encoders"][arm] = row
-                write_text(kept, json.dumps(known))
-            study["sets"].setdefault(name, {})[str(seed)] = known | {"accuracy": accuracy}
+            for arm in LOOKED_AT:
+                if arm in runs and arm not in known["penalties"]:
+                    known["penalties"][arm] = penalties(runs[arm])
+                    write_text(kept, json.dumps(known))
+            study["sets"].setdefault(name, {})[str(seed)] = known | {"accuracy": accuracy, "scores": scores}
     return study
 
 
-def _held_out(out: Path, run: Path) -> float:
-    outcome = json.loads((out / "outcomes" / run.parent.name / f"{run.name}.json").read_text())
-    return float(outcome["holdout"]["5"])
+def _outcome(out: Path, run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "outcomes" / run.parent.name / f"{run.name}.json").read_text())
+    return content
 
 
 def _title(run: Path) -> str:
@@ -340,6 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--plans", default="{}", help="more arms, name -> scales of the blocks, as JSON")
@@ -347,7 +336,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.train:
         more = {name: {SCALE: {"blocks": scales}} for name, scales in json.loads(arguments.plans).items()}
-        train(arguments.work, arguments.seeds, more)
+        train(arguments.work, arguments.seeds, arguments.jobs, more)
     if arguments.measure:
         text = json.dumps(measure(arguments.work), indent=1)
         write_text(DOCS / "plans.json", text + "\n")

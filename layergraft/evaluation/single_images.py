@@ -1,17 +1,20 @@
 """Few-shot tasks without labels: each image is a class of its own, and random views of it are its examples.
 
-A penalty that is good at telling single images apart by few views of each is good at telling classes apart by few
-images of each (docs/protocols.md). The idea of surrogate classes is Exemplar-CNN's (Dosovitskiy et al., NeurIPS 2014).
+An encoder, or a penalty, that is good at telling single images apart by few views of each is good at telling classes
+apart by few images of each (docs/plans.md, docs/protocols.md). The idea of surrogate classes is Exemplar-CNN's
+(Dosovitskiy et al., NeurIPS 2014).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from layergraft.config.data import ViewConfig
@@ -26,7 +29,8 @@ from layergraft.data.sources.file_state import Stamp
 from layergraft.data.sources.source import Source
 from layergraft.data.view_parameters import DRAWS
 from layergraft.errors import UserError
-from layergraft.evaluation.few_shot import FewShotProtocol
+from layergraft.evaluation.features import Array, center_and_normalize
+from layergraft.evaluation.few_shot import FEW_SHOT, FewShotProtocol, exact
 from layergraft.evaluation.selection import Fold, scores, strongest_of_the_best
 
 # The first view of MoCo v3, with crops that keep at least a fifth of the image.
@@ -34,7 +38,7 @@ CONTRASTIVE = ViewConfig(
     crop_scale=(0.2, 1.0), jitter=MocoConfig().views["first"].jitter, gray=MocoConfig().views["first"].gray, blur=0.1
 )
 TASKS = 10  # each of other images
-WAYS = 20  # images of a task, at most: as many as there are classes
+USUAL_WAYS, WAYS = 10, 20  # images of a task: where nobody knows of classes, and at most
 SHOTS, TESTED = 10, 10  # views of an image that are examples, at most, and those that are to be recognised
 VIEWS = SHOTS + TESTED
 _KEPT = 64  # images, so that one is not decoded for each of its views
@@ -79,7 +83,9 @@ class ViewedImages:
         return replace(stamp, text=digest.hexdigest())
 
 
-def single_images(source: Source, size: ImageSize, reads: ReadOptions, classes: int, seed: int) -> Source:
+def single_images(
+    source: Source, size: ImageSize, reads: ReadOptions, classes: int = USUAL_WAYS, seed: int = 0
+) -> Source:
     """Views of random images, labelled by which image of its task each shows.
 
     Args:
@@ -93,7 +99,7 @@ def single_images(source: Source, size: ImageSize, reads: ReadOptions, classes: 
         UserError: the source has fewer than two images.
     """
     if len(source) < 2:
-        raise UserError(f"{source.spec!r} has {len(source)} image: a penalty is chosen on two at least.")
+        raise UserError(f"{source.spec!r} has {len(source)} image: views tell at least two apart.")
     source, random = read_as_trained(source, reads), Randomness(seed=seed, scope="single images")
     ways = min(classes, WAYS, len(source))
     tasks = min(TASKS, len(source) // ways)
@@ -147,3 +153,25 @@ def strength_without_labels(
     accuracies = scores(protocol, protocol.strengths, features, views.selected_labels, len(views.classes), tasks)
     strength = strongest_of_the_best(protocol.strengths, accuracies)
     return strength, {"lambda_n": strength, "by": "views of single images", "tasks": len(tasks), "task_shots": shots}
+
+
+def single_image_accuracy(views: Source, features: Array, shots: Sequence[int]) -> dict[str, float]:
+    """How well single images are recognised by few views of each: a score of an encoder that needs no label.
+
+    Args:
+        views: of `single_images`.
+        features: of the views, of shape (N, D); NaN where one cannot be read.
+        shots: numbers of views that are examples, up to `SHOTS`.
+
+    Returns:
+        Number of examples -> top-1 accuracy in percent of logistic regression with the published penalty.
+    """
+    readable = ~np.isnan(features[:, 0])
+    views, features = views.subset(views.keys[readable]), features[readable]
+    protocol, rows = FEW_SHOT["logistic"], exact(torch.from_numpy(center_and_normalize(features)))
+    found = {}
+    for count in shots:
+        tasks = single_image_tasks(views, count)[1]
+        labels, ways = views.selected_labels, len(views.classes)
+        found[str(count)] = float(scores(protocol, [protocol.fixed], rows, labels, ways, tasks)[0])
+    return found

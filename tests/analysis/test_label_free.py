@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layergraft.analysis.label_free import clusters, few_shot_accuracy, instance_accuracy
+from layergraft.analysis.label_free import clusters, few_shot_accuracy
 
 
 def groups(spread: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,11 +36,3 @@ def test_clusters_find_the_groups() -> None:
     assigned = clusters(features, 10)
     together = (assigned[:, None] == assigned) == (labels[:, None] == labels)
     assert together.double().mean() > 0.9
-
-
-def test_views_of_an_image_are_found_among_those_of_others() -> None:
-    generator = torch.Generator().manual_seed(0)
-    images, noise = torch.randn(50, 1, 16, generator=generator), torch.randn(50, 6, 16, generator=generator)
-    assert instance_accuracy(images + 0.1 * noise) == 100
-    assert instance_accuracy(noise) < 10
-    assert instance_accuracy(images + 1.5 * noise, examples=4) > instance_accuracy(images + 1.5 * noise)

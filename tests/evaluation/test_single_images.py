@@ -17,7 +17,14 @@ from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.cross_validated import cross_validate
 from layergraft.evaluation.frozen import evaluate_encoders
-from layergraft.evaluation.single_images import SHOTS, TASKS, VIEWS, single_image_tasks, single_images
+from layergraft.evaluation.single_images import (
+    SHOTS,
+    TASKS,
+    VIEWS,
+    single_image_accuracy,
+    single_image_tasks,
+    single_images,
+)
 from layergraft.evaluation.task import Task
 from layergraft.runs.results import ResultRow
 
@@ -82,7 +89,7 @@ def test_few_images_and_many_classes(source: Source, images: int, classes: int, 
 
 
 def test_one_image_is_refused(source: Source) -> None:
-    with pytest.raises(UserError, match="on two at least"):
+    with pytest.raises(UserError, match="tell at least two apart"):
         _views(source.subset(source.keys[:1]))
 
 
@@ -124,3 +131,20 @@ def test_images_that_cannot_be_read_are_no_examples(tmp_path: Path) -> None:
     task = Task(train=train, test=test, test_name="test", seed=0)
     rows = evaluate_encoders(task, LABEL_FREE, {"some": _encoder(3)})
     assert {row.chosen["tasks"] for row in rows if row.split == "0"} == {5}  # of two of the eleven readable images
+
+
+def test_accuracy_tells_images_apart_as_far_as_their_views_are_alike(source: Source) -> None:
+    views, random = _views(source), np.random.default_rng(0)
+    images = random.normal(size=(TASKS * 10, 1, 16)).repeat(VIEWS, 1).reshape(-1, 16)
+    noise = random.normal(size=images.shape)
+
+    def accuracy(spread: float) -> dict[str, float]:
+        features = (images + spread * noise).astype(np.float32)
+        features[3] = np.nan  # of a view that cannot be read
+        return single_image_accuracy(views, features, (1, 5))
+
+    near, far, none = accuracy(0.1), accuracy(1.0), accuracy(1000.0)
+    assert near["1"] > 99.5
+    assert near["1"] > far["1"] > 15
+    assert far["5"] > far["1"]
+    assert none["5"] == pytest.approx(10, abs=4)

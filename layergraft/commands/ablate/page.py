@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from layergraft.commands.ablate.outcome import AblationOutcome, sentence
+from layergraft.commands.ablate.outcome import AblationOutcome, MeasuredAblation, sentence
 from layergraft.commands.study.cost import SAME
 from layergraft.commands.study.figures import compute_figure, shots_figure
 from layergraft.commands.study.formatting import MEAN, signed
+from layergraft.commands.study.ranking import ranking_section
 from layergraft.commands.study.sections import difference_blocks, made_section, search_blocks
 from layergraft.commands.study.study_file import MeasuredArm
 from layergraft.commands.study.tables import accuracy_table, shown_apart
@@ -20,6 +21,15 @@ INTRO = (
     "Every arm had the same search on held-out images and is trained with every seed; test images were classified once "
     "per arm and seed. The unit of every interval is the seed."
 )
+LABEL_FREE = (
+    "Rates and the best arm were chosen without labels: by how well single held-out images are recognised by few views "
+    "of each. "
+)
+UNLABELLED = (
+    "No label was used. Every arm had the same search and is trained with every seed; accuracy is that of recognising "
+    "single images by few views of each: one half of the held-out images chose, the other half is what the tables are "
+    "of. The unit of every interval is the seed."
+)
 
 
 def _answer(outcome: AblationOutcome) -> Section:
@@ -29,7 +39,7 @@ def _answer(outcome: AblationOutcome) -> Section:
     accuracy = outcome.accuracy(best.name, MEAN)
     if accuracy is not None:
         tiles.append(
-            Tile(label="Best on held-out images", value=best.title, note=f"{accuracy.mean:.1f} % on test images")
+            Tile(label="Best on held-out images", value=best.title, note=f"{accuracy.mean:.1f} % {_where(study)}")
         )
     for row in outcome.rows(study.budgets[0]):
         if row.arm == best.name:
@@ -41,9 +51,13 @@ def _answer(outcome: AblationOutcome) -> Section:
     return Section(
         name="answer",
         title="What is better?",
-        intro=INTRO,
+        intro=(LABEL_FREE if study.choose == "label_free" else "") + INTRO if study.labelled else UNLABELLED,
         blocks=[Tiles(tiles=tiles), Notes(lines=lines), *warning],
     )
+
+
+def _where(study: MeasuredAblation) -> str:
+    return "on test images" if study.labelled else "of views of held-out images"
 
 
 def diverged(outcome: AblationOutcome) -> list[str]:
@@ -70,8 +84,10 @@ def _accuracy(outcome: AblationOutcome) -> Section:
     over_compute = [compute_figure(outcome)] if max(operations) > (1 + SAME) * min(operations) else []
     return Section(
         name="accuracy",
-        title="How few labels?",
-        intro=f"Frozen features of test images, with {shots} labelled images of each class.",
+        title="How few labels?" if outcome.study.labelled else "How few views?",
+        intro=f"Frozen features of test images, with {shots} labelled images of each class."
+        if outcome.study.labelled
+        else f"Frozen features of views of held-out images, with {shots} views of each image as examples.",
         blocks=[*blocks, shots_figure(outcome), *over_compute],
     )
 
@@ -114,10 +130,11 @@ def write_ablation_page(outcome: AblationOutcome, out: Path, figures: Path | Non
         f"{study.recipe}, {study.source}, {len(study.seeds)} pre-training seeds, {duration(study.seconds)}, "
         f"commit {(study.commit or 'not known')[:12]}"
     )
+    sections = [_answer(outcome), _accuracy(outcome), ranking_section(study), _search(outcome), made_section(outcome)]
     return write_page(
         title="Ablation",
         subtitles=[("", subtitle)],
-        sections=[_answer(outcome), _accuracy(outcome), _search(outcome), made_section(outcome)],
+        sections=[section for section in sections if section is not None],
         out=out,
         figures=figures,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import structs
 
@@ -28,7 +28,16 @@ from layergraft.commands.study.carry_out import (
     retry_diverged,
 )
 from layergraft.commands.study.cost_lines import cost_lines
-from layergraft.commands.study.directory import claim, images_now, options, origin, refuse_another, with_possible_shots
+from layergraft.commands.study.directory import (
+    claim,
+    images_now,
+    is_labelled,
+    options,
+    origin,
+    refuse_another,
+    with_possible_shots,
+    with_possible_views,
+)
 from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.pool import LOG, Pool
@@ -38,6 +47,7 @@ from layergraft.commands.study.statistics import distributions
 from layergraft.commands.study.study_file import FILE, as_study
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
+from layergraft.config.data import DataConfig
 from layergraft.config.loading import load_recipe, recipe_hash
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
@@ -47,7 +57,8 @@ from layergraft.runs.json_files import read_json
 from layergraft.runs.lock import waited_for
 from layergraft.runs.readable import counted
 
-FROZEN, TRAINED = ("knn", "logistic"), ("linear", "finetune")
+FROZEN: tuple[Literal["knn", "logistic"], ...] = ("knn", "logistic")
+TRAINED: tuple[Literal["linear", "finetune"], ...] = ("linear", "finetune")
 Source = str | Path | Mapping[str, Any]
 
 
@@ -91,10 +102,8 @@ def ablate_study(
         mark = _mark(base, recipes, out)
         base, recipes = with_precision(base, mark), {name: with_precision(r, mark) for name, r in recipes.items()}
         refuse_another(out, mark)
-        data = base.data
-        assert data.source is not None
-        evaluate, images = with_possible_shots(settings.evaluate, data.source, data.holdout, data.holdout_by, announce)
-        settings = replace(settings, evaluate=evaluate)
+        source = str(base.data.source)
+        settings, images = _possible(settings, base.data)
         check()
         arms = connect(varied, recipes)
         study = Ablation(varied, arms, study_recipe(base), settings, list(range(seeds)), out, images)
@@ -107,13 +116,13 @@ def ablate_study(
             return AblationFiles.of(out)
         if not can_draw():
             announce("figure.pdf is left out: pip install 'layergraft[figures]' draws it.")
-        claim(out, mark, images_now(data.source), announce)
+        claim(out, mark, images_now(source, labelled=settings.labelled), announce)
         check()
         head = {
             "recipe": str(recipe) if isinstance(recipe, str | Path) else "of Python",
             "reference": varied.reference,
             "budgets": list(varied.budgets),
-            "source": base.data.source,
+            "source": source,
             "seeds": study.seeds,
             "command": _command(recipe, vary, changes, seeds, out),
         }
@@ -121,15 +130,25 @@ def ablate_study(
             announce(f"The study in {out} is finished; nothing to do. Its report: {AblationFiles.of(out).report}")
             _say_diverged(study, outcomes)
             return AblationFiles.of(out)
-        found = carry_out(study, outcomes, pool, announce)
+        done = carry_out(study, outcomes, pool, announce)
         with waited_for(out, announce):
-            text = json.dumps(head | _origin(out, found) | study.record(found.outcomes), indent=1)
+            text = json.dumps(head | _origin(out, done) | study.record(done.outcomes), indent=1)
             write_text(out / FILE, text + "\n")
             write_outcome(as_study(json.loads(text), MeasuredAblation), out)
     files = AblationFiles.of(out)
     announce(f"Study:  {files.study}\nTable:  {files.table}\nReport: {files.report}")
-    _say_diverged(study, found.outcomes)
+    _say_diverged(study, done.outcomes)
     return files
+
+
+def _possible(settings: Settings, data: DataConfig) -> tuple[Settings, int]:
+    """The settings with the numbers of shots, or views, that there are images for, and how many images train."""
+    assert data.source is not None
+    if settings.labelled:
+        evaluate, images = with_possible_shots(settings.evaluate, data.source, data.holdout, data.holdout_by, announce)
+    else:
+        evaluate, images = with_possible_views(settings.evaluate, data.source, data.holdout, announce)
+    return replace(settings, evaluate=evaluate), images
 
 
 def _mark(base: Recipe, recipes: Mapping[str, Recipe], out: Path) -> dict[str, Any]:
@@ -210,15 +229,21 @@ def _settings(vary: Vary, recipe: Recipe) -> Settings:
     if len(evaluate.pooling) > 1 or evaluate.variant != ("published",):
         evaluate = structs.replace(evaluate, pooling=evaluate.pooling[:1], variant=("published",))
         announce(f"Measured with pooling {evaluate.pooling[0]} and variant published alone.")
+    labelled = vary.choose == "held_out" or is_labelled(recipe.data.source)
+    if not labelled:
+        announce("No labels, or no test images beside these: accuracy is that of recognising single images by views.")
     protocols = tuple(name for name in FROZEN if name == "logistic" or name in evaluate.protocols)
     if not any(isinstance(shots, int) for shots in evaluate.frozen_shots):
         raise UserError("Arms are compared by their accuracy with few labels.", "Give --evaluate.shots 1 5 10.")
     return Settings(
         evaluate=structs.replace(evaluate, protocols=protocols),
-        trained=tuple(name for name in ("linear", "finetune") if name in evaluate.protocols),
+        trained=tuple(name for name in TRAINED if name in evaluate.protocols and labelled),
         factors=vary.factors,
         trial=vary.trial,
         goes_on=True,
+        choose=vary.choose,
+        labelled=labelled,
+        scores=vary.scores,
     )
 
 

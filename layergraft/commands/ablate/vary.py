@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from layergraft.commands.study.study_file import Choose
 from layergraft.config.base import Config
 from layergraft.config.check import unknown_keys
 from layergraft.config.paths import read_regular
@@ -50,6 +51,9 @@ class VaryFile(Config, frozen=True, kw_only=True):
         trial: length of a trial, as a part of the arm's last stage.
         equal: what the arms have in common: `epochs`, the lengths of their recipes; `compute`, the operations of the
             reference; or both.
+        choose: by what rates and the best arm are chosen: `held_out`, few labels on held-out images; `label_free`, how
+            well single held-out images are recognised by few views of each, which needs no label and no test images.
+        scores: whether scores that need no label are measured as well, and how they rank arms and trials.
     """
 
     arms: dict[str, _Keys | None] = {}
@@ -59,6 +63,8 @@ class VaryFile(Config, frozen=True, kw_only=True):
     search: tuple[float, ...] | float = (0.5, 1.0, 2.0)
     trial: float = 1 / 3
     equal: Literal["epochs", "compute"] | tuple[Literal["epochs", "compute"], ...] = "epochs"
+    choose: Choose = "held_out"
+    scores: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +104,8 @@ class Vary:
         factors: of the search.
         trial: length of a trial, as a part of the arm's last stage.
         budgets: what the arms have in common.
+        choose: by what rates and the best arm are chosen.
+        scores: whether scores that need no label are measured.
     """
 
     arms: list[Varied]
@@ -105,6 +113,8 @@ class Vary:
     factors: tuple[float, ...]
     trial: float
     budgets: tuple[Literal["epochs", "compute"], ...]
+    choose: Choose
+    scores: bool
 
 
 def read_vary(path: Path) -> Vary:
@@ -162,6 +172,8 @@ def parse_vary(raw: Any, path: str) -> Vary:
         factors=factors,
         trial=content.trial,
         budgets=budgets,
+        choose=content.choose,
+        scores=content.scores,
     )
 
 

@@ -18,6 +18,7 @@ from layergraft.commands.reproduce.tables import (
 from layergraft.commands.reproduce.verdicts import Claim, Decision
 from layergraft.commands.study.figures import compute_figure
 from layergraft.commands.study.formatting import AT
+from layergraft.commands.study.ranking import ranking_section
 from layergraft.commands.study.sections import difference_blocks, made_section, search_blocks
 from layergraft.commands.study.study_file import BUDGETS
 from layergraft.commands.study.tables import accuracy_table
@@ -122,8 +123,8 @@ def write_claims_page(claims: Claims, out: Path, figures: Path | None = None) ->
         figures: see `runs.report.page.write_page`.
     """
     study = claims.study
-    sections = [_verdicts(claims), _accuracy(claims), _separations(claims), _conflict(claims), _search(claims)]
-    sections.append(made_section(claims))
+    sections = [_verdicts(claims), _accuracy(claims), _separations(claims), _conflict(claims)]
+    sections += [ranking_section(study), _search(claims), made_section(claims)]
     subtitle = (
         f"{study.scale}, {study.source}, {len(study.seeds)} pre-training seeds, {duration(study.seconds)}, "
         f"commit {(study.commit or 'not known')[:12]}"

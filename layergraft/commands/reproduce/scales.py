@@ -57,6 +57,7 @@ _TINY = Scale(
     contrastive_epochs=4,
     evaluate=_PROTOCOL,
     extended=3,
+    scores=True,
 )
 
 SCALES: dict[str, Scale] = {
@@ -94,6 +95,7 @@ SCALES: dict[str, Scale] = {
         contrastive_epochs=40,
         evaluate=_PROTOCOL,
         extended=3,
+        scores=True,
         trained=("linear", "finetune"),
         recipe={
             "encoder.img_size": 112,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from msgspec import structs
 
+from layergraft.analysis.label_free import SCORED, clusters, scores
 from layergraft.commands.study.settings import Settings
 from layergraft.config import EvaluateConfig, Recipe
 from layergraft.config.loading import load_evaluate
+from layergraft.data.randomness import Randomness
 from layergraft.data.sources.open import default_test_source, open_source
-from layergraft.data.sources.source import Source
+from layergraft.data.sources.source import AS_THEY_ARE, Source
 from layergraft.encoders.vit import Encoder
 from layergraft.errors import UserError
 from layergraft.evaluation.features import Array, check_block, extract_all, pixel_side, pixels
 from layergraft.evaluation.frozen import Measurement
+from layergraft.evaluation.single_images import SHOTS, single_image_accuracy, single_images
 from layergraft.evaluation.splits import draw_splits
 from layergraft.evaluation.task import Task
 from layergraft.runs.results import ResultRow
@@ -27,6 +30,7 @@ from layergraft.training.launch import launch
 from layergraft.training.run_data import load_data
 from layergraft.training.transfer import TrainedTask, evaluate_trained
 
+CLUSTERS, CLUSTERED = 20, 25  # pseudo-classes, at most, and images of one on average, at least
 Accuracies = dict[str, float]
 """`1`, `5`, `1%`, … (logistic regression on so many labels), `knn`, `linear`, `finetune` -> top-1 accuracy in percent,
 the mean over splits."""
@@ -47,16 +51,27 @@ def test_source(source: str) -> str:
     return spec
 
 
+def few_shots(config: EvaluateConfig) -> tuple[int, ...]:
+    """The numbers of labelled images a class, without shares of the labels."""
+    return tuple(shots for shots in config.frozen_shots if isinstance(shots, int))
+
+
+def few_views(config: EvaluateConfig) -> tuple[int, ...]:
+    """The numbers of views of a single image that are its examples."""
+    return tuple(shots for shots in few_shots(config) if shots <= SHOTS)
+
+
 class SeedImages:
     """The images of one seed, and what is measured on them.
 
     Args:
         recipe: names images and seed.
+        labelled: whether there are labels and test images.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, labelled: bool = True) -> None:
         assert recipe.data.source is not None
-        self.recipe, self.spec = recipe, test_source(recipe.data.source)
+        self.recipe, self.spec = recipe, test_source(recipe.data.source) if labelled else ""
         self.data = load_data(recipe)
 
     def frozen(self, encoder: Encoder | None, config: EvaluateConfig, *, test: bool) -> dict[str, Accuracies]:
@@ -81,6 +96,35 @@ class SeedImages:
             )
             for name, task in tasks.items()
         }
+
+    def without_labels(self, encoder: Encoder | None, config: EvaluateConfig, *, test: bool) -> dict[str, Accuracies]:
+        """Accuracy at recognising single images by few views of each; no label is looked at.
+
+        Args:
+            encoder: in evaluation mode; None is the pixels.
+            config: its numbers of shots are numbers of views.
+            test: whether the half of the held-out images by which nothing is chosen is measured as well.
+
+        Returns:
+            `holdout`, and `test` where it is asked for.
+        """
+        held, size = self.data.holdout, self.recipe.encoder.img_size
+        order = Randomness(seed=self.recipe.seed, scope="halves").permutation("images", held.keys, 0)
+        halves = {"holdout": order[::2]} | ({"test": order[1::2]} if test else {})
+        reads = AS_THEY_ARE if encoder is None else encoder.reads
+        accuracies = {}
+        for name, rows in halves.items():
+            views = single_images(held.subset(held.keys[rows]), size, reads, seed=self.recipe.seed)
+            accuracies[name] = single_image_accuracy(views, self._features(encoder, views, config), few_views(config))
+        return accuracies
+
+    def scores(self, encoder: Encoder) -> dict[str, float]:
+        """Scores of an encoder that need no label; clusters are those of the pixels."""
+        random, train = Randomness(seed=self.recipe.seed, scope="scores"), self.data.train
+        some = train.subset(train.keys[random.permutation("images", train.keys, 0, first=SCORED)])
+        floor = torch.from_numpy(pixels(some, encoder.img_size, encoder.in_chans))
+        pseudo = {"pixel_clusters": clusters(floor, max(2, min(CLUSTERS, len(some) // CLUSTERED)))}
+        return scores(encoder, some, self.data.holdout, random, pseudo)
 
     def few_labels(self, encoder: Encoder | None, config: EvaluateConfig) -> Accuracies:
         """Accuracy of few labels on held-out images, as `frozen` has it; features of no other images are computed.
@@ -143,8 +187,3 @@ def accuracies_of(rows: Iterable[ResultRow]) -> Accuracies:
         elif row.protocol != "logistic" and row.split == "0":
             accuracies[row.protocol] = row.value
     return accuracies
-
-
-def few_shot_mean(accuracies: Mapping[str, float]) -> float:
-    """What everything is chosen by: the mean over the numbers of labelled images a class."""
-    return float(np.mean([value for key, value in accuracies.items() if key.isdigit()]))

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from layergraft.commands.study.accuracy import few_shot_mean
 from layergraft.commands.study.clock import Clock
 from layergraft.commands.study.jobs import DIVERGED, SEARCH_SEED, JobOutcome, Study, read_outcome
 from layergraft.commands.study.pool import PAUSE, Pool
 from layergraft.commands.study.remaining import remaining_seconds
 from layergraft.commands.study.run_job import forget, job_lock, known_outcome, outcome_file, run_job, start_diverged
+from layergraft.commands.study.study_file import few_shot_mean
 from layergraft.errors import Stopped, UserError
 from layergraft.runs.announce import announce
 from layergraft.runs.interruption import SignalGuard

@@ -11,21 +11,24 @@ from typing import Any
 import numpy as np
 from msgspec import structs
 
-from layergraft.commands.study.accuracy import test_source
+from layergraft.commands.study.accuracy import few_views, test_source
 from layergraft.config import EvaluateConfig
 from layergraft.config.data import HoldoutBy
 from layergraft.data.sources.holdout import split_holdout
-from layergraft.data.sources.open import open_source
+from layergraft.data.sources.open import default_test_source, open_source
 from layergraft.errors import UserError
 from layergraft.evaluation.contents import results_identity
+from layergraft.evaluation.single_images import TASKS, USUAL_WAYS
 from layergraft.evaluation.splits import draw_splits
 from layergraft.runs.atomic import write_text
 from layergraft.runs.json_files import read_json
 from layergraft.runs.lock import waited_for
+from layergraft.runs.readable import counted
 from layergraft.runs.resume import is_unused
 from layergraft.training.launch import machine
 
 SETTINGS = "settings.json"
+FEW_HELD_OUT = 2 * TASKS * USUAL_WAYS  # below it, single images fill fewer tasks than usual
 # Key of settings.json that tells of the images -> what happened where it is another.
 _CHANGES = {"images": "files came or went", "contents": "files, masks or labels changed under the same names"}
 
@@ -74,9 +77,9 @@ def claim(out: Path, settings: dict[str, Any], images: dict[str, str], say: Call
             write_text(out / SETTINGS, json.dumps(settings | images) + "\n")
 
 
-def images_now(source: str) -> dict[str, str]:
+def images_now(source: str, *, labelled: bool = True) -> dict[str, str]:
     """What tells a study's images, and those that it tests on, from others: their names, and all that they hold."""
-    opened = [open_source(spec) for spec in (source, test_source(source))]
+    opened = [open_source(spec) for spec in ((source, test_source(source)) if labelled else (source,))]
     return {
         "images": ", ".join(part.identity for part in opened),
         "contents": ", ".join(map(results_identity, opened)),
@@ -102,6 +105,33 @@ def with_possible_shots(
     if not any(isinstance(k, int) for k in possible):
         raise UserError(f"{source!r} has a class without training images.", "Every class needs some.")
     return structs.replace(evaluate, shots=possible), len(train)
+
+
+def is_labelled(source: str) -> bool:
+    """Whether a study's images have labels, and test images beside them."""
+    return open_source(source).labels is not None and default_test_source(source) is not None
+
+
+def with_possible_views(
+    evaluate: EvaluateConfig, source: str, holdout: int | float, say: Callable[[str], None]
+) -> tuple[EvaluateConfig, int]:
+    """The measurements without labels: numbers of views in place of shots; and how many images train.
+
+    Raises:
+        UserError: none of the numbers of shots is one of views, or too few images are held out.
+    """
+    train, held = split_holdout(open_source(source), holdout, 0)
+    views = few_views(evaluate)
+    if not views:
+        raise UserError("Single images are recognised by few views of each.", "Give --evaluate.shots 1 5.")
+    if len(held) < 4:
+        raise UserError(
+            f"Only {counted(len(held), 'image')} of {source!r} would be held out, and all choices are made on them.",
+            "Hold out more: --data.holdout 0.1.",
+        )
+    if len(held) < FEW_HELD_OUT:
+        say(f"Only {len(held)} images are held out: choices on so few are rough. More: --data.holdout 0.1.")
+    return structs.replace(evaluate, protocols=("logistic",), shots=views), len(train)
 
 
 def options(changes: Mapping[str, Any]) -> list[str]:

@@ -170,7 +170,8 @@ def shots_figure(outcome: Outcome) -> Figure:
         if (mean := outcome.accuracy(arm.name, column)) is not None
     ]
     ticks = [int(column) for column in study.few_shots]
-    x = field("shots", "quantitative", "labelled images of each class", scale={"type": "log"}, axis={"values": ticks})
+    shown = "labelled images of each class" if study.labelled else "views of each image"
+    x = field("shots", "quantitative", shown, scale={"type": "log"}, axis={"values": ticks})
     y = field("top-1", "quantitative", "top-1 (%)", scale={"zero": False})
     return Figure(
         name="shots",

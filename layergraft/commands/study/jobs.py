@@ -15,11 +15,10 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from layergraft.commands.study.accuracy import few_shot_mean
 from layergraft.commands.study.arms import COMPUTE, Arm
 from layergraft.commands.study.cost import Costs
 from layergraft.commands.study.settings import Settings
-from layergraft.commands.study.study_file import Budget
+from layergraft.commands.study.study_file import Budget, few_shot_mean
 from layergraft.config import Recipe
 from layergraft.runs.json_files import read_json_as
 
@@ -72,6 +71,7 @@ class _Outcome(TypedDict):
 
 class _Trial(_Outcome):
     holdout: dict[str, float]
+    scores: NotRequired[dict[str, float]]
 
 
 class _Seed(_Trial):

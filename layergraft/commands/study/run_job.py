@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from msgspec import structs
 
 from layergraft.analysis.conflict import measure as cosines_of
 from layergraft.analysis.run import build_subject
 from layergraft.analysis.suggest import suggested_scales
-from layergraft.commands.study.accuracy import SeedImages
+from layergraft.commands.study.accuracy import SeedImages, few_shots, few_views
 from layergraft.commands.study.jobs import DIVERGED, Job, JobOutcome, read_outcome
 from layergraft.commands.study.settings import Settings
 from layergraft.commands.train import train_run
@@ -30,13 +31,16 @@ from layergraft.runs.atomic import write_text
 from layergraft.runs.interruption import SignalGuard, check
 from layergraft.runs.layout import last_stage, snapshot_directory, stage_directory
 from layergraft.runs.lock import locked_or_not
+from layergraft.runs.metrics import read_metrics
 from layergraft.training.divergence import Diverged
 
 
 def identity(job: Job, settings: Settings) -> str:
     """Changes with anything that decides the outcome of a job, but not with where the study lies."""
     recipe = structs.replace(job.recipe, data=structs.replace(job.recipe.data, workers=0))
-    decides = (job.kind, job.start, dump_recipe(recipe), repr(settings.evaluate), settings.trained)
+    measured = (settings.choose, settings.labelled, settings.scores)
+    usual = (job.kind, job.start, dump_recipe(recipe), repr(settings.evaluate), settings.trained)
+    decides = usual if measured == ("held_out", True, False) else (*usual, measured)
     return hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()
 
 
@@ -133,7 +137,7 @@ def _nothing(settings: Settings) -> dict[str, float]:
 
 
 def _few(settings: Settings) -> tuple[int, ...]:
-    return tuple(shots for shots in settings.evaluate.frozen_shots if isinstance(shots, int))
+    return few_views(settings.evaluate) if settings.choose == "label_free" else few_shots(settings.evaluate)
 
 
 def _done(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
@@ -146,16 +150,32 @@ def _done(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
 
 
 def _measure(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
-    images = SeedImages(job.recipe)
+    images = SeedImages(job.recipe, labelled=settings.labelled)
     encoder = _encoder(job, images, run, out)
     check()
-    if job.kind == "trial":
+    outcome: JobOutcome = {}
+    if job.kind == "trial" and settings.choose == "held_out":
         config = structs.replace(settings.evaluate, protocols=("logistic",), shots=_few(settings))
-        return dict(images.frozen(encoder, config, test=False))
-    outcome: JobOutcome = dict(images.frozen(encoder, settings.evaluate, test=True))
-    if encoder is not None and settings.trained:
-        outcome["test"] |= images.trained(encoder, settings, run)
+        outcome |= images.frozen(encoder, config, test=False)
+    elif job.kind == "seed" and settings.labelled:
+        outcome |= images.frozen(encoder, settings.evaluate, test=True)
+        if encoder is not None and settings.trained:
+            outcome["test"] |= images.trained(encoder, settings, run)
+    if settings.choose == "label_free":  # in place of accuracy with labels
+        test = job.kind == "seed" and not settings.labelled
+        outcome |= images.without_labels(encoder, settings.evaluate, test=test)
+    if settings.scores and encoder is not None:
+        outcome["scores"] = images.scores(encoder) | _loss(job, run)
     return outcome
+
+
+def _loss(job: Job, run: Path) -> dict[str, float]:
+    """Training loss at the end of the last stage, the mean of its last fifth; nothing of what has not trained."""
+    if job.arm.floor is not None:
+        return {}
+    last = stage_directory(run, job.recipe, list(job.recipe.stages)[-1])
+    losses = [row["loss"] for row in read_metrics(last / "metrics.jsonl") if "loss" in row]
+    return {"loss": float(np.mean(losses[-max(1, len(losses) // 5) :]))} if losses else {}
 
 
 def _encoder(job: Job, images: SeedImages, run: Path, out: Path) -> Encoder | None:

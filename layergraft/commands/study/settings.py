@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from layergraft.commands.study.study_file import Choose
 from layergraft.config import EvaluateConfig
 
 
@@ -20,6 +21,10 @@ class Settings:
             far beyond it as the next one within is away.
         trial: length of a trial, as a part of the arm's.
         goes_on: whether a seed that diverges is an outcome, beside which the others go on; else it ends the study.
+        choose: by what rates and arms are chosen: few labels on held-out images, or views of held-out images alone.
+        labelled: whether there are labels and test images; without, other held-out images stand for the test images,
+            and it is their views that are recognised.
+        scores: whether scores that need no label are measured of every encoder, to see how well they rank.
     """
 
     evaluate: EvaluateConfig
@@ -28,3 +33,6 @@ class Settings:
     extended: int = 0
     trial: float = 1 / 3
     goes_on: bool = False
+    choose: Choose = "held_out"
+    labelled: bool = True
+    scores: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +17,13 @@ FILE = "study.json"
 Budget = Literal["epochs", "compute"]
 _HINT = f"{FILE} is written by `layergraft ablate` or `reproduce`."
 BUDGETS: tuple[Budget, ...] = ("epochs", "compute")
+Choose = Literal["held_out", "label_free"]
+
+
+def few_shot_mean(accuracies: Mapping[str, float]) -> float:
+    """What everything is chosen by: the mean over the numbers of labelled images a class, or of views of an image."""
+    few = [value for key, value in accuracies.items() if key.isdigit()]
+    return sum(few) / len(few)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +35,14 @@ class Trial:
         holdout: accuracy on held-out images that it was judged by, in percent.
         chosen: whether the arm was trained with it.
         diverged: whether it had no finite numbers, and counts as 0.
+        scores: of its encoder that need no label, where they were measured.
     """
 
     settings: dict[str, Any]
     holdout: float
     chosen: bool
     diverged: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +54,14 @@ class MeasuredSeed:
         test: column (`"1"`, `"1%"`, …, `"knn"`) -> top-1 accuracy in percent, random splits averaged.
         holdout: the same on held-out images.
         seconds: training and measuring.
+        scores: of its encoder that need no label, where they were measured.
     """
 
     seed: int
     test: dict[str, float]
     holdout: dict[str, float]
     seconds: float
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +101,10 @@ class MeasuredArm:
         """Seed -> test accuracy in a column, where it was measured."""
         return {trained.seed: trained.test[column] for trained in self.seeds if column in trained.test}
 
-    def held_out(self, columns: list[str], seeds: set[int]) -> float | None:
-        """Accuracy on held-out images: mean over columns, then over seeds; None where one is missing."""
-        by_seed = [trained.holdout for trained in self.seeds if trained.seed in seeds]
-        accuracies = [values[column] for values in by_seed for column in columns if column in values]
-        return (
-            sum(accuracies) / len(accuracies) if accuracies and len(accuracies) == len(columns) * len(seeds) else None
-        )
+    def held_out(self, seeds: set[int]) -> float | None:
+        """Accuracy on held-out images: mean over numbers of shots, then over seeds; None where one is missing."""
+        reached = [few_shot_mean(trained.holdout) for trained in self.seeds if trained.seed in seeds]
+        return sum(reached) / len(reached) if reached and len(reached) == len(seeds) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +136,16 @@ class MeasuredStudy:
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise ValueError(f"two of its arms have one name: {', '.join(names)}")
+
+    @property
+    def choose(self) -> Choose:
+        """By what rates and arms were chosen."""
+        return self.protocol.get("choose", "held_out")  # type: ignore[no-any-return]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether accuracy is that with labels of classes; else that of recognising single images by their views."""
+        return bool(self.protocol.get("labelled", True))
 
     @property
     def columns(self) -> list[str]:

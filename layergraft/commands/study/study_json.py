@@ -13,13 +13,15 @@ from typing import Any
 import msgspec
 
 from layergraft.commands.study.arms import Arm
-from layergraft.commands.study.jobs import DIVERGED, JobOutcomes, Study
+from layergraft.commands.study.jobs import DIVERGED, JobOutcome, JobOutcomes, Study
 from layergraft.config import Recipe
 
 
 def study_record(study: Study, outcomes: JobOutcomes) -> dict[str, Any]:
     """The parts of `study.json` that the outcomes decide."""
-    protocol = msgspec.to_builtins(study.settings.evaluate) | {"trained": list(study.settings.trained)}
+    settings = study.settings
+    protocol = msgspec.to_builtins(settings.evaluate) | {"trained": list(settings.trained)}
+    protocol |= {"choose": settings.choose, "labelled": settings.labelled} if settings.choose == "label_free" else {}
     return {
         "protocol": {key: value for key, value in protocol.items() if value is not None},
         "arms": [_arm(study, name, outcomes) for name in study.lengths if not study.arm(name).shared],
@@ -42,7 +44,7 @@ def _arm(study: Study, name: str, outcomes: JobOutcomes) -> dict[str, Any]:
         "search": _search(study, arm, outcomes),
         "plan": study.in_words(arm, recipe) if recipe else "",
         "seeds": [
-            {"seed": seed} | {key: outcome[key] for key in ("test", "holdout", "seconds")}
+            {"seed": seed} | {key: outcome[key] for key in ("test", "holdout", "seconds")} | _scores(outcome)
             for seed, outcome in trained.items()
         ],
     } | ({"diverged": diverged} if diverged else {})
@@ -76,9 +78,14 @@ def _search(study: Study, arm: Arm, outcomes: JobOutcomes) -> list[dict[str, Any
         assert recipe is not None
         rate = list(recipe.stages.values())[-1].optimizer.base_lr
         settings = {"base_lr": rate, "factor": study.factors(arm.name, outcomes)[number]}
-        trial = {"settings": settings, "holdout": reached, "chosen": number == best}
-        diverged = DIVERGED in outcomes[study.trial_names(arm.name, outcomes)[number]]
+        outcome = outcomes[study.trial_names(arm.name, outcomes)[number]]
+        trial = {"settings": settings, "holdout": reached, "chosen": number == best} | _scores(outcome)
+        diverged = DIVERGED in outcome
         trials.append(trial | ({"diverged": True} if diverged else {}))
     if study.settings.extended:
         trials.sort(key=lambda trial: float(trial["settings"]["factor"]))
     return trials
+
+
+def _scores(outcome: JobOutcome) -> dict[str, Any]:
+    return {"scores": outcome["scores"]} if "scores" in outcome else {}

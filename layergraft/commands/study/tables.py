@@ -55,6 +55,9 @@ def accuracy_table(outcome: Outcome, budget: Budget) -> Table:
     for arm in study.taking_part(budget):
         cells = [spread(outcome.accuracy(arm.name, column)) or "–" * bool(arm.diverged) for column in columns]
         rows.append([shown(outcome, arm), *cells, seeds_of(arm), _four_digits(str(arm.flops / 1e12))])
+    if not study.labelled:
+        lost += "Without labels: of views of single images that were held out, and by which nothing was chosen; shots "
+        lost += "are views of each image. "
     return Table(
         title=f"Top-1 accuracy (%), {outcome.words.at[budget]}",
         columns=["", *map(column_name, columns), "seeds", "TFLOP"],
@@ -76,14 +79,15 @@ def arms_table(outcome: Outcome) -> Table:
         stages = ", then ".join(f"{s['objective']}, {s['epochs']:.3g} epochs" for s in arm.stages)
         chosen = next((trial for trial in arm.search if trial.chosen), None)
         settings = "" if chosen is None else _settings(chosen)
-        held_out = arm.held_out(outcome.measured.few_shots, outcome.measured.common_seeds)
+        held_out = arm.held_out(outcome.measured.common_seeds)
         reached = "" if held_out is None else f"{held_out:.2f}"
         rows.append([shown_apart(outcome, arm), stages or "untrained", arm.plan, settings, reached])
     return Table(
         title="The arms, and what their search chose",
         columns=["", "stages", "plan", "chosen settings", "held-out accuracy (%)"],
         rows=rows,
-        note="Held-out accuracy: mean of the shots, over the seeds that all arms have. " + outcome.words.chosen,
+        note="Held-out accuracy: mean of the shots, over the seeds that all arms have. "
+        + (outcome.words.chosen if outcome.measured.labelled else "Without labels, of views of single images."),
     )
 
 

@@ -31,7 +31,7 @@ def arm(name: str, level: float, budget: str | None, parents: list[str], seeds: 
         return {column: level + more + own for column, more in LADDER.items()}
 
     trials = [
-        {"settings": {"base_lr": lr}, "holdout": level - lr, "chosen": lr == 0.001, "diverged": False}
+        {"settings": {"base_lr": lr}, "holdout": level - lr, "chosen": lr == 0.001, "diverged": False, "scores": {}}
         for lr in (0.001, 0.002, 0.004)
     ]
     return {
@@ -45,7 +45,7 @@ def arm(name: str, level: float, budget: str | None, parents: list[str], seeds: 
         "plan": "all layers alike",
         "diverged": {},
         "seeds": [
-            {"seed": seed, "test": values(seed), "holdout": values(seed), "seconds": 60.0 + seed}
+            {"seed": seed, "test": values(seed), "holdout": values(seed), "seconds": 60.0 + seed, "scores": {}}
             for seed in range(seeds)
         ],
     }

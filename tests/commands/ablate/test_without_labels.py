@@ -1,0 +1,117 @@
+"""Studies that are chosen, or measured, without labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import layergraft
+from layergraft.commands.cli import main
+from layergraft.commands.study.ranking import TITLES
+
+RECIPE = """
+encoder: {name: vit_tiny_patch16_224, img_size: 36, in_chans: 1, patch_size: 18, embed_dim: 16, depth: 2, num_heads: 2}
+data: {source: "builtin:fashion-canvas?fraction=0.01", holdout: 40, workers: 0}
+stages:
+  mae: {objective: {name: mae, decoder: {embed_dim: 16, depth: 1, num_heads: 2}}, epochs: 1, batch_size: 32}
+  graft: {objective: {name: simclr, projector: [16, 16, 8]}, epochs: 1, batch_size: 32}
+evaluate: {protocols: [logistic, knn], shots: [1, 2], splits: 1}
+"""
+ARMS = "arms: {even: {}, slow: {stages.graft.plan.lr_scale: [0.3, 1]}, mae: {stages.graft: null}}\n"
+
+
+def study(folder: Path, more: str, **options: Any) -> dict[str, Any]:
+    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "plans.yaml").write_text(ARMS + more)
+    layergraft.ablate(
+        recipe=folder / "recipe.yaml",
+        vary=folder / "plans.yaml",
+        seeds=2,
+        out=folder / "out",
+        jobs=1,
+        **options,
+    )
+    content: dict[str, Any] = json.loads((folder / "out" / "study.json").read_text())
+    return content
+
+
+def unlabelled(folder: Path) -> Path:
+    """Images in one folder, without classes."""
+    images = folder / "images"
+    images.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(60):
+        Image.fromarray(random.integers(0, 256, (40, 40), dtype=np.uint8)).save(images / f"{number}.png")
+    return images
+
+
+def page(folder: Path) -> str:
+    return (folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_images_without_labels_are_enough(tmp_path: Path) -> None:
+    """Everything that a study with labels says is said, of views."""
+    found = study(tmp_path, "choose: label_free\nsearch: [1, 2]\n", data=str(unlabelled(tmp_path)))
+    assert (found["protocol"]["choose"], found["protocol"]["labelled"]) == ("label_free", False)
+    for arm in found["arms"]:
+        assert [seed["test"].keys() for seed in arm["seeds"]] == [{"1", "2"}] * 2
+        if arm["name"] != "pixels":
+            assert arm["seeds"][0]["test"] != arm["seeds"][0]["holdout"]  # other images
+        assert len(arm["search"]) == (0 if arm["name"] in ("random", "pixels") else 2)
+        for chosen in (trial for trial in arm["search"] if trial["chosen"]):
+            assert chosen["holdout"] == max(trial["holdout"] for trial in arm["search"])
+    assert (tmp_path / "out" / "table.tex").is_file()
+    assert "No label was used." in page(tmp_path)
+    assert "views of each image" in page(tmp_path)
+    assert "test images" not in page(tmp_path).split('id="made"')[0].replace("other held-out images", "")
+
+
+def test_labels_judge_what_was_chosen_without_them(tmp_path: Path) -> None:
+    found = study(tmp_path, "choose: label_free\nscores: true\nsearch: 1\n")
+    assert found["protocol"]["labelled"]
+    trained = [arm for arm in found["arms"] if arm["name"] != "pixels"]
+    for arm in trained:
+        for seed in arm["seeds"]:
+            assert seed["test"].keys() == {"1", "2", "knn"}
+            assert seed["holdout"].keys() == {"1", "2"}
+            assert seed["scores"].keys() == TITLES.keys() - ({"loss"} if arm["name"] == "random" else set())
+    assert "chosen without labels" in page(tmp_path)
+    assert "over 4 arms and 2 seeds" in page(tmp_path)
+
+
+def test_scores_change_no_other_number(tmp_path: Path) -> None:
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    studies = [study(tmp_path / "with", "scores: true\nsearch: 1\n"), study(tmp_path / "without", "search: 1\n")]
+    for arms in zip(*(found["arms"] for found in studies), strict=True):
+        for seeds in zip(*(arm["seeds"] for arm in arms), strict=True):
+            assert seeds[0]["test"] == seeds[1]["test"]
+            assert seeds[0]["holdout"] == seeds[1]["holdout"]
+    assert "scores" not in studies[1]["arms"][0]["seeds"][0]
+    assert "without labels?" not in page(tmp_path / "without")
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "message"),
+    [
+        ("choose: labels", [], "choose"),
+        ("choose: label_free", ["--evaluate.shots", "50"], "by few views of each"),
+        ("choose: label_free", ["--data.holdout", "3"], "Only 3 images"),
+        ("", [], "no test images beside it"),
+    ],
+)
+def test_refusals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, options: list[str], message: str
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "plans.yaml").write_text(ARMS + more)
+    words = ["ablate", "--recipe", str(tmp_path / "recipe.yaml"), "--vary", str(tmp_path / "plans.yaml")]
+    words += ["--data", str(unlabelled(tmp_path)), "--out", str(tmp_path / "out"), *options]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
