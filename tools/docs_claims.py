@@ -1,10 +1,13 @@
-"""Fill the documentation's page of claims from the committed claims.json: every number on it.
+"""Fill the documentation's pages of claims from the committed claims: every number on them.
 
     layergraft reproduce --scale tiny --seeds 5 --out runs/claims
+    layergraft reproduce --scale colour --seeds 5 --out runs/colour
     cp runs/claims/claims.json docs/
+    cp runs/colour/claims.json docs/claims_colour.json
     python tools/docs_claims.py --pictures
 
-replaces what stands between `<!-- PART -->` and `<!-- end -->` in `docs/claims.md`; the text around is written by hand.
+replaces what stands between `<!-- PART -->` and `<!-- end -->` in `docs/claims.md` and `docs/claims_colour.md`; the
+text around is written by hand.
 """
 
 from __future__ import annotations
@@ -28,12 +31,16 @@ from layergraft.commands.reproduce.tables import (
     pilot_table,
     verdict_table,
 )
+from layergraft.commands.study.formatting import AT
+from layergraft.commands.study.ranking import ranking_table
 from layergraft.commands.study.study_file import Budget
 from layergraft.commands.study.tables import accuracy_table, arms_table, differences_table, facts_table, search_table
 from layergraft.runs.report.section import Table
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE, CLAIMS = DOCS / "claims.md", DOCS / "claims.json"
+SETS = {"grey": DOCS / "claims.json", "colour": DOCS / "claims_colour.json"}  # images -> their study
+PAGES = {DOCS / "claims.md": SETS["grey"], DOCS / "claims_colour.md": SETS["colour"]}
+BOLD = {False: "{}", True: "**{}**"}  # where an interval leaves 0 out
 NOT_MEASURED = "The recorded study has not measured this."
 PICTURES = {
     "claims-differences": "differences-epochs",
@@ -63,6 +70,25 @@ def _parts(claims: Claims) -> str:
     return "\n".join(f"### {table.title}\n\n{markdown(table)}" for table in tables)
 
 
+def _scores(claims: Claims) -> str:
+    table = ranking_table(claims.study, BOLD)
+    return markdown(table) if table is not None else f"{NOT_MEASURED}\n"
+
+
+def _sets(_: Claims) -> str:
+    """The verdicts of both studies side by side."""
+    by_set = [{(claim.number, claim.budget): claim for claim in read_claims(file).claims} for file in SETS.values()]
+    rows = [
+        [
+            f"{claim.number}. {claim.statement}",
+            AT[claim.budget] if claim.budget else "",
+            *(claims[key].verdict for claims in by_set),
+        ]
+        for key, claim in by_set[0].items()
+    ]
+    return markdown(Table(title="", columns=["claim", "", *SETS], rows=rows, note=""))
+
+
 PARTS: dict[str, Callable[[Claims], str]] = {
     "command": lambda claims: f"```console\n$ {claims.study.command}\n```\n",
     "verdicts": lambda claims: markdown(verdict_table(claims)),
@@ -82,6 +108,8 @@ PARTS: dict[str, Callable[[Claims], str]] = {
     "conflict_during": lambda claims: (
         markdown(conflict_during_table(claims)) if claims.conflict_during else f"{NOT_MEASURED}\n"
     ),
+    "scores": _scores,
+    "sets": _sets,
     "arms": lambda claims: markdown(arms_table(claims)),
     "trials": lambda claims: markdown(search_table(claims)),
     "facts": lambda claims: markdown(facts_table(claims)),
@@ -104,14 +132,14 @@ def take_pictures(claims: Claims) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--claims", type=Path, default=CLAIMS)
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--out", type=Path, help="folder of other copies of the pages")
     parser.add_argument("--pictures", action="store_true", help="take the pictures, too (it needs Chromium)")
     arguments = parser.parse_args()
-    claims = read_claims(arguments.claims)
-    arguments.page.write_text(fill(arguments.page.read_text(encoding="utf-8"), claims), encoding="utf-8")
+    for page, file in PAGES.items():
+        out = (arguments.out or DOCS) / page.name
+        out.write_text(fill(out.read_text(encoding="utf-8"), read_claims(file)), encoding="utf-8")
     if arguments.pictures:
-        take_pictures(claims)
+        take_pictures(read_claims(SETS["grey"]))
 
 
 if __name__ == "__main__":

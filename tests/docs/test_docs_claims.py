@@ -16,18 +16,21 @@ from layergraft.commands.reproduce.claims import read_claims
 from layergraft.commands.reproduce.outcome import make_claims
 
 ROOT = Path(__file__).parents[2]
-CLAIMS, PAGE = ROOT / "docs" / "claims.json", ROOT / "docs" / "claims.md"
+PAGES = {"claims.md": "claims.json", "claims_colour.md": "claims_colour.json"}
+PAGE, CLAIMS = ROOT / "docs" / "claims.md", ROOT / "docs" / "claims.json"
 # 97.5 % quantiles of Student's t by degrees of freedom, from a printed table.
 QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
-def test_script_makes_every_number_of_the_page_again(tmp_path: Path) -> None:
-    emptied = re.sub(r"(<!-- \w+ -->\n).*?(<!-- end -->)", r"\1\2", PAGE.read_text(), flags=re.DOTALL)
-    assert len(emptied) < len(PAGE.read_text()) / 2
-    (tmp_path / "claims.md").write_text(emptied)
-    words = [sys.executable, str(ROOT / "tools" / "docs_claims.py"), "--claims", str(CLAIMS)]
-    subprocess.run([*words, "--page", str(tmp_path / "claims.md")], check=True)
-    assert (tmp_path / "claims.md").read_text() == PAGE.read_text()
+def test_script_makes_every_number_of_the_pages_again(tmp_path: Path) -> None:
+    pages = {name: (ROOT / "docs" / name).read_text() for name in PAGES}
+    for name, text in pages.items():
+        emptied = re.sub(r"(<!-- \w+ -->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.DOTALL)
+        assert len(emptied) < len(text) / 2
+        (tmp_path / name).write_text(emptied)
+    subprocess.run([sys.executable, str(ROOT / "tools" / "docs_claims.py"), "--out", str(tmp_path)], check=True)
+    for name, text in pages.items():
+        assert (tmp_path / name).read_text() == text
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -37,8 +40,9 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
-def test_statistics_follow_from_what_was_measured() -> None:
-    claims = read_claims(CLAIMS)
+@pytest.mark.parametrize("name", PAGES.values())
+def test_statistics_follow_from_what_was_measured(name: str) -> None:
+    claims = read_claims(ROOT / "docs" / name)
     again = flat(msgspec.to_builtins(make_claims(claims.study)))
     recorded = flat(msgspec.to_builtins(claims))
     assert again.keys() == recorded.keys()
