@@ -287,7 +287,7 @@ def reproduce(
         scale: smoke (a minute, proves nothing), tiny (built-in images), colour (the same in colour), small (images of
             your own, hours).
         data: labelled images, a folder with train/ and val/; by default those of the scale.
-        seeds: pre-training seeds of MAE, MoCo v3 from scratch and the chosen graft; other methods get at most three.
+        seeds: pre-training seeds; beyond three (tiny, colour: five) only of what claims speak of.
         out: directory of the study.
         jobs: runs at a time, each on one core; by default one per core, or one on a GPU.
         costs: only say what the study would cost, and what would decide the claims that it has left open so far.
