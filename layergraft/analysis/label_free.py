@@ -18,7 +18,7 @@ from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
 from layergraft.evaluation import logistic
-from layergraft.evaluation.features import center_and_normalize, extract
+from layergraft.evaluation.features import center_and_normalize, extract, extract_all
 from layergraft.evaluation.rankme import rankme
 from layergraft.evaluation.single_images import CONTRASTIVE, single_image_accuracy, single_images
 from layergraft.runs.interruption import check
@@ -79,7 +79,7 @@ def scores(
 
     Args:
         encoder: in evaluation mode.
-        source: unlabelled images.
+        source: unlabelled images that can be read.
         held_out: others, which trained nothing.
         random: of the views.
         pseudo: name -> pseudo-labels of the images of `source`, of shape (N,).
@@ -87,7 +87,7 @@ def scores(
     features = torch.from_numpy(extract(encoder, source, "cls"))
     views = view_features(encoder, source.subset(source.keys[:SURROGATES]), CONTRASTIVE, VIEWS, random)[-1]
     singles = single_images(held_out, encoder.img_size, encoder.reads, seed=random.seed)
-    recognised = single_image_accuracy(singles, extract(encoder, singles, "cls"), (1, SHOTS))
+    recognised = single_image_accuracy(singles, extract_all(encoder, singles, ["cls"])["cls"], (1, SHOTS))
     measured = {
         "rankme": rankme(features.double()),
         "lidar": lidar(views),

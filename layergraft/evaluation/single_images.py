@@ -8,7 +8,7 @@ apart by few images of each (docs/plans.md, docs/protocols.md). The idea of surr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -56,7 +56,8 @@ class ViewedImages:
     def __init__(self, source: Source, size: ImageSize, random: Randomness) -> None:
         self.source, self.size = source, size
         self.draws = random.uniform("views", np.arange(len(self)), 0, DRAWS)
-        self._square = lru_cache(_KEPT)(self._load_square)
+        self._square: Callable[[int, int], Pixels] = lru_cache(_KEPT)(self._load_square)
+        self._file: Callable[[int], bytes] = lru_cache(1)(self._read_file)
 
     def __len__(self) -> int:
         return VIEWS * len(self.source)
@@ -64,12 +65,16 @@ class ViewedImages:
     def _load_square(self, row: int, channels: int) -> Pixels:
         return fixed_view(self.source.images.load(int(self.source.keys[row]), channels), self.size)
 
+    def _read_file(self, row: int) -> bytes:
+        return self.source.images.read(int(self.source.keys[row]))
+
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
         return random_view(self._square(index // VIEWS, channels), CONTRASTIVE, self.size, self.draws[index])
 
     def read(self, index: int) -> bytes:
-        """The file of the image itself."""
-        return self.source.images.read(int(self.source.keys[index // VIEWS]))
+        """What the view is made of, which tells it from all others: the image's file, and how it is seen."""
+        seen: bytes = repr((self.size, CONTRASTIVE)).encode() + self.draws[index].tobytes()
+        return self._file(index // VIEWS) + seen
 
     def name(self, index: int) -> str:
         return f"view {index % VIEWS} of {self.source.images.name(int(self.source.keys[index // VIEWS]))}"

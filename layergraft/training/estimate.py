@@ -20,6 +20,7 @@ from layergraft.errors import UserError
 from layergraft.evaluation.features import extract_all
 from layergraft.evaluation.few_shot import FEW_SHOT
 from layergraft.evaluation.frozen import DRAWS
+from layergraft.evaluation.single_images import TASKS, VIEWS, WAYS
 from layergraft.runs.interruption import check
 from layergraft.runs.run_time import RunTime
 from layergraft.training.branch import steps_left_out
@@ -189,6 +190,8 @@ def evaluation_seconds(config: EvaluateConfig, data: RunData, encoders: int, fea
         return 0.0
     tested = len(data.holdout) if test is None else len(open_source(test))
     images = len(data.train) + tested + (len(data.holdout) if config.chooses else 0)
+    if config.takes_views:
+        images += TASKS * min(WAYS, len(data.train.classes)) * VIEWS
     if config.keep is not None:
         images = round(images * DRAWS * config.keep)
     fits = len(few_shot) * len(config.frozen_shots) * config.splits * len(config.pooling)

@@ -15,7 +15,9 @@ from layergraft.data.sources.open import open_source
 from layergraft.data.sources.source import AS_THEY_ARE, Source
 from layergraft.encoders.vit import Encoder, create_encoder
 from layergraft.errors import UserError
+from layergraft.evaluation.cache import features_of
 from layergraft.evaluation.cross_validated import cross_validate
+from layergraft.evaluation.features import extract_all
 from layergraft.evaluation.frozen import evaluate_encoders
 from layergraft.evaluation.single_images import (
     SHOTS,
@@ -148,3 +150,20 @@ def test_accuracy_tells_images_apart_as_far_as_their_views_are_alike(source: Sou
     assert near["1"] > far["1"] > 15
     assert far["5"] > far["1"]
     assert none["5"] == pytest.approx(10, abs=4)
+
+
+def test_features_on_disk_are_those_of_the_very_views(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same files with another seed are other views, though as many of the same images."""
+    monkeypatch.setenv("LAYERGRAFT_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.fromarray(random.integers(0, 256, (40, 50), dtype=np.uint8)).save(tmp_path / "images" / f"{number}.png")
+    source = open_source(str(tmp_path / "images"))
+    for seed in (0, 1, 2, 3, 0):
+        views = _views(source, seed=seed)
+        kept = features_of(encoder, views, ["cls"])["cls"]
+        assert (kept == extract_all(encoder, views, ["cls"])["cls"]).all()
+    assert list((tmp_path / "cache").rglob("*.features"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from layergraft.commands.ablate.outcome import AblationOutcome, MeasuredAblation, sentence
+from layergraft.commands.ablate.outcome import AblationOutcome, sentence
 from layergraft.commands.study.cost import SAME
 from layergraft.commands.study.figures import compute_figure, shots_figure
 from layergraft.commands.study.formatting import MEAN, signed
@@ -27,8 +27,8 @@ LABEL_FREE = (
 )
 UNLABELLED = (
     "No label was used. Every arm had the same search and is trained with every seed; accuracy is that of recognising "
-    "single images by few views of each: one half of the held-out images chose, the other half is what the tables are "
-    "of. The unit of every interval is the seed."
+    "single images by few views of each: of each seed, one half of the held-out images chose, the tables are of the "
+    "other half. The unit of every interval is the seed."
 )
 
 
@@ -39,7 +39,7 @@ def _answer(outcome: AblationOutcome) -> Section:
     accuracy = outcome.accuracy(best.name, MEAN)
     if accuracy is not None:
         tiles.append(
-            Tile(label="Best on held-out images", value=best.title, note=f"{accuracy.mean:.1f} % {_where(study)}")
+            Tile(label="Best on held-out images", value=best.title, note=f"{accuracy.mean:.1f} % on {study.tested}")
         )
     for row in outcome.rows(study.budgets[0]):
         if row.arm == best.name:
@@ -54,10 +54,6 @@ def _answer(outcome: AblationOutcome) -> Section:
         intro=(LABEL_FREE if study.choose == "label_free" else "") + INTRO if study.labelled else UNLABELLED,
         blocks=[Tiles(tiles=tiles), Notes(lines=lines), *warning],
     )
-
-
-def _where(study: MeasuredAblation) -> str:
-    return "on test images" if study.labelled else "of views of held-out images"
 
 
 def diverged(outcome: AblationOutcome) -> list[str]:

@@ -43,7 +43,7 @@ from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.precision import precision_lines, settled_mark, with_precision
 from layergraft.commands.study.settings import Settings
-from layergraft.commands.study.statistics import distributions
+from layergraft.commands.study.statistics import check_scores, distributions
 from layergraft.commands.study.study_file import FILE, as_study
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
@@ -92,6 +92,8 @@ def ablate_study(
     check_numbers(seeds, jobs)
     distributions()  # before hours of training
     varied = read_vary(vary)
+    if varied.scores:
+        check_scores()
     base = load_recipe(recipe, changes)
     recipes = arm_recipes(varied, _loader(recipe, base, changes))
     settings = _settings(varied, base)
@@ -144,11 +146,11 @@ def ablate_study(
 def _possible(settings: Settings, data: DataConfig) -> tuple[Settings, int]:
     """The settings with the numbers of shots, or views, that there are images for, and how many images train."""
     assert data.source is not None
-    if settings.labelled:
-        evaluate, images = with_possible_shots(settings.evaluate, data.source, data.holdout, data.holdout_by, announce)
-    else:
-        evaluate, images = with_possible_views(settings.evaluate, data.source, data.holdout, announce)
-    return replace(settings, evaluate=evaluate), images
+    held_out = (data.source, data.holdout, data.holdout_by, announce)
+    found = None if settings.choose == "held_out" else with_possible_views(settings.evaluate, *held_out)
+    if found is None or settings.labelled:
+        found = with_possible_shots(settings.evaluate, *held_out)
+    return replace(settings, evaluate=found[0]), found[1]
 
 
 def _mark(base: Recipe, recipes: Mapping[str, Recipe], out: Path) -> dict[str, Any]:
@@ -232,6 +234,8 @@ def _settings(vary: Vary, recipe: Recipe) -> Settings:
     labelled = vary.choose == "held_out" or is_labelled(recipe.data.source)
     if not labelled:
         announce("No labels, or no test images beside these: accuracy is that of recognising single images by views.")
+        if vary.scores:
+            announce("Without labels nothing judges other scores: they are not measured.")
     protocols = tuple(name for name in FROZEN if name == "logistic" or name in evaluate.protocols)
     if not any(isinstance(shots, int) for shots in evaluate.frozen_shots):
         raise UserError("Arms are compared by their accuracy with few labels.", "Give --evaluate.shots 1 5 10.")
@@ -243,7 +247,7 @@ def _settings(vary: Vary, recipe: Recipe) -> Settings:
         goes_on=True,
         choose=vary.choose,
         labelled=labelled,
-        scores=vary.scores,
+        scores=vary.scores and labelled,
     )
 
 

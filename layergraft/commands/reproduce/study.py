@@ -27,7 +27,7 @@ from layergraft.commands.study.directory import claim, images_now, options, orig
 from layergraft.commands.study.jobs import JobOutcome
 from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.precision import precision_lines, settled_mark
-from layergraft.commands.study.statistics import distributions
+from layergraft.commands.study.statistics import check_scores, distributions
 from layergraft.commands.study.study_file import FILE, as_study, read_study
 from layergraft.config.loading import load_recipe
 from layergraft.errors import UserError
@@ -70,6 +70,8 @@ def reproduce_study(
     """
     check_numbers(seeds, jobs)
     distributions()  # before hours of training
+    if SCALES[scale_name].scores:
+        check_scores()
     source = data or SCALES[scale_name].source
     if source is None:
         raise UserError(f"Scale {scale_name!r} has no images of its own.", "Give --data FOLDER.")

@@ -119,12 +119,15 @@ class SeedImages:
         return accuracies
 
     def scores(self, encoder: Encoder) -> dict[str, float]:
-        """Scores of an encoder that need no label; clusters are those of the pixels."""
+        """Scores of an encoder that need no label, but for those that are not finite; clusters are of the pixels."""
         random, train = Randomness(seed=self.recipe.seed, scope="scores"), self.data.train
         some = train.subset(train.keys[random.permutation("images", train.keys, 0, first=SCORED)])
-        floor = torch.from_numpy(pixels(some, encoder.img_size, encoder.in_chans))
-        pseudo = {"pixel_clusters": clusters(floor, max(2, min(CLUSTERS, len(some) // CLUSTERED)))}
-        return scores(encoder, some, self.data.holdout, random, pseudo)
+        floor = pixels(some, encoder.img_size, encoder.in_chans)
+        readable = ~np.isnan(floor[:, 0])
+        some, floor = some.subset(some.keys[readable]), floor[readable]
+        grouped = clusters(torch.from_numpy(floor), max(2, min(CLUSTERS, len(some) // CLUSTERED)))
+        found = scores(encoder, some, self.data.holdout, random, {"pixel_clusters": grouped})
+        return {name: value for name, value in found.items() if np.isfinite(value)}
 
     def few_labels(self, encoder: Encoder | None, config: EvaluateConfig) -> Accuracies:
         """Accuracy of few labels on held-out images, as `frozen` has it; features of no other images are computed.

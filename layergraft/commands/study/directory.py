@@ -113,24 +113,24 @@ def is_labelled(source: str) -> bool:
 
 
 def with_possible_views(
-    evaluate: EvaluateConfig, source: str, holdout: int | float, say: Callable[[str], None]
+    evaluate: EvaluateConfig, source: str, holdout: int | float, by: HoldoutBy, say: Callable[[str], None]
 ) -> tuple[EvaluateConfig, int]:
     """The measurements without labels: numbers of views in place of shots; and how many images train.
 
     Raises:
         UserError: none of the numbers of shots is one of views, or too few images are held out.
     """
-    train, held = split_holdout(open_source(source), holdout, 0)
+    train, held = split_holdout(open_source(source), holdout, 0, by)
     views = few_views(evaluate)
     if not views:
         raise UserError("Single images are recognised by few views of each.", "Give --evaluate.shots 1 5.")
     if len(held) < 4:
         raise UserError(
             f"Only {counted(len(held), 'image')} of {source!r} would be held out, and all choices are made on them.",
-            "Hold out more: --data.holdout 0.1.",
+            "Hold out more (--data.holdout 0.2; a fifth of the images is the most).",
         )
     if len(held) < FEW_HELD_OUT:
-        say(f"Only {len(held)} images are held out: choices on so few are rough. More: --data.holdout 0.1.")
+        say(f"Only {len(held)} images are held out: choices on so few are rough; {FEW_HELD_OUT} fill all tasks.")
     return structs.replace(evaluate, protocols=("logistic",), shots=views), len(train)
 
 

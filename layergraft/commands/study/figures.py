@@ -175,7 +175,7 @@ def shots_figure(outcome: Outcome) -> Figure:
     y = field("top-1", "quantitative", "top-1 (%)", scale={"zero": False})
     return Figure(
         name="shots",
-        title="Accuracy over labels",
+        title="Accuracy over labels" if study.labelled else "Accuracy over views",
         caption="Mean over seeds, with 95 % intervals.",
         data=data,
         spec={
@@ -224,7 +224,7 @@ def search_figure(outcome: Outcome) -> Figure | None:
     return Figure(
         name="search",
         title="What was tried",
-        caption="A dot per trial, judged on held-out images; orange is what the arm was then trained with.",
+        caption=f"A dot per trial, judged on {outcome.measured.judged}; orange is what the arm was then trained with.",
         data=data,
         spec={
             "mark": {"type": "point", "filled": True, "size": 60, "opacity": 0.85},

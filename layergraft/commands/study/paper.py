@@ -50,7 +50,9 @@ def write_table(outcome: Outcome, budget: Budget, out: Path) -> None:
         lines.append(" & ".join([escaped(title), *cells, *_against(differences.get(arm.name))]) + r" \\")
     trained = [line for line, arm in zip(lines, taking_part, strict=True) if arm.budget is not None]
     floors = [line for line, arm in zip(lines, taking_part, strict=True) if arm.budget is None]
-    head = ["", *(escaped(column_name(column)) for column in columns), r"$\Delta$ [95\,\%]", "$p$", "seeds"]
+    named = [column_name(column) for column in columns]
+    named = named if study.labelled else [name.replace("shot", "view") for name in named]
+    head = ["", *map(escaped, named), r"$\Delta$ [95\,\%]", "$p$", "seeds"]
     tests = len(differences)
     content = [
         "% Made by layergraft from study.json; needs \\usepackage{booktabs}.",
@@ -63,8 +65,10 @@ def write_table(outcome: Outcome, budget: Budget, out: Path) -> None:
         *([r"\midrule", *floors] if floors else []),
         r"\bottomrule",
         r"\end{tabular}",
-        f"% Top-1 accuracy (%) on test images: mean +- half of the 95 % interval over {len(study.seeds)} pre-training",
-        f"% seeds. Delta: {outcome.words.differences.format(outcome.title_of(outcome.reference))}, mean of the shots,",
+        *([] if study.labelled else ["% Without labels: single images are recognised by 1, 5, ... views of each."]),
+        f"% Top-1 accuracy (%) on {study.tested}: mean +- half of the 95 % interval over {len(study.seeds)}",
+        f"% pre-training seeds. Delta: {outcome.words.differences.format(outcome.title_of(outcome.reference))}, "
+        "mean of the shots,",
         f"% paired by seed; p: paired t-test, Holm-corrected for {tests} tests; seeds: how many would decide it with a",
         "% power of 80 % if the true difference and spread are those that were measured.",
         *(["% Seeds that diverged are in no mean."] if any(arm.diverged for arm in taking_part) else []),

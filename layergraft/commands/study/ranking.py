@@ -16,6 +16,7 @@ Pair = tuple[Numbers, Numbers]
 """(scores, accuracies) of the encoders of a group, each of shape (N,)."""
 SAMPLES = 2000
 FEWEST = 3  # encoders that an order can be told of
+FEWEST_DRAWN = 8  # of fewer, the bootstrap's intervals are far too narrow
 TITLES = {
     "single_images": "single images recognised by few views",
     "rankme": "RankMe",
@@ -34,15 +35,15 @@ class Ranking:
 
     Args:
         mean: over groups.
-        low: end of the 95 % interval by bootstrap.
+        low: end of the 95 % interval by bootstrap; None where too few were drawn from.
         high: its other end.
         groups: seeds, or arms.
         encoders: of all groups.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     groups: int
     encoders: int
 
@@ -65,21 +66,20 @@ def over_encoders(pairs: Sequence[Pair]) -> Ranking:
     """The mean over groups of the same encoders, which are drawn anew, the same in each group."""
     drawn = np.random.default_rng(0).integers(0, len(pairs[0][0]), (SAMPLES, len(pairs[0][0])))
     sampled = np.mean([correlations(a[drawn], b[drawn]) for a, b in pairs], axis=0)
-    return _ranking(pairs, sampled)
+    return _ranking(pairs, sampled, len(pairs[0][0]))
 
 
 def over_groups(pairs: Sequence[Pair]) -> Ranking:
     """The mean over groups, which are drawn anew."""
     each = np.array([float(correlations(a, b)) for a, b in pairs])
     drawn = np.random.default_rng(0).integers(0, len(pairs), (SAMPLES, len(pairs)))
-    return _ranking(pairs, each[drawn].mean(1))
+    return _ranking(pairs, each[drawn].mean(1), len(pairs))
 
 
-def _ranking(pairs: Sequence[Pair], sampled: Numbers) -> Ranking:
-    low, high = np.quantile(sampled, (0.025, 0.975))
+def _ranking(pairs: Sequence[Pair], sampled: Numbers, units: int) -> Ranking:
     mean = float(np.mean([correlations(a, b) for a, b in pairs]))
-    encoders = sum(len(a) for a, _ in pairs)
-    return Ranking(mean=mean, low=float(low), high=float(high), groups=len(pairs), encoders=encoders)
+    low, high = map(float, np.quantile(sampled, (0.025, 0.975))) if units >= FEWEST_DRAWN else (None, None)
+    return Ranking(mean=mean, low=low, high=high, groups=len(pairs), encoders=sum(len(a) for a, _ in pairs))
 
 
 def rankings(study: MeasuredStudy) -> dict[str, dict[str, Ranking]]:
@@ -127,7 +127,10 @@ def ranking_text(ranking: Ranking | None, mark: Mapping[bool, str]) -> str:
     """`+0.62 (+0.31 to +0.80)`, marked where the interval leaves 0 out; empty where nothing was measured."""
     if ranking is None:
         return ""
-    text = f"{ranking.mean:+.2f} ({ranking.low:+.2f} to {ranking.high:+.2f})".replace("-", "−")
+    text = f"{ranking.mean:+.2f}"
+    if ranking.low is None or ranking.high is None:
+        return text.replace("-", "−")
+    text = f"{text} ({ranking.low:+.2f} to {ranking.high:+.2f})".replace("-", "−")
     return mark[ranking.low > 0 or ranking.high < 0].format(text)
 
 
@@ -147,17 +150,23 @@ def ranking_table(study: MeasuredStudy, mark: Mapping[bool, str] | None = None) 
         [TITLES[score], *(ranking_text(found[score].get(name), mark or {False: "{}", True: "{} *"}) for name in over)]
         for score in order
     ]
-    groups = {name: next(row[name] for row in found.values() if name in row) for name in over}
+    groups = {name: max((row[name] for row in found.values() if name in row), key=_encoders) for name in over}
     heads = {"arms": "over {} arms and {} seeds", "trials": "over {} trials of {} arms"}
     counts = {name: (g.encoders // (g.groups if name == "arms" else 1), g.groups) for name, g in groups.items()}
     return Table(
         title="Scores that need no label, against accuracy with few labels",
         columns=["", *(heads[name].format(*counts[name]) for name in over)],
         rows=rows,
-        note="Rank correlation (Spearman) with accuracy on held-out images: over arms within a seed, the mean of the "
+        note="Rank correlation (Spearman) with accuracy with few labels on "
+        f"{'held-out' if study.choose == 'held_out' else 'test'} images: over arms within a seed, the mean of the "
         "seeds; over the trials of an arm's search, the mean of the arms. In brackets the 95 % interval by bootstrap "
-        "over arms, marked where it leaves 0 out. Labels are looked at to judge the scores alone.",
+        f"over arms ({FEWEST_DRAWN} or more), marked where it leaves 0 out. Labels are looked at to judge the scores "
+        "alone.",
     )
+
+
+def _encoders(ranking: Ranking) -> int:
+    return ranking.encoders
 
 
 def ranking_section(study: MeasuredStudy) -> Section | None:

@@ -40,7 +40,8 @@ def identity(job: Job, settings: Settings) -> str:
     recipe = structs.replace(job.recipe, data=structs.replace(job.recipe.data, workers=0))
     measured = (settings.choose, settings.labelled, settings.scores)
     usual = (job.kind, job.start, dump_recipe(recipe), repr(settings.evaluate), settings.trained)
-    decides = usual if measured == ("held_out", True, False) else (*usual, measured)
+    is_usual = measured == ("held_out", True, False) or job.kind in ("stage", "conflict")
+    decides = usual if is_usual else (*usual, measured)
     return hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()
 
 

@@ -6,6 +6,7 @@ the number of times that one of them was measured. All intervals are 95 % interv
 
 from __future__ import annotations
 
+import importlib.util
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,16 @@ def distributions() -> Any:
     except ImportError:
         raise UserError("The statistics of a study need SciPy.", "pip install 'layergraft[studies]'.") from None
     return stats
+
+
+def check_scores() -> None:
+    """Find out before hours of training whether scores without labels can be measured.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise UserError("Scores without labels need scikit-learn.", "pip install 'layergraft[studies]'.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,6 +148,16 @@ class MeasuredStudy:
         return bool(self.protocol.get("labelled", True))
 
     @property
+    def tested(self) -> str:
+        """What accuracies are of."""
+        return "test images" if self.labelled else "views of held-out images"
+
+    @property
+    def judged(self) -> str:
+        """What rates and arms are chosen on."""
+        return "held-out images" if self.choose == "held_out" else "views of held-out images, without labels"
+
+    @property
     def columns(self) -> list[str]:
         """Numbers of images per class, shares of the labels, then protocols that take all of them."""
         names = dict.fromkeys(column for arm in self.arms for seed in arm.seeds for column in seed.test)

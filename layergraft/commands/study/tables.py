@@ -55,16 +55,19 @@ def accuracy_table(outcome: Outcome, budget: Budget) -> Table:
     for arm in study.taking_part(budget):
         cells = [spread(outcome.accuracy(arm.name, column)) or "–" * bool(arm.diverged) for column in columns]
         rows.append([shown(outcome, arm), *cells, seeds_of(arm), _four_digits(str(arm.flops / 1e12))])
-    if not study.labelled:
-        lost += "Without labels: of views of single images that were held out, and by which nothing was chosen; shots "
-        lost += "are views of each image. "
+    averaged = "each seed's random splits were averaged first. " if study.labelled else ""
+    measured = (
+        "kNN takes all labels; the mean is that of the numbers of shots. "
+        if study.labelled
+        else "Of views of single held-out images, by which nothing was chosen with the same seed; shots are views of "
+        "each image. "
+    )
     return Table(
         title=f"Top-1 accuracy (%), {outcome.words.at[budget]}",
         columns=["", *map(column_name, columns), "seeds", "TFLOP"],
         rows=rows,
-        note="Mean ± half of the 95 % interval over pre-training seeds; each seed's random splits were averaged first. "
-        f"{lost}kNN takes all labels; the mean is that of the numbers of shots. TFLOP: 10¹² floating-point operations "
-        "of all stages, counted.",
+        note=f"Mean ± half of the 95 % interval over pre-training seeds; {averaged}{lost}{measured}"
+        "TFLOP: 10¹² floating-point operations of all stages, counted.",
     )
 
 
@@ -86,8 +89,8 @@ def arms_table(outcome: Outcome) -> Table:
         title="The arms, and what their search chose",
         columns=["", "stages", "plan", "chosen settings", "held-out accuracy (%)"],
         rows=rows,
-        note="Held-out accuracy: mean of the shots, over the seeds that all arms have. "
-        + (outcome.words.chosen if outcome.measured.labelled else "Without labels, of views of single images."),
+        note=f"Held-out accuracy: on {outcome.measured.judged}, mean of the shots, over the seeds that all arms have. "
+        + (outcome.words.chosen if outcome.measured.labelled else ""),
     )
 
 
@@ -103,7 +106,8 @@ def search_table(outcome: Outcome) -> Table:
         for arm in outcome.measured.searched
         for trial in arm.search
     ]
-    return Table(title="All trials", columns=["", "settings", "held-out accuracy (%)", ""], rows=rows)
+    note = f"Held-out accuracy: on {outcome.measured.judged}."
+    return Table(title="All trials", columns=["", "settings", "held-out accuracy (%)", ""], rows=rows, note=note)
 
 
 def facts_table(outcome: Outcome) -> Table:

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import layergraft
 from layergraft.commands.cli import main
+from layergraft.commands.study.accuracy import SeedImages
 from layergraft.commands.study.ranking import TITLES
+from layergraft.config.loading import load_recipe
+from layergraft.encoders.vit import create_encoder
+from layergraft.errors import UserError
 
 RECIPE = """
 encoder: {name: vit_tiny_patch16_224, img_size: 36, in_chans: 1, patch_size: 18, embed_dim: 16, depth: 2, num_heads: 2}
@@ -65,7 +70,9 @@ def test_images_without_labels_are_enough(tmp_path: Path) -> None:
         assert len(arm["search"]) == (0 if arm["name"] in ("random", "pixels") else 2)
         for chosen in (trial for trial in arm["search"] if trial["chosen"]):
             assert chosen["holdout"] == max(trial["holdout"] for trial in arm["search"])
-    assert (tmp_path / "out" / "table.tex").is_file()
+    table = (tmp_path / "out" / "table.tex").read_text()
+    assert "1 view & 2 views" in table
+    assert "on views of held-out images" in table
     assert "No label was used." in page(tmp_path)
     assert "views of each image" in page(tmp_path)
     assert "test images" not in page(tmp_path).split('id="made"')[0].replace("other held-out images", "")
@@ -96,22 +103,68 @@ def test_scores_change_no_other_number(tmp_path: Path) -> None:
     assert "without labels?" not in page(tmp_path / "without")
 
 
+def test_scores_of_images_of_which_some_cannot_be_read(tmp_path: Path) -> None:
+    """They are left out as in every measurement, and what is not finite is no score."""
+    random = np.random.default_rng(0)
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = random.integers(0, 256, (40, 40), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    for number in (0, 7, 8):
+        (tmp_path / "train" / "a" / f"{number}.png").write_bytes(b"no picture")
+    found = study(
+        tmp_path,
+        "scores: true\nsearch: 1\n",
+        data=str(tmp_path / "train"),
+        overrides={"data.max_bad": 0.5, "data.holdout": 16},
+    )
+    scores = [seed["scores"] for arm in found["arms"] for seed in arm["seeds"] if arm["name"] != "pixels"]
+    assert all(np.isfinite(list(of_seed.values())).all() for of_seed in scores)
+    assert all("single_images" in of_seed for of_seed in scores)
+
+
+def test_scores_that_are_not_finite_are_left_out() -> None:
+    recipe = load_recipe("fashion_paper", {"data.source": "builtin:fashion-canvas?fraction=0.03"})
+    images, encoder = SeedImages(recipe), create_encoder(recipe.encoder, 0).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    assert "alpha_req" not in images.scores(encoder)
+
+
+def test_scores_ask_for_what_they_need_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="scikit-learn"):
+        study(tmp_path, "scores: true\n")
+    with pytest.raises(UserError, match="scikit-learn"):
+        layergraft.reproduce(scale="colour", out=tmp_path / "claims")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("data", [None, "unlabelled"])
 @pytest.mark.parametrize(
     ("more", "options", "message"),
     [
-        ("choose: labels", [], "choose"),
         ("choose: label_free", ["--evaluate.shots", "50"], "by few views of each"),
         ("choose: label_free", ["--data.holdout", "3"], "Only 3 images"),
-        ("", [], "no test images beside it"),
+        ("choose: labels", [], "choose"),
     ],
 )
 def test_refusals(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, options: list[str], message: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: str,
+    options: list[str],
+    message: str,
+    data: str | None,
 ) -> None:
+    """With labels and test images as without."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "plans.yaml").write_text(ARMS + more)
     words = ["ablate", "--recipe", str(tmp_path / "recipe.yaml"), "--vary", str(tmp_path / "plans.yaml")]
-    words += ["--data", str(unlabelled(tmp_path)), "--out", str(tmp_path / "out"), *options]
+    words += ["--data", str(unlabelled(tmp_path))] if data else []
+    words += ["--out", str(tmp_path / "out"), *options]
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
