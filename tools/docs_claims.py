@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from layergraft.commands.ablate.outcome import MeasuredAblation
 from layergraft.commands.reproduce.claims import read_claims
 from layergraft.commands.reproduce.outcome import Claims
 from layergraft.commands.reproduce.page import RULE, write_claims_page
@@ -35,11 +36,13 @@ from layergraft.commands.study.formatting import AT
 from layergraft.commands.study.ranking import ranking_table
 from layergraft.commands.study.study_file import Budget
 from layergraft.commands.study.tables import accuracy_table, arms_table, differences_table, facts_table, search_table
+from layergraft.runs.json_files import read_json_as
 from layergraft.runs.report.section import Table
 
 DOCS = Path(__file__).parents[1] / "docs"
 SETS = {"grey": DOCS / "claims.json", "colour": DOCS / "claims_colour.json"}  # images -> their study
 PAGES = {DOCS / "claims.md": SETS["grey"], DOCS / "claims_colour.md": SETS["colour"]}
+GREY_VIEWS = DOCS / "colour_views.json"  # an ablation of the share of grey views in colour
 BOLD = {False: "{}", True: "**{}**"}  # where an interval leaves 0 out
 NOT_MEASURED = "The recorded study has not measured this."
 PICTURES = {
@@ -89,6 +92,15 @@ def _sets(_: Claims) -> str:
     return markdown(Table(title="", columns=["claim", "", *SETS], rows=rows, note=""))
 
 
+def _grey_views(_: Claims) -> str:
+    """What contrast reached with more and less grey views, on held-out images."""
+    study = read_json_as(GREY_VIEWS, MeasuredAblation, "")
+    rows = [[arm.title, arm.plan, f"{arm.seeds[0].holdout['5']:.1f}"] for arm in study.arms]
+    command = f"```console\n$ {study.command}\n```\n"
+    columns = ["", "keys", "held-out images (%), 5 labels a class"]
+    return command + "\n" + markdown(Table(title="", columns=columns, rows=rows, note=""))
+
+
 PARTS: dict[str, Callable[[Claims], str]] = {
     "command": lambda claims: f"```console\n$ {claims.study.command}\n```\n",
     "verdicts": lambda claims: markdown(verdict_table(claims)),
@@ -110,6 +122,7 @@ PARTS: dict[str, Callable[[Claims], str]] = {
     ),
     "scores": _scores,
     "sets": _sets,
+    "grey_views": _grey_views,
     "arms": lambda claims: markdown(arms_table(claims)),
     "trials": lambda claims: markdown(search_table(claims)),
     "facts": lambda claims: markdown(facts_table(claims)),
