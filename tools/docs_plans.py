@@ -270,8 +270,8 @@ def ahead_table(study: Study) -> str:
         plans = drawn_plans(study, images)
         accuracy, scored = reached(study, images, plans).mean(0), predictors(study, images, plans)
         for name in (
+            "mean of the logarithms, weighted by contrast's gain",
             "first order: gain of contrast",
-            "first order: gain minus harm",
             "images in conflict (warm heads)",
         ):
             for plain in ("mean of the logarithms", "mean of the scales"):
