@@ -14,6 +14,7 @@ from torch import Tensor
 from layergraft.analysis.rank import alpha_req, lidar, spectrum
 from layergraft.analysis.uniformity import alignment, uniformity
 from layergraft.analysis.views import view_features
+from layergraft.config.data import ViewConfig
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.source import Source
 from layergraft.encoders.vit import Encoder
@@ -73,7 +74,12 @@ def few_shot_accuracy(
 
 
 def scores(
-    encoder: Encoder, source: Source, held_out: Source, random: Randomness, pseudo: Mapping[str, Tensor]
+    encoder: Encoder,
+    source: Source,
+    held_out: Source,
+    random: Randomness,
+    pseudo: Mapping[str, Tensor],
+    view: ViewConfig = CONTRASTIVE,
 ) -> dict[str, float]:
     """All of them, of an encoder's class token behind the last block.
 
@@ -83,10 +89,11 @@ def scores(
         held_out: others, which trained nothing.
         random: of the views.
         pseudo: name -> pseudo-labels of the images of `source`, of shape (N,).
+        view: the augmentation of views.
     """
     features = torch.from_numpy(extract(encoder, source, "cls"))
-    views = view_features(encoder, source.subset(source.keys[:SURROGATES]), CONTRASTIVE, VIEWS, random)[-1]
-    singles = single_images(held_out, encoder.img_size, encoder.reads, seed=random.seed)
+    views = view_features(encoder, source.subset(source.keys[:SURROGATES]), view, VIEWS, random)[-1]
+    singles = single_images(held_out, encoder.img_size, encoder.reads, seed=random.seed, view=view)
     recognised = single_image_accuracy(singles, extract_all(encoder, singles, ["cls"])["cls"], (1, SHOTS))
     measured = {
         "rankme": rankme(features.double()),

@@ -50,11 +50,12 @@ class ViewedImages:
     Args:
         source: the images.
         size: of the views.
-        random: where their random numbers come from.
+        view: the augmentation.
+        random: where its random numbers come from.
     """
 
-    def __init__(self, source: Source, size: ImageSize, random: Randomness) -> None:
-        self.source, self.size = source, size
+    def __init__(self, source: Source, size: ImageSize, view: ViewConfig, random: Randomness) -> None:
+        self.source, self.size, self.view = source, size, view
         self.draws = random.uniform("views", np.arange(len(self)), 0, DRAWS)
         self._square: Callable[[int, int], Pixels] = lru_cache(_KEPT)(self._load_square)
         self._file: Callable[[int], bytes] = lru_cache(1)(self._read_file)
@@ -69,11 +70,11 @@ class ViewedImages:
         return self.source.images.read(int(self.source.keys[row]))
 
     def load(self, index: int, channels: int, reduction: Reduction | None = None) -> Pixels:
-        return random_view(self._square(index // VIEWS, channels), CONTRASTIVE, self.size, self.draws[index])
+        return random_view(self._square(index // VIEWS, channels), self.view, self.size, self.draws[index])
 
     def read(self, index: int) -> bytes:
         """What the view is made of, which tells it from all others: the image's file, and how it is seen."""
-        seen: bytes = repr((self.size, CONTRASTIVE)).encode() + self.draws[index].tobytes()
+        seen: bytes = repr((self.size, self.view)).encode() + self.draws[index].tobytes()
         return self._file(index // VIEWS) + seen
 
     def name(self, index: int) -> str:
@@ -83,13 +84,18 @@ class ViewedImages:
         stamp = self.source.images.stamp(self.source.keys[np.unique(keys // VIEWS)])
         if stamp is None:
             return None
-        digest = hashlib.blake2b(repr((stamp.text, self.size, CONTRASTIVE)).encode(), digest_size=16)
+        digest = hashlib.blake2b(repr((stamp.text, self.size, self.view)).encode(), digest_size=16)
         digest.update(self.draws[keys].tobytes())
         return replace(stamp, text=digest.hexdigest())
 
 
 def single_images(
-    source: Source, size: ImageSize, reads: ReadOptions, classes: int = USUAL_WAYS, seed: int = 0
+    source: Source,
+    size: ImageSize,
+    reads: ReadOptions,
+    classes: int = USUAL_WAYS,
+    seed: int = 0,
+    view: ViewConfig = CONTRASTIVE,
 ) -> Source:
     """Views of random images, labelled by which image of its task each shows.
 
@@ -99,6 +105,7 @@ def single_images(
         reads: how it reads images where the source leaves that open.
         classes: images of a task, as far as there are so many and `WAYS` allows.
         seed: of images and views.
+        view: the augmentation; it should change what is not to matter, as that of the contrastive loss does.
 
     Raises:
         UserError: the source has fewer than two images.
@@ -112,7 +119,7 @@ def single_images(
     numbers = np.arange(len(chosen) * VIEWS)
     return Source(
         spec=source.spec,
-        images=ViewedImages(chosen, size, random),
+        images=ViewedImages(chosen, size, view, random),
         keys=numbers,
         labels=(numbers // VIEWS % ways).astype(np.int32),
         classes=[f"image {number}" for number in range(ways)],

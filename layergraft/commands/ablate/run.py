@@ -42,12 +42,12 @@ from layergraft.commands.study.jobs import DIVERGED, JobOutcome
 from layergraft.commands.study.paper import can_draw
 from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.precision import precision_lines, settled_mark, with_precision
-from layergraft.commands.study.settings import Settings
+from layergraft.commands.study.settings import Settings, contrastive_view
 from layergraft.commands.study.statistics import check_scores, distributions
 from layergraft.commands.study.study_file import FILE, as_study
 from layergraft.commands.study.study_recipe import study_recipe
 from layergraft.config import EvaluateConfig, Recipe
-from layergraft.config.data import DataConfig
+from layergraft.config.data import DataConfig, ViewConfig
 from layergraft.config.loading import load_recipe, recipe_hash
 from layergraft.errors import UserError
 from layergraft.runs.announce import announce
@@ -96,7 +96,7 @@ def ablate_study(
         check_scores()
     base = load_recipe(recipe, changes)
     recipes = arm_recipes(varied, _loader(recipe, base, changes))
-    settings = _settings(varied, base)
+    settings = replace(_settings(varied, base), view=_view(varied, recipes))
     _check_block(settings.evaluate.block, varied, recipes)
     size = jobs or default_jobs()
     working = nullcontext() if costs else Pool(size, out / LOG)
@@ -141,6 +141,11 @@ def ablate_study(
     announce(f"Study:  {files.study}\nTable:  {files.table}\nReport: {files.report}")
     _say_diverged(study, done.outcomes)
     return files
+
+
+def _view(vary: Vary, recipes: Mapping[str, Recipe]) -> ViewConfig:
+    """That of the reference, else of the first arm with a contrastive loss."""
+    return contrastive_view([recipes[vary.reference], *recipes.values()])
 
 
 def _possible(settings: Settings, data: DataConfig) -> tuple[Settings, int]:

@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
-from layergraft.commands.reproduce.arms import BUDGET
+from layergraft.commands.reproduce.arms import ARMS, BUDGET
 from layergraft.commands.reproduce.claims import FILE as CLAIMS
 from layergraft.commands.reproduce.claims import read_claims, write_claims
 from layergraft.commands.reproduce.claims_study import ClaimsStudy, claims_costs
+from layergraft.commands.reproduce.recipes import arm_recipe
 from layergraft.commands.reproduce.scales import HOLDOUT_BY, SCALES, Scale
 from layergraft.commands.reproduce.study_file import MeasuredClaims
 from layergraft.commands.reproduce.tables import pilot_table
@@ -27,6 +28,7 @@ from layergraft.commands.study.directory import claim, images_now, options, orig
 from layergraft.commands.study.jobs import JobOutcome
 from layergraft.commands.study.pool import LOG, Pool
 from layergraft.commands.study.precision import precision_lines, settled_mark
+from layergraft.commands.study.settings import contrastive_view
 from layergraft.commands.study.statistics import check_scores, distributions
 from layergraft.commands.study.study_file import FILE, as_study, read_study
 from layergraft.config.loading import load_recipe
@@ -162,7 +164,8 @@ def scale_for(scale: Scale, source: str, say: Say) -> tuple[Scale, int]:
         UserError: there are no labels, no test images, or classes with a single image.
     """
     evaluate, images = with_possible_shots(scale.evaluate, source, scale.holdout, HOLDOUT_BY, say)
-    return replace(scale, evaluate=evaluate), images
+    contrast = arm_recipe(ARMS["scratch"], scale, source, 0)
+    return replace(scale, evaluate=evaluate, view=contrastive_view([contrast])), images
 
 
 def _is_finished(study: ClaimsStudy, outcomes: dict[str, JobOutcome]) -> bool:

@@ -13,6 +13,7 @@ from msgspec import structs
 from layergraft.analysis.label_free import SCORED, clusters, scores
 from layergraft.commands.study.settings import Settings
 from layergraft.config import EvaluateConfig, Recipe
+from layergraft.config.data import ViewConfig
 from layergraft.config.loading import load_evaluate
 from layergraft.data.randomness import Randomness
 from layergraft.data.sources.open import default_test_source, open_source
@@ -97,12 +98,15 @@ class SeedImages:
             for name, task in tasks.items()
         }
 
-    def without_labels(self, encoder: Encoder | None, config: EvaluateConfig, *, test: bool) -> dict[str, Accuracies]:
+    def without_labels(
+        self, encoder: Encoder | None, config: EvaluateConfig, view: ViewConfig, *, test: bool
+    ) -> dict[str, Accuracies]:
         """Accuracy at recognising single images by few views of each; no label is looked at.
 
         Args:
             encoder: in evaluation mode; None is the pixels.
             config: its numbers of shots are numbers of views.
+            view: the augmentation.
             test: whether the half of the held-out images by which nothing is chosen is measured as well.
 
         Returns:
@@ -114,19 +118,24 @@ class SeedImages:
         reads = AS_THEY_ARE if encoder is None else encoder.reads
         accuracies = {}
         for name, rows in halves.items():
-            views = single_images(held.subset(held.keys[rows]), size, reads, seed=self.recipe.seed)
+            views = single_images(held.subset(held.keys[rows]), size, reads, seed=self.recipe.seed, view=view)
             accuracies[name] = single_image_accuracy(views, self._features(encoder, views, config), few_views(config))
         return accuracies
 
-    def scores(self, encoder: Encoder) -> dict[str, float]:
-        """Scores of an encoder that need no label, but for those that are not finite; clusters are of the pixels."""
+    def scores(self, encoder: Encoder, view: ViewConfig) -> dict[str, float]:
+        """Scores of an encoder that need no label, but for those that are not finite; clusters are of the pixels.
+
+        Args:
+            encoder: in evaluation mode.
+            view: the augmentation of views.
+        """
         random, train = Randomness(seed=self.recipe.seed, scope="scores"), self.data.train
         some = train.subset(train.keys[random.permutation("images", train.keys, 0, first=SCORED)])
         floor = pixels(some, encoder.img_size, encoder.in_chans)
         readable = ~np.isnan(floor[:, 0])
         some, floor = some.subset(some.keys[readable]), floor[readable]
         grouped = clusters(torch.from_numpy(floor), max(2, min(CLUSTERS, len(some) // CLUSTERED)))
-        found = scores(encoder, some, self.data.holdout, random, {"pixel_clusters": grouped})
+        found = scores(encoder, some, self.data.holdout, random, {"pixel_clusters": grouped}, view)
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     def few_labels(self, encoder: Encoder | None, config: EvaluateConfig) -> Accuracies:

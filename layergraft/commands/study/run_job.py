@@ -41,7 +41,7 @@ def identity(job: Job, settings: Settings) -> str:
     measured = (settings.choose, settings.labelled, settings.scores)
     usual = (job.kind, job.start, dump_recipe(recipe), repr(settings.evaluate), settings.trained)
     is_usual = measured == ("held_out", True, False) or job.kind in ("stage", "conflict")
-    decides = usual if is_usual else (*usual, measured)
+    decides = usual if is_usual else (*usual, measured, repr(settings.view))
     return hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()
 
 
@@ -164,9 +164,9 @@ def _measure(job: Job, settings: Settings, run: Path, out: Path) -> JobOutcome:
             outcome["test"] |= images.trained(encoder, settings, run)
     if settings.choose == "label_free":  # in place of accuracy with labels
         test = job.kind == "seed" and not settings.labelled
-        outcome |= images.without_labels(encoder, settings.evaluate, test=test)
+        outcome |= images.without_labels(encoder, settings.evaluate, settings.view, test=test)
     if settings.scores and encoder is not None:
-        outcome["scores"] = images.scores(encoder) | _loss(job, run)
+        outcome["scores"] = images.scores(encoder, settings.view) | _loss(job, run)
     return outcome
 
 

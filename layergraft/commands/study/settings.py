@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import structs
+
 from layergraft.commands.study.study_file import Choose
-from layergraft.config import EvaluateConfig
+from layergraft.config import EvaluateConfig, Recipe
+from layergraft.config.data import ViewConfig
+from layergraft.evaluation.single_images import CONTRASTIVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,7 @@ class Settings:
         labelled: whether there are labels and test images; without, other held-out images stand for the test images,
             and it is their views that are recognised.
         scores: whether scores that need no label are measured of every encoder, to see how well they rank.
+        view: the augmentation of views that are recognised or compared, the same for every arm.
     """
 
     evaluate: EvaluateConfig
@@ -36,3 +42,13 @@ class Settings:
     choose: Choose = "held_out"
     labelled: bool = True
     scores: bool = False
+    view: ViewConfig = CONTRASTIVE
+
+
+def contrastive_view(recipes: Iterable[Recipe]) -> ViewConfig:
+    """The view of the first contrastive loss among recipes: it changes what is not to matter; else the usual one."""
+    for recipe in recipes:
+        for stage in reversed(recipe.stages.values()):
+            if "first" in stage.views:
+                return structs.replace(stage.views["first"], size=None)
+    return CONTRASTIVE

@@ -18,6 +18,7 @@ from layergraft.commands.study.ranking import TITLES
 from layergraft.config.loading import load_recipe
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
+from layergraft.evaluation.single_images import CONTRASTIVE
 
 RECIPE = """
 encoder: {name: vit_tiny_patch16_224, img_size: 36, in_chans: 1, patch_size: 18, embed_dim: 16, depth: 2, num_heads: 2}
@@ -130,7 +131,7 @@ def test_scores_that_are_not_finite_are_left_out() -> None:
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.zero_()
-    assert "alpha_req" not in images.scores(encoder)
+    assert "alpha_req" not in images.scores(encoder, CONTRASTIVE)
 
 
 def test_scores_ask_for_what_they_need_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
