@@ -13,8 +13,11 @@ from PIL import Image
 
 import layergraft
 from layergraft.commands.cli import main
+from layergraft.commands.reproduce.scales import SCALES
+from layergraft.commands.reproduce.study import scale_for
 from layergraft.commands.study.accuracy import SeedImages
 from layergraft.commands.study.ranking import TITLES
+from layergraft.commands.study.settings import contrastive_view
 from layergraft.config.loading import load_recipe
 from layergraft.encoders.vit import create_encoder
 from layergraft.errors import UserError
@@ -123,6 +126,17 @@ def test_scores_of_images_of_which_some_cannot_be_read(tmp_path: Path) -> None:
     scores = [seed["scores"] for arm in found["arms"] for seed in arm["seeds"] if arm["name"] != "pixels"]
     assert all(np.isfinite(list(of_seed.values())).all() for of_seed in scores)
     assert all("single_images" in of_seed for of_seed in scores)
+
+
+def test_views_are_those_of_the_contrastive_loss() -> None:
+    """What they change is not to matter; all arms are judged by the same ones."""
+    usual, grey = (load_recipe("fashion_paper", {"stages.graft.views.first.gray": share}) for share in (0.0, 0.8))
+    alone = load_recipe("fashion_paper", {"stages.graft.objective": {"name": "mae"}, "stages.graft.views": {}})
+    assert contrastive_view([grey, usual]) == grey.stages["graft"].views["first"]
+    assert contrastive_view([alone, usual, grey]) == usual.stages["graft"].views["first"]
+    assert contrastive_view([alone]) == CONTRASTIVE
+    scale, _ = scale_for(SCALES["colour"], str(SCALES["colour"].source), print)
+    assert (scale.view.gray, scale.view.crop_scale) == (0.8, (0.2, 1.0))
 
 
 def test_scores_that_are_not_finite_are_left_out() -> None:
