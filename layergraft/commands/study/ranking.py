@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from layergraft.commands.study.statistics import distributions
 from layergraft.commands.study.study_file import MeasuredStudy, few_shot_mean
 from layergraft.runs.report.section import Section, Table
 
@@ -50,9 +51,7 @@ class Ranking:
 
 def ranks(values: Numbers) -> Numbers:
     """Ranks from 0 along the last axis, equal values sharing their mean."""
-    below = (values[..., :, None] > values[..., None, :]).sum(-1)
-    alike = (values[..., :, None] == values[..., None, :]).sum(-1)
-    return np.asarray(below + (alike - 1) / 2, dtype=np.float64)
+    return np.asarray(distributions().rankdata(values, axis=-1) - 1, dtype=np.float64)
 
 
 def correlations(a: Numbers, b: Numbers) -> Numbers:
